@@ -1,0 +1,94 @@
+"""What a user decides, as frozen values: made once at the edge, handed on whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, cast
+
+from wsi_magnet.errors import ConfigError
+
+Ngff = Literal["0.4", "0.5"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Refine = Literal["all", "auto"] | float
+
+CELL_PX = 512
+"""Side of a cell: what is tissue, what is refined and what has failed is decided for squares of this size on each
+scale's fixed grid, so none of it depends on how the slide is cut into tiles."""
+
+TILE_PX = (512, 1024, 2048, 4096)
+"""Tiles are whole numbers of cells, and no larger than a worker's memory can hold several of."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """All that the mask depends on besides the slide and the bundle."""
+
+    mpp: float | None = None
+    """Microns per level-0 pixel, where the slide does not say or says it wrongly."""
+    refine: Refine = "all"
+    """Which tissue cells of each scale after the first are refined: "all", "auto" (those whose mean uncertainty is above
+    the bundle's threshold) or a fraction (the most uncertain ones over the whole slide: MagNet-Fast, generalised)."""
+    tissue: bool = True
+    """Only cells with tissue are analysed; False takes the whole slide, for stains the tissue finder does not know."""
+    tile_px: int = 1024
+    """Side of a tile; the mask does not depend on it, the folder's layout may (with 0.5 a tile is a shard)."""
+    ngff: Ngff = "0.4"
+    """OME-Zarr version: 0.4 (Zarr v2) opens in QuPath 0.6 and 0.7; 0.5 (Zarr v3) has sharding."""
+    keep_probabilities: bool = False
+    """Keep the finest scale's probabilities as probabilities.ome.zarr."""
+    keep_uncertainty: bool = False
+    """Write the uncertainty as uncertainty.ome.zarr."""
+    batch_size: int | None = None
+    """Patches a forward pass; None is 1 on CPU and 8 on CUDA."""
+    precision: Precision = "auto"
+    """Arithmetic of the networks; "auto" is fp32 on CPU and fp16 on CUDA."""
+
+    def __post_init__(self) -> None:
+        if self.tile_px not in TILE_PX:
+            raise ConfigError(f"--tile {self.tile_px} is not one of {', '.join(map(str, TILE_PX))}")
+        if not isinstance(self.refine, str) and not 0 <= self.refine <= 1:
+            raise ConfigError(f"--refine {self.refine:g} is not a fraction between 0 and 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ConfigError(f"--batch-size {self.batch_size} is not at least 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for run.json."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> RunConfig:
+        """The inverse of `to_json`; unknown names are ignored, so that an older result can still be read."""
+        known = {f.name for f in fields(RunConfig)}
+        return RunConfig(**{k: v for k, v in values.items() if k in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Where the work is done; the mask does not depend on it, so a run may be resumed with another."""
+
+    device: str = "auto"
+    """"auto", "cpu", "cuda" or "cuda:N"; each worker resolves "auto" for itself."""
+    workers: int | None = None
+    """Worker processes on this machine; None works in this process."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler; its workers must see the slide, the bundle and the output folder."""
+
+    def __post_init__(self) -> None:
+        kind, _, number = self.device.partition(":")
+        if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+            raise ConfigError(f"--device {self.device!r} is not auto, cpu, cuda or cuda:N")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers {self.workers} is not at least 1")
+        if self.workers is not None and self.scheduler is not None:
+            raise ConfigError("--workers starts processes here and --scheduler uses running ones; pass one of the two")
+
+
+def parse_refine(text: str) -> Refine:
+    """ "all", "auto" or a fraction, from the command line; raises ConfigError."""
+    if text in ("all", "auto"):
+        return cast(Refine, text)
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--refine {text!r} is not all, auto or a fraction between 0 and 1") from None

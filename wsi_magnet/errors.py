@@ -1,0 +1,46 @@
+"""The error tree: every error this package raises on purpose descends from `WsiMagnetError`.
+
+A message names the thing, the numbers and the cure in one line; the command line prints it as it is and exits with 1.
+"""
+
+from __future__ import annotations
+
+
+class WsiMagnetError(Exception):
+    """Something that the user can understand and mend; its text is one line."""
+
+
+class ConfigError(WsiMagnetError, ValueError):
+    """A setting that cannot be used, or settings that contradict each other."""
+
+
+class SlideOpenError(WsiMagnetError, OSError):
+    """A slide that no reader can open; the text gives each reader's reason."""
+
+
+class SlideReadError(WsiMagnetError, OSError):
+    """A region of an open slide that cannot be decoded."""
+
+
+class MissingMppError(WsiMagnetError, ValueError):
+    """A slide without a usable resolution, in its metadata or given."""
+
+
+class BundleError(WsiMagnetError, ValueError):
+    """A file that is not a bundle, or a bundle that does not fit."""
+
+
+class StoreError(WsiMagnetError, OSError):
+    """A result folder that cannot be written, read, or is full."""
+
+
+class ResultMismatchError(WsiMagnetError):
+    """A result folder made from another slide, bundle or configuration."""
+
+
+class ResultBusyError(WsiMagnetError):
+    """A result folder on which another run is working."""
+
+
+class ClusterError(WsiMagnetError, ConnectionError):
+    """A Dask cluster that cannot be reached, or workers that are lost or do not fit."""

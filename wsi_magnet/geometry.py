@@ -1,0 +1,118 @@
+"""Sizes, points and rectangles as frozen values; the one place where (x, y) and (row, column) are turned over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A width and a height in pixels, never negative."""
+
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.width < 0 or self.height < 0:
+            raise ValueError(f"a size cannot be negative: {self.width} x {self.height}")
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        """(width, height), OpenSlide's order."""
+        return self.width, self.height
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """(height, width), the order of arrays."""
+        return self.height, self.width
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.width * self.height
+
+    def __str__(self) -> str:
+        return f"{self.width} x {self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of whole pixels on some grid, half open: x0 <= x < x1, y0 <= y < y1."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def size(self) -> Size:
+        """Its extent; empty rectangles have size 0."""
+        return Size(max(self.x1 - self.x0, 0), max(self.y1 - self.y0, 0))
+
+    @property
+    def empty(self) -> bool:
+        """True where it holds no pixel."""
+        return self.x1 <= self.x0 or self.y1 <= self.y0
+
+    @property
+    def slices_yx(self) -> tuple[slice, slice]:
+        """Index of an array (rows, columns) that has the same grid and origin."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def intersect(self, other: Box) -> Box:
+        """The common part; empty where there is none."""
+        return Box(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1))
+
+    def grow(self, margin_px: int) -> Box:
+        """With `margin_px` pixels more on each side."""
+        return Box(self.x0 - margin_px, self.y0 - margin_px, self.x1 + margin_px, self.y1 + margin_px)
+
+    def shift(self, dx: int, dy: int) -> Box:
+        """Moved by whole pixels."""
+        return Box(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
+
+    def relative_to(self, other: Box) -> Box:
+        """The same rectangle counted from the upper left corner of `other`."""
+        return self.shift(-other.x0, -other.y0)
+
+    def halve(self) -> Box:
+        """The smallest rectangle on a grid of twice the pixel size that covers this one."""
+        return Box(self.x0 // 2, self.y0 // 2, -(-self.x1 // 2), -(-self.y1 // 2))
+
+    @staticmethod
+    def of(size: Size) -> Box:
+        """The whole grid of that size."""
+        return Box(0, 0, size.width, size.height)
+
+
+@dataclass(frozen=True, slots=True)
+class FloatBox:
+    """A rectangle in float coordinates (pixel edges, not centres): x0 <= x < x1, y0 <= y < y1."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def scale(self, fx: float, fy: float) -> FloatBox:
+        """Every coordinate multiplied."""
+        return FloatBox(self.x0 * fx, self.y0 * fy, self.x1 * fx, self.y1 * fy)
+
+    def shift(self, dx: float, dy: float) -> FloatBox:
+        """Moved."""
+        return FloatBox(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
+
+    def outer(self) -> Box:
+        """The smallest rectangle of whole pixels that covers it."""
+        return Box(floor(self.x0), floor(self.y0), ceil(self.x1), ceil(self.y1))
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up, for whole numbers."""
+    return -(-a // b)
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is at least `value`."""
+    return ceil_div(value, multiple) * multiple

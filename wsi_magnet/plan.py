@@ -1,0 +1,178 @@
+"""What will be done, before anything is: passes, tiles and cells with their counts; touches no file and no pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.config import CELL_PX, Refine, RunConfig
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.geometry import Box, Size, ceil_div, round_up
+from wsi_magnet.scales import Ladder, Scale, best_level
+from wsi_magnet.slides.types import SlideInfo
+
+Cells = npt.NDArray[np.bool_]
+"""bool (rows, columns) over a scale's cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellTask:
+    """One cell of a tile and what becomes of it."""
+
+    row: int
+    col: int
+    refine: bool
+    """True: read, segmented and refined; False: the coarser result is carried over."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileTask:
+    """The unit of work that travels: where, at which scale, and which of its cells; a few hundred bytes, no pixels."""
+
+    scale: int
+    row: int
+    col: int
+    cells: tuple[CellTask, ...]
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What the journal knows it by."""
+        return self.scale, self.row, self.col
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One scale over the whole slide."""
+
+    scale: Scale
+    level: int
+    """Slide level that is read."""
+    halo_px: int
+    """Margin round a cell that the networks see and that is cut off."""
+    ratio: int
+    """Pixels of this scale per pixel of the coarsest: the grid on which the query score is blurred."""
+    tissue: Cells
+    tile_px: int
+
+    @property
+    def patch_px(self) -> int:
+        """Side of what the networks see: a cell and its halo."""
+        return CELL_PX + 2 * self.halo_px
+
+    @property
+    def tile_cells(self) -> int:
+        """Cells along a tile's side."""
+        return self.tile_px // CELL_PX
+
+    @property
+    def tiles(self) -> Cells:
+        """bool (tile rows, tile columns): True where a tile holds tissue."""
+        n = self.tile_cells
+        rows, cols = (ceil_div(length, n) for length in self.tissue.shape)
+        padded = np.zeros((rows * n, cols * n), bool)
+        padded[: self.tissue.shape[0], : self.tissue.shape[1]] = self.tissue
+        return np.asarray(padded.reshape(rows, n, cols, n).any(axis=(1, 3)))
+
+    def tasks(self, refined: Cells) -> Iterator[TileTask]:
+        """A task for each tile with tissue, row by row; `refined` says which cells are to be refined."""
+        n = self.tile_cells
+        for row, col in np.argwhere(self.tiles).tolist():
+            cells = tuple(
+                CellTask(r, c, bool(refined[r, c]))
+                for r in range(row * n, min((row + 1) * n, self.tissue.shape[0]))
+                for c in range(col * n, min((col + 1) * n, self.tissue.shape[1]))
+                if self.tissue[r, c]
+            )
+            yield TileTask(self.scale.index, row, col, cells)
+
+    def tile_box(self, row: int, col: int) -> Box:
+        """The tile's pixels on the scale's grid, cut at its edge."""
+        return _square(row, col, self.tile_px).intersect(self.scale.grid)
+
+    def cell_box(self, row: int, col: int) -> Box:
+        """The cell's pixels on the scale's grid, cut at its edge."""
+        return _square(row, col, CELL_PX).intersect(self.scale.grid)
+
+    def patch_box(self, row: int, col: int) -> Box:
+        """The patch's pixels: always `patch_px` square, so it may reach beyond the grid."""
+        return _square(row, col, CELL_PX).grow(self.halo_px)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The passes over one slide, coarse to fine."""
+
+    ladder: Ladder
+    passes: tuple[Pass, ...]
+    tissue_share: float
+    """Part of the canvas that is tissue."""
+
+    @property
+    def pyramid_sizes(self) -> tuple[Size, ...]:
+        """Extent of each level of the mask, finest first: one a scale, then halved until a level fits in a cell."""
+        sizes = [p.scale.size for p in reversed(self.passes)]
+        while max(sizes[-1].wh) > CELL_PX:
+            sizes.append(Size(ceil_div(sizes[-1].width, 2), ceil_div(sizes[-1].height, 2)))
+        return tuple(sizes)
+
+    def level_of(self, scale: Scale) -> int:
+        """The mask's level that has this scale's grid."""
+        return len(self.passes) - 1 - scale.index
+
+
+def halo_px(least_px: int, median_px: int, ratio: int) -> int:
+    """The margin that a scale needs: the bundle's, and room for the median on the coarsest grid, in whole 32s.
+
+    A multiple of 32 keeps patches multiples of every network's stride and of the grid (ratios up to 32).
+    """
+    return round_up(max(least_px, median_px // 2 * ratio, 1), max(32, ratio))
+
+
+def make_plan(
+    info: SlideInfo, ladder: Ladder, tissue_cells: Sequence[Cells], config: RunConfig, *, least_halo_px: int, median_px: int
+) -> Plan:
+    """Lay out every pass.
+
+    tissue_cells: for each scale of `ladder`, bool (rows, columns) of its cells. Raises ConfigError if shapes disagree.
+    """
+    downsamples = [level.downsample for level in info.levels]
+    passes = []
+    for scale, tissue in zip(ladder.scales, tissue_cells, strict=True):
+        expected = (ceil_div(scale.size.height, CELL_PX), ceil_div(scale.size.width, CELL_PX))
+        if tissue.shape != expected:
+            raise ConfigError(f"tissue has {tissue.shape} cells at {scale.mpp:g} mpp where the grid has {expected}")
+        ratio = ladder.ratio(scale)
+        level = best_level(downsamples, min(scale.downsample_xy))
+        passes.append(Pass(scale, level, halo_px(least_halo_px, median_px, ratio), ratio, tissue, config.tile_px))
+    share = float(tissue_cells[-1].mean()) if tissue_cells else 0.0
+    return Plan(ladder, tuple(passes), share)
+
+
+def choose_refined(
+    tissue: Cells, scores: Mapping[tuple[int, int], float], refine: Refine, threshold: float
+) -> Cells:
+    """Which cells of a scale to refine, decided over the whole slide (MagNet-Fast, paper section 3.4, generalised).
+
+    scores: mean uncertainty of the coarser result in each tissue cell, 0..1, by (row, column). A fraction takes the most
+    uncertain of the tissue cells, at least one where it is not 0; equal scores go by row and column, so that the choice
+    is the same every time. "auto" takes the cells at or above `threshold`.
+    """
+    if refine == "all":
+        return tissue.copy()
+    cells = [(row, col) for row, col in np.argwhere(tissue).tolist()]
+    if refine == "auto":
+        chosen = [cell for cell in cells if scores[cell] >= threshold]
+    else:
+        chosen = sorted(cells, key=lambda cell: (-scores[cell], cell))[: ceil(float(refine) * len(cells) - 1e-9)]
+    refined = np.zeros_like(tissue)
+    for cell in chosen:
+        refined[cell] = True
+    return refined
+
+
+def _square(row: int, col: int, side_px: int) -> Box:
+    return Box(col * side_px, row * side_px, (col + 1) * side_px, (row + 1) * side_px)

@@ -1,0 +1,1 @@
+"""Executors: who runs the tasks; knows nothing of slides."""

@@ -1,0 +1,146 @@
+"""Tasks on Dask workers: threads of this process, processes of this machine, or any running cluster.
+
+Only the small task descriptions and results pass through the scheduler. A bounded number is under way at any time, so a
+plan of a million tiles costs the scheduler no more than one of a hundred.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
+from typing import Any
+
+import dask
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+
+from wsi_magnet.config import Execution
+from wsi_magnet.errors import ClusterError
+from wsi_magnet.runtime.types import Result, Task
+
+GPU_RESOURCE = "GPU"
+"""Name of the Dask resource that a worker with a GPU declares (dask worker --resources GPU=1)."""
+
+TASKS_PER_THREAD = 3
+"""Under way for each worker thread: one that runs and two that wait, so that no worker waits for the client."""
+
+_PATIENCE_S = "30s"
+
+
+class DaskExecutor:
+    """Runs tasks on the workers of a Dask client."""
+
+    def __init__(self, client: Client, *, description: str, needs_gpu: bool, cluster: LocalCluster | None = None) -> None:
+        self._client = client
+        self._cluster = cluster
+        self._resources = {GPU_RESOURCE: 1} if needs_gpu and _has_gpu_workers(client) else None
+        self._numbers = count()
+        self.description = description
+        self.dashboard: str | None = client.dashboard_link or None
+
+    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """As the protocol says; a task whose worker dies is given to another one, up to three times."""
+        waiting = iter(tasks)
+        first = [self._submit(function, task) for task in islice(waiting, self._room())]
+        if not first:
+            return
+        running = as_completed(first)
+        try:
+            for future in running:
+                yield self._result(future)
+                for task in islice(waiting, 1):
+                    running.add(self._submit(function, task))
+        finally:
+            running.clear()
+
+    def _submit(self, function: Callable[[Any], Any], task: object) -> Future:
+        # A key of our own: tasks have effects, so two equal ones of two runs must never be taken for the same work.
+        name = f"{getattr(function, '__name__', type(function).__name__)}-{self._client.id}-{next(self._numbers)}"
+        return self._client.submit(function, task, key=name, pure=False, resources=self._resources)
+
+    def _room(self) -> int:
+        threads = sum(self._client.nthreads().values())
+        return max(TASKS_PER_THREAD * threads, 8)
+
+    def _result(self, future: Future) -> Any:
+        try:
+            result = future.result()
+        except KilledWorker as error:
+            raise ClusterError(
+                f"a tile killed {dask.config.get('distributed.scheduler.allowed-failures') + 1} workers in a row (out of memory?): "
+                "give each worker more memory or pass fewer --workers, and run the same command again"
+            ) from error
+        except TimeoutError as error:
+            raise ClusterError(f"the Dask scheduler is gone ({error}); start it and run the same command again") from error
+        if future.status == "cancelled":
+            raise ClusterError("the Dask scheduler is gone; start it and run the same command again")
+        return result
+
+    def close(self) -> None:
+        """Disconnect, and stop the workers that were started here."""
+        self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
+
+
+def start_executor(execution: Execution, threads: int) -> DaskExecutor:
+    """The executor that `execution` asks for.
+
+    threads: of this machine, for workers that are started here. Raises ClusterError for a scheduler that does not answer
+    or has no workers.
+    """
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    dask.config.set(
+        {
+            "distributed.comm.timeouts.connect": _PATIENCE_S,
+            # Tiles take seconds and hold the GIL while they copy: the default of 3 s warns about nothing.
+            "distributed.admin.tick.limit": "60s",
+            # Memory is planned, not watched: a worker that spills or pauses at 60 % would only make a run slower.
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
+        }
+    )
+    if execution.scheduler is not None:
+        return _remote(execution)
+    if execution.workers is not None:
+        return _processes(execution, threads)
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, dashboard_address=":0"
+    )
+    return DaskExecutor(Client(cluster), description=f"{threads} threads of this process", needs_gpu=False, cluster=cluster)
+
+
+def _processes(execution: Execution, threads: int) -> DaskExecutor:
+    workers = execution.workers or 1
+    each = max(1, threads // workers)
+    gpu = {GPU_RESOURCE: each} if execution.device.startswith("cuda") else None
+    cluster = LocalCluster(
+        n_workers=workers, threads_per_worker=each, processes=True, memory_limit=0, dashboard_address=":0", resources=gpu
+    )
+    description = f"{workers} worker processes of this machine, {each} threads each"
+    return DaskExecutor(Client(cluster), description=description, needs_gpu=gpu is not None, cluster=cluster)
+
+
+def _remote(execution: Execution) -> DaskExecutor:
+    address = execution.scheduler or ""
+    try:
+        client = Client(address, timeout=_PATIENCE_S)
+    except (OSError, ValueError, TimeoutError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ClusterError(f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`") from error
+    workers = client.nthreads()
+    if not workers:
+        client.close()
+        raise ClusterError(f"the scheduler at {address} has no workers; start some with `dask worker {address}`")
+    wants_gpu = execution.device.startswith(("auto", "cuda"))
+    if execution.device.startswith("cuda") and not _has_gpu_workers(client):
+        client.close()
+        raise ClusterError(f"no worker of {address} declares a GPU; start them with `dask worker {address} --resources GPU=1`")
+    description = f"{len(workers)} workers of {address}, {sum(workers.values())} threads"
+    return DaskExecutor(client, description=description, needs_gpu=wants_gpu)
+
+
+def _has_gpu_workers(client: Client) -> bool:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return any(worker.get("resources", {}).get(GPU_RESOURCE, 0) > 0 for worker in workers)

@@ -1,0 +1,113 @@
+"""The mpp ladder: which scales a slide is segmented at, and how each one's pixel grid lies on level 0.
+
+A scale's grid starts at the upper left corner of the canvas (the slide's bounds, or all of level 0). Its pixel (x, y)
+covers level-0 pixels [x * d, (x + 1) * d) x [y * d, (y + 1) * d), d a float: positions are computed from the grid every
+time, never accumulated, so nothing drifts. Neighbouring scales differ by exactly 2, so four pixels of one are exactly
+one pixel of the coarser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.geometry import Box, FloatBox, Size
+
+UPSAMPLING_TOLERANCE = 1.25
+"""A scale is used up to this factor finer than the slide's pixels: 0.25 on a slide of 0.2528 or 0.263 is meant,
+0.25 on a slide of 0.5 is not."""
+
+LEVEL_TOLERANCE = 1.01
+"""A level this little coarser than a scale still counts as having its detail: real slides have levels of 4.0008."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One step of the ladder."""
+
+    index: int
+    """0 = coarsest."""
+    mpp: float
+    """Microns per pixel, the same in x and y."""
+    downsample_xy: tuple[float, float]
+    """Level-0 pixels per pixel of this scale; the two differ where the slide's pixels are not square."""
+    size: Size
+    """Extent of the grid: the last column and row may reach beyond the canvas by less than a pixel."""
+
+    @property
+    def grid(self) -> Box:
+        """All pixels of the scale."""
+        return Box.of(self.size)
+
+    def level0(self, box: Box) -> FloatBox:
+        """The same rectangle in level-0 pixels, counted from the canvas's corner."""
+        return FloatBox(box.x0, box.y0, box.x1, box.y1).scale(*self.downsample_xy)
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The scales of one slide, coarse to fine, and what was left out."""
+
+    scales: tuple[Scale, ...]
+    left_out_mpp: tuple[float, ...]
+    """Scales of the bundle finer than the slide's own pixels."""
+    upsampled: bool
+    """True where even the coarsest scale is finer than the slide's pixels: it is kept, but it is guesswork."""
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    @property
+    def finest(self) -> Scale:
+        """The scale of the finished mask."""
+        return self.scales[-1]
+
+    def ratio(self, scale: Scale) -> int:
+        """How many pixels of `scale` make one of the coarsest, along an axis: a power of 2."""
+        return int(2**scale.index)
+
+
+def check_mpps(mpps: Sequence[float]) -> tuple[float, ...]:
+    """The same, as floats, if they fall by exactly 2 from each to the next; raises ConfigError otherwise."""
+    values = tuple(float(m) for m in mpps)
+    if not values or min(values) <= 0:
+        raise ConfigError(f"scales must be positive microns per pixel, coarse to fine; got {list(values)}")
+    for coarse, fine in zip(values, values[1:], strict=False):
+        if abs(coarse / fine - 2) > 1e-9:
+            raise ConfigError(f"scales must halve from each to the next, coarse to fine; got {coarse:g} then {fine:g}")
+    return values
+
+
+def build_ladder(mpps: Sequence[float], slide_mpp_xy: tuple[float, float], canvas: Size) -> Ladder:
+    """Place the scales `mpps` (coarse to fine) on a canvas of level-0 pixels with that resolution (x, y).
+
+    The coarsest is always kept, so that every slide has a result. Raises ConfigError for scales that do not halve.
+    """
+    values = check_mpps(mpps)
+    finest_useful = max(slide_mpp_xy) / UPSAMPLING_TOLERANCE
+    kept = [m for m in values if m >= finest_useful] or [values[0]]
+    scales = tuple(_place(index, mpp, slide_mpp_xy, canvas) for index, mpp in enumerate(kept))
+    return Ladder(scales, tuple(values[len(kept) :]), upsampled=values[0] < finest_useful)
+
+
+def _place(index: int, mpp: float, slide_mpp_xy: tuple[float, float], canvas: Size) -> Scale:
+    dx, dy = mpp / slide_mpp_xy[0], mpp / slide_mpp_xy[1]
+    size = Size(_pixels(canvas.width, dx), _pixels(canvas.height, dy))
+    return Scale(index, mpp, (dx, dy), size)
+
+
+def _pixels(length: int, downsample: float) -> int:
+    # 1000 / (0.5 / 0.25) may come out as 500.0000001, which is 500 pixels and no sliver of a 501st. The tolerance is
+    # relative so that it halves with the grid: ceil(fine / 2) is always the coarser scale's size.
+    return max(1, ceil(length / downsample * (1 - 1e-9)))
+
+
+def best_level(level_downsamples: Sequence[float], downsample: float) -> int:
+    """Index of the coarsest level that still has all the detail of a scale with that downsample.
+
+    `level_downsamples` are in the slide's order, 1.0 first. Level 0 where even that is coarser than the scale.
+    """
+    fitting = [i for i, d in enumerate(level_downsamples) if d <= downsample * LEVEL_TOLERANCE]
+    return max(fitting, key=lambda i: level_downsamples[i], default=0)

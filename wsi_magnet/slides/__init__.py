@@ -1,0 +1,1 @@
+"""Slides: one protocol, one file a reader, regions at any mpp."""

@@ -1,0 +1,205 @@
+"""The OME-Zarr pyramids of a result, and the only door to zarr: whole tiles are written, any rectangle is read.
+
+A tile is a whole number of chunks (with 0.5: one shard), so no two workers ever write one object and no lock is needed.
+Chunks that would hold only zeros are not written. zarr writes each object to a temporary file and renames it, so a
+killed worker leaves an old object or a new one, never half of one; `flush` makes it survive a power cut as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+import zarr
+import zarr.codecs
+
+from wsi_magnet.config import CELL_PX, Ngff
+from wsi_magnet.errors import StoreError
+from wsi_magnet.geometry import Box, Size
+
+CHUNK_PX = CELL_PX
+"""Side of a chunk: a cell, so that a cell without tissue is a chunk that is not written."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class PyramidSpec:
+    """What an image of a result is, apart from its pixels."""
+
+    path: Path
+    """Folder of the group, "....ome.zarr"."""
+    sizes: tuple[Size, ...]
+    """Extent of each level, finest first; level i is the array named str(i)."""
+    channels: int | None
+    """Number of channels; None for a plain (y, x) image."""
+    ngff: Ngff
+    tile_px: int
+
+    @property
+    def zarr_format(self) -> int:
+        """2 or 3."""
+        return 2 if self.ngff == "0.4" else 3
+
+
+class Pyramid:
+    """An image of a result on disk; cheap to open, holds no pixels."""
+
+    def __init__(self, spec: PyramidSpec) -> None:
+        self.spec = spec
+        self._levels: dict[int, zarr.Array[Any]] = {}
+
+    def create(self) -> None:
+        """Make the group and its empty levels; levels that exist stay as they are. Raises StoreError."""
+        with explained(self.spec.path):
+            zarr.open_group(self.spec.path, mode="a", zarr_format=self.spec.zarr_format)  # type: ignore[arg-type]
+            for level, size in enumerate(self.spec.sizes):
+                if not (self.spec.path / str(level)).is_dir():
+                    self._create_level(level, size)
+
+    def _create_level(self, level: int, size: Size) -> None:
+        lead = () if self.spec.channels is None else (self.spec.channels,)
+        names = ("y", "x") if self.spec.channels is None else ("c", "y", "x")
+        shape, chunks = (*lead, *size.hw), (*lead, CHUNK_PX, CHUNK_PX)
+        common: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "uint8", "fill_value": 0}
+        store = self.spec.path / str(level)
+        if self.spec.zarr_format == 2:
+            zarr.create_array(
+                store,
+                zarr_format=2,
+                compressors=numcodecs.Blosc("zstd", 3, numcodecs.Blosc.NOSHUFFLE),
+                chunk_key_encoding={"name": "v2", "separator": "/"},
+                attributes={"_ARRAY_DIMENSIONS": list(names)},
+                **common,
+            )
+        else:
+            zarr.create_array(
+                store,
+                zarr_format=3,
+                shards=(*lead, self.spec.tile_px, self.spec.tile_px),
+                compressors=zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle"),
+                dimension_names=names,
+                **common,
+            )
+
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Replace the group's metadata at once: a reader sees the old or the new, never a part."""
+        with explained(self.spec.path):
+            group = zarr.open_group(self.spec.path, mode="r+", zarr_format=self.spec.zarr_format)  # type: ignore[arg-type]
+            group.attrs.put(dict(attributes))
+
+    def attributes(self) -> dict[str, Any]:
+        """The group's metadata."""
+        with explained(self.spec.path):
+            return dict(zarr.open_group(self.spec.path, mode="r").attrs)
+
+    def level(self, level: int) -> zarr.Array[Any]:
+        """The array of a level, uint8 ([channels,] rows, columns)."""
+        if level not in self._levels:
+            with explained(self.spec.path):
+                self._levels[level] = zarr.open_array(
+                    self.spec.path / str(level), mode="r+", zarr_format=self.spec.zarr_format
+                )
+        return self._levels[level]
+
+    def read(self, level: int, box: Box) -> Pixels:
+        """uint8 ([channels,] box height, box width); the box lies inside the level."""
+        rows, cols = box.slices_yx
+        with explained(self.spec.path):
+            return np.asarray(self.level(level)[..., rows, cols])
+
+    def write(self, level: int, box: Box, pixels: Pixels) -> None:
+        """Write a tile, uint8 ([channels,] box height, box width), and make it last. Raises StoreError."""
+        rows, cols = box.slices_yx
+        with explained(self.spec.path):
+            self.level(level)[..., rows, cols] = pixels
+            self._flush(level, box)
+
+    def _flush(self, level: int, box: Box) -> None:
+        for path in self._objects(level, box):
+            if path.exists():
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def _objects(self, level: int, box: Box) -> Iterator[Path]:
+        """Files that a tile is stored in."""
+        side = CHUNK_PX if self.spec.zarr_format == 2 else self.spec.tile_px
+        root = self.spec.path / str(level)
+        lead = [] if self.spec.channels is None else ["0"]
+        base = root.joinpath(*lead) if self.spec.zarr_format == 2 else root.joinpath("c", *lead)
+        for row in range(box.y0 // side, -(-box.y1 // side)):
+            for col in range(box.x0 // side, -(-box.x1 // side)):
+                yield base / str(row) / str(col)
+
+    def remove_level(self, level: int) -> None:
+        """Delete the pixels of a level that is no longer needed, and its array; nothing where it is gone already."""
+        self._levels.pop(level, None)
+        shutil.rmtree(self.spec.path / str(level), ignore_errors=True)
+
+    def remove(self) -> None:
+        """Delete the whole image."""
+        self._levels.clear()
+        shutil.rmtree(self.spec.path, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Delete what killed writers left: zarr's half-written temporary files."""
+        for path in self.spec.path.rglob("*.partial"):
+            path.unlink(missing_ok=True)
+
+
+def majority(pixels: Pixels) -> Pixels:
+    """Halve labels, uint8 (2h, 2w) to (h, w): the most frequent of each four; of equals, the first in reading order."""
+    a, b, c, d = pixels[0::2, 0::2], pixels[0::2, 1::2], pixels[1::2, 0::2], pixels[1::2, 1::2]
+    first = (a == b) | (a == c) | (a == d)
+    second = (b == c) | (b == d)
+    return np.where(first, a, np.where(second, b, np.where(c == d, c, a)))
+
+
+def mean(pixels: Pixels) -> Pixels:
+    """Halve grey values, uint8 (..., 2h, 2w) to (..., h, w): the mean of each four, rounded."""
+    wide = pixels.astype(np.uint16)
+    total = wide[..., 0::2, 0::2] + wide[..., 0::2, 1::2] + wide[..., 1::2, 0::2] + wide[..., 1::2, 1::2]
+    return ((total + 2) // 4).astype(np.uint8)
+
+
+def halve_tile(pyramid: Pyramid, level: int, box: Box, *, labels: bool) -> None:
+    """Fill a tile of `level` from the level below it (twice as fine); an odd last row or column is repeated."""
+    fine = Box(box.x0 * 2, box.y0 * 2, box.x1 * 2, box.y1 * 2).intersect(Box.of(pyramid.spec.sizes[level - 1]))
+    pixels = pyramid.read(level - 1, fine)
+    lead = [(0, 0)] * (pixels.ndim - 2)
+    pixels = np.pad(pixels, [*lead, (0, pixels.shape[-2] % 2), (0, pixels.shape[-1] % 2)], mode="edge")
+    pyramid.write(level, box, majority(pixels) if labels else mean(pixels))
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into StoreErrors that name the folder, the reason and the cure."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreError(
+                f"{path}: no space left ({error.strerror}); what is finished is kept: free some space and run the same command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(f"{path} cannot be written ({error.strerror}); choose another output folder with -o") from error
+        raise StoreError(f"{path}: {error.strerror or error}") from error
+
+
+def sizes_text(sizes: Sequence[Size]) -> str:
+    """For messages: "1000 x 800, 500 x 400"."""
+    return ", ".join(map(str, sizes))
