@@ -44,18 +44,19 @@ class TileTask:
         return self.scale, self.row, self.col
 
 
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """One scale over the whole slide."""
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The geometry of a pass: how cells, patches and tiles lie on the scale's grid. Small, hashable, travels with a job."""
 
     scale: Scale
-    level: int
+    slide_level: int
     """Slide level that is read."""
+    mask_level: int
+    """Level of the result that has this scale's grid, 0 = finest."""
     halo_px: int
     """Margin round a cell that the networks see and that is cut off."""
     ratio: int
     """Pixels of this scale per pixel of the coarsest: the grid on which the query score is blurred."""
-    tissue: Cells
     tile_px: int
 
     @property
@@ -67,27 +68,6 @@ class Pass:
     def tile_cells(self) -> int:
         """Cells along a tile's side."""
         return self.tile_px // CELL_PX
-
-    @property
-    def tiles(self) -> Cells:
-        """bool (tile rows, tile columns): True where a tile holds tissue."""
-        n = self.tile_cells
-        rows, cols = (ceil_div(length, n) for length in self.tissue.shape)
-        padded = np.zeros((rows * n, cols * n), bool)
-        padded[: self.tissue.shape[0], : self.tissue.shape[1]] = self.tissue
-        return np.asarray(padded.reshape(rows, n, cols, n).any(axis=(1, 3)))
-
-    def tasks(self, refined: Cells) -> Iterator[TileTask]:
-        """A task for each tile with tissue, row by row; `refined` says which cells are to be refined."""
-        n = self.tile_cells
-        for row, col in np.argwhere(self.tiles).tolist():
-            cells = tuple(
-                CellTask(r, c, bool(refined[r, c]))
-                for r in range(row * n, min((row + 1) * n, self.tissue.shape[0]))
-                for c in range(col * n, min((col + 1) * n, self.tissue.shape[1]))
-                if self.tissue[r, c]
-            )
-            yield TileTask(self.scale.index, row, col, cells)
 
     def tile_box(self, row: int, col: int) -> Box:
         """The tile's pixels on the scale's grid, cut at its edge."""
@@ -103,6 +83,36 @@ class Pass:
 
 
 @dataclass(frozen=True, eq=False)
+class Pass:
+    """One scale over the whole slide: its geometry, and where there is tissue."""
+
+    frame: Frame
+    tissue: Cells
+
+    @property
+    def scale(self) -> Scale:
+        """The scale that the pass is about."""
+        return self.frame.scale
+
+    @property
+    def tiles(self) -> Cells:
+        """bool (tile rows, tile columns): True where a tile holds tissue."""
+        return pool_any(self.tissue, self.frame.tile_cells)
+
+    def tasks(self, refined: Cells) -> Iterator[TileTask]:
+        """A task for each tile with tissue, row by row; `refined` says which cells are to be refined."""
+        n = self.frame.tile_cells
+        for row, col in np.argwhere(self.tiles).tolist():
+            cells = tuple(
+                CellTask(r, c, bool(refined[r, c]))
+                for r in range(row * n, min((row + 1) * n, self.tissue.shape[0]))
+                for c in range(col * n, min((col + 1) * n, self.tissue.shape[1]))
+                if self.tissue[r, c]
+            )
+            yield TileTask(self.scale.index, row, col, cells)
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """The passes over one slide, coarse to fine."""
 
@@ -112,16 +122,17 @@ class Plan:
     """Part of the canvas that is tissue."""
 
     @property
+    def frames(self) -> tuple[Frame, ...]:
+        """The geometry of every pass."""
+        return tuple(p.frame for p in self.passes)
+
+    @property
     def pyramid_sizes(self) -> tuple[Size, ...]:
         """Extent of each level of the mask, finest first: one a scale, then halved until a level fits in a cell."""
         sizes = [p.scale.size for p in reversed(self.passes)]
         while max(sizes[-1].wh) > CELL_PX:
             sizes.append(Size(ceil_div(sizes[-1].width, 2), ceil_div(sizes[-1].height, 2)))
         return tuple(sizes)
-
-    def level_of(self, scale: Scale) -> int:
-        """The mask's level that has this scale's grid."""
-        return len(self.passes) - 1 - scale.index
 
 
 def halo_px(least_px: int, median_px: int, ratio: int) -> int:
@@ -147,7 +158,9 @@ def make_plan(
             raise ConfigError(f"tissue has {tissue.shape} cells at {scale.mpp:g} mpp where the grid has {expected}")
         ratio = ladder.ratio(scale)
         level = best_level(downsamples, min(scale.downsample_xy))
-        passes.append(Pass(scale, level, halo_px(least_halo_px, median_px, ratio), ratio, tissue, config.tile_px))
+        halo = halo_px(least_halo_px, median_px, ratio)
+        frame = Frame(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px)
+        passes.append(Pass(frame, tissue))
     share = float(tissue_cells[-1].mean()) if tissue_cells else 0.0
     return Plan(ladder, tuple(passes), share)
 
@@ -172,6 +185,14 @@ def choose_refined(
     for cell in chosen:
         refined[cell] = True
     return refined
+
+
+def pool_any(cells: Cells, n: int) -> Cells:
+    """bool (ceil(rows / n), ceil(columns / n)): True where any of n x n is."""
+    rows, cols = (ceil_div(length, n) for length in cells.shape)
+    padded = np.zeros((rows * n, cols * n), bool)
+    padded[: cells.shape[0], : cells.shape[1]] = cells
+    return np.asarray(padded.reshape(rows, n, cols, n).any(axis=(1, 3)))
 
 
 def _square(row: int, col: int, side_px: int) -> Box:

@@ -1,0 +1,207 @@
+"""A result folder: who may work in it, what it was made from, and what lies where."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from wsi_magnet.config import Ngff, RunConfig
+from wsi_magnet.errors import ResultBusyError, ResultMismatchError, StoreError
+from wsi_magnet.geometry import Size
+from wsi_magnet.store import PyramidSpec, explained
+
+Existing = Literal["resume", "restart", "overwrite"]
+"""What becomes of a result that is there already: gone on with; begun again; replaced whatever it is of."""
+
+State = Literal["running", "finished", "finished with errors"]
+
+_FORMAT = "wsi-magnet-run"
+_LOCK = ".lock"
+_OWNER = ".owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """The images that a run writes."""
+
+    sizes: tuple[Size, ...]
+    """Extent of each pyramid level, finest first."""
+    classes: int
+    ngff: Ngff
+    tile_px: int
+    probabilities: bool
+    """Kept at the end; while the run needs them they are there in any case."""
+    uncertainty: bool
+
+    def specs(self, folder: Path) -> list[PyramidSpec]:
+        """The mask first."""
+        channels = {"mask": None, "probabilities": self.classes, "uncertainty": None}
+        if not self.uncertainty:
+            del channels["uncertainty"]
+        return [
+            PyramidSpec(folder / f"{name}.ome.zarr", self.sizes, count, self.ngff, self.tile_px)
+            for name, count in channels.items()
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a mask depends on, by the words that a user knows it by."""
+
+    parts: Mapping[str, str]
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """ "--refine was all and is 0.2", for each that differs."""
+        return [
+            f"{name} was {self.parts.get(name, 'not given')} and is {other.parts.get(name, 'not given')}"
+            for name in sorted({*self.parts, *other.parts})
+            if self.parts.get(name) != other.parts.get(name)
+        ]
+
+
+def fingerprint(slide_identity: str, mpp_xy: tuple[float, float], bundle: tuple[str, str], config: RunConfig) -> Fingerprint:
+    """`bundle` is its name and its sha256."""
+    kept = [name for name, keep in (("probabilities", config.keep_probabilities), ("uncertainty", config.keep_uncertainty)) if keep]
+    return Fingerprint(
+        {
+            "the slide": slide_identity[:16],
+            "its microns per pixel (--mpp)": f"{mpp_xy[0]:g} x {mpp_xy[1]:g}",
+            "--bundle": f"{bundle[0]} ({bundle[1][:12]})",
+            "--refine": str(config.refine),
+            "--tissue": "on" if config.tissue else "off",
+            "--tile": str(config.tile_px),
+            "--ngff": config.ngff,
+            "--keep": ",".join(kept) or "nothing",
+            "--batch-size": str(config.batch_size or "auto"),
+            "--precision": config.precision,
+        }
+    )
+
+
+class ResultFolder:
+    """`<output>/<slide name>/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run_json = path / "run.json"
+        self.summary_json = path / "summary.json"
+        self.journal = path / "journal.jsonl"
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Be the only run in this folder, which is made if need be; the claim ends with the process, however it ends.
+
+        Raises ResultBusyError if another run holds it, StoreError if it cannot be written.
+        """
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / _LOCK)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise ResultBusyError(
+                    f"another run ({self._owner()}) is working in {self.path}; wait for it, or choose another output folder with -o"
+                ) from None
+        try:
+            with explained(self.path):
+                (self.path / _OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            yield
+        finally:
+            lock.release()
+
+    def _owner(self) -> str:
+        try:
+            return (self.path / _OWNER).read_text()
+        except OSError:
+            return "of unknown owner"
+
+    def read_run(self) -> dict[str, Any] | None:
+        """run.json, or None where there is none that this program wrote."""
+        try:
+            values = json.loads(self.run_json.read_text())
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) and values.get("format") == _FORMAT else None
+
+    def write_run(self, values: Mapping[str, Any]) -> None:
+        """Replace run.json at once."""
+        write_json(self.run_json, {"format": _FORMAT, **values})
+
+    def admit(self, wanted: Fingerprint, existing: Existing) -> dict[str, Any] | None:
+        """What an earlier run of the same thing left in run.json, or None for a fresh start, for which the folder is emptied.
+
+        Raises ResultMismatchError where that would lose another result.
+        """
+        earlier = self.read_run()
+        if existing == "overwrite":
+            self._empty()
+            return None
+        if earlier is None:
+            self._refuse_strangers()
+            return None
+        before = Fingerprint(earlier["fingerprint"])
+        if before.parts.get("the slide") != wanted.parts.get("the slide"):
+            raise ResultMismatchError(
+                f"{self.path} holds the result of another slide, {earlier['slide']['path']}; choose another output folder with -o "
+                "(or replace that result with --overwrite)"
+            )
+        if existing == "restart":
+            self._empty()
+            return None
+        differences = before.differences(wanted)
+        if differences:
+            raise ResultMismatchError(
+                f"{self.path} was made otherwise: {'; '.join(differences)}. Go on as it was begun, or begin again with --restart"
+            )
+        return earlier
+
+    def _refuse_strangers(self) -> None:
+        # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
+        others = sorted({p.name for p in self.path.iterdir()} - {_LOCK, _OWNER, self.run_json.name + ".partial"})
+        if others:
+            raise ResultMismatchError(
+                f"{self.path} holds files that are no result of this program ({', '.join(others[:3])}); "
+                "choose another output folder with -o (or replace them with --overwrite)"
+            )
+
+    def _empty(self) -> None:
+        with explained(self.path):
+            for path in self.path.iterdir():
+                if path.name in (_LOCK, _OWNER):
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
+    partial = path.with_name(path.name + ".partial")
+    with explained(path):
+        with partial.open("w") as file:
+            json.dump(values, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def require_writable(path: Path) -> None:
+    """Raises StoreError now rather than after the slide has been looked through."""
+    probe = path
+    while not probe.exists():
+        probe = probe.parent
+    if not probe.is_dir():
+        raise StoreError(f"{probe} is a file, so {path} cannot be a result folder; choose another output folder with -o")
+    if not os.access(probe, os.W_OK | os.X_OK):
+        raise StoreError(f"{probe} cannot be written by this user; choose another output folder with -o")

@@ -1,0 +1,278 @@
+"""The whole flow of a slide on one screen: prepare, claim the folder, pass after pass, finish."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.engine import NOT_ANALYSED
+from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady, ignore
+from wsi_magnet.geometry import Box, ceil_div
+from wsi_magnet.journal import History, Journal, TileResult, read_history
+from wsi_magnet.ngff import LabelClass
+from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.plan import Cells, Pass, choose_refined, pool_any
+from wsi_magnet.prepare import Prepared, prepare
+from wsi_magnet.provenance import describe_images, describe_run
+from wsi_magnet.report import summarise
+from wsi_magnet.result import Existing, Products, ResultFolder, fingerprint, require_writable, write_json
+from wsi_magnet.runtime.types import Executor
+from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.store import Pyramid
+from wsi_magnet.tasks import HalveTask, Job, RunHalve, RunTile, close_halls
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run ended."""
+
+    folder: Path
+    done_before: bool
+    """True where it was finished already and nothing was done."""
+    failures: tuple[str, ...]
+    """A line for each cell that could not be analysed."""
+    summary: Mapping[str, Any]
+    """The contents of summary.json."""
+
+
+def result_folder(slide: str | Path, output: str | Path) -> Path:
+    """Where a slide's result goes: `<output>/<slide name without its suffix>`."""
+    return Path(output).expanduser().absolute() / Path(slide).stem
+
+
+def segment_slide(
+    slide: str | Path,
+    output: str | Path,
+    *,
+    bundle: str | Path | None = None,
+    config: RunConfig | None = None,
+    execution: Execution | Executor | None = None,
+    existing: Existing = "resume",
+    observe: Observer = ignore,
+) -> RunSummary:
+    """Segment a slide with MagNet and write the result to `<output>/<slide name>/`.
+
+    bundle: path of a bundle; None is the one that ships with the package. execution: where to work, by default in threads
+    of this process. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255 and listed
+    in the summary; nothing is raised for them. Raises WsiMagnetError for everything else that the user can mend.
+    """
+    config = config or RunConfig()
+    spec, sha256 = read_spec(bundle)
+    folder = ResultFolder(result_folder(slide, output))
+    require_writable(folder.path)
+    with closing(open_slide(slide, mpp=config.mpp)) as reader:
+        info = reader.info
+        wanted = fingerprint(info.identity, info.require_mpp(), (spec.name, sha256), config)
+        with folder.claimed():
+            earlier = folder.admit(wanted, existing)
+            if earlier and earlier["state"] != "running":
+                return _finished_before(folder, earlier)
+            prepared = prepare(reader, spec, config)
+            for note in prepared.notes:
+                observe(Note(note))
+            run = _Run(prepared, folder, sha256, None if bundle is None else str(bundle), observe)
+            return run.complete(execution or Execution(), dict(wanted.parts))
+
+
+def _finished_before(folder: ResultFolder, run: Mapping[str, Any]) -> RunSummary:
+    return RunSummary(folder.path, True, tuple(run["failures"]), run["summary"])
+
+
+class _Run:
+    """A run that has its folder and its plan."""
+
+    def __init__(self, prepared: Prepared, folder: ResultFolder, sha256: str, bundle: str | None, observe: Observer) -> None:
+        self._prepared, self._plan, self._folder, self._observe = prepared, prepared.plan, folder, observe
+        self._sha256, self._bundle = sha256, bundle
+        config, info = prepared.config, prepared.info
+        self._products = Products(
+            self._plan.pyramid_sizes,
+            len(prepared.spec.classes),
+            config.ngff,
+            config.tile_px,
+            config.keep_probabilities,
+            config.keep_uncertainty,
+        )
+        self._pyramids = {s.path.name.split(".")[0]: Pyramid(s) for s in self._products.specs(folder.path)}
+        self._classes = [LabelClass(c.value, c.name, c.color) for c in prepared.spec.classes]
+        self._identity = info.identity
+
+    def complete(self, execution: Execution | Executor, wanted: dict[str, str]) -> RunSummary:
+        """Do what is not done yet."""
+        begun = time.perf_counter()
+        description = describe_run(self._prepared, self._sha256, wanted)
+        history = read_history(self._folder.journal)
+        self._folder.write_run({"state": "running", **description})
+        for pyramid in self._pyramids.values():
+            pyramid.create()
+        device = execution.device if isinstance(execution, Execution) else "auto"
+        job = self._job(device)
+        try:
+            if any(p.tissue.any() for p in self._plan.passes):
+                self._passes(execution, job, history)
+        finally:
+            close_halls(job)
+        return self._finish(description, time.perf_counter() - begun)
+
+    def _job(self, device: str) -> Job:
+        info, config = self._prepared.info, self._prepared.config
+        return Job(
+            info.path, self._identity, self._bundle, self._sha256, str(self._folder.path), config, self._plan.frames, self._products, device
+        )
+
+    def _passes(self, execution: Execution | Executor, job: Job, history: History) -> None:
+        executor = start(execution) if isinstance(execution, Execution) else execution
+        try:
+            self._observe(WorkersReady(executor.description, executor.dashboard))
+            with Journal(self._folder.journal) as journal:
+                results = list(history.tiles.values())
+                for one in self._plan.passes:
+                    finished = [r for r in results if r.scale == one.scale.index]
+                    coarser = [r for r in results if r.scale == one.scale.index - 1]
+                    if one.scale.index not in history.passes:
+                        finished = self._pass(one, executor, job, journal, (coarser, finished))
+                        results += [r for r in finished if r.key not in history.tiles]
+            if self._products.probabilities:
+                self._build_pyramid(executor, job, "probabilities", self._plan.passes[-1])
+            if self._products.uncertainty:
+                self._build_pyramid(executor, job, "uncertainty", self._plan.passes[-1])
+        finally:
+            if isinstance(execution, Execution):
+                executor.close()
+
+    def _pass(
+        self, one: Pass, executor: Executor, job: Job, journal: Journal, known: tuple[list[TileResult], list[TileResult]]
+    ) -> list[TileResult]:
+        """One scale: its missing tiles, then the mask's pyramid, then the mask shows it."""
+        begun = time.perf_counter()
+        coarser, finished = known
+        refined = self._choose(one, coarser)
+        done = {result.key for result in finished}
+        self._observe(
+            PassStarted(
+                one.scale.index,
+                len(self._plan.passes),
+                one.scale.mpp,
+                int(one.tiles.sum()),
+                len(done),
+                int(refined.sum()),
+                int(one.tissue.sum()),
+            )
+        )
+        missing = (task for task in one.tasks(refined) if task.key not in done)
+        for result in executor.map(RunTile(job), missing):
+            journal.tile(result)
+            finished.append(result)
+            self._observe(TileFinished(result))
+        self._build_pyramid(executor, job, "mask", one)
+        self._publish(one)
+        journal.pass_done(one.scale.index)
+        if one.scale.index and not self._products.probabilities:
+            self._pyramids["probabilities"].remove_level(one.frame.mask_level + 1)
+        self._observe(PassFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
+        return finished
+
+    def _choose(self, one: Pass, coarser: list[TileResult]) -> Cells:
+        """Which cells to refine: all of the first scale, of the others those whose parent's quarter is uncertain."""
+        index, spec = one.scale.index, self._prepared.spec
+        if index == 0:
+            return one.tissue.copy()
+        scores = {
+            (2 * cell.row + quarter // 2, 2 * cell.col + quarter % 2): total / (255 * pixels) if pixels else 0.0
+            for result in coarser
+            for cell in result.cells
+            for quarter, (total, pixels) in enumerate(cell.quarters)
+        }
+        return choose_refined(one.tissue, scores, self._prepared.config.refine, spec.refine_above[index - 1])
+
+    def _build_pyramid(self, executor: Executor, job: Job, product: str, one: Pass) -> None:
+        """Make all levels coarser than a pass from its own, level by level."""
+        tiles = one.tiles
+        for level in range(one.frame.mask_level + 1, len(self._products.sizes)):
+            tiles = pool_any(tiles, 2)
+            grid, side = Box.of(self._products.sizes[level]), one.frame.tile_px
+            assert tiles.shape == (ceil_div(grid.y1, side), ceil_div(grid.x1, side))
+            boxes = (
+                Box(c * side, r * side, (c + 1) * side, (r + 1) * side).intersect(grid)
+                for r in range(tiles.shape[0])
+                for c in range(tiles.shape[1])
+                if tiles[r, c]
+            )
+            for _ in executor.map(RunHalve(job), (HalveTask(product, level, box) for box in boxes)):
+                pass
+
+    def _publish(self, one: Pass) -> None:
+        """From now on the images begin at this scale."""
+        for name, attributes in describe_images(self._prepared, self._products, self._classes, one.frame.mask_level).items():
+            self._pyramids[name].describe(attributes)
+
+    def _finish(self, description: Mapping[str, Any], seconds: float) -> RunSummary:
+        self._publish(self._plan.passes[-1])
+        if not self._products.probabilities:
+            self._pyramids["probabilities"].remove()
+        for pyramid in self._pyramids.values():
+            pyramid.sweep()
+        history = read_history(self._folder.journal)
+        finest = self._plan.passes[-1].scale
+        labels: Counter[int] = Counter()
+        for result in history.of_scale(finest.index):
+            labels.update(result.label_pixels)
+        failures = tuple(_failures(history, self._plan.passes))
+        summary = {
+            "slide": self._prepared.info.path,
+            "tissue_share": self._plan.tissue_share,
+            **summarise(labels, self._classes, finest.mpp, NOT_ANALYSED),
+            "passes": [_pass_summary(p, history) for p in self._plan.passes],
+            "cells_not_analysed": len(failures),
+        }
+        write_json(self._folder.summary_json, summary)
+        state = "finished with errors" if failures else "finished"
+        ended = {"state": state, "failures": failures, "finished": now(), "seconds_last_session": round(seconds, 3)}
+        self._folder.write_run({**description, **ended, "summary": summary})
+        return RunSummary(self._folder.path, False, failures, summary)
+
+
+def start(execution: Execution) -> Executor:
+    """The executor that is asked for; Dask is imported only here."""
+    from wsi_magnet.machine import cpu_threads
+    from wsi_magnet.runtime.dask import start_executor
+
+    return start_executor(execution, cpu_threads())
+
+
+def now() -> str:
+    """The time, for run.json."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _failures(history: History, passes: tuple[Pass, ...]) -> list[str]:
+    return [
+        f"{passes[result.scale].scale.mpp:g} µm/px, row {cell.row}, column {cell.col}: {cell.failure}"
+        for result in history.tiles.values()
+        for cell in result.cells
+        if cell.failure
+    ]
+
+
+def _pass_summary(one: Pass, history: History) -> dict[str, Any]:
+    results = history.of_scale(one.scale.index)
+    cells = [cell for result in results for cell in result.cells]
+    seconds: Counter[str] = Counter()
+    for result in results:
+        seconds.update(result.seconds)  # type: ignore[arg-type]
+    total, pixels = (sum(q[i] for cell in cells for q in cell.quarters) for i in (0, 1))
+    return {
+        "mpp": one.scale.mpp,
+        "tiles": len(results),
+        "cells": len(cells),
+        "cells_refined": sum(cell.refined for cell in cells),
+        "mean_uncertainty": total / (255 * pixels) if pixels else 0.0,
+        "worker_seconds": {k: round(v, 3) for k, v in seconds.items()},
+    }

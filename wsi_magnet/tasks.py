@@ -1,0 +1,319 @@
+"""One tile, from reading to writing: the one hall where slide, networks and store meet. Runs on workers.
+
+A worker keeps what a job needs (open slide, networks, stores) for as long as it works on it; a task brings only
+coordinates. Reading and decoding the next patches goes on in threads of its own while the networks compute.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wsi_magnet.config import RunConfig
+from wsi_magnet.engine import NOT_ANALYSED, Engine, PatchInput, not_analysed, one_torch_thread, resolve_device
+from wsi_magnet.errors import BundleError, SlideOpenError, SlideReadError
+from wsi_magnet.geometry import Box
+from wsi_magnet.journal import CellResult, TileResult
+from wsi_magnet.nets.bundle import load_bundle
+from wsi_magnet.plan import CellTask, Frame, TileTask
+from wsi_magnet.result import Products
+from wsi_magnet.slides.read import read_scale
+from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.slides.types import Image, SlideReader
+from wsi_magnet.stitch import CellPixels, Region, TileCanvas, coarse_box, quarters
+from wsi_magnet.store import Pyramid, halve_tile
+
+READ_THREADS = 4
+"""Threads of a worker that read and decode; decoding is the cheaper half, so few keep the networks fed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a worker must know to run any tile of a slide; frozen, small, and the key of what workers keep."""
+
+    slide: str
+    slide_identity: str
+    bundle: str | None
+    bundle_sha256: str
+    folder: str
+    config: RunConfig
+    frames: tuple[Frame, ...]
+    products: Products
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunTile:
+    """The function that workers run: a job, waiting for a tile."""
+
+    job: Job
+
+    def __call__(self, task: TileTask) -> TileResult:
+        """Analyse one tile and write it. Raises SlideOpenError, BundleError, StoreError; never for a cell's pixels."""
+        started = time.perf_counter()
+        hall = _hall(self.job)
+        with hall.busy():
+            return _Tile(hall, task).run(started)
+
+
+@dataclass(frozen=True, slots=True)
+class HalveTask:
+    """A tile of a coarser pyramid level of one product, to be made from the level below."""
+
+    product: str
+    level: int
+    box: Box
+
+
+@dataclass(frozen=True, slots=True)
+class RunHalve:
+    """The function that workers run to build pyramids."""
+
+    job: Job
+
+    def __call__(self, task: HalveTask) -> None:
+        """Fill one tile. Raises StoreError."""
+        pyramid = _hall(self.job).pyramid(task.product)
+        halve_tile(pyramid, task.level, task.box, labels=task.product == "mask")
+
+
+class Hall:
+    """What a worker keeps open for one job; shared by its threads."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.device = resolve_device(job.device)
+        self.reader = _open_checked(job)
+        bundle = load_bundle(job.bundle, device=self.device)
+        if bundle.sha256 != job.bundle_sha256:
+            raise BundleError(
+                f"{bundle.path} on {socket.gethostname()} is another bundle than the client's "
+                f"({bundle.sha256[:12]} and {job.bundle_sha256[:12]}); make them the same file"
+            )
+        self.engine = Engine(bundle, self.device, job.config)
+        self.readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self._pyramids = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
+        # A GPU runs one batch at a time; the other threads of its worker read and write meanwhile.
+        self.compute = threading.Lock() if self.device.type == "cuda" else _NoLock()
+        self._users = 0
+        self._lock = threading.Lock()
+        self._retired = False
+
+    def pyramid(self, product: str) -> Pyramid:
+        """The image of that name: "mask", "probabilities" or "uncertainty"."""
+        return self._pyramids[product]
+
+    def busy(self) -> _Busy:
+        """A context in which the hall stays open even if it is retired meanwhile."""
+        return _Busy(self)
+
+    def enter(self, change: int) -> None:
+        """Count users up or down; the last one of a retired hall closes it."""
+        with self._lock:
+            self._users += change
+            finished = self._retired and self._users == 0
+        if finished:
+            self._close()
+
+    def retire(self) -> None:
+        """No new work will come: close as soon as nobody is inside."""
+        with self._lock:
+            self._retired = True
+            idle = self._users == 0
+        if idle:
+            self._close()
+
+    def _close(self) -> None:
+        self.readers.shutdown(wait=False, cancel_futures=True)
+        self.reader.close()
+
+
+class _Busy:
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+
+    def __enter__(self) -> Hall:
+        self._hall.enter(1)
+        return self._hall
+
+    def __exit__(self, *_: object) -> None:
+        self._hall.enter(-1)
+
+
+class _NoLock:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+_halls: dict[Job, Hall] = {}
+_halls_lock = threading.Lock()
+_HALLS_KEPT = 2
+
+
+def _hall(job: Job) -> Hall:
+    """The worker's hall for a job; the oldest is retired when there are more than two."""
+    with _halls_lock:
+        if job not in _halls:
+            _halls[job] = Hall(job)
+            while len(_halls) > _HALLS_KEPT:
+                _halls.pop(next(iter(_halls))).retire()
+        return _halls[job]
+
+
+def close_halls(job: Job) -> None:
+    """Let go of what this process keeps for a job."""
+    with _halls_lock:
+        hall = _halls.pop(job, None)
+    if hall is not None:
+        hall.retire()
+
+
+def _open_checked(job: Job) -> SlideReader:
+    try:
+        reader = open_slide(job.slide, mpp=job.config.mpp)
+    except SlideOpenError as error:
+        raise SlideOpenError(f"worker on {socket.gethostname()}: {error}") from error
+    if reader.info.identity != job.slide_identity:
+        reader.close()
+        raise SlideOpenError(
+            f"{job.slide} on {socket.gethostname()} is not the file that the run was planned for; was it replaced meanwhile?"
+        )
+    return reader
+
+
+class _Tile:
+    """One tile under way."""
+
+    def __init__(self, hall: Hall, task: TileTask) -> None:
+        self._hall = hall
+        self._task = task
+        self._frame = hall.job.frames[task.scale]
+        self._box = self._frame.tile_box(task.row, task.col)
+        self._canvas = TileCanvas(self._box, hall.engine.classes)
+        self._seconds: Counter[str] = Counter()
+
+    def run(self, started: float) -> TileResult:
+        with _timed(self._seconds, "read"):
+            coarse = self._coarse_region()
+        results = [*self._refined(coarse), *self._carried(coarse)]
+        with _timed(self._seconds, "write"):
+            self._write()
+        self._seconds["total"] = time.perf_counter() - started
+        cells = tuple(sorted(results, key=lambda cell: (cell.row, cell.col)))
+        return TileResult(*self._task.key, cells, self._label_pixels(), dict(self._seconds), _worker_name())
+
+    def _coarse_region(self) -> Region | None:
+        """The coarser scale's probabilities under the tile and its halo, as stored."""
+        if self._task.scale == 0:
+            return None
+        coarser = self._hall.job.frames[self._task.scale - 1]
+        grid = coarser.scale.grid
+        box = coarse_box(self._box.grow(self._frame.halo_px)).grow(1).intersect(grid)
+        return Region(box, grid, self._hall.pyramid("probabilities").read(coarser.mask_level, box))
+
+    def _refined(self, coarse: Region | None) -> Iterator[CellResult]:
+        """Cells that are read and segmented, in batches; one that cannot be read is recorded and left out."""
+        batch: list[tuple[CellTask, PatchInput]] = []
+        for cell, image in self._images([cell for cell in self._task.cells if cell.refine]):
+            if isinstance(image, SlideReadError):
+                yield self._put(cell, not_analysed(self._hall.engine.classes), failure=str(image))
+                continue
+            batch.append((cell, PatchInput(image, self._cut(coarse, cell))))
+            if len(batch) == self._hall.engine.batch_size:
+                yield from self._compute(batch)
+                batch = []
+        if batch:
+            yield from self._compute(batch)
+
+    def _compute(self, batch: list[tuple[CellTask, PatchInput]]) -> Iterator[CellResult]:
+        with _timed(self._seconds, "compute"), self._hall.compute, one_torch_thread():
+            pixels = list(self._hall.engine.segment([item for _, item in batch], self._frame))
+        for (cell, _), one in zip(batch, pixels, strict=True):
+            yield self._put(cell, one)
+
+    def _carried(self, coarse: Region | None) -> Iterator[CellResult]:
+        """Cells that are sure enough already: the coarser result, upsampled."""
+        for cell in self._task.cells:
+            if not cell.refine:
+                with _timed(self._seconds, "compute"), one_torch_thread():
+                    pixels = self._hall.engine.carry(PatchInput(None, self._cut(coarse, cell)), self._frame)
+                yield self._put(cell, pixels)
+
+    def _images(self, cells: Iterable[CellTask]) -> Iterator[tuple[CellTask, Image | SlideReadError]]:
+        """The cells' patches in order, always a few ahead of the networks."""
+        ahead: deque[tuple[CellTask, Future[Image | SlideReadError]]] = deque()
+        for cell in cells:
+            ahead.append((cell, self._hall.readers.submit(self._read, self._frame.patch_box(cell.row, cell.col))))
+            if len(ahead) > self._hall.engine.batch_size + 1:
+                yield self._wait(*ahead.popleft())
+        while ahead:
+            yield self._wait(*ahead.popleft())
+
+    def _wait(self, cell: CellTask, image: Future[Image | SlideReadError]) -> tuple[CellTask, Image | SlideReadError]:
+        with _timed(self._seconds, "read"):
+            return cell, image.result()
+
+    def _read(self, box: Box) -> Image | SlideReadError:
+        try:
+            return read_scale(self._hall.reader, self._frame.scale, box)
+        except SlideReadError as error:
+            return error
+
+    def _cut(self, coarse: Region | None, cell: CellTask) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
+        return None if coarse is None else coarse.cut(coarse_box(self._frame.patch_box(cell.row, cell.col)))
+
+    def _put(self, cell: CellTask, pixels: CellPixels, failure: str | None = None) -> CellResult:
+        box = self._frame.cell_box(cell.row, cell.col)
+        self._canvas.put(box, pixels)
+        return CellResult(cell.row, cell.col, cell.refine, quarters(pixels.uncertainty, box), failure)
+
+    def _label_pixels(self) -> dict[int, int]:
+        """Pixels by label value over the tile's cells; what has no tissue is not counted."""
+        counts: Counter[int] = Counter()
+        for cell in self._task.cells:
+            box = self._frame.cell_box(cell.row, cell.col).relative_to(self._box)
+            values, numbers = np.unique(self._canvas.labels[box.slices_yx], return_counts=True)
+            counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+        return dict(sorted(counts.items()))
+
+    def _write(self) -> None:
+        level, products = self._frame.mask_level, self._hall.job.products
+        finest = level == 0
+        if products.probabilities or not finest:
+            self._hall.pyramid("probabilities").write(level, self._box, self._canvas.probabilities)
+        if products.uncertainty:
+            self._hall.pyramid("uncertainty").write(level, self._box, self._canvas.uncertainty)
+        # The mask last: a viewer that sees a tile's labels may rely on everything else.
+        self._hall.pyramid("mask").write(level, self._box, self._canvas.labels)
+
+
+class _timed:
+    """Adds the time spent inside to a counter."""
+
+    def __init__(self, seconds: Counter[str], name: str) -> None:
+        self._seconds, self._name = seconds, name
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._name] += time.perf_counter() - self._started  # type: ignore[assignment]
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+__all__ = ["NOT_ANALYSED", "HalveTask", "Job", "RunHalve", "RunTile", "close_halls"]
+assert torch  # the networks' library is imported with this module, not at the first tile
