@@ -1,0 +1,77 @@
+"""The group of commands, and the one place where errors become exit codes.
+
+Commands are looked up by name and imported when they are called or described; their modules import nothing but click at
+the top, so that `wsi-magnet --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from wsi_magnet._version import __version__
+from wsi_magnet.errors import WsiMagnetError
+
+COMMANDS = {"run": "run", "plan": "plan", "info": "info", "bundle": "bundle"}
+"""Command names and the modules of `wsi_magnet.cli` that hold them as `command`."""
+
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when the command is wanted, and turns errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"wsi_magnet.cli.{COMMANDS[cmd_name]}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what the user can mend is a line on stderr."""
+        try:
+            return super().invoke(ctx)
+        except WsiMagnetError as error:
+            fail(error)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("Stopped. What is finished is kept: the same command goes on from there.", err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read our output has gone (`| head`): nothing to say and nobody to say it to.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            sys.exit(EXIT_ERROR)
+        except Exception as error:
+            fail(error, kind=f"Internal error ({type(error).__name__})")
+
+
+def fail(error: Exception, kind: str = "Error") -> None:
+    """One line on stderr and exit 1; the traceback too where WSI_MAGNET_TRACEBACK is set."""
+    if os.environ.get("WSI_MAGNET_TRACEBACK"):
+        raise error
+    click.echo(f"{kind}: {' '.join(str(error).split())}", err=True)
+    sys.exit(EXIT_ERROR)
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="wsi-magnet")
+def main() -> None:
+    """Segment whole-slide images with MagNet, from coarse to fine, into OME-Zarr masks.
+
+    \b
+    Start with:
+      wsi-magnet info slide.svs
+      wsi-magnet run slide.svs -o results
+
+    Not for diagnosis.
+    """

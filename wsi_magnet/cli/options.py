@@ -1,0 +1,110 @@
+"""Options that several commands share, so that they mean the same everywhere.
+
+\b
+  SLIDE         info, plan, run
+  --bundle      info, plan, run
+  --mpp         info, plan, run
+  --json        info, plan, run, bundle show
+  work options  plan, run: --refine --no-tissue --tile --ngff --keep --batch-size --precision
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from wsi_magnet.config import TILE_PX, Ngff, Precision, RunConfig, parse_refine
+from wsi_magnet.errors import ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+KEEPABLE = ("probabilities", "uncertainty")
+
+slide_argument = click.argument("slide", type=click.Path())
+
+bundle_option = click.option(
+    "--bundle", metavar="FILE", help="Weights with all that is needed to use them (.safetensors). [default: the one shipped]"
+)
+
+mpp_option = click.option(
+    "--mpp", type=float, metavar="MICRONS", help="Microns per pixel at level 0, where the slide does not say or says it wrongly."
+)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def work_options(command: Command) -> Command:
+    """Everything that a plan and a run depend on besides slide and bundle."""
+    for option in reversed(
+        [
+            mpp_option,
+            click.option(
+                "--refine",
+                default="all",
+                show_default=True,
+                metavar="all|auto|FRACTION",
+                help="Which tissue cells each finer scale refines: all, those uncertain enough, or the most uncertain part.",
+            ),
+            click.option("--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."),
+            click.option(
+                "--keep", default="", metavar="LIST", help=f"Also keep {' and/or '.join(KEEPABLE)}, separated by a comma."
+            ),
+            click.option(
+                "--ngff",
+                type=click.Choice(["0.4", "0.5"]),
+                default="0.4",
+                show_default=True,
+                help="OME-Zarr version; 0.4 opens in QuPath, 0.5 writes fewer files (sharding).",
+            ),
+            click.option(
+                "--tile",
+                type=click.Choice([str(t) for t in TILE_PX]),
+                default="1024",
+                show_default=True,
+                help="Pixels along a tile, the unit of scheduling and storage; the mask does not depend on it.",
+            ),
+            click.option("--batch-size", type=int, metavar="N", help="Patches a forward pass. [default: 1 on CPU, 8 on CUDA]"),
+            click.option(
+                "--precision",
+                type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+                default="auto",
+                show_default=True,
+                help="Arithmetic of the networks; auto is fp32 on CPU, fp16 on CUDA.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def make_config(
+    *,
+    mpp: float | None,
+    refine: str,
+    no_tissue: bool,
+    keep: str,
+    ngff: Ngff,
+    tile: str,
+    batch_size: int | None,
+    precision: Precision,
+) -> RunConfig:
+    """The configuration that the work options spell; raises click.UsageError (exit 2) for what cannot be meant."""
+    kept = {name.strip() for name in keep.split(",") if name.strip()}
+    if kept - set(KEEPABLE):
+        raise click.UsageError(f"--keep {keep!r}: choose from {', '.join(KEEPABLE)}")
+    try:
+        return RunConfig(
+            mpp=mpp,
+            refine=parse_refine(refine),
+            tissue=not no_tissue,
+            tile_px=int(tile),
+            ngff=ngff,
+            keep_probabilities="probabilities" in kept,
+            keep_uncertainty="uncertainty" in kept,
+            batch_size=batch_size,
+            precision=precision,
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error

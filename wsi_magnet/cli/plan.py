@@ -1,0 +1,52 @@
+"""`wsi-magnet plan`: what a run would do and cost, with nothing computed."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from wsi_magnet.cli import options
+
+
+@click.command("plan", short_help="Show what a run would do and cost.")
+@options.slide_argument
+@options.bundle_option
+@options.work_options
+@options.json_option
+def command(slide: str, bundle: str | None, as_json: bool, **work: Any) -> None:
+    """Show the tiles, patches, bytes, memory and disk of a run of SLIDE, for each scale; nothing is computed.
+
+    \b
+      wsi-magnet plan slide.svs
+      wsi-magnet plan slide.svs --refine 0.2 --json
+    """
+    config = options.make_config(**work)
+
+    from wsi_magnet.cli.tables import plan_text
+    from wsi_magnet.estimate import estimate
+    from wsi_magnet.machine import cpu_threads
+    from wsi_magnet.nets.spec import read_spec
+    from wsi_magnet.prepare import prepare
+    from wsi_magnet.slides.registry import open_slide
+
+    spec, _ = read_spec(bundle)
+    with closing(open_slide(slide, mpp=config.mpp)) as reader:
+        prepared = prepare(reader, spec, config)
+    cost = estimate(
+        prepared.plan,
+        prepared.info.levels,
+        spec.network,
+        classes=len(spec.classes),
+        refine=config.refine,
+        threads=cpu_threads(),
+        batch=config.batch_size or 1,
+    )
+    if as_json:
+        values = {**asdict(cost), "disk_bytes": cost.disk_bytes, "tissue_share": prepared.plan.tissue_share, "notes": prepared.notes}
+        click.echo(json.dumps(values, indent=2))
+    else:
+        click.echo(plan_text(prepared, cost))

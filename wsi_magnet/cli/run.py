@@ -1,0 +1,78 @@
+"""`wsi-magnet run`: a slide in, a refined mask out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from wsi_magnet.cli import options
+from wsi_magnet.config import Execution
+from wsi_magnet.errors import ConfigError
+
+
+@click.command("run", short_help="Segment a slide.")
+@options.slide_argument
+@click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="Results go to OUT/<slide name>/.")
+@options.bundle_option
+@options.work_options
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the networks run.")
+@click.option("--workers", type=int, metavar="N", help="Worker processes on this machine. [default: threads of this process]")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="A running Dask scheduler whose workers do the work.")
+@click.option("--restart", is_flag=True, help="Begin this slide again, whatever its result was made with.")
+@click.option("--overwrite", is_flag=True, help="Replace whatever lies in the slide's result folder.")
+@options.json_option
+def command(
+    slide: str,
+    output: str,
+    bundle: str | None,
+    device: str,
+    workers: int | None,
+    scheduler: str | None,
+    restart: bool,
+    overwrite: bool,
+    as_json: bool,
+    **work: Any,
+) -> None:
+    """Segment SLIDE from coarse to fine and write its mask to OUT/<slide name>/.
+
+    \b
+      wsi-magnet run slide.svs -o results
+      wsi-magnet run mosaic.tif -o results --mpp 0.93 --keep probabilities,uncertainty
+      wsi-magnet run slide.svs -o results --refine 0.2 --workers 4
+
+    Typed again it goes on where it was stopped; typed again after it finished it does nothing. With other options it
+    refuses until told --restart. Exit 1 if any part of the slide could not be analysed.
+    """
+    config = options.make_config(**work)
+    try:
+        execution = Execution(device=device, workers=workers, scheduler=scheduler)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+    from wsi_magnet.cli.progress import watching
+    from wsi_magnet.segmentation import segment_slide
+
+    with watching() as observe:
+        summary = segment_slide(
+            slide,
+            output,
+            bundle=bundle,
+            config=config,
+            execution=execution,
+            existing="overwrite" if overwrite else "restart" if restart else "resume",
+            observe=observe,
+        )
+    if as_json:
+        values = {"folder": str(summary.folder), "done_before": summary.done_before, "failures": summary.failures}
+        click.echo(json.dumps({**values, **summary.summary}, indent=2))
+    else:
+        from wsi_magnet.cli.tables import run_text
+
+        click.echo(run_text(summary))
+    if summary.failures:
+        count = len(summary.failures)
+        click.echo(f"Error: {count} cells could not be analysed and are labelled 255; first: {summary.failures[0]}", err=True)
+        sys.exit(1)

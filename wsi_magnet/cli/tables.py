@@ -1,0 +1,110 @@
+"""What commands print for people: plain text, aligned, no colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsi_magnet.estimate import Cost
+    from wsi_magnet.prepare import Prepared
+    from wsi_magnet.scales import Ladder
+    from wsi_magnet.segmentation import RunSummary
+    from wsi_magnet.slides.types import SlideInfo
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns under their heads: the first to the left, the others to the right."""
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = (
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def facts(pairs: Sequence[tuple[str, object]]) -> str:
+    """A name and a value a line."""
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
+
+
+def byte_text(count: float) -> str:
+    """ "1.4 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def info_text(info: SlideInfo, ladder: Ladder | None) -> str:
+    """What `info` prints."""
+    mpp = "none; pass --mpp" if info.mpp_xy is None else f"{info.mpp_xy[0]:g} x {info.mpp_xy[1]:g} µm"
+    bounds = f"{info.bounds.x0}, {info.bounds.y0}, {info.canvas}" if info.canvas != info.size else "all of level 0"
+    head = facts(
+        [
+            ("slide", info.path),
+            ("vendor", f"{info.vendor} (read by {info.reader})"),
+            ("size", f"{info.size} px"),
+            ("bounds", bounds),
+            ("mpp", f"{mpp} (from {info.mpp_source})"),
+            ("identity", info.identity),
+        ]
+    )
+    levels = table(
+        ["level", "width", "height", "downsample"],
+        [[i, v.size.width, v.size.height, f"{v.downsample:.4f}"] for i, v in enumerate(info.levels)],
+    )
+    return f"{head}\n\n{levels}\n\n{_ladder_text(info, ladder)}"
+
+
+def _ladder_text(info: SlideInfo, ladder: Ladder | None) -> str:
+    if ladder is None:
+        return "No scales without a resolution: pass --mpp (microns per pixel at level 0)."
+    from wsi_magnet.scales import best_level
+
+    downsamples = [level.downsample for level in info.levels]
+    rows = [
+        [f"{s.mpp:g} µm/px", s.size.width, s.size.height, f"{max(s.downsample_xy):.4f}", best_level(downsamples, min(s.downsample_xy))]
+        for s in ladder.scales
+    ]
+    text = table(["scale", "width", "height", "downsample", "from level"], rows)
+    if ladder.left_out_mpp:
+        text += f"\nLeft out, finer than the slide: {', '.join(f'{m:g}' for m in ladder.left_out_mpp)} µm/px"
+    return text
+
+
+def plan_text(prepared: Prepared, cost: Cost) -> str:
+    """What `plan` prints."""
+    rows = [
+        [f"{p.mpp:g} µm/px", p.slide_level, p.tiles, p.cells, p.patches, byte_text(p.decoded_bytes), byte_text(p.disk_bytes)]
+        for p in cost.passes
+    ]
+    text = table(["scale", "level", "tiles", "tissue cells", "patches", "decoded", "disk at most"], rows)
+    pairs = [
+        ("tissue", f"{100 * prepared.plan.tissue_share:.1f} % of the cells"),
+        ("patches", sum(p.patches for p in cost.passes)),
+        ("decoded", byte_text(sum(p.decoded_bytes for p in cost.passes))),
+        ("memory", f"about {byte_text(cost.memory_bytes)} a worker, whatever the slide's size"),
+        ("disk", f"at most {byte_text(cost.disk_bytes)} before compression"),
+    ]
+    return "\n".join([text, "", facts(pairs), *(f"Note: {note}" for note in prepared.notes)])
+
+
+def run_text(summary: RunSummary) -> str:
+    """What `run` prints when it is done."""
+    values: dict[str, Any] = dict(summary.summary)
+    lines = []
+    if summary.done_before:
+        lines.append("Finished before; nothing to do (--restart begins again).")
+    lines.append(facts([("mask", summary.folder / "mask.ome.zarr"), ("summary", summary.folder / "summary.json")]))
+    rows = [[c["name"], f"{c['area_mm2']:.3f}", f"{c['percent']:.1f}"] for c in values["classes"]]
+    lines.append(table(["class", "mm²", "% of tissue cells"], rows))
+    if values["gleason"]:
+        g = values["gleason"]
+        lines.append(f"Gleason {g['primary']} + {g['secondary']} = {g['score']}, ISUP grade group {g['grade_group']} (by area; not for diagnosis)")
+    refined = ", ".join(f"{p['cells_refined']} of {p['cells']} cells at {p['mpp']:g} µm/px" for p in values["passes"])
+    lines.append(f"Analysed: {refined}")
+    return "\n\n".join(lines)

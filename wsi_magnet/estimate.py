@@ -1,0 +1,79 @@
+"""What a plan will cost, by arithmetic alone: patches, decoded bytes, memory, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_magnet.config import CELL_PX, Refine
+from wsi_magnet.plan import Pass, Plan
+from wsi_magnet.slides.types import Level
+
+ACTIVATION_BYTES_PER_PX = {"small": 700, "fpn": 1700, "psp": 1300, "hrnet18+ocr": 4700, "identity": 40}
+"""Peak bytes a forward pass holds for each pixel of a patch, by network, float32, the magnet refiner's 1,300 not counted;
+printed by `python -m tests.benchmarks.activations`."""
+
+REFINER_BYTES_PER_PX = 1300
+
+BASE_BYTES = 450 * 2**20
+"""A worker process with its libraries loaded, before the first tile."""
+
+SLIDE_CACHE_BYTES = 256 * 2**20
+"""What the slide reader's cache of decoded tiles may grow to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassCost:
+    """One scale's share."""
+
+    mpp: float
+    slide_level: int
+    tiles: int
+    cells: int
+    patches: int
+    """Patches that the networks see; at most, where `--refine auto` decides later."""
+    decoded_bytes: int
+    disk_bytes: int
+    """At most, before compression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The whole plan's."""
+
+    passes: tuple[PassCost, ...]
+    memory_bytes: int
+    """Of one worker process; does not depend on the slide's size."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """At most, before compression, at the fullest moment."""
+        return sum(p.disk_bytes for p in self.passes)
+
+
+def estimate(plan: Plan, levels: Sequence[Level], network: str, *, classes: int, refine: Refine, threads: int, batch: int) -> Cost:
+    """The cost of a plan on workers with that many threads and patches a batch."""
+    passes = tuple(_pass_cost(p, levels, classes, refine) for p in plan.passes)
+    return Cost(passes, _memory(plan, network, classes, threads, batch))
+
+
+def _pass_cost(one: Pass, levels: Sequence[Level], classes: int, refine: Refine) -> PassCost:
+    cells = int(one.tissue.sum())
+    share = float(refine) if one.scale.index and not isinstance(refine, str) else 1.0
+    patches = int(np.ceil(cells * share))
+    frame, level = one.frame, levels[one.frame.slide_level]
+    ratio_xy = [d / s for d, s in zip(frame.scale.downsample_xy, level.downsample_xy, strict=True)]
+    decoded = patches * int(frame.patch_px * ratio_xy[0]) * int(frame.patch_px * ratio_xy[1]) * 3
+    labels_and_probabilities = 1 + (classes if frame.mask_level else 0)
+    disk = cells * CELL_PX**2 * labels_and_probabilities
+    return PassCost(frame.scale.mpp, frame.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk)
+
+
+def _memory(plan: Plan, network: str, classes: int, threads: int, batch: int) -> int:
+    patch_px = max(p.frame.patch_px for p in plan.passes)
+    tile_px = max(p.frame.tile_px for p in plan.passes)
+    activations = batch * patch_px**2 * max(ACTIVATION_BYTES_PER_PX.get(network, 5000), REFINER_BYTES_PER_PX)
+    tile = tile_px**2 * (classes + 2) * 2
+    return BASE_BYTES + SLIDE_CACHE_BYTES + threads * (activations + tile)
