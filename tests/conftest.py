@@ -1,0 +1,40 @@
+"""What all tests share: where the real slides are, and one thread a process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch and numpy are imported, here and in every process that a test starts: the machine's cores are shared by
+# worker threads and processes, and sums come out the same on every machine.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+TEST_DATA = "WSI_MAGNET_TEST_DATA"
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real slides that are not in the repository; skips where the environment does not name one."""
+    folder = os.environ.get(TEST_DATA)
+    if not folder:
+        pytest.skip(f"{TEST_DATA} names no folder of real slides")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"{TEST_DATA}={folder} is not a folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_slide() -> Path:
+    """A prostate mosaic of RINGS: 2625 x 1500, three levels, no mpp."""
+    return ROOT / "demo" / "rings_P1_D5_9_13.tif"
+
+
+@pytest.fixture(scope="session")
+def small_svs() -> Path:
+    """OpenSlide's CMU-1-Small-Region: Aperio, one level of 2220 x 2967, mpp 0.499."""
+    return ROOT / "tests" / "data" / "CMU-1-Small-Region.svs"

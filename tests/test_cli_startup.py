@@ -1,0 +1,52 @@
+"""The command line answers at once: help imports nothing heavy, and takes under half a second."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+HEAVY = {"bokeh", "dask", "distributed", "numcodecs", "openslide", "scipy", "skimage", "tifffile", "torch", "zarr"}
+"""Each takes a tenth of a second or more to import, torch and distributed well over a second."""
+
+MODULES_AFTER_HELP = """
+import json, runpy, sys
+sys.argv = ["wsi-magnet", *sys.argv[1:]]
+try:
+    runpy.run_module("wsi_magnet", run_name="__main__")
+except SystemExit as ending:
+    assert not ending.code, ending.code
+print("\\n" + json.dumps(sorted(sys.modules)))
+"""
+
+
+def modules_after(*arguments: str) -> set[str]:
+    command = [sys.executable, "-c", MODULES_AFTER_HELP, *arguments]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return set(json.loads(output.splitlines()[-1]))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert modules_after("--help").isdisjoint(HEAVY)
+
+
+def test_help_of_a_command_imports_nothing_heavy() -> None:
+    assert modules_after("run", "--help").isdisjoint(HEAVY)
+
+
+def test_help_takes_under_half_a_second() -> None:
+    def seconds() -> float:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "wsi_magnet", "--help"], check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begin
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_the_package_imports_nothing_heavy_and_names_what_it_offers() -> None:
+    code = "import sys, wsi_magnet; print(*sys.modules); print(*dir(wsi_magnet))"
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    loaded, offered = (set(line.split()) for line in output.splitlines())
+    assert loaded.isdisjoint(HEAVY | {"numpy"})
+    assert offered >= {"load_bundle", "open_slide", "segment_image", "segment_slide"}

@@ -1,0 +1,38 @@
+"""MagNet on whole slides: progressive, coarse-to-fine segmentation of gigapixel pathology images.
+
+The four names below are all that most programs need. They are imported when first asked for, so that the command line
+answers at once and a program that only opens slides does not pay for PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from wsi_magnet._version import __version__
+
+if TYPE_CHECKING:
+    from wsi_magnet.image_loop import segment_image
+    from wsi_magnet.nets.bundle import load_bundle
+    from wsi_magnet.segmentation import segment_slide
+    from wsi_magnet.slides.registry import open_slide
+
+__all__ = ["__version__", "load_bundle", "open_slide", "segment_image", "segment_slide"]
+
+_HOME = {
+    "load_bundle": "wsi_magnet.nets.bundle",
+    "open_slide": "wsi_magnet.slides.registry",
+    "segment_image": "wsi_magnet.image_loop",
+    "segment_slide": "wsi_magnet.segmentation",
+}
+"""The module of each name (PEP 562)."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
