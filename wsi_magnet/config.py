@@ -27,8 +27,8 @@ class RunConfig:
     mpp: float | None = None
     """Microns per level-0 pixel, where the slide does not say or says it wrongly."""
     refine: Refine = "all"
-    """Which tissue cells of each scale after the first are refined: "all", "auto" (those whose mean uncertainty is above
-    the bundle's threshold) or a fraction (the most uncertain ones over the whole slide: MagNet-Fast, generalised)."""
+    """Which tissue cells of each scale after the first are refined: "all", "auto" (those whose mean uncertainty is
+    above the bundle's threshold) or a fraction (the most uncertain over the whole slide: MagNet-Fast, generalised)."""
     tissue: bool = True
     """Only cells with tissue are analysed; False takes the whole slide, for stains the tissue finder does not know."""
     tile_px: int = 1024
@@ -85,7 +85,7 @@ class Execution:
 
 
 def parse_refine(text: str) -> Refine:
-    """ "all", "auto" or a fraction, from the command line; raises ConfigError."""
+    """What --refine says: "all", "auto" or a fraction, from the command line; raises ConfigError."""
     if text in ("all", "auto"):
         return cast(Refine, text)
     try:

@@ -30,8 +30,8 @@ NOT_ANALYSED = 255
 """Label of pixels that could not be read."""
 
 UNKNOWN = 1
-"""Stored probability of every class where a cell could not be analysed. Real ones add up to about 255, and cells without
-tissue hold 0, so the three cannot be taken for each other."""
+"""Stored probability of every class where a cell could not be analysed. Real ones add up to about 255, and cells
+without tissue hold 0, so the three cannot be taken for each other."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _DEFAULT_BATCH = {"cpu": 1, "cuda": 8}
@@ -87,7 +87,15 @@ class Engine:
 
     def _backbone(self, images: Pixels, frame: Frame) -> torch.Tensor:
         """uint8 (N, P, P, 3) -> probabilities float32 (N, C, P, P)."""
-        x = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float().div_(255).sub_(self._mean).div_(self._std)
+        x = (
+            torch.from_numpy(images)
+            .to(self._device)
+            .permute(0, 3, 1, 2)
+            .float()
+            .div_(255)
+            .sub_(self._mean)
+            .div_(self._std)
+        )
         with self._autocast():
             logits = self._bundle.backbone(x)
         return (logits.float() / self._bundle.spec.temperature[frame.scale.index]).softmax(dim=1)
@@ -104,7 +112,7 @@ class Engine:
         return magnet_step(coarse=coarse, refined=refined, selected=select_threshold(score, spec.select_above[step]))
 
     def _upsample(self, stored: Pixels) -> torch.Tensor:
-        """uint8 (N, C, P/2 + 2, P/2 + 2) -> float32 (N, C, P, P): where nothing was stored, what is known beforehand."""
+        """uint8 (N, C, P/2 + 2, P/2 + 2) -> float32 (N, C, P, P); where nothing was stored, the prior."""
         p = torch.from_numpy(np.ascontiguousarray(stored)).to(self._device).float()
         total = p.sum(dim=1, keepdim=True)
         p = torch.where(total > 0, p / total.clamp(min=1), self._prior)
@@ -130,23 +138,27 @@ def not_analysed(classes: int) -> CellPixels:
     """The result of a cell that could not be read."""
     square = (CELL_PX, CELL_PX)
     return CellPixels(
-        np.full((classes, *square), UNKNOWN, np.uint8), np.full(square, NOT_ANALYSED, np.uint8), np.full(square, 255, np.uint8)
+        np.full((classes, *square), UNKNOWN, np.uint8),
+        np.full(square, NOT_ANALYSED, np.uint8),
+        np.full(square, 255, np.uint8),
     )
 
 
 def resolve_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one; raises ConfigError for a device that this machine does not have."""
+    """The device of that name, "auto" being CUDA where there is one; raises ConfigError for one that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise ConfigError(f"--device {name}: torch {torch.__version__} sees {found} CUDA devices here; pass --device cpu")
+        raise ConfigError(
+            f"--device {name}: torch {torch.__version__} sees {found} CUDA devices here; pass --device cpu"
+        )
     return device
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:
-    """ "auto" is fp32 on CPU, where results are to be exact, and fp16 on CUDA."""
+    """The arithmetic of that name: "auto" is fp32 on CPU, where results are to be exact, and fp16 on CUDA."""
     if precision == "auto":
         return "fp16" if device.type == "cuda" else "fp32"
     if precision == "fp16" and device.type == "cpu":

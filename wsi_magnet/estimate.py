@@ -12,8 +12,7 @@ from wsi_magnet.plan import Pass, Plan
 from wsi_magnet.slides.types import Level
 
 ACTIVATION_BYTES_PER_PX = {"small": 700, "fpn": 1700, "psp": 1300, "hrnet18+ocr": 4700, "identity": 40}
-"""Peak bytes a forward pass holds for each pixel of a patch, by network, float32, the magnet refiner's 1,300 not counted;
-printed by `python -m tests.benchmarks.activations`."""
+"""Peak bytes a forward pass holds for each pixel of a patch, by network, float32; printed by `python -m tests.benchmarks.activations`."""
 
 REFINER_BYTES_PER_PX = 1300
 
@@ -53,7 +52,9 @@ class Cost:
         return sum(p.disk_bytes for p in self.passes)
 
 
-def estimate(plan: Plan, levels: Sequence[Level], network: str, *, classes: int, refine: Refine, threads: int, batch: int) -> Cost:
+def estimate(
+    plan: Plan, levels: Sequence[Level], network: str, *, classes: int, refine: Refine, threads: int, batch: int
+) -> Cost:
     """The cost of a plan on workers with that many threads and patches a batch."""
     passes = tuple(_pass_cost(p, levels, classes, refine) for p in plan.passes)
     return Cost(passes, _memory(plan, network, classes, threads, batch))

@@ -109,7 +109,7 @@ class FloatBox:
 
 
 def ceil_div(a: int, b: int) -> int:
-    """a / b rounded up, for whole numbers."""
+    """A / b rounded up, for whole numbers."""
     return -(-a // b)
 
 

@@ -1,7 +1,7 @@
 """What is done: a line of JSON for each finished tile, appended by the one process that coordinates the run.
 
-Resuming is a set difference. A line counts only if it is whole: the last one may be torn by a power cut, and its tile is
-then simply done again.
+Resuming is a set difference. A line counts only if it is whole: the last one may be torn by a power cut, and its tile
+is then simply done again.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from wsi_magnet.store import explained
 
 Quarters = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
-"""(sum, pixels) of the uncertainty, 0..255, in a cell's four quarters: upper left, upper right, lower left, lower right."""
+"""(sum, pixels) of the uncertainty, 0..255, in a cell's quarters: upper left, upper right, lower left, lower right."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What the journal keeps of a cell: whether it was refined, and how uncertain each quarter is (a cell of the next scale)."""
+    """What the journal keeps of a cell: was it refined, and how uncertain is each quarter (a cell of the next scale)."""
 
     row: int
     col: int
@@ -149,7 +149,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

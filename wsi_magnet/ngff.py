@@ -40,7 +40,9 @@ def level_frame(path: str, mpp: float, slide_mpp_xy: tuple[float, float], bounds
     return LevelFrame(path, mpp, (x, y))
 
 
-def multiscales(name: str, frames: Sequence[LevelFrame], *, channels: bool, method: str, version: Ngff) -> dict[str, Any]:
+def multiscales(
+    name: str, frames: Sequence[LevelFrame], *, channels: bool, method: str, version: Ngff
+) -> dict[str, Any]:
     """The `multiscales` entry of one image; `frames` finest first; axes (c,) y, x in micrometres."""
     axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if channels else []
     axes += [{"name": n, "type": "space", "unit": "micrometer"} for n in ("y", "x")]

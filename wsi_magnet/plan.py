@@ -46,7 +46,7 @@ class TileTask:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The geometry of a pass: how cells, patches and tiles lie on the scale's grid. Small, hashable, travels with a job."""
+    """The geometry of a pass: how cells, patches and tiles lie on the scale's grid; small, and travels with a job."""
 
     scale: Scale
     slide_level: int
@@ -96,7 +96,7 @@ class Pass:
 
     @property
     def tiles(self) -> Cells:
-        """bool (tile rows, tile columns): True where a tile holds tissue."""
+        """Bool (tile rows, tile columns): True where a tile holds tissue."""
         return pool_any(self.tissue, self.frame.tile_cells)
 
     def tasks(self, refined: Cells) -> Iterator[TileTask]:
@@ -144,7 +144,13 @@ def halo_px(least_px: int, median_px: int, ratio: int) -> int:
 
 
 def make_plan(
-    info: SlideInfo, ladder: Ladder, tissue_cells: Sequence[Cells], config: RunConfig, *, least_halo_px: int, median_px: int
+    info: SlideInfo,
+    ladder: Ladder,
+    tissue_cells: Sequence[Cells],
+    config: RunConfig,
+    *,
+    least_halo_px: int,
+    median_px: int,
 ) -> Plan:
     """Lay out every pass.
 
@@ -165,14 +171,12 @@ def make_plan(
     return Plan(ladder, tuple(passes), share)
 
 
-def choose_refined(
-    tissue: Cells, scores: Mapping[tuple[int, int], float], refine: Refine, threshold: float
-) -> Cells:
+def choose_refined(tissue: Cells, scores: Mapping[tuple[int, int], float], refine: Refine, threshold: float) -> Cells:
     """Which cells of a scale to refine, decided over the whole slide (MagNet-Fast, paper section 3.4, generalised).
 
-    scores: mean uncertainty of the coarser result in each tissue cell, 0..1, by (row, column). A fraction takes the most
-    uncertain of the tissue cells, at least one where it is not 0; equal scores go by row and column, so that the choice
-    is the same every time. "auto" takes the cells at or above `threshold`.
+    scores: mean uncertainty of the coarser result in each tissue cell, 0..1, by (row, column). A fraction takes the
+    most uncertain of the tissue cells, at least one where it is not 0; equal scores go by row and column, so that the
+    choice is the same every time. "auto" takes the cells at or above `threshold`.
     """
     if refine == "all":
         return tissue.copy()
@@ -188,7 +192,7 @@ def choose_refined(
 
 
 def pool_any(cells: Cells, n: int) -> Cells:
-    """bool (ceil(rows / n), ceil(columns / n)): True where any of n x n is."""
+    """Bool (ceil(rows / n), ceil(columns / n)): True where any of n x n is."""
     rows, cols = (ceil_div(length, n) for length in cells.shape)
     padded = np.zeros((rows * n, cols * n), bool)
     padded[: cells.shape[0], : cells.shape[1]] = cells

@@ -11,7 +11,18 @@ from wsi_magnet import ngff
 from wsi_magnet.prepare import Prepared
 from wsi_magnet.result import Products
 
-PACKAGES = ("wsi-magnet", "torch", "numpy", "zarr", "numcodecs", "dask", "distributed", "openslide-python", "openslide-bin", "pillow")
+PACKAGES = (
+    "wsi-magnet",
+    "torch",
+    "numpy",
+    "zarr",
+    "numcodecs",
+    "dask",
+    "distributed",
+    "openslide-python",
+    "openslide-bin",
+    "pillow",
+)
 """Those whose version can change a mask or its file."""
 
 
@@ -46,7 +57,12 @@ def describe_run(prepared: Prepared, bundle_sha256: str, fingerprint: Mapping[st
         "bundle": {"sha256": bundle_sha256, **prepared.spec.to_json()},
         "config": prepared.config.to_json(),
         "scales": [
-            {"mpp": f.scale.mpp, "size_wh": list(f.scale.size.wh), "slide_level": f.slide_level, "mask_level": f.mask_level}
+            {
+                "mpp": f.scale.mpp,
+                "size_wh": list(f.scale.size.wh),
+                "slide_level": f.slide_level,
+                "mask_level": f.mask_level,
+            }
             for f in prepared.plan.frames
         ],
         "notes": list(prepared.notes),
@@ -97,4 +113,6 @@ def describe_images(
 def _with_reserved(classes: Sequence[ngff.LabelClass]) -> list[ngff.LabelClass]:
     """The classes, and the two values that every mask may hold besides."""
     reserved = [ngff.LabelClass(0, "background", (0, 0, 0)), ngff.LabelClass(255, "not analysed", (128, 128, 128))]
-    return sorted([*classes, *(r for r in reserved if r.value not in {c.value for c in classes})], key=lambda c: c.value)
+    return sorted(
+        [*classes, *(r for r in reserved if r.value not in {c.value for c in classes})], key=lambda c: c.value
+    )

@@ -1,6 +1,6 @@
 """From pixels by label to areas, percentages and, where the classes allow, the Gleason score; pure arithmetic.
 
-Rules of the grade: Gleason score from areas as in the ISUP 2014/2019 consensus for biopsies, grade groups after Epstein.
+Rules of the grade: Gleason score from areas as in the ISUP 2014 and 2019 consensus for biopsies.
 """
 
 from __future__ import annotations
@@ -64,10 +64,7 @@ def gleason(area_mm2: Mapping[int, float]) -> Gleason | None:
     """
     total = sum(area_mm2.get(p, 0.0) for p in PATTERNS)
     found = {
-        p: a
-        for p in PATTERNS
-        for a in [area_mm2.get(p, 0.0)]
-        if a > 0 and (a >= NOISE_SHARE * total or a >= NOISE_MM2)
+        p: a for p in PATTERNS for a in [area_mm2.get(p, 0.0)] if a > 0 and (a >= NOISE_SHARE * total or a >= NOISE_MM2)
     }
     if not found:
         return None
@@ -86,7 +83,9 @@ def grade_group(primary: int, secondary: int) -> int:
     return {6: 1, 8: 4}.get(score, 5)
 
 
-def summarise(label_pixels: Mapping[int, int], classes: Sequence[LabelClass], mpp: float, not_analysed: int) -> dict[str, Any]:
+def summarise(
+    label_pixels: Mapping[int, int], classes: Sequence[LabelClass], mpp: float, not_analysed: int
+) -> dict[str, Any]:
     """Plain values for summary.json.
 
     label_pixels: pixels by label value over the analysed cells, at `mpp`. not_analysed: the label of unread pixels.

@@ -60,7 +60,7 @@ class Fingerprint:
     parts: Mapping[str, str]
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """ "--refine was all and is 0.2", for each that differs."""
+        """A text for each that differs: "--refine was all and is 0.2"."""
         return [
             f"{name} was {self.parts.get(name, 'not given')} and is {other.parts.get(name, 'not given')}"
             for name in sorted({*self.parts, *other.parts})
@@ -68,9 +68,15 @@ class Fingerprint:
         ]
 
 
-def fingerprint(slide_identity: str, mpp_xy: tuple[float, float], bundle: tuple[str, str], config: RunConfig) -> Fingerprint:
+def fingerprint(
+    slide_identity: str, mpp_xy: tuple[float, float], bundle: tuple[str, str], config: RunConfig
+) -> Fingerprint:
     """`bundle` is its name and its sha256."""
-    kept = [name for name, keep in (("probabilities", config.keep_probabilities), ("uncertainty", config.keep_uncertainty)) if keep]
+    kept = [
+        name
+        for name, keep in (("probabilities", config.keep_probabilities), ("uncertainty", config.keep_uncertainty))
+        if keep
+    ]
     return Fingerprint(
         {
             "the slide": slide_identity[:16],
@@ -109,7 +115,8 @@ class ResultFolder:
                 lock.acquire(timeout=0)
             except Timeout:
                 raise ResultBusyError(
-                    f"another run ({self._owner()}) is working in {self.path}; wait for it, or choose another output folder with -o"
+                    f"another run ({self._owner()}) is working in {self.path}; "
+                    "wait for it, or choose another output folder with -o"
                 ) from None
         try:
             with explained(self.path):
@@ -137,7 +144,7 @@ class ResultFolder:
         write_json(self.run_json, {"format": _FORMAT, **values})
 
     def admit(self, wanted: Fingerprint, existing: Existing) -> dict[str, Any] | None:
-        """What an earlier run of the same thing left in run.json, or None for a fresh start, for which the folder is emptied.
+        """What an earlier run of the same thing left in run.json, or None for a fresh start in an emptied folder.
 
         Raises ResultMismatchError where that would lose another result.
         """
@@ -151,8 +158,8 @@ class ResultFolder:
         before = Fingerprint(earlier["fingerprint"])
         if before.parts.get("the slide") != wanted.parts.get("the slide"):
             raise ResultMismatchError(
-                f"{self.path} holds the result of another slide, {earlier['slide']['path']}; choose another output folder with -o "
-                "(or replace that result with --overwrite)"
+                f"{self.path} holds the result of another slide, {earlier['slide']['path']}; "
+                "choose another output folder with -o (or replace that result with --overwrite)"
             )
         if existing == "restart":
             self._empty()
@@ -160,7 +167,8 @@ class ResultFolder:
         differences = before.differences(wanted)
         if differences:
             raise ResultMismatchError(
-                f"{self.path} was made otherwise: {'; '.join(differences)}. Go on as it was begun, or begin again with --restart"
+                f"{self.path} was made otherwise: {'; '.join(differences)}. "
+                "Go on as it was begun, or begin again with --restart"
             )
         return earlier
 
@@ -202,6 +210,8 @@ def require_writable(path: Path) -> None:
     while not probe.exists():
         probe = probe.parent
     if not probe.is_dir():
-        raise StoreError(f"{probe} is a file, so {path} cannot be a result folder; choose another output folder with -o")
+        raise StoreError(
+            f"{probe} is a file, so {path} cannot be a result folder; choose another output folder with -o"
+        )
     if not os.access(probe, os.W_OK | os.X_OK):
         raise StoreError(f"{probe} cannot be written by this user; choose another output folder with -o")

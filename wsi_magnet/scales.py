@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 
 from wsi_magnet.errors import ConfigError
@@ -74,7 +75,7 @@ def check_mpps(mpps: Sequence[float]) -> tuple[float, ...]:
     values = tuple(float(m) for m in mpps)
     if not values or min(values) <= 0:
         raise ConfigError(f"scales must be positive microns per pixel, coarse to fine; got {list(values)}")
-    for coarse, fine in zip(values, values[1:], strict=False):
+    for coarse, fine in pairwise(values):
         if abs(coarse / fine - 2) > 1e-9:
             raise ConfigError(f"scales must halve from each to the next, coarse to fine; got {coarse:g} then {fine:g}")
     return values

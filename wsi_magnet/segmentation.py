@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from wsi_magnet.engine import NOT_ANALYSED
 from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady, ignore
 from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.journal import History, Journal, TileResult, read_history
-from wsi_magnet.ngff import LabelClass
 from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.ngff import LabelClass
 from wsi_magnet.plan import Cells, Pass, choose_refined, pool_any
 from wsi_magnet.prepare import Prepared, prepare
 from wsi_magnet.provenance import describe_images, describe_run
@@ -59,9 +59,9 @@ def segment_slide(
 ) -> RunSummary:
     """Segment a slide with MagNet and write the result to `<output>/<slide name>/`.
 
-    bundle: path of a bundle; None is the one that ships with the package. execution: where to work, by default in threads
-    of this process. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255 and listed
-    in the summary; nothing is raised for them. Raises WsiMagnetError for everything else that the user can mend.
+    bundle: path of a bundle; None is the one that ships with the package. execution: where to work, by default in
+    threads of this process. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255 and
+    listed in the summary; nothing is raised for them. Raises WsiMagnetError for everything else that the user can mend.
     """
     config = config or RunConfig()
     spec, sha256 = read_spec(bundle)
@@ -88,7 +88,9 @@ def _finished_before(folder: ResultFolder, run: Mapping[str, Any]) -> RunSummary
 class _Run:
     """A run that has its folder and its plan."""
 
-    def __init__(self, prepared: Prepared, folder: ResultFolder, sha256: str, bundle: str | None, observe: Observer) -> None:
+    def __init__(
+        self, prepared: Prepared, folder: ResultFolder, sha256: str, bundle: str | None, observe: Observer
+    ) -> None:
         self._prepared, self._plan, self._folder, self._observe = prepared, prepared.plan, folder, observe
         self._sha256, self._bundle = sha256, bundle
         config, info = prepared.config, prepared.info
@@ -124,7 +126,15 @@ class _Run:
     def _job(self, device: str) -> Job:
         info, config = self._prepared.info, self._prepared.config
         return Job(
-            info.path, self._identity, self._bundle, self._sha256, str(self._folder.path), config, self._plan.frames, self._products, device
+            info.path,
+            self._identity,
+            self._bundle,
+            self._sha256,
+            str(self._folder.path),
+            config,
+            self._plan.frames,
+            self._products,
+            device,
         )
 
     def _passes(self, execution: Execution | Executor, job: Job, history: History) -> None:
@@ -148,7 +158,12 @@ class _Run:
                 executor.close()
 
     def _pass(
-        self, one: Pass, executor: Executor, job: Job, journal: Journal, known: tuple[list[TileResult], list[TileResult]]
+        self,
+        one: Pass,
+        executor: Executor,
+        job: Job,
+        journal: Journal,
+        known: tuple[list[TileResult], list[TileResult]],
     ) -> list[TileResult]:
         """One scale: its missing tiles, then the mask's pyramid, then the mask shows it."""
         begun = time.perf_counter()
@@ -210,7 +225,9 @@ class _Run:
 
     def _publish(self, one: Pass) -> None:
         """From now on the images begin at this scale."""
-        for name, attributes in describe_images(self._prepared, self._products, self._classes, one.frame.mask_level).items():
+        for name, attributes in describe_images(
+            self._prepared, self._products, self._classes, one.frame.mask_level
+        ).items():
             self._pyramids[name].describe(attributes)
 
     def _finish(self, description: Mapping[str, Any], seconds: float) -> RunSummary:
@@ -249,7 +266,7 @@ def start(execution: Execution) -> Executor:
 
 def now() -> str:
     """The time, for run.json."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _failures(history: History, passes: tuple[Pass, ...]) -> list[str]:

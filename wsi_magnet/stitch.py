@@ -74,7 +74,7 @@ class TileCanvas:
 
 
 def quarters(uncertainty: Pixels, cell: Box) -> Quarters:
-    """(sum, pixels) of a cell's four quarters, each of which is a cell of the next scale; only pixels on the grid count.
+    """(sum, pixels) of a cell's four quarters, each a cell of the next scale; only pixels on the grid count.
 
     Whole numbers, so that the order of adding does not matter.
     """

@@ -193,10 +193,13 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreError(
-                f"{path}: no space left ({error.strerror}); what is finished is kept: free some space and run the same command again"
+                f"{path}: no space left ({error.strerror}); what is finished is kept: "
+                "free some space and run the same command again"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(f"{path} cannot be written ({error.strerror}); choose another output folder with -o") from error
+            raise StoreError(
+                f"{path} cannot be written ({error.strerror}); choose another output folder with -o"
+            ) from error
         raise StoreError(f"{path}: {error.strerror or error}") from error
 
 

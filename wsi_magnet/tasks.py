@@ -10,17 +10,17 @@ import os
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from wsi_magnet.config import RunConfig
-from wsi_magnet.engine import NOT_ANALYSED, Engine, PatchInput, not_analysed, one_torch_thread, resolve_device
+from wsi_magnet.engine import Engine, PatchInput, not_analysed, one_torch_thread, resolve_device
 from wsi_magnet.errors import BundleError, SlideOpenError, SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.journal import CellResult, TileResult
@@ -104,7 +104,7 @@ class Hall:
         self.readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
         self._pyramids = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
         # A GPU runs one batch at a time; the other threads of its worker read and write meanwhile.
-        self.compute = threading.Lock() if self.device.type == "cuda" else _NoLock()
+        self.compute: AbstractContextManager[object] = threading.Lock() if self.device.type == "cuda" else nullcontext()
         self._users = 0
         self._lock = threading.Lock()
         self._retired = False
@@ -113,17 +113,19 @@ class Hall:
         """The image of that name: "mask", "probabilities" or "uncertainty"."""
         return self._pyramids[product]
 
-    def busy(self) -> _Busy:
-        """A context in which the hall stays open even if it is retired meanwhile."""
-        return _Busy(self)
-
-    def enter(self, change: int) -> None:
-        """Count users up or down; the last one of a retired hall closes it."""
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Within it the hall stays open even if it is retired meanwhile; the last user of a retired hall closes it."""
         with self._lock:
-            self._users += change
-            finished = self._retired and self._users == 0
-        if finished:
-            self._close()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                last = self._retired and self._users == 0
+            if last:
+                self._close()
 
     def retire(self) -> None:
         """No new work will come: close as soon as nobody is inside."""
@@ -136,24 +138,6 @@ class Hall:
     def _close(self) -> None:
         self.readers.shutdown(wait=False, cancel_futures=True)
         self.reader.close()
-
-
-class _Busy:
-    def __init__(self, hall: Hall) -> None:
-        self._hall = hall
-
-    def __enter__(self) -> Hall:
-        self._hall.enter(1)
-        return self._hall
-
-    def __exit__(self, *_: object) -> None:
-        self._hall.enter(-1)
-
-
-class _NoLock:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 _halls: dict[Job, Hall] = {}
@@ -187,7 +171,8 @@ def _open_checked(job: Job) -> SlideReader:
     if reader.info.identity != job.slide_identity:
         reader.close()
         raise SlideOpenError(
-            f"{job.slide} on {socket.gethostname()} is not the file that the run was planned for; was it replaced meanwhile?"
+            f"{job.slide} on {socket.gethostname()} is not the file that the run was planned for; "
+            "was it replaced meanwhile?"
         )
     return reader
 
@@ -201,7 +186,7 @@ class _Tile:
         self._frame = hall.job.frames[task.scale]
         self._box = self._frame.tile_box(task.row, task.col)
         self._canvas = TileCanvas(self._box, hall.engine.classes)
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = defaultdict(float)
 
     def run(self, started: float) -> TileResult:
         with _timed(self._seconds, "read"):
@@ -298,22 +283,15 @@ class _Tile:
         self._hall.pyramid("mask").write(level, self._box, self._canvas.labels)
 
 
-class _timed:
-    """Adds the time spent inside to a counter."""
-
-    def __init__(self, seconds: Counter[str], name: str) -> None:
-        self._seconds, self._name = seconds, name
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._name] += time.perf_counter() - self._started  # type: ignore[assignment]
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the time spent inside to a counter."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] += time.perf_counter() - started
 
 
 def _worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
-
-
-__all__ = ["NOT_ANALYSED", "HalveTask", "Job", "RunHalve", "RunTile", "close_halls"]
-assert torch  # the networks' library is imported with this module, not at the first tile

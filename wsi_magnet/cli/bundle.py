@@ -31,32 +31,57 @@ def show(bundle: str | None, as_json: bool) -> None:
             ("name", spec.name),
             ("sha256", sha256),
             ("network", f"{spec.network} {dict(spec.network_args) or ''}".rstrip()),
-            ("refiner", f"{spec.refiner}, {len(set(spec.refiner_of))} for {len(spec.refiner_of)} steps, {spec.channel_order}"),
+            (
+                "refiner",
+                f"{spec.refiner}, {len(set(spec.refiner_of))} for {len(spec.refiner_of)} steps, {spec.channel_order}",
+            ),
             ("scales", ", ".join(f"{m:g}" for m in spec.mpps) + " µm/px"),
             ("select above", ", ".join(f"{t:g}" for t in spec.select_above)),
             ("refine above", ", ".join(f"{t:g}" for t in spec.refine_above)),
         ]
     )
-    classes = table(["class", "value", "colour"], [[c.name, c.value, "#{:02x}{:02x}{:02x}".format(*c.color)] for c in spec.classes])
+    classes = table(
+        ["class", "value", "colour"], [[c.name, c.value, "#{:02x}{:02x}{:02x}".format(*c.color)] for c in spec.classes]
+    )
     card = "\n".join(f"{name}: {text}" for name, text in spec.card.items())
     click.echo("\n\n".join(part for part in (shown, classes, card) if part))
 
 
 @command.command("import-magnet", short_help="Make a bundle of published MagNet checkpoints.")
-@click.option("--network", required=True, type=click.Choice(["fpn", "psp", "hrnet18+ocr"]), help="The backbone's architecture.")
+@click.option(
+    "--network", required=True, type=click.Choice(["fpn", "psp", "hrnet18+ocr"]), help="The backbone's architecture."
+)
 @click.option("--backbone", required=True, type=click.Path(), metavar="B.pth", help="The backbone's checkpoint.")
-@click.option("--refiner", "refiners", required=True, multiple=True, type=click.Path(), metavar="R.pth", help="One for all steps, or one a step, coarse to fine.")
+@click.option(
+    "--refiner",
+    "refiners",
+    required=True,
+    multiple=True,
+    type=click.Path(),
+    metavar="R.pth",
+    help="One for all steps, or one a step, coarse to fine.",
+)
 @click.argument("more_refiners", nargs=-1, type=click.Path(), metavar="[R2.pth ...]")
 @click.option("-o", "--output", required=True, type=click.Path(), metavar="X.safetensors")
 @click.option("--scales", metavar="MPP,MPP,...", help="Microns per pixel, coarse to fine, each half of the one before.")
-@click.option("--classes", metavar="NAME,NAME,...", help='Class names in the network\'s order, e.g. "background,benign epithelium,Gleason 3".')
+@click.option(
+    "--classes",
+    metavar="NAME,NAME,...",
+    help='Class names in the network\'s order, e.g. "background,benign epithelium,Gleason 3".',
+)
 def import_magnet(
-    network: str, backbone: str, refiners: tuple[str, ...], more_refiners: tuple[str, ...], output: str, scales: str | None, classes: str | None
+    network: str,
+    backbone: str,
+    refiners: tuple[str, ...],
+    more_refiners: tuple[str, ...],
+    output: str,
+    scales: str | None,
+    classes: str | None,
 ) -> None:
     """Make a bundle of the published program's checkpoints, which are read without running any code in them.
 
     \b
-      wsi-magnet bundle import-magnet --network psp --backbone gleason_psp.pth --refiner gleason_refinement.pth -o gleason.safetensors
+      wsi-magnet bundle import-magnet --network psp --backbone psp.pth --refiner refinement.pth -o gleason.safetensors
     """
     try:
         mpps = [float(s) for s in scales.split(",")] if scales else None
@@ -67,4 +92,6 @@ def import_magnet(
     from wsi_magnet.nets.import_magnet import import_magnet as make
 
     spec = make(network, backbone, [*refiners, *more_refiners], output, mpps=mpps, class_names=names)
-    click.echo(f"{output}: {spec.network}, {len(spec.classes)} classes, scales {', '.join(f'{m:g}' for m in spec.mpps)} µm/px")
+    click.echo(
+        f"{output}: {spec.network}, {len(spec.classes)} classes, scales {', '.join(f'{m:g}' for m in spec.mpps)} µm/px"
+    )

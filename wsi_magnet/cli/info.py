@@ -45,7 +45,8 @@ def command(slide: str, bundle: str | None, mpp: float | None, as_json: bool) ->
         "identity": info.identity,
         "levels": [{"size_wh": list(v.size.wh), "downsample_xy": list(v.downsample_xy)} for v in info.levels],
         "scales": [
-            {"mpp": s.mpp, "size_wh": list(s.size.wh), "downsample_xy": list(s.downsample_xy)} for s in (ladder.scales if ladder else ())
+            {"mpp": s.mpp, "size_wh": list(s.size.wh), "downsample_xy": list(s.downsample_xy)}
+            for s in (ladder.scales if ladder else ())
         ],
         "scales_left_out_mpp": list(ladder.left_out_mpp) if ladder else [],
     }

@@ -25,11 +25,16 @@ KEEPABLE = ("probabilities", "uncertainty")
 slide_argument = click.argument("slide", type=click.Path())
 
 bundle_option = click.option(
-    "--bundle", metavar="FILE", help="Weights with all that is needed to use them (.safetensors). [default: the one shipped]"
+    "--bundle",
+    metavar="FILE",
+    help="Weights with all that is needed to use them (.safetensors). [default: the one shipped]",
 )
 
 mpp_option = click.option(
-    "--mpp", type=float, metavar="MICRONS", help="Microns per pixel at level 0, where the slide does not say or says it wrongly."
+    "--mpp",
+    type=float,
+    metavar="MICRONS",
+    help="Microns per pixel at level 0, where the slide does not say or says it wrongly.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -45,11 +50,16 @@ def work_options(command: Command) -> Command:
                 default="all",
                 show_default=True,
                 metavar="all|auto|FRACTION",
-                help="Which tissue cells each finer scale refines: all, those uncertain enough, or the most uncertain part.",
+                help="Tissue cells that finer scales refine: all, those uncertain enough, or the most uncertain part.",
             ),
-            click.option("--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."),
             click.option(
-                "--keep", default="", metavar="LIST", help=f"Also keep {' and/or '.join(KEEPABLE)}, separated by a comma."
+                "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."
+            ),
+            click.option(
+                "--keep",
+                default="",
+                metavar="LIST",
+                help=f"Also keep {' and/or '.join(KEEPABLE)}, separated by a comma.",
             ),
             click.option(
                 "--ngff",
@@ -65,7 +75,9 @@ def work_options(command: Command) -> Command:
                 show_default=True,
                 help="Pixels along a tile, the unit of scheduling and storage; the mask does not depend on it.",
             ),
-            click.option("--batch-size", type=int, metavar="N", help="Patches a forward pass. [default: 1 on CPU, 8 on CUDA]"),
+            click.option(
+                "--batch-size", type=int, metavar="N", help="Patches a forward pass. [default: 1 on CPU, 8 on CUDA]"
+            ),
             click.option(
                 "--precision",
                 type=click.Choice(["auto", "fp32", "bf16", "fp16"]),

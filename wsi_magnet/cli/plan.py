@@ -46,7 +46,12 @@ def command(slide: str, bundle: str | None, as_json: bool, **work: Any) -> None:
         batch=config.batch_size or 1,
     )
     if as_json:
-        values = {**asdict(cost), "disk_bytes": cost.disk_bytes, "tissue_share": prepared.plan.tissue_share, "notes": prepared.notes}
+        values = {
+            **asdict(cost),
+            "disk_bytes": cost.disk_bytes,
+            "tissue_share": prepared.plan.tissue_share,
+            "notes": prepared.notes,
+        }
         click.echo(json.dumps(values, indent=2))
     else:
         click.echo(plan_text(prepared, cost))

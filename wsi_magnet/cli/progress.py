@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from wsi_magnet.events import Event, Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
 
@@ -48,7 +56,11 @@ class _Watcher:
             case TileFinished(result):
                 for cell in result.cells:
                     if cell.failure:
-                        self._console.print(f"NOT ANALYSED: row {cell.row}, column {cell.col}: {cell.failure}", markup=False, style="red")
+                        self._console.print(
+                            f"NOT ANALYSED: row {cell.row}, column {cell.col}: {cell.failure}",
+                            markup=False,
+                            style="red",
+                        )
                 if self._bar is not None:
                     self._progress.advance(self._bar)
             case PassFinished(_, mpp, seconds):
@@ -59,7 +71,9 @@ class _Watcher:
         refined = f"{event.refined_cells} of {event.cells} cells"
         title = f"scale {event.scale + 1}/{event.scales}  {event.mpp:g} µm/px  {refined}"
         if event.done:
-            self._console.print(f"{event.mpp:g} µm/px: {event.done} of {event.tiles} tiles were finished before", markup=False)
+            self._console.print(
+                f"{event.mpp:g} µm/px: {event.done} of {event.tiles} tiles were finished before", markup=False
+            )
         if not self._console.is_terminal:
             self._console.print(f"{title}, {event.tiles} tiles", markup=False)
         self._bar = self._progress.add_task(title, total=event.tiles, completed=event.done)

@@ -15,11 +15,17 @@ from wsi_magnet.errors import ConfigError
 
 @click.command("run", short_help="Segment a slide.")
 @options.slide_argument
-@click.option("-o", "--output", required=True, type=click.Path(), metavar="OUT", help="Results go to OUT/<slide name>/.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(), metavar="OUT", help="Results go to OUT/<slide name>/."
+)
 @options.bundle_option
 @options.work_options
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the networks run.")
-@click.option("--workers", type=int, metavar="N", help="Worker processes on this machine. [default: threads of this process]")
+@click.option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the networks run."
+)
+@click.option(
+    "--workers", type=int, metavar="N", help="Worker processes on this machine. [default: threads of this process]"
+)
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="A running Dask scheduler whose workers do the work.")
 @click.option("--restart", is_flag=True, help="Begin this slide again, whatever its result was made with.")
 @click.option("--overwrite", is_flag=True, help="Replace whatever lies in the slide's result folder.")
@@ -74,5 +80,7 @@ def command(
         click.echo(run_text(summary))
     if summary.failures:
         count = len(summary.failures)
-        click.echo(f"Error: {count} cells could not be analysed and are labelled 255; first: {summary.failures[0]}", err=True)
+        click.echo(
+            f"Error: {count} cells could not be analysed and are labelled 255; first: {summary.failures[0]}", err=True
+        )
         sys.exit(1)

@@ -18,7 +18,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = (
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in cells
     )
     return "\n".join(line.rstrip() for line in lines)
@@ -31,7 +33,7 @@ def facts(pairs: Sequence[tuple[str, object]]) -> str:
 
 
 def byte_text(count: float) -> str:
-    """ "1.4 GB"."""
+    """As people write it: "1.4 GB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -67,7 +69,13 @@ def _ladder_text(info: SlideInfo, ladder: Ladder | None) -> str:
 
     downsamples = [level.downsample for level in info.levels]
     rows = [
-        [f"{s.mpp:g} µm/px", s.size.width, s.size.height, f"{max(s.downsample_xy):.4f}", best_level(downsamples, min(s.downsample_xy))]
+        [
+            f"{s.mpp:g} µm/px",
+            s.size.width,
+            s.size.height,
+            f"{max(s.downsample_xy):.4f}",
+            best_level(downsamples, min(s.downsample_xy)),
+        ]
         for s in ladder.scales
     ]
     text = table(["scale", "width", "height", "downsample", "from level"], rows)
@@ -79,7 +87,15 @@ def _ladder_text(info: SlideInfo, ladder: Ladder | None) -> str:
 def plan_text(prepared: Prepared, cost: Cost) -> str:
     """What `plan` prints."""
     rows = [
-        [f"{p.mpp:g} µm/px", p.slide_level, p.tiles, p.cells, p.patches, byte_text(p.decoded_bytes), byte_text(p.disk_bytes)]
+        [
+            f"{p.mpp:g} µm/px",
+            p.slide_level,
+            p.tiles,
+            p.cells,
+            p.patches,
+            byte_text(p.decoded_bytes),
+            byte_text(p.disk_bytes),
+        ]
         for p in cost.passes
     ]
     text = table(["scale", "level", "tiles", "tissue cells", "patches", "decoded", "disk at most"], rows)
@@ -104,7 +120,10 @@ def run_text(summary: RunSummary) -> str:
     lines.append(table(["class", "mm²", "% of tissue cells"], rows))
     if values["gleason"]:
         g = values["gleason"]
-        lines.append(f"Gleason {g['primary']} + {g['secondary']} = {g['score']}, ISUP grade group {g['grade_group']} (by area; not for diagnosis)")
+        lines.append(
+            f"Gleason {g['primary']} + {g['secondary']} = {g['score']}, ISUP grade group {g['grade_group']} "
+            "(by area; not for diagnosis)"
+        )
     refined = ", ".join(f"{p['cells_refined']} of {p['cells']} cells at {p['mpp']:g} µm/px" for p in values["passes"])
     lines.append(f"Analysed: {refined}")
     return "\n\n".join(lines)

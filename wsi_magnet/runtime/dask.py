@@ -30,7 +30,9 @@ _PATIENCE_S = "30s"
 class DaskExecutor:
     """Runs tasks on the workers of a Dask client."""
 
-    def __init__(self, client: Client, *, description: str, needs_gpu: bool, cluster: LocalCluster | None = None) -> None:
+    def __init__(
+        self, client: Client, *, description: str, needs_gpu: bool, cluster: LocalCluster | None = None
+    ) -> None:
         self._client = client
         self._cluster = cluster
         self._resources = {GPU_RESOURCE: 1} if needs_gpu and _has_gpu_workers(client) else None
@@ -67,11 +69,13 @@ class DaskExecutor:
             result = future.result()
         except KilledWorker as error:
             raise ClusterError(
-                f"a tile killed {dask.config.get('distributed.scheduler.allowed-failures') + 1} workers in a row (out of memory?): "
+                f"a tile killed {_allowed_failures() + 1} workers in a row (out of memory?): "
                 "give each worker more memory or pass fewer --workers, and run the same command again"
             ) from error
         except TimeoutError as error:
-            raise ClusterError(f"the Dask scheduler is gone ({error}); start it and run the same command again") from error
+            raise ClusterError(
+                f"the Dask scheduler is gone ({error}); start it and run the same command again"
+            ) from error
         if future.status == "cancelled":
             raise ClusterError("the Dask scheduler is gone; start it and run the same command again")
         return result
@@ -86,8 +90,8 @@ class DaskExecutor:
 def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     """The executor that `execution` asks for.
 
-    threads: of this machine, for workers that are started here. Raises ClusterError for a scheduler that does not answer
-    or has no workers.
+    threads: of this machine, for workers that are started here. Raises ClusterError for a scheduler that does not
+    answer or has no workers.
     """
     logging.getLogger("distributed").setLevel(logging.ERROR)
     dask.config.set(
@@ -108,7 +112,9 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     cluster = LocalCluster(
         n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, dashboard_address=":0"
     )
-    return DaskExecutor(Client(cluster), description=f"{threads} threads of this process", needs_gpu=False, cluster=cluster)
+    return DaskExecutor(
+        Client(cluster), description=f"{threads} threads of this process", needs_gpu=False, cluster=cluster
+    )
 
 
 def _processes(execution: Execution, threads: int) -> DaskExecutor:
@@ -116,7 +122,12 @@ def _processes(execution: Execution, threads: int) -> DaskExecutor:
     each = max(1, threads // workers)
     gpu = {GPU_RESOURCE: each} if execution.device.startswith("cuda") else None
     cluster = LocalCluster(
-        n_workers=workers, threads_per_worker=each, processes=True, memory_limit=0, dashboard_address=":0", resources=gpu
+        n_workers=workers,
+        threads_per_worker=each,
+        processes=True,
+        memory_limit=0,
+        dashboard_address=":0",
+        resources=gpu,
     )
     description = f"{workers} worker processes of this machine, {each} threads each"
     return DaskExecutor(Client(cluster), description=description, needs_gpu=gpu is not None, cluster=cluster)
@@ -128,7 +139,9 @@ def _remote(execution: Execution) -> DaskExecutor:
         client = Client(address, timeout=_PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ClusterError(f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`") from error
+        raise ClusterError(
+            f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`"
+        ) from error
     workers = client.nthreads()
     if not workers:
         client.close()
@@ -136,9 +149,15 @@ def _remote(execution: Execution) -> DaskExecutor:
     wants_gpu = execution.device.startswith(("auto", "cuda"))
     if execution.device.startswith("cuda") and not _has_gpu_workers(client):
         client.close()
-        raise ClusterError(f"no worker of {address} declares a GPU; start them with `dask worker {address} --resources GPU=1`")
+        raise ClusterError(
+            f"no worker of {address} declares a GPU; start them with `dask worker {address} --resources GPU=1`"
+        )
     description = f"{len(workers)} workers of {address}, {sum(workers.values())} threads"
     return DaskExecutor(client, description=description, needs_gpu=wants_gpu)
+
+
+def _allowed_failures() -> int:
+    return int(dask.config.get("distributed.scheduler.allowed-failures"))
 
 
 def _has_gpu_workers(client: Client) -> bool:

@@ -1,4 +1,4 @@
-"""One task after the other in the calling thread: for notebooks, debugging, and as the twin that Dask is tested against."""
+"""One task after the other in the calling thread: for debugging, and as the twin that Dask is tested against."""
 
 from __future__ import annotations
 
