@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("events", "export", "report", "result", "stitch"),
     ("engine", "prepare"),
     ("estimate", "provenance", "tasks"),
-    ("segmentation", "train"),
+    ("overlay", "segmentation", "train"),
     ("cli",),
     ("__main__",),
 )
