@@ -64,10 +64,10 @@ class SlideInfo:
         return self.bounds.size
 
     def require_mpp(self) -> tuple[float, float]:
-        """mpp (x, y); raises MissingMppError where there is none."""
+        """The mpp (x, y); raises MissingMppError where there is none."""
         if self.mpp_xy is None:
             raise MissingMppError(
-                f"{self.path} has no resolution in its metadata; pass --mpp (microns per pixel at level 0)"
+                f"{self.path} has no usable mpp ({self.mpp_source}); pass --mpp (microns per pixel at level 0)"
             )
         return self.mpp_xy
 

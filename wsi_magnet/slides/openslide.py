@@ -1,0 +1,133 @@
+"""Whole-slide formats through OpenSlide: the one door to that library.
+
+Threads share one handle, because OpenSlide's cache of decoded tiles belongs to a handle and neighbouring regions share
+tiles. An error latches: every later read on that handle fails too. So a region that fails is read once more on a fresh
+handle of its own, and the shared one is replaced: other threads' regions cannot suffer from it, and whether a region
+can be read never depends on what was read before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import floor
+from pathlib import Path
+from threading import Lock
+from types import ModuleType
+from typing import TYPE_CHECKING, NoReturn
+
+from wsi_magnet.errors import SlideOpenError, SlideReadError
+from wsi_magnet.geometry import Box, Size
+from wsi_magnet.slides.identity import hash_ends
+from wsi_magnet.slides.levels import level_downsamples
+from wsi_magnet.slides.mpp import mpp_from_properties
+from wsi_magnet.slides.types import Image, Level, SlideInfo
+from wsi_magnet.slides.white import on_white
+
+if TYPE_CHECKING:
+    from openslide import OpenSlide
+
+CACHE_BYTES = 256 << 20
+"""Decoded tiles kept for each slide. OpenSlide's own 32 MiB is less than one row of tiles of a wide slide (100,000 px x
+240 px x 4 bytes = 96 MB), so that reading row by row would decode the tiles on each border twice."""
+
+_BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
+
+
+def open_openslide(path: Path) -> OpenSlideReader:
+    """Open a slide of any format that OpenSlide reads. Raises SlideOpenError with OpenSlide's reason."""
+    return OpenSlideReader(path, _open_handle(path))
+
+
+class OpenSlideReader:
+    """A slide open in OpenSlide; a `SlideReader`."""
+
+    def __init__(self, path: Path, handle: OpenSlide) -> None:
+        self.info = _describe(path, handle)
+        self._path = path
+        self._stated_downsamples = handle.level_downsamples
+        self._handle: OpenSlide | None = handle
+        self._lock = Lock()
+
+    def read_level(self, level: int, box: Box) -> tuple[Image, tuple[float, float]]:
+        """See `SlideReader.read_level`."""
+        # Rounded down, so that the region never reaches beyond the level's right and lower edge, where OpenSlide would
+        # fade the last pixel out. The 1e-6 is for 1500 * 4.000000001.
+        downsample = self._stated_downsamples[level]
+        x, y = floor(box.x0 * downsample + 1e-6), floor(box.y0 * downsample + 1e-6)
+        return self._read(level, (x, y), box.size), (x / downsample, y / downsample)
+
+    def close(self) -> None:
+        """Release the file as soon as no thread reads from it any more."""
+        self._handle = None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open slide cannot be sent to another process; send its path and open it there")
+
+    def _read(self, level: int, location_xy: tuple[int, int], size: Size) -> Image:
+        error_type = _library().OpenSlideError
+        handle = self._handle
+        if handle is None:
+            raise SlideReadError(f"{self.info.path} is closed")
+        try:
+            return on_white(handle.read_region(location_xy, level, size.wh))
+        except error_type:
+            self._replace(handle)
+        try:
+            return on_white(_open_handle(self._path).read_region(location_xy, level, size.wh))
+        except (error_type, SlideOpenError) as error:
+            raise SlideReadError(
+                f"{self.info.path}: level {level}, {size} pixels from {location_xy} of level 0 cannot be read: {error}"
+            ) from error
+
+    def _replace(self, latched: OpenSlide) -> None:
+        # The old handle is not closed but let go: other threads may still be inside it.
+        with self._lock:
+            if self._handle is latched:
+                self._handle = _open_handle(self._path)
+
+
+def _library() -> ModuleType:
+    """OpenSlide's module, imported when first needed: plain images are read without it."""
+    try:
+        import openslide
+    except (ImportError, OSError) as error:  # OSError: the C library is missing or broken
+        raise SlideOpenError(f"OpenSlide is not installed ({str(error).splitlines()[0]})") from error
+    return openslide
+
+
+def _open_handle(path: Path) -> OpenSlide:
+    library = _library()
+    try:
+        handle: OpenSlide = library.OpenSlide(path)
+        handle.set_cache(library.OpenSlideCache(CACHE_BYTES))
+    except library.OpenSlideError as error:
+        raise SlideOpenError(str(error)) from error
+    return handle
+
+
+def _describe(path: Path, handle: OpenSlide) -> SlideInfo:
+    properties = dict(handle.properties)
+    sizes = [Size(*wh) for wh in handle.level_dimensions]
+    downsamples = level_downsamples(sizes, handle.level_downsamples)
+    mpp_xy, mpp_source = mpp_from_properties(properties)
+    return SlideInfo(
+        path=str(path),
+        reader="openslide",
+        vendor=properties["openslide.vendor"],
+        levels=tuple(Level(size, xy) for size, xy in zip(sizes, downsamples, strict=True)),
+        bounds=bounds_of(properties, sizes[0]),
+        mpp_xy=mpp_xy,
+        mpp_source=mpp_source,
+        identity=properties.get("openslide.quickhash-1") or hash_ends(path, sizes[0]),
+        properties=properties,
+    )
+
+
+def bounds_of(properties: Mapping[str, str], size: Size) -> Box:
+    """The part of level 0 that OpenSlide's bounds name, cut at level 0's edges; all of it without usable bounds."""
+    try:
+        x, y, width, height = (int(properties[key]) for key in _BOUNDS)
+    except (KeyError, ValueError):
+        return Box.of(size)
+    box = Box(x, y, x + width, y + height).intersect(Box.of(size))
+    return Box.of(size) if box.empty else box

@@ -1,0 +1,51 @@
+"""Which reader opens a slide: each is asked in turn, and every refusal is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from wsi_magnet.errors import SlideOpenError
+from wsi_magnet.slides.image import open_image
+from wsi_magnet.slides.mpp import check_mpp
+from wsi_magnet.slides.openslide import open_openslide
+from wsi_magnet.slides.types import SlideReader
+
+READERS: Mapping[str, Callable[[Path], SlideReader]] = {"openslide": open_openslide, "image": open_image}
+"""In the order in which they are asked: OpenSlide first, because it knows pyramids, bounds and vendors' metadata."""
+
+
+def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> SlideReader:
+    """Open a slide or a plain image.
+
+    mpp: microns per pixel at level 0, instead of what the file says. A slide without any can be opened and looked at;
+    `SlideInfo.require_mpp` raises when it is needed. Raises ConfigError for an mpp that no slide can have and
+    SlideOpenError, with each reader's reason, for what is not a slide.
+    """
+    mpp_xy = None if mpp is None else check_mpp(mpp)
+    reader = _open(_checked(Path(path)))
+    if mpp_xy is not None:
+        reader.info = replace(reader.info, mpp_xy=mpp_xy, mpp_source="--mpp")
+    return reader
+
+
+def _checked(path: Path) -> Path:
+    if path.is_dir():
+        raise SlideOpenError(f"{path} is a folder; give a slide (for DICOM, one of the .dcm files in it)")
+    if not path.exists():
+        raise SlideOpenError(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise SlideOpenError(f"{path} may not be read; check its permissions")
+    return path.absolute()
+
+
+def _open(path: Path) -> SlideReader:
+    reasons = []
+    for name, open_with in READERS.items():
+        try:
+            return open_with(path)
+        except SlideOpenError as error:
+            reasons.append(f"{name}: {error}")
+    raise SlideOpenError(f"{path} cannot be opened as a slide ({'; '.join(reasons)})")

@@ -1,0 +1,169 @@
+"""A TIFF's first page, read strip by strip or tile by tile, as 8-bit RGB: for what OpenSlide declines."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage, memmap
+
+from wsi_magnet.errors import SlideOpenError
+from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.slides.types import Image
+from wsi_magnet.slides.white import on_white
+
+Samples = npt.NDArray[Any]
+"""(rows, columns, samples a pixel), as stored: bool, uint8 or uint16."""
+
+CACHE_BYTES = 256 << 20
+"""Decoded strips and tiles kept: a strip is as wide as the image, and all the regions of a row need the same ones."""
+
+MOST_SEGMENT_PIXELS = 1 << 28
+"""A larger strip is refused: it can only be decoded whole, to 1 GB or more."""
+
+_JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
+
+_COLOURS = {
+    PHOTOMETRIC.MINISWHITE: 1,
+    PHOTOMETRIC.MINISBLACK: 1,
+    PHOTOMETRIC.PALETTE: 1,
+    PHOTOMETRIC.RGB: 3,
+    PHOTOMETRIC.YCBCR: 3,
+    PHOTOMETRIC.SEPARATED: 4,
+}
+"""What pixels may mean, and how many of their samples carry the colour."""
+
+
+class TiffPixels:
+    """The pixels of one page; safe to read from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the page's directory. Raises SlideOpenError for pixels that cannot be shown as RGB."""
+        with TiffFile(path) as file:
+            self.page = _checked(file.pages.first)
+        self.size = Size(self.page.imagewidth, self.page.imagelength)
+        self._file = path.open("rb")
+        self._whole = memmap(path, page=0, mode="r") if self.page.is_memmappable else None
+        self._lock = Lock()
+        self._cache: OrderedDict[int, Samples] = OrderedDict()
+
+    def read(self, box: Box) -> Image:
+        """uint8 (box height, box width, 3) RGB. Raises whatever tifffile's decoders raise."""
+        return samples_to_rgb(self.page, self._stored(box) if self._whole is None else self._mapped(self._whole, box))
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+        self._whole = None
+
+    def _mapped(self, whole: Samples, box: Box) -> Samples:
+        planar = self._planes > 1
+        part = whole[(slice(None), *box.slices_yx)] if planar else whole[box.slices_yx]
+        return np.moveaxis(part, 0, -1) if planar else part.reshape(*box.size.hw, -1)
+
+    @property
+    def _planes(self) -> int:
+        return int(self.page.samplesperpixel) if self.page.planarconfig == 2 else 1
+
+    def _stored(self, box: Box) -> Samples:
+        samples = np.zeros((*box.size.hw, self.page.samplesperpixel), self.page.dtype)
+        for plane, segment_box, segment in self._segments(box):
+            common = segment_box.intersect(box)
+            target = samples if self._planes == 1 else samples[..., plane : plane + 1]
+            target[common.relative_to(box).slices_yx] = segment[common.relative_to(segment_box).slices_yx]
+        return samples
+
+    def _segments(self, box: Box) -> Iterator[tuple[int, Box, Samples]]:
+        """(plane, where it lies, pixels) of each strip or tile that the box touches."""
+        grid = _segment_size(self.page)
+        rows, columns = ceil_div(self.size.height, grid.height), ceil_div(self.size.width, grid.width)
+        for plane in range(self._planes):
+            for row in range(box.y0 // grid.height, ceil_div(box.y1, grid.height)):
+                for column in range(box.x0 // grid.width, ceil_div(box.x1, grid.width)):
+                    segment = self._segment((plane * rows + row) * columns + column)
+                    height, width = segment.shape[:2]
+                    yield plane, Box.of(Size(width, height)).shift(column * grid.width, row * grid.height), segment
+
+    def _segment(self, index: int) -> Samples:
+        # Decoded inside the lock: the threads of a worker want the same strip at the same time, and one does the work.
+        with self._lock:
+            if index not in self._cache:
+                self._cache[index] = self._decode(index)
+                while len(self._cache) > 1 and sum(s.nbytes for s in self._cache.values()) > CACHE_BYTES:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(index)
+            return self._cache[index]
+
+    def _decode(self, index: int) -> Samples:
+        page = self.page
+        self._file.seek(page.dataoffsets[index])
+        data = self._file.read(page.databytecounts[index])
+        tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEGS else {}
+        segment, _, shape = page.decode(data, index, **tables)
+        if segment is None:  # a tile that was never written
+            return np.zeros(shape[1:], page.dtype)
+        pixels: Samples = segment[0]
+        return pixels
+
+
+def samples_to_rgb(page: TiffPage, samples: Samples) -> Image:
+    """uint8 (rows, columns, 3) RGB of a page's samples; alpha on white."""
+    colours = _COLOURS[PHOTOMETRIC(page.photometric)]
+    if page.photometric == PHOTOMETRIC.PALETTE:
+        assert page.colormap is not None
+        return np.stack([(channel >> 8).astype(np.uint8)[samples[..., 0]] for channel in page.colormap], axis=-1)
+    values = _to_8_bits(samples, page.bitspersample)
+    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        values[..., 0] = 255 - values[..., 0]
+    if page.photometric == PHOTOMETRIC.SEPARATED:
+        ink, black = 255 - values[..., :3].astype(np.uint32), 255 - values[..., 3:4].astype(np.uint32)
+        return ((ink * black + 127) // 255).astype(np.uint8)
+    rgb = values[..., :3] if colours == 3 else values[..., [0, 0, 0]]
+    if page.extrasamples[:1] not in ((1,), (2,)):
+        return np.ascontiguousarray(rgb)
+    alpha = values[..., colours : colours + 1]
+    if page.extrasamples[0] == 1:  # already multiplied by alpha
+        whitened: Image = np.minimum(rgb.astype(np.uint32) + 255 - alpha, 255).astype(np.uint8)
+        return whitened
+    return on_white(Pillow.fromarray(np.concatenate([rgb, alpha], axis=-1)))
+
+
+def _to_8_bits(samples: Samples, bits: int) -> npt.NDArray[np.uint8]:
+    if bits == 8:
+        return samples.astype(np.uint8)
+    return (samples.astype(np.uint32) * 255 // ((1 << bits) - 1)).astype(np.uint8)
+
+
+def _checked(page: TiffPage) -> TiffPage:
+    kind = _unreadable(page)
+    if kind:
+        raise SlideOpenError(f"a TIFF of {kind}; save it as 8-bit RGB in tiles")
+    return page
+
+
+def _unreadable(page: TiffPage) -> str:
+    """What about the page cannot be read, in words; empty where all can."""
+    if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
+        return f"{page.dtype} pixels"
+    if page.photometric not in _COLOURS or page.samplesperpixel < _COLOURS[PHOTOMETRIC(page.photometric)]:
+        return f"{page.samplesperpixel} samples a pixel, photometric {page.photometric}"
+    if page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEGS:
+        return "YCbCr pixels without JPEG"
+    if page.imagedepth > 1:
+        return f"{page.imagedepth} planes in depth"
+    segment = _segment_size(page)
+    if segment.pixels > MOST_SEGMENT_PIXELS and not page.is_memmappable:
+        return f"strips of {segment} pixels"
+    return ""
+
+
+def _segment_size(page: TiffPage) -> Size:
+    if page.is_tiled:
+        return Size(page.tilewidth, page.tilelength)
+    return Size(page.imagewidth, min(page.rowsperstrip or page.imagelength, page.imagelength))
