@@ -1,0 +1,139 @@
+"""A bundle: weights with all that is needed to use them, in one .safetensors file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from wsi_magnet.errors import BundleError
+from wsi_magnet.nets.registry import build_network, build_refiner
+from wsi_magnet.nets.spec import FORMAT, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
+from wsi_magnet.nets.state import load_exactly
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A description and its networks, in evaluation mode and frozen."""
+
+    spec: BundleSpec
+    path: Path
+    sha256: str
+    """Of the file."""
+    backbone: nn.Module
+    """Float (N, 3, H, W), normalised, to logits (N, C, H, W)."""
+    refiners: tuple[nn.Module, ...]
+    """Called as `refiner(fine=..., coarse=...)`; `spec.refiner_of` says which serves which scale."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors lie; the CPU if it has none."""
+        modules = nn.ModuleList([self.backbone, *self.refiners])
+        return next((p.device for p in modules.parameters()), torch.device("cpu"))
+
+
+def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "cpu") -> Bundle:
+    """Read a bundle and put its networks on a device.
+
+    bundle: its path; None or "default" is the one shipped. Raises BundleError for a file that is not one, or whose
+    tensors do not fit its description.
+    """
+    path = bundle_path(bundle)
+    spec, sha256 = read_spec(path)
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"bundle {path} is damaged ({error}); get the file again") from None
+    backbone, refiners = build(spec)
+    parts = _part_names(backbone, refiners)
+    for prefix, module in parts.items():
+        load_exactly(module, _pop_prefix(tensors, prefix), f"{path}: {prefix.rstrip('.')}")
+    if tensors:
+        raise BundleError(f"{path} does not fit: {len(tensors)} tensors unexpected, the first {min(tensors)!r}")
+    for module in parts.values():
+        module.eval().requires_grad_(False).to(device)
+    return Bundle(spec, path, sha256, backbone, refiners)
+
+
+def save_bundle(path: str | Path, spec: BundleSpec, backbone: nn.Module, refiners: Sequence[nn.Module]) -> None:
+    """Write a bundle: the same bytes for the same weights, and either all of them or none.
+
+    Raises BundleError where the networks are not those of `spec` or the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    tensors = {
+        prefix + key: tensor.detach().cpu().contiguous()
+        for prefix, module in _part_names(backbone, refiners).items()
+        for key, tensor in module.state_dict().items()
+    }
+    _check_fit(spec, tensors, str(path))
+    description = json.dumps(spec.to_json(), sort_keys=True)
+    content = _serialise(tensors, {"format": FORMAT, "version": VERSION, "spec": description})
+    try:
+        _write_whole(path, content)
+    except OSError as error:
+        raise BundleError(f"cannot write bundle {path}: {error.strerror or error}") from None
+
+
+def build(spec: BundleSpec) -> tuple[nn.Module, tuple[nn.Module, ...]]:
+    """The backbone and refiners of a description, without storage: their weights are still to come."""
+    classes, order = len(spec.classes), cast(ChannelOrder, spec.channel_order)
+    with torch.device("meta"):
+        backbone = build_network(spec.network, classes, **spec.network_args)
+        refiners = tuple(build_refiner(spec.refiner, classes, order) for _ in range(spec.n_refiners))
+    return backbone, refiners
+
+
+def _part_names(backbone: nn.Module, refiners: Sequence[nn.Module]) -> dict[str, nn.Module]:
+    return {"backbone.": backbone, **{f"refiner.{i}.": refiner for i, refiner in enumerate(refiners)}}
+
+
+def _pop_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    keys = [key for key in tensors if key.startswith(prefix)]
+    return {key.removeprefix(prefix): tensors.pop(key) for key in keys}
+
+
+def _check_fit(spec: BundleSpec, tensors: Mapping[str, Tensor], what: str) -> None:
+    wanted = {
+        prefix + key: tensor.shape
+        for prefix, module in _part_names(*build(spec)).items()
+        for key, tensor in module.state_dict().items()
+    }
+    found = {key: tensor.shape for key, tensor in tensors.items()}
+    if wrong := sorted({*wanted.items()} ^ {*found.items()}):
+        raise BundleError(f"{what}: the networks are not those of the description; the first difference is {wrong[0]}")
+
+
+def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Safetensors with a sorted header: the library writes metadata in an order that changes from run to run."""
+    content = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors stay aligned
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

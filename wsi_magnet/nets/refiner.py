@@ -1,0 +1,51 @@
+"""The refinement module: merges what a scale sees with what the scales before it have said (paper, section 3.2).
+
+N: batch, C: classes, H, W: size of the patch. Names of layers are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsi_magnet.nets.resnet import Bottleneck, bottlenecks
+from wsi_magnet.nets.spec import ChannelOrder
+
+WIDTH = 64
+BOTTLENECK_WIDTH = 32
+MOMENTUM = 0.01
+"""Of the running means: the published module was trained on batches of 8 and fewer."""
+
+
+class RefinementModule(nn.Module):
+    """Two probability maps in, logits out; sees neither colour nor uncertainty. Receptive field 9 x 9.
+
+    About 85,000 weights for 5 classes; 60 tensors.
+    """
+
+    def __init__(self, n_classes: int, channel_order: ChannelOrder = "fine_first") -> None:
+        """channel_order: which map comes first among the input channels.
+
+        The published weights want "fine_first"; those made with the published training program, which feeds the maps
+        the other way round than its test program, want "coarse_first".
+        """
+        super().__init__()
+        self.channel_order = channel_order
+        self.bn0 = nn.BatchNorm2d(2 * n_classes, momentum=MOMENTUM)
+        self.conv1 = nn.Conv2d(2 * n_classes, WIDTH, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTH, momentum=MOMENTUM)
+        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(WIDTH, momentum=MOMENTUM)
+        outputs = BOTTLENECK_WIDTH * Bottleneck.expansion
+        self.residual = bottlenecks(WIDTH, BOTTLENECK_WIDTH, count=2, momentum=MOMENTUM)
+        self.seg_conv = nn.Conv2d(outputs, n_classes, 1, bias=False)
+
+    def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
+        """fine: O, coarse: Y, probabilities, float (N, C, H, W) each. Returns logits of R, float (N, C, H, W)."""
+        maps = (fine, coarse) if self.channel_order == "fine_first" else (coarse, fine)
+        x = self.bn0(torch.cat(maps, dim=1))
+        x = F.relu_(self.bn1(self.conv1(x)))
+        x = F.relu_(self.bn2(self.conv2(x)))
+        logits: Tensor = self.seg_conv(self.residual(x))
+        return logits

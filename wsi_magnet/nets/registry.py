@@ -1,0 +1,48 @@
+"""Networks by name; a network's module is imported only when it is built."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from torch import nn
+
+from wsi_magnet.errors import BundleError
+from wsi_magnet.nets.identity import IdentityRefiner
+from wsi_magnet.nets.refiner import RefinementModule
+from wsi_magnet.nets.spec import ChannelOrder
+
+_NETWORKS: dict[str, tuple[str, str, frozenset[str]]] = {
+    "fpn": ("fpn", "Fpn", frozenset()),
+    "psp": ("pspnet", "PspNet", frozenset()),
+    "hrnet18+ocr": ("hrnet_ocr", "HrnetOcr", frozenset()),
+    "small": ("small", "SmallNet", frozenset({"width"})),
+    "identity": ("identity", "IdentityNet", frozenset({"gain"})),
+}
+"""Module, class and what else it takes, by name."""
+
+NETWORKS = tuple(_NETWORKS)
+REFINERS = ("magnet", "identity")
+
+
+def build_network(network: str, n_classes: int, **network_args: float) -> nn.Module:
+    """A segmentation network with fresh weights.
+
+    It takes float (N, 3, H, W), normalised RGB, and returns logits (N, n_classes, H, W). Raises BundleError for a name
+    or an argument that is not known.
+    """
+    if network not in _NETWORKS:
+        raise BundleError(f"unknown network {network!r}; there are {', '.join(NETWORKS)}")
+    module, name, accepted = _NETWORKS[network]
+    if unknown := sorted(network_args.keys() - accepted):
+        raise BundleError(f"network {network!r} takes no {unknown[0]!r}")
+    built: nn.Module = getattr(import_module(f"wsi_magnet.nets.{module}"), name)(n_classes, **network_args)
+    return built
+
+
+def build_refiner(refiner: str, n_classes: int, channel_order: ChannelOrder = "fine_first") -> nn.Module:
+    """A refinement module with fresh weights, called as `refiner(fine=..., coarse=...)`. Raises BundleError."""
+    if refiner == "magnet":
+        return RefinementModule(n_classes, channel_order)
+    if refiner == "identity":
+        return IdentityRefiner()
+    raise BundleError(f"unknown refiner {refiner!r}; there are {', '.join(REFINERS)}")

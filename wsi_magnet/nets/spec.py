@@ -1,0 +1,190 @@
+"""What a bundle says of itself: everything but the tensors. Knows no torch, so that planning and showing stay quick."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.nets.strict import parse
+from wsi_magnet.scales import check_mpps
+
+FORMAT = "wsi-magnet-bundle"
+VERSION = "1"
+
+ChannelOrder = Literal["fine_first", "coarse_first"]
+CHANNEL_ORDERS = ("fine_first", "coarse_first")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+SHIPPED = Path(__file__).parent.parent / "bundles"
+DEFAULT_BUNDLE = "prostate-glands-small"
+"""Name of the bundle that is used where none is given."""
+
+_HEADER_LIMIT_BYTES = 100_000_000
+"""As in the safetensors library: what says it has a longer header is some other file."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassInfo:
+    """One class of the network's output."""
+
+    name: str
+    value: int
+    """Label in the mask: 1 to 254, 0 for background alone (255 is "not analysed")."""
+    color: tuple[int, int, int]
+    """RGB, 0 to 255."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.value <= 254:
+            raise BundleError(f"class {self.name!r}: value {self.value} is not between 0 and 254")
+        if not all(0 <= channel <= 255 for channel in self.color):
+            raise BundleError(f"class {self.name!r}: colour {self.color} is not RGB between 0 and 255")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleSpec:
+    """All that is needed to use a bundle's tensors; scales run from coarse (0) to fine.
+
+    Raises BundleError, naming the field, for values that cannot be used or do not go together.
+    """
+
+    name: str
+    network: str
+    """"fpn", "psp", "hrnet18+ocr", "small" or "identity"."""
+    network_args: Mapping[str, int | float] = field(default_factory=dict)
+    """What the network is built with besides the number of classes."""
+    refiner: str = "magnet"
+    """"magnet" or "identity"."""
+    classes: tuple[ClassInfo, ...]
+    """In the order of the network's channels."""
+    mpps: tuple[float, ...]
+    """Microns per pixel of each scale, each half of the one before."""
+    refiner_of: tuple[int, ...]
+    """Which refiner serves scale 1, 2, ...; all 0 where one is shared."""
+    channel_order: str = "fine_first"
+    """Which of its two maps a refiner takes first, "fine_first" or "coarse_first"."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Subtracted from RGB / 255 ..."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """... which is then divided by this."""
+    cell_px: int = CELL_PX
+    """Side of the squares that `refine_above` was fitted for."""
+    halo_px: int = 32
+    """Margin that the networks see round a cell, at least."""
+    median_px: int = 5
+    """Odd side of the query score's median, in pixels of the coarsest scale."""
+    select_above: tuple[float, ...]
+    """Of scale 1, 2, ...: pixels with at least this query score are overwritten."""
+    refine_above: tuple[float, ...]
+    """Of scale 1, 2, ...: with `--refine auto`, cells with at least this mean uncertainty are refined."""
+    temperature: tuple[float, ...]
+    """Of scale 0, 1, ...: what the backbone's logits are divided by before the softmax; 1 changes nothing."""
+    card: Mapping[str, str] = field(default_factory=dict)
+    """For people: licence, data, intended use, not for, held-out figures, made by."""
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise BundleError(f"bundle {self.name!r}: {problem}")
+
+    @property
+    def background_index(self) -> int | None:
+        """Channel of the class whose label is 0; None where there is none."""
+        return next((i for i, c in enumerate(self.classes) if c.value == 0), None)
+
+    @property
+    def n_refiners(self) -> int:
+        """How many refiners the bundle holds."""
+        return len(set(self.refiner_of))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> BundleSpec:
+        """The inverse of `to_json`. Raises BundleError naming a field that is unknown, missing or of the wrong type."""
+        spec: BundleSpec = parse(BundleSpec, values, "bundle")
+        return spec
+
+
+def bundle_path(bundle: str | Path | None) -> Path:
+    """Where a bundle lies: the path given, or that of the one shipped for None or "default"."""
+    if bundle is None or str(bundle) == "default":
+        return SHIPPED / f"{DEFAULT_BUNDLE}.safetensors"
+    return Path(bundle).expanduser()
+
+
+def read_spec(bundle: str | Path | None) -> tuple[BundleSpec, str]:
+    """The description in a bundle's header, and the SHA-256 of the whole file; no tensor is loaded.
+
+    bundle: its path; None or "default" is the one shipped. Raises BundleError for whatever is not a bundle.
+    """
+    path = bundle_path(bundle)
+    try:
+        with path.open("rb") as file:
+            spec = _read_header(file, path)
+            file.seek(0)
+            return spec, hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"bundle {path}: {error.strerror or error}; pass the path of a bundle") from None
+
+
+def _read_header(file: BinaryIO, path: Path) -> BundleSpec:
+    """A safetensors file begins with the length of its header, 8 bytes, and the header, JSON."""
+    refusal = BundleError(
+        f"{path} is not a wsi-magnet bundle; make one of .pth checkpoints with `wsi-magnet bundle import-magnet`"
+    )
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= _HEADER_LIMIT_BYTES:
+        raise refusal
+    try:
+        header = json.loads(file.read(length))
+        metadata = header["__metadata__"]
+        description = json.loads(metadata["spec"])
+        kind, version = metadata["format"], metadata["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise refusal from None
+    if kind != FORMAT:
+        raise refusal
+    if version != VERSION:
+        raise BundleError(f"{path} is a bundle of version {version}, this program reads {VERSION}; update wsi-magnet")
+    try:
+        return BundleSpec.from_json(description)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from None
+
+
+def _problems(spec: BundleSpec) -> list[str]:
+    """What cannot be used or does not go together, most telling first."""
+    steps = len(spec.mpps) - 1
+    values = [c.value for c in spec.classes]
+    lengths = {"refiner_of": steps, "select_above": steps, "refine_above": steps, "temperature": steps + 1}
+    found = [
+        f"{name} has {len(getattr(spec, name))} values, but {len(spec.mpps)} scales need {wanted}"
+        for name, wanted in lengths.items()
+        if len(getattr(spec, name)) != wanted
+    ]
+    try:
+        check_mpps(spec.mpps)
+    except ConfigError as error:
+        found.append(f"mpps: {error}")
+    checks = {
+        f"{len(spec.classes)} classes; there must be at least 2": len(spec.classes) >= 2,
+        f"classes share a value: {values}": len(set(values)) == len(values),
+        f"refiner_of {list(spec.refiner_of)} skips a refiner": set(spec.refiner_of) == set(range(spec.n_refiners)),
+        f"channel_order {spec.channel_order!r} is not fine_first or coarse_first": spec.channel_order in CHANNEL_ORDERS,
+        f"std {list(spec.std)} is not positive": min(spec.std) > 0,
+        f"temperature {list(spec.temperature)} is not positive": all(t > 0 for t in spec.temperature),
+        f"cell_px is {spec.cell_px}; this program works in cells of {CELL_PX}": spec.cell_px == CELL_PX,
+        f"halo_px {spec.halo_px} is negative": spec.halo_px >= 0,
+        f"median_px {spec.median_px} is not an odd number": spec.median_px > 0 and spec.median_px % 2 == 1,
+    }
+    return found + [problem for problem, fine in checks.items() if not fine]

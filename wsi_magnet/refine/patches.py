@@ -1,0 +1,52 @@
+"""How an image is cut into overlapping patches and put together again so that a constant stays a constant.
+
+H, W: size of the image; h, w: size of a patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from wsi_magnet.geometry import Box, ceil_div
+
+
+def patch_grid(*, image_hw: tuple[int, int], patch_hw: tuple[int, int]) -> tuple[Box, ...]:
+    """The fewest patches that cover an image, evenly overlapping, row by row; all lie inside it.
+
+    Raises ValueError for an image smaller than a patch.
+    """
+    rows, columns = (_offsets(length, side) for length, side in zip(image_hw, patch_hw, strict=True))
+    height, width = patch_hw
+    return tuple(Box(x, y, x + width, y + height) for y in rows for x in columns)
+
+
+def _offsets(length: int, side: int) -> tuple[int, ...]:
+    if length < side:
+        raise ValueError(f"{length} pixels are fewer than a patch of {side}")
+    count = ceil_div(length, side)
+    step = (length - side) // max(count - 1, 1)
+    # Steps are whole pixels, so that count of them may end short of the edge: the last patch ends at it.
+    return (*(i * step for i in range(count - 1)), length - side)
+
+
+def cut(image: Tensor, box: Box) -> Tensor:
+    """The patch (N, C, h, w) of an image (N, C, H, W); a view."""
+    rows, columns = box.slices_yx
+    return image[..., rows, columns]
+
+
+def assemble(patches: Iterable[tuple[Box, Tensor]], *, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Put patches together, the mean where they overlap.
+
+    patches: where each lies, and its float (1, C, h, w). image: (1, C, H, W), whose shape, type and device are taken.
+    Returns the whole, float (1, C, H, W), nought where no patch lies, and bool (1, 1, H, W), True where one does.
+    """
+    total = torch.zeros_like(image)
+    count = torch.zeros_like(image[:, :1])
+    for box, patch in patches:
+        cut(total, box).add_(patch)
+        cut(count, box).add_(1)
+    return total.div_(count.clamp(min=1)), count > 0
