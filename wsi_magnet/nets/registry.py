@@ -20,6 +20,9 @@ _NETWORKS: dict[str, tuple[str, str, frozenset[str]]] = {
 }
 """Module, class and what else it takes, by name."""
 
+INPUT_MULTIPLE = {"small": 32}
+"""What the sides of the input must be multiples of, by name; a network that is not here takes any size."""
+
 NETWORKS = tuple(_NETWORKS)
 REFINERS = ("magnet", "identity")
 

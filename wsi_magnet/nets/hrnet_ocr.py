@@ -1,0 +1,101 @@
+"""HRNet with object-contextual representations (Yuan et al. 2020), the published backbone for Cityscapes.
+
+N: batch, C: classes, H, W: input size. Names of layers are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsi_magnet.nets.hrnet import FEATURES, MOMENTUM, Hrnet
+
+MIDDLE = 512
+KEY = 256
+AUXILIARY_WEIGHT = 0.4
+"""Of the auxiliary head's logits, the main one's counting 1, in training and in use."""
+
+
+class HrnetOcr(Hrnet):
+    """A first guess of the classes gathers one context vector a class; each pixel then takes up what concerns it."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.conv3x3_ocr = nn.Sequential(
+            nn.Conv2d(FEATURES, MIDDLE, 3, padding=1),
+            nn.BatchNorm2d(MIDDLE, momentum=MOMENTUM),
+            nn.ReLU(inplace=True),
+        )
+        self.aux_head = nn.Sequential(
+            nn.Conv2d(FEATURES, FEATURES, 1),
+            nn.BatchNorm2d(FEATURES, momentum=MOMENTUM),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(FEATURES, n_classes, 1),
+        )
+        self.ocr_distri_head = ContextHead()
+        self.cls_head = nn.Conv2d(MIDDLE, n_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, 3, H, W), normalised with ImageNet's statistics, to logits (N, C, H, W)."""
+        main, auxiliary = self.heads(x)
+        return (main + AUXILIARY_WEIGHT * auxiliary) / (1 + AUXILIARY_WEIGHT)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The main and the auxiliary head's logits, (N, C, H, W) each; what training weighs apart."""
+        features = self.features(x)
+        auxiliary = self.aux_head(features)
+        pixels = self.conv3x3_ocr(features)
+        context = gather(pixels, auxiliary)
+        return self.cls_head(self.ocr_distri_head(pixels, context)), auxiliary
+
+
+def gather(pixels: Tensor, logits: Tensor) -> Tensor:
+    """One vector a class: the mean of its pixels' features, weighted by the softmax of its logits over all pixels.
+
+    pixels: (N, F, H, W), logits: (N, C, H, W). Returns (N, F, C, 1).
+    """
+    weights = logits.flatten(2).softmax(dim=2)  # (N, C, H·W)
+    context = weights @ pixels.flatten(2).transpose(1, 2)  # (N, C, F)
+    return context.transpose(1, 2).unsqueeze(3)
+
+
+class ContextHead(nn.Module):
+    """Each pixel's features beside the context it attends to, mixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.object_context_block = Attention()
+        self.conv_bn_dropout = nn.Sequential(*_mix(2 * MIDDLE, MIDDLE), nn.Dropout2d(0.05))
+
+    def forward(self, pixels: Tensor, context: Tensor) -> Tensor:
+        """pixels: (N, 512, H, W), context: (N, 512, C, 1). Returns (N, 512, H, W)."""
+        taken_up = self.object_context_block(pixels, context)
+        mixed: Tensor = self.conv_bn_dropout(torch.cat([taken_up, pixels], dim=1))
+        return mixed
+
+
+class Attention(nn.Module):
+    """Pixels ask, classes answer: scaled dot products between 256-vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f_pixel = nn.Sequential(*_mix(MIDDLE, KEY), *_mix(KEY, KEY))
+        self.f_object = nn.Sequential(*_mix(MIDDLE, KEY), *_mix(KEY, KEY))
+        self.f_down = nn.Sequential(*_mix(MIDDLE, KEY))
+        self.f_up = nn.Sequential(*_mix(KEY, MIDDLE))
+
+    def forward(self, pixels: Tensor, context: Tensor) -> Tensor:
+        """pixels: (N, 512, H, W), context: (N, 512, C, 1). Returns (N, 512, H, W)."""
+        query = self.f_pixel(pixels).flatten(2).transpose(1, 2)  # (N, H·W, 256)
+        key = self.f_object(context).flatten(2)  # (N, 256, C)
+        value = self.f_down(context).flatten(2).transpose(1, 2)  # (N, C, 256)
+        attention = (query @ key * KEY**-0.5).softmax(dim=2)  # (N, H·W, C)
+        answer = (attention @ value).transpose(1, 2)  # (N, 256, H·W)
+        up: Tensor = self.f_up(answer.unflatten(2, pixels.shape[-2:]))
+        return up
+
+
+def _mix(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+    """1 x 1 convolution; batch normalisation and ReLU, nested as the published names have them."""
+    normalised = nn.Sequential(nn.BatchNorm2d(outputs, momentum=MOMENTUM), nn.ReLU(inplace=True))
+    return nn.Conv2d(inputs, outputs, 1, bias=False), normalised

@@ -1,0 +1,81 @@
+"""PSPNet (Zhao et al. 2017) on ResNet-101, the published backbone for Gleason 2019.
+
+N: batch, C: classes, H, W: input size. Names of layers are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsi_magnet.nets.resize import resize
+from wsi_magnet.nets.resnet import CHANNELS, RESNET101, ResNet
+
+BINS = (1, 2, 3, 6)
+"""Sides of the grids into which the features are averaged."""
+
+POOLED = 1024
+AUXILIARY_WEIGHT = 0.4
+"""Of the auxiliary classifier's logits, the main one's counting 1, in training and in use."""
+
+
+class PspNet(nn.Module):
+    """An undilated trunk (stride 32), context pooled over the whole patch, three steps up to stride 4."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        features = CHANNELS[-1]
+        self.feats = ResNet(RESNET101)
+        self.psp = PyramidPooling(features, POOLED)
+        self.drop_1 = nn.Dropout2d(0.3)
+        self.up_1 = UpBlock(POOLED, 256)
+        self.up_2 = UpBlock(256, 64)
+        self.up_3 = UpBlock(64, 64)
+        self.drop_2 = nn.Dropout2d(0.15)
+        self.final = nn.Conv2d(64, n_classes, 1)
+        self.classifier = nn.Conv2d(features, n_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, 3, H, W), normalised with ImageNet's statistics, to logits (N, C, H, W)."""
+        main, auxiliary = self.heads(x)
+        return (main + AUXILIARY_WEIGHT * auxiliary) / (1 + AUXILIARY_WEIGHT)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The main and the auxiliary classifier's logits, (N, C, H, W) each; what training weighs apart."""
+        features = self.feats(x)[-1]
+        up = self.drop_1(self.psp(features))
+        up = self.drop_2(self.up_1(up))
+        up = self.drop_2(self.up_2(up))
+        main = self.final(self.up_3(up))
+        return resize(main, like=x), resize(self.classifier(features), like=x)
+
+
+class PyramidPooling(nn.Module):
+    """Features beside their averages over 1, 2 x 2, 3 x 3 and 6 x 6 parts of the patch, mixed to fewer channels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Conv2d(inputs, inputs, 1, bias=False)) for side in BINS
+        )
+        self.bottleneck = nn.Conv2d((len(BINS) + 1) * inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H, W)."""
+        pooled = [resize(stage(x), like=x) for stage in self.stages]
+        return F.relu_(self.bottleneck(torch.cat([*pooled, x], dim=1)))
+
+
+class UpBlock(nn.Module):
+    """Twice the size, then a 3 x 3 convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.PReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, 2H, 2W)."""
+        twice = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        up: Tensor = self.conv(twice)
+        return up
