@@ -17,7 +17,7 @@ help: ## show this list
 
 demo: $(VENV)/.installed ## segment the real slide in demo/, write its mask and a picture of it
 	@$(BIN)/wsi-magnet run $(DEMO_SLIDE) --mpp $(DEMO_MPP) -o $(DEMO_OUT)
-	@$(BIN)/wsi-magnet picture $(DEMO_OUT)/rings_P1_D5_9_13
+	@$(BIN)/wsi-magnet overlay $(DEMO_OUT)/rings_P1_D5_9_13
 
 test: $(VENV)/.installed ## run the tests
 	@$(BIN)/python -m pytest

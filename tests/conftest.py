@@ -10,7 +10,12 @@ from pathlib import Path
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+from typing import TYPE_CHECKING  # noqa: E402
+
 import pytest  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.runs import MadeRun
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_DATA = "WSI_MAGNET_TEST_DATA"
@@ -38,3 +43,11 @@ def demo_slide() -> Path:
 def small_svs() -> Path:
     """OpenSlide's CMU-1-Small-Region: Aperio, one level of 2220 x 2967, mpp 0.499."""
     return ROOT / "tests" / "data" / "CMU-1-Small-Region.svs"
+
+
+@pytest.fixture(scope="session")
+def made_run(small_svs: Path, tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    """A real slide, and a bundle whose networks cost nothing: 43 cells over three scales."""
+    from tests.runs import MadeRun, free_spec, write_bundle
+
+    return MadeRun(small_svs, write_bundle(tmp_path_factory.mktemp("bundles") / "free.safetensors", free_spec()))

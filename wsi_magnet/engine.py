@@ -20,7 +20,7 @@ from wsi_magnet.errors import ConfigError
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.plan import Frame
 from wsi_magnet.refine.points import select_threshold
-from wsi_magnet.refine.step import magnet_step
+from wsi_magnet.refine.step import magnet_step, refine_patch
 from wsi_magnet.refine.uncertainty import query_score
 from wsi_magnet.stitch import CellPixels
 
@@ -97,7 +97,7 @@ class Engine:
             .div_(self._std)
         )
         with self._autocast():
-            logits = self._bundle.backbone(x)
+            logits: torch.Tensor = self._bundle.backbone(x)
         return (logits.float() / self._bundle.spec.temperature[frame.scale.index]).softmax(dim=1)
 
     def _refine(self, *, fine: torch.Tensor, coarse: torch.Tensor, frame: Frame) -> torch.Tensor:
@@ -105,8 +105,7 @@ class Engine:
         spec, step = self._bundle.spec, frame.scale.index - 1
         refiner = self._bundle.refiners[spec.refiner_of[step]]
         with self._autocast():
-            logits = refiner(fine=fine, coarse=coarse)
-        refined = logits.float().softmax(dim=1)
+            refined = refine_patch(fine=fine, coarse=coarse, refiner=refiner)
         side = frame.patch_px // frame.ratio
         score = query_score(coarse=coarse, refined=refined, grid_hw=(side, side), median_px=spec.median_px)
         return magnet_step(coarse=coarse, refined=refined, selected=select_threshold(score, spec.select_above[step]))

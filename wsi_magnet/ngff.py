@@ -68,7 +68,7 @@ def image_label(classes: Sequence[LabelClass], version: Ngff) -> dict[str, Any]:
     """The `image-label` entry: colours and names of label values; background is transparent."""
     colors = [{"label-value": c.value, "rgba": [*c.color, 0 if c.value == 0 else 255]} for c in classes]
     properties = [{"label-value": c.value, "name": c.name} for c in classes]
-    return {"version": version, "colors": colors, "properties": properties}
+    return {**({"version": version} if version == "0.4" else {}), "colors": colors, "properties": properties}
 
 
 def omero_channels(classes: Sequence[LabelClass]) -> dict[str, Any]:

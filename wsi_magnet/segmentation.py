@@ -283,7 +283,7 @@ def _pass_summary(one: Pass, history: History) -> dict[str, Any]:
     cells = [cell for result in results for cell in result.cells]
     seconds: Counter[str] = Counter()
     for result in results:
-        seconds.update(result.seconds)  # type: ignore[arg-type]
+        seconds.update(result.seconds)
     total, pixels = (sum(q[i] for cell in cells for q in cell.quarters) for i in (0, 1))
     return {
         "mpp": one.scale.mpp,

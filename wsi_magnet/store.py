@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numcodecs
 import numpy as np
@@ -46,7 +46,7 @@ class PyramidSpec:
     tile_px: int
 
     @property
-    def zarr_format(self) -> int:
+    def zarr_format(self) -> Literal[2, 3]:
         """2 or 3."""
         return 2 if self.ngff == "0.4" else 3
 
@@ -61,7 +61,7 @@ class Pyramid:
     def create(self) -> None:
         """Make the group and its empty levels; levels that exist stay as they are. Raises StoreError."""
         with explained(self.spec.path):
-            zarr.open_group(self.spec.path, mode="a", zarr_format=self.spec.zarr_format)  # type: ignore[arg-type]
+            zarr.open_group(self.spec.path, mode="a", zarr_format=self.spec.zarr_format)
             for level, size in enumerate(self.spec.sizes):
                 if not (self.spec.path / str(level)).is_dir():
                     self._create_level(level, size)
@@ -94,7 +94,7 @@ class Pyramid:
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Replace the group's metadata at once: a reader sees the old or the new, never a part."""
         with explained(self.spec.path):
-            group = zarr.open_group(self.spec.path, mode="r+", zarr_format=self.spec.zarr_format)  # type: ignore[arg-type]
+            group = zarr.open_group(self.spec.path, mode="r+", zarr_format=self.spec.zarr_format)
             group.attrs.put(dict(attributes))
 
     def attributes(self) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from itertools import count, islice
 from typing import Any
 
 import dask
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed.comm.core import CommClosedError
 
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError
@@ -55,7 +57,7 @@ class DaskExecutor:
         finally:
             running.clear()
 
-    def _submit(self, function: Callable[[Any], Any], task: object) -> Future:
+    def _submit(self, function: Callable[[Any], Any], task: object) -> Future[Any]:
         # A key of our own: tasks have effects, so two equal ones of two runs must never be taken for the same work.
         name = f"{getattr(function, '__name__', type(function).__name__)}-{self._client.id}-{next(self._numbers)}"
         return self._client.submit(function, task, key=name, pure=False, resources=self._resources)
@@ -64,7 +66,7 @@ class DaskExecutor:
         threads = sum(self._client.nthreads().values())
         return max(TASKS_PER_THREAD * threads, 8)
 
-    def _result(self, future: Future) -> Any:
+    def _result(self, future: Future[Any]) -> Any:
         try:
             result = future.result()
         except KilledWorker as error:
@@ -72,12 +74,8 @@ class DaskExecutor:
                 f"a tile killed {_allowed_failures() + 1} workers in a row (out of memory?): "
                 "give each worker more memory or pass fewer --workers, and run the same command again"
             ) from error
-        except TimeoutError as error:
-            raise ClusterError(
-                f"the Dask scheduler is gone ({error}); start it and run the same command again"
-            ) from error
-        if future.status == "cancelled":
-            raise ClusterError("the Dask scheduler is gone; start it and run the same command again")
+        except (CancelledError, CommClosedError, TimeoutError) as error:
+            raise ClusterError("the Dask scheduler is gone; start it and run the same command again") from error
         return result
 
     def close(self) -> None:
@@ -110,7 +108,7 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     if execution.workers is not None:
         return _processes(execution, threads)
     cluster = LocalCluster(
-        n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, dashboard_address=":0"
+        n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, dashboard_address="127.0.0.1:0"
     )
     return DaskExecutor(
         Client(cluster), description=f"{threads} threads of this process", needs_gpu=False, cluster=cluster
@@ -126,7 +124,7 @@ def _processes(execution: Execution, threads: int) -> DaskExecutor:
         threads_per_worker=each,
         processes=True,
         memory_limit=0,
-        dashboard_address=":0",
+        dashboard_address="127.0.0.1:0",
         resources=gpu,
     )
     description = f"{workers} worker processes of this machine, {each} threads each"

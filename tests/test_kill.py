@@ -1,0 +1,111 @@
+"""Killed at any instant, nothing is lost: `kill -9` of the run and of its workers at random moments."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.runs import MadeRun, labels_of, run_serially
+
+KILLS = 10
+"""Of the run, and as many of workers: 20 in all."""
+
+_WAIT_S = 90
+
+
+@pytest.fixture(scope="module")
+def undisturbed(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """The mask of a run that nobody disturbed."""
+    return labels_of(run_serially(made_run, tmp_path_factory.mktemp("undisturbed")).folder)
+
+
+def command(made: MadeRun, out: Path, *options: str) -> list[str]:
+    start = [sys.executable, "-m", "wsi_magnet", "run", str(made.slide), "-o", str(out), "--bundle", str(made.bundle)]
+    return [*start, "--tile", "512", *options]
+
+
+def tile_lines(folder: Path) -> list[tuple[int, int, int]]:
+    journal = folder / "journal.jsonl"
+    if not journal.exists():
+        return []
+    lines = [line for line in journal.read_text().split("\n")[:-1] if '"tile"' in line]
+    return [tuple(json.loads(line)["tile"]) for line in lines]  # type: ignore[misc]
+
+
+def until(condition: object, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Poll until the condition holds or the process has ended."""
+    deadline = time.monotonic() + _WAIT_S
+    while process.poll() is None and not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.005)
+        yield
+
+
+def test_the_run_is_killed_again_and_again(made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
+    rng = random.Random(7)
+    folder = tmp_path / made_run.slide.stem
+    kills = 0
+    for _ in range(KILLS):
+        before = len(tile_lines(folder))
+        wanted = before + rng.randint(0, 6)
+        process = subprocess.Popen(command(made_run, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        # Not before it holds the folder: a kill during the imports tests nothing.
+        for _ in until(lambda: (folder / "run.json").exists() and len(tile_lines(folder)) >= wanted, process):
+            pass
+        time.sleep(rng.random() * 0.1)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= KILLS // 2, "the run was over too soon to be killed"
+    done = subprocess.run(command(made_run, tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (labels_of(folder) == undisturbed).all()
+    assert len(tile_lines(folder)) == len(set(tile_lines(folder))), "a tile in the journal was computed again"
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_workers_are_killed_again_and_again(made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
+    rng = random.Random(11)
+    folder = tmp_path / made_run.slide.stem
+    kills = 0
+    for attempt in range(20):
+        process = subprocess.Popen(
+            command(made_run, tmp_path, "--workers", "2", *(["--restart"] if attempt else [])),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        while kills < KILLS and process.poll() is None:
+            before = len(tile_lines(folder))
+            wanted = before + rng.randint(1, 8)
+            for _ in until(lambda wanted=wanted: len(tile_lines(folder)) >= wanted, process):
+                pass
+            workers = worker_processes(process.pid)
+            if workers:
+                rng.choice(workers).kill()
+                kills += 1
+        error = process.communicate(timeout=_WAIT_S)[1].decode()
+        assert process.returncode == 0, error
+        assert (labels_of(folder) == undisturbed).all()
+        if kills >= KILLS:
+            break
+    assert kills >= KILLS
+
+
+def worker_processes(pid: int) -> list[psutil.Process]:
+    """Dask's worker processes under a run."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    except psutil.Error:
+        return []

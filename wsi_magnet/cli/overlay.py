@@ -1,0 +1,34 @@
+"""`wsi-magnet overlay`: a picture of a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from wsi_magnet.errors import ConfigError
+
+
+@click.command("overlay", short_help="Draw a result over its slide.")
+@click.argument("result", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="PNG", help="[default: overlay.png in the result folder]"
+)
+@click.option("--size", type=click.IntRange(100, 8000), default=2000, show_default=True, help="Longest side in pixels.")
+@click.option("--opacity", type=click.FloatRange(0, 1), default=0.35, show_default=True, help="Of the colours.")
+def command(result: Path, output: Path | None, size: int, opacity: float) -> None:
+    """Draw the mask of RESULT, a slide's result folder, over its tissue, with a legend, as a PNG or JPEG.
+
+    \b
+      wsi-magnet overlay results/slide
+    """
+    from wsi_magnet.overlay import OverlayStyle, draw_overlay
+    from wsi_magnet.store import explained
+
+    target = output or result / "overlay.png"
+    if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ConfigError(f"{target} has no suffix of a picture; name it .png or .jpg")
+    picture = draw_overlay(result, OverlayStyle(longest_px=size, opacity=opacity))
+    with explained(target):
+        picture.save(target)
+    click.echo(target)

@@ -1,0 +1,134 @@
+"""A picture of a mask over its tissue, with a legend and a scale bar, at a size that a person looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from wsi_magnet.config import RunConfig
+from wsi_magnet.errors import StoreError
+from wsi_magnet.geometry import Box, Size
+from wsi_magnet.ngff import LabelClass
+from wsi_magnet.result import Products, ResultFolder
+from wsi_magnet.scales import Scale
+from wsi_magnet.slides.read import read_scale
+from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.slides.types import SlideReader
+from wsi_magnet.store import Pyramid
+
+Pixels = npt.NDArray[np.uint8]
+
+_BLOCK_PX = 1024
+_FONT_PX = 20
+_NICE_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayStyle:
+    """How the picture looks."""
+
+    longest_px: int = 2000
+    """The picture's longer side is at most this, the legend not counted."""
+    opacity: float = 0.35
+    """Of the colours over the tissue; their outlines are drawn solid."""
+
+
+def draw_overlay(result: Path, style: OverlayStyle | None = None) -> Image.Image:
+    """The mask of a result folder over its slide. Raises StoreError, SlideOpenError."""
+    style = style or OverlayStyle()
+    run = ResultFolder(result).read_run()
+    if run is None:
+        raise StoreError(f"{result} is no result folder: it has no run.json of this program")
+    pyramid, level, mpp = _mask_level(result, run, style.longest_px)
+    with closing(open_slide(run["slide"]["path"], mpp=run["config"]["mpp"])) as reader:
+        tissue = _tissue(reader, pyramid.spec.sizes[level], mpp)
+    labels = pyramid.read(level, Box.of(pyramid.spec.sizes[level]))
+    classes = [LabelClass(c["value"], c["name"], tuple(c["color"])) for c in run["bundle"]["classes"]]
+    picture = Image.fromarray(blend(tissue, labels, classes, style.opacity))
+    return _with_legend(picture, labels, classes, mpp, title=Path(run["slide"]["path"]).name)
+
+
+def _mask_level(result: Path, run: dict[str, Any], longest_px: int) -> tuple[Pyramid, int, float]:
+    """The finest level of the mask that is small enough, and its mpp."""
+    config = RunConfig.from_json(run["config"])
+    finest = run["scales"][-1]
+    sizes = [Size(*finest["size_wh"])]
+    while max(sizes[-1].wh) > longest_px:
+        sizes.append(Size(-(-sizes[-1].width // 2), -(-sizes[-1].height // 2)))
+    products = Products(tuple(sizes), len(run["bundle"]["classes"]), config.ngff, config.tile_px, False, False)
+    level = len(sizes) - 1
+    if not (result / "mask.ome.zarr" / str(level)).is_dir():
+        raise StoreError(f"{result}/mask.ome.zarr has no level {level}; pass a larger --size")
+    return Pyramid(products.specs(result)[0]), level, finest["mpp"] * 2**level
+
+
+def _tissue(reader: SlideReader, size: Size, mpp: float) -> Pixels:
+    """The slide at that mpp, uint8 (height, width, 3), read block by block."""
+    dx, dy = (mpp / m for m in reader.info.require_mpp())
+    scale = Scale(0, mpp, (dx, dy), size)
+    pixels = np.empty((*size.hw, 3), np.uint8)
+    for y in range(0, size.height, _BLOCK_PX):
+        for x in range(0, size.width, _BLOCK_PX):
+            box = Box(x, y, x + _BLOCK_PX, y + _BLOCK_PX).intersect(scale.grid)
+            pixels[box.slices_yx] = read_scale(reader, scale, box)
+    return pixels
+
+
+def blend(tissue: Pixels, labels: Pixels, classes: Sequence[LabelClass], opacity: float) -> Pixels:
+    """Colours over tissue: uint8 (H, W, 3) and labels uint8 (H, W) to uint8 (H, W, 3); background stays as it is."""
+    palette = np.zeros((256, 3), np.float32)
+    alpha = np.zeros(256, np.float32)
+    for one in classes:
+        if one.value:
+            palette[one.value], alpha[one.value] = one.color, opacity
+    palette[255], alpha[255] = (128, 128, 128), 0.8
+    a = np.where(_outlines(labels) & (alpha[labels] > 0), 1.0, alpha[labels])[..., None]
+    return np.asarray((tissue * (1 - a) + palette[labels] * a + 0.5).astype(np.uint8))
+
+
+def _outlines(labels: Pixels) -> npt.NDArray[np.bool_]:
+    """True where a pixel's right or lower neighbour has another label."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edge[:-1] |= labels[:-1] != labels[1:]
+    return edge
+
+
+def _with_legend(
+    picture: Image.Image, labels: Pixels, classes: Sequence[LabelClass], mpp: float, title: str
+) -> Image.Image:
+    font = ImageFont.load_default(_FONT_PX)
+    counts = np.bincount(labels.ravel(), minlength=256)
+    shown = [c for c in classes if c.value and counts[c.value]]
+    if counts[255]:
+        shown.append(LabelClass(255, "not analysed", (128, 128, 128)))
+    width, line = max(picture.width, 640), _FONT_PX + 14
+    canvas = Image.new("RGB", (width, picture.height + line * (2 + len(shown))), "white")
+    canvas.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    y = picture.height + 8
+    draw.text((12, y), f"{title}: mask over tissue, {mpp:g} µm/px. Not for diagnosis.", "black", font)
+    _scale_bar(draw, width, y + line, mpp, font)
+    for one in shown:
+        y += line
+        draw.rectangle((12, y, 12 + _FONT_PX, y + _FONT_PX), fill=one.color, outline="black")
+        mm2 = counts[one.value] * (mpp / 1000) ** 2
+        draw.text((24 + _FONT_PX, y - 2), f"{one.name}: {mm2:.3f} mm²", "black", font)
+    return canvas
+
+
+def _scale_bar(draw: ImageDraw.ImageDraw, width: int, y: int, mpp: float, font: Any) -> None:
+    """A bar of a round length, about a fifth of the width, at the right."""
+    length_um = max((n for n in _NICE_UM if n / mpp <= width / 5), default=_NICE_UM[0])
+    length_px = length_um / mpp
+    x1 = width - 24
+    draw.rectangle((x1 - length_px, y, x1, y + 5), fill="black")
+    text = f"{length_um // 1000} mm" if length_um >= 1000 else f"{length_um} µm"
+    draw.text((x1 - length_px / 2, y + 8), text, "black", font, anchor="ma")
