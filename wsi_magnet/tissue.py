@@ -42,8 +42,8 @@ nothing else."""
 SPECK_MM2 = 0.005
 """Smaller pieces are dirt; a disc of 80 microns."""
 
-LUMEN_MM2 = 0.5
-"""Smaller gaps in tissue, or between it and the edge, belong to it: cystic glands and tears, 0.8 mm across."""
+LUMEN_MM2 = 1.0
+"""Smaller gaps in tissue, or between it and the edge, belong to it: the lumen of a cystic gland is 1 mm across."""
 
 
 @dataclass(frozen=True, eq=False)
