@@ -43,7 +43,11 @@ SPECK_MM2 = 0.005
 """Smaller pieces are dirt; a disc of 80 microns."""
 
 LUMEN_MM2 = 1.0
-"""Smaller gaps in tissue, or between it and the edge, belong to it: the lumen of a cystic gland is 1 mm across."""
+"""Smaller gaps in tissue belong to it: the lumen of a cystic gland is 1 mm across."""
+
+MOST_OPEN = 1.5
+"""A gap may be cut off by the slide's edge along this many times the length of its border with tissue: a lumen at the
+edge of a tile is, and the glass round a small section is not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,17 +177,21 @@ def _dark(colours: Floats) -> Map:
 
 
 def _clean(tissue: Map, pixel_mm2: float) -> Map:
-    without_specks = _without_small(tissue, SPECK_MM2 / pixel_mm2)
-    return ~_without_small(~without_specks, LUMEN_MM2 / pixel_mm2)
+    """Without specks, and with its lumens."""
+    pieces, areas = _pieces(tissue)
+    tissue = (areas * pixel_mm2 >= SPECK_MM2)[pieces] & tissue
+    gaps, areas = _pieces(~tissue)
+    beside_tissue = np.bincount(gaps[ndimage.binary_dilation(tissue)], minlength=len(areas))
+    on_edge = np.bincount(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]), minlength=len(areas))
+    lumen = (areas * pixel_mm2 < LUMEN_MM2) & (on_edge <= MOST_OPEN * beside_tissue)
+    cleaned: Map = tissue | lumen[gaps]
+    return cleaned
 
 
-def _without_small(found: Map, least_px: float) -> Map:
-    """Only the connected pieces of at least that many pixels."""
+def _pieces(found: Map) -> tuple[Indices, Indices]:
+    """The number of the connected piece that each pixel belongs to, 0 = none, and the pieces' areas in pixels."""
     pieces, _ = ndimage.label(found)
-    keep = np.bincount(pieces.ravel()) >= least_px
-    keep[0] = False
-    kept: Map = keep[pieces]
-    return kept
+    return pieces, np.bincount(pieces.ravel())
 
 
 def _spans(length: int, cell_px: int, map_px: float, map_length: int) -> tuple[Indices, Indices]:
