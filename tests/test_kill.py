@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +41,15 @@ def tile_lines(folder: Path) -> list[tuple[int, int, int]]:
     return [tuple(json.loads(line)["tile"]) for line in lines]  # type: ignore[misc]
 
 
-def until(condition: object, process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Poll until the condition holds or the process has ended."""
+def wait_for_tiles(folder: Path, wanted: int, process: subprocess.Popen[bytes]) -> None:
+    """Until the journal holds so many tiles, or the process has ended.
+
+    Not before the folder is the run's: a kill during the imports tests nothing.
+    """
     deadline = time.monotonic() + _WAIT_S
-    while process.poll() is None and not condition():  # type: ignore[operator]
+    while process.poll() is None and not ((folder / "run.json").exists() and len(tile_lines(folder)) >= wanted):
         assert time.monotonic() < deadline, "nothing happens"
         time.sleep(0.005)
-        yield
 
 
 def test_the_run_is_killed_again_and_again(made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
@@ -57,11 +58,8 @@ def test_the_run_is_killed_again_and_again(made_run: MadeRun, undisturbed: np.nd
     kills = 0
     for _ in range(KILLS):
         before = len(tile_lines(folder))
-        wanted = before + rng.randint(0, 6)
         process = subprocess.Popen(command(made_run, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        # Not before it holds the folder: a kill during the imports tests nothing.
-        for _ in until(lambda: (folder / "run.json").exists() and len(tile_lines(folder)) >= wanted, process):
-            pass
+        wait_for_tiles(folder, before + rng.randint(0, 6), process)
         time.sleep(rng.random() * 0.1)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -77,19 +75,14 @@ def test_the_run_is_killed_again_and_again(made_run: MadeRun, undisturbed: np.nd
 
 def test_workers_are_killed_again_and_again(made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
     rng = random.Random(11)
-    folder = tmp_path / made_run.slide.stem
     kills = 0
-    for attempt in range(20):
-        process = subprocess.Popen(
-            command(made_run, tmp_path, "--workers", "2", *(["--restart"] if attempt else [])),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-        )
+    for attempt in range(KILLS):
+        out = tmp_path / str(attempt)
+        folder = out / made_run.slide.stem
+        start = command(made_run, out, "--workers", "2")
+        process = subprocess.Popen(start, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         while kills < KILLS and process.poll() is None:
-            before = len(tile_lines(folder))
-            wanted = before + rng.randint(1, 8)
-            for _ in until(lambda wanted=wanted: len(tile_lines(folder)) >= wanted, process):
-                pass
+            wait_for_tiles(folder, len(tile_lines(folder)) + rng.randint(0, 4), process)
             workers = worker_processes(process.pid)
             if workers:
                 rng.choice(workers).kill()
@@ -98,8 +91,8 @@ def test_workers_are_killed_again_and_again(made_run: MadeRun, undisturbed: np.n
         assert process.returncode == 0, error
         assert (labels_of(folder) == undisturbed).all()
         if kills >= KILLS:
-            break
-    assert kills >= KILLS
+            return
+    pytest.fail(f"only {kills} workers were there to be killed")
 
 
 def worker_processes(pid: int) -> list[psutil.Process]:
