@@ -9,6 +9,7 @@ can be read never depends on what was read before.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import floor
 from pathlib import Path
 from threading import Lock
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from wsi_magnet.errors import SlideOpenError, SlideReadError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.slides.identity import hash_ends
-from wsi_magnet.slides.levels import level_downsamples
+from wsi_magnet.slides.levels import settle_downsamples
 from wsi_magnet.slides.mpp import mpp_from_properties
 from wsi_magnet.slides.types import Image, Level, SlideInfo
 from wsi_magnet.slides.white import on_white
@@ -47,13 +48,12 @@ class OpenSlideReader:
         self._stated_downsamples = handle.level_downsamples
         self._handle: OpenSlide | None = handle
         self._lock = Lock()
+        self._settle_levels()
 
     def read_level(self, level: int, box: Box) -> tuple[Image, tuple[float, float]]:
         """See `SlideReader.read_level`."""
-        # Rounded down, so that the region never reaches beyond the level's right and lower edge, where OpenSlide would
-        # fade the last pixel out. The 1e-6 is for 1500 * 4.000000001.
-        downsample = self._stated_downsamples[level]
-        x, y = floor(box.x0 * downsample + 1e-6), floor(box.y0 * downsample + 1e-6)
+        downsample, bounds = self._stated_downsamples[level], self.info.bounds
+        x, y = _location(box.x0, downsample, bounds.x0), _location(box.y0, downsample, bounds.y0)
         return self._read(level, (x, y), box.size), (x / downsample, y / downsample)
 
     def close(self) -> None:
@@ -62,6 +62,12 @@ class OpenSlideReader:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an open slide cannot be sent to another process; send its path and open it there")
+
+    def _settle_levels(self) -> None:
+        levels = self.info.levels
+        downsamples = settle_downsamples([level.size for level in levels], self._stated_downsamples, self.read_level)
+        settled = (Level(level.size, xy) for level, xy in zip(levels, downsamples, strict=True))
+        self.info = replace(self.info, levels=tuple(settled))
 
     def _read(self, level: int, location_xy: tuple[int, int], size: Size) -> Image:
         error_type = _library().OpenSlideError
@@ -105,16 +111,27 @@ def _open_handle(path: Path) -> OpenSlide:
     return handle
 
 
+def _location(level_px: int, downsample: float, corner: int) -> int:
+    """Level-0 position from which to read so that the region starts at a pixel of a level, or less than one before it.
+
+    corner: where the slide's content starts on level 0. Counted in whole level pixels from there, because OpenSlide
+    interpolates between pixels for most formats where a position falls inside one, and for Leica's drops the fraction.
+    Never after the pixel: the region would end beyond the level's last one, which OpenSlide fades out.
+    """
+    nothing = 1e-6  # 1500 * 4.000000001 is 6000
+    steps = floor(level_px - corner / downsample + nothing)
+    return floor(corner + steps * downsample + nothing)
+
+
 def _describe(path: Path, handle: OpenSlide) -> SlideInfo:
     properties = dict(handle.properties)
     sizes = [Size(*wh) for wh in handle.level_dimensions]
-    downsamples = level_downsamples(sizes, handle.level_downsamples)
     mpp_xy, mpp_source = mpp_from_properties(properties)
     return SlideInfo(
         path=str(path),
         reader="openslide",
         vendor=properties["openslide.vendor"],
-        levels=tuple(Level(size, xy) for size, xy in zip(sizes, downsamples, strict=True)),
+        levels=tuple(Level(size, (d, d)) for size, d in zip(sizes, handle.level_downsamples, strict=True)),
         bounds=bounds_of(properties, sizes[0]),
         mpp_xy=mpp_xy,
         mpp_source=mpp_source,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 from PIL import Image as Pillow
@@ -57,9 +57,9 @@ def read_scale(reader: SlideReader, scale: Scale, box: Box) -> Image:
     bounds = reader.info.bounds
     source = _source(reader, scale)
     wanted = _on_level(scale.level0(box).shift(bounds.x0, bounds.y0), source.level)
-    canvas = _on_level(FloatBox(bounds.x0, bounds.y0, bounds.x1, bounds.y1), source.level).outer()
+    canvas = _on_level(FloatBox(bounds.x0, bounds.y0, bounds.x1, bounds.y1), source.level)
     needed = _align(_with_margin(wanted, scale, source.level), source.step_xy)
-    inside = needed.intersect(_align(canvas, source.step_xy)).intersect(Box.of(source.level.size))
+    inside = needed.intersect(_whole_pixels(canvas, source))
     if inside.empty:
         raise ValueError(f"{box} at {scale.mpp:g} mpp has no pixel on the canvas of {reader.info.path}")
     piece = _mirror(_read(source, inside), inside, needed, source.step_xy)
@@ -94,6 +94,26 @@ def _with_margin(wanted: FloatBox, scale: Scale, level: Level) -> Box:
 def _align(box: Box, step_xy: tuple[int, int]) -> Box:
     x, y = step_xy
     return Box(box.x0 // x * x, box.y0 // y * y, round_up(box.x1, x), round_up(box.y1, y))
+
+
+def _whole_pixels(canvas: FloatBox, source: _Source) -> Box:
+    """The pixels, or steps of them, that lie wholly on the canvas; if there are none, those that touch it.
+
+    On its edge a slide may fade out to white. What is cut off is less than a pixel of the scale, and is mirrored.
+    """
+    x0, x1 = _whole(canvas.x0, canvas.x1, source.step_xy[0])
+    y0, y1 = _whole(canvas.y0, canvas.y1, source.step_xy[1])
+    return Box(x0, y0, x1, y1).intersect(Box.of(source.level.size))
+
+
+def _whole(start: float, end: float, step: int) -> tuple[int, int]:
+    nothing = 1e-6  # 500.0000001 is 500
+    first = ceil(start / step - nothing)
+    # Readers start a region at the canvas's own pixels, up to one before the level's: as many fit as it is long.
+    past = first + floor(end - start + nothing) if step == 1 else floor(end / step + nothing)
+    if past <= first:
+        first, past = floor(start / step), ceil(end / step)
+    return first * step, past * step
 
 
 def _read(source: _Source, inside: Box) -> _Piece:
