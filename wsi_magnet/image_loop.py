@@ -36,8 +36,8 @@ def segment_image(
 ) -> list[Probabilities]:
     """Segment one image, given at several scales (paper, section 3.1).
 
-    images: uint8 (H, W, 3), RGB, coarse to fine; none smaller than the first, whose size all patches have. points: k, up
-    to 1 the share of a scale's pixels that are overwritten, above 1 their number. median_px: odd side of the query
+    images: uint8 (H, W, 3), RGB, coarse to fine; none smaller than the first, whose size all patches have. points: k,
+    up to 1 the share of a scale's pixels that are overwritten, above 1 their number. median_px: odd side of the query
     score's median, in pixels of the coarsest image. patches: None refines all; n only the n most uncertain of each
     scale, and k counts their pixels alone (MagNet-Fast, section 3.4).
     Returns the probabilities after each scale, float32 (C, H, W), summing to 1 over C. Raises ConfigError.

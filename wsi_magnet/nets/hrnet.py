@@ -80,7 +80,7 @@ class FusionModule(nn.Module):
 
 
 def _path(widths: Sequence[int], source: int, target: int) -> nn.Module:
-    """From one branch to another: 1 x 1 towards the finer (its caller enlarges), 3 x 3 of stride 2 towards the coarser."""
+    """From one branch to another: 1 x 1 to a finer one (the caller enlarges), 3 x 3 of stride 2 to a coarser one."""
     if source == target:
         return nn.Identity()
     if source > target:

@@ -10,7 +10,7 @@ N_CLASSES = 3
 """One for each colour channel."""
 
 LEAST_PROBABILITY = 1e-30
-"""Stands for 0 before the logarithm: float32 can hold it, and softmax makes it 0 again."""
+"""Stands for 0 before the logarithm: float32 can hold it, and it is nought for every purpose."""
 
 
 class IdentityNet(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,13 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
     unexpected, of another shape or not finite, and how many there are.
     """
     wanted = network.state_dict()
-    _refuse(what, f"of {len(wanted)} tensors missing", sorted(wanted.keys() - state.keys()))
-    _refuse(what, "tensors unexpected", sorted(state.keys() - wanted.keys()))
+    misfits = {
+        f"of {len(wanted)} tensors missing": sorted(wanted.keys() - state.keys()),
+        "tensors unexpected": sorted(state.keys() - wanted.keys()),
+    }
+    if any(misfits.values()):
+        said = [f"{len(keys)} {problem}, the first {keys[0]!r}" for problem, keys in misfits.items() if keys]
+        raise BundleError(f"{what} does not fit: {'; '.join(said)}")
     for key, tensor in state.items():
         if tensor.shape != wanted[key].shape:
             shapes = f"{list(tensor.shape)}, not {list(wanted[key].shape)}"
@@ -29,8 +34,3 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
             raise BundleError(f"{what} cannot be used: tensor {key!r} holds NaN or infinity; get the file again")
     exact = {key: tensor.to(wanted[key].dtype) for key, tensor in state.items()}
     network.load_state_dict(exact, strict=True, assign=True)
-
-
-def _refuse(what: str, problem: str, keys: Iterable[str]) -> None:
-    if found := list(keys):
-        raise BundleError(f"{what} does not fit: {len(found)} {problem}, the first {found[0]!r}")

@@ -1,0 +1,58 @@
+"""Published checkpoints as state dicts: no code in them is run, their trainer's prefixes are taken off."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wsi_magnet.errors import BundleError
+
+PREFIXES = ("module.", "model.")
+"""What a parallel wrapper and the trainer's wrapper put before each key, outermost first."""
+
+TRAINER_ONLY = "loss."
+"""The trainer's loss is saved beside the network; it is no part of it."""
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The network's tensors in a .pth file, by the network's own keys. Raises BundleError for any other file."""
+    path = Path(path).expanduser()
+    return strip_prefixes(_tensors(_load(path), path))
+
+
+def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without `module.`, then `model.`, where a key begins with them, and without the trainer's loss.
+
+    Inside a key they stay: a layer may be called so.
+    """
+    for prefix in PREFIXES:
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+        state = {key: tensor for key, tensor in state.items() if not key.startswith(TRAINER_ONLY)}
+    return state
+
+
+def _load(path: Path) -> object:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of pickle protocols, which tell the user nothing
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise BundleError(f"checkpoint {path}: {error.strerror or error}") from None
+    except Exception as error:
+        # A file of another kind ends in whatever its bytes lead to: KeyError, EOFError, RuntimeError and more.
+        if "GLOBAL" in str(error):
+            raise BundleError(f"checkpoint {path} holds code, not only tensors; it is not read") from None
+        raise BundleError(f"{path} is no PyTorch checkpoint, or is cut short; get the file again") from None
+
+
+def _tensors(content: object, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]  # the trainer's own checkpoints keep epoch and optimiser beside it
+    if not isinstance(content, dict) or not content:
+        raise BundleError(f"checkpoint {path} holds no tensors by name but {type(content).__name__} {content!r:.40}")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise BundleError(f"checkpoint {path}: {key!r} is {type(value).__name__}, not a tensor")
+    return content

@@ -1,0 +1,74 @@
+"""Labels and colours for class names: the canonical ones where a name is known, free ones where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wsi_magnet.errors import BundleError
+from wsi_magnet.nets.spec import ClassInfo
+
+Color = tuple[int, int, int]
+
+_CANONICAL: dict[str, tuple[int, Color]] = {
+    "background": (0, (255, 255, 255)),
+    "stroma": (1, (150, 200, 150)),
+    "benign epithelium": (2, (100, 150, 255)),
+    "benign gland": (2, (100, 150, 255)),
+    "gleason 3": (3, (255, 220, 40)),
+    "gleason 4": (4, (255, 140, 0)),
+    "gleason 5": (5, (215, 25, 28)),
+}
+"""Label and colour by lower-case name."""
+
+_RESERVED = frozenset(value for value, _ in _CANONICAL.values())
+
+_PALETTE: tuple[Color, ...] = (
+    (228, 26, 28),
+    (55, 126, 184),
+    (77, 175, 74),
+    (152, 78, 163),
+    (255, 127, 0),
+    (166, 86, 40),
+    (247, 129, 191),
+    (153, 153, 153),
+    (27, 158, 119),
+    (230, 171, 2),
+    (117, 112, 179),
+    (102, 166, 30),
+)
+"""Easily told apart; after ColorBrewer's qualitative sets."""
+
+
+def unnamed_classes(count: int) -> tuple[ClassInfo, ...]:
+    """Classes numbered from 1, their labels too, for a network of which only their number is known."""
+    return tuple(ClassInfo(f"class {i + 1}", i + 1, palette_color(i)) for i in range(count))
+
+
+def named_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
+    """Classes of those names, in the network's order.
+
+    "background" is 0, "stroma" 1, "benign epithelium" and "benign gland" 2, "Gleason 3", "4", "5" are 3, 4, 5; others
+    get the free labels in order, from 6 where any of these is among the names. Raises BundleError for a name that is
+    empty or comes twice, or two names of one label.
+    """
+    keys = [" ".join(name.lower().split()) for name in names]
+    if "" in keys or len(set(keys)) < len(keys):
+        raise BundleError(f"class names must be there and differ; got {', '.join(map(repr, names))}")
+    taken = [_CANONICAL[key][0] for key in keys if key in _CANONICAL]
+    if len(set(taken)) < len(taken):
+        raise BundleError(f"two class names have the same label in {', '.join(map(repr, names))}; rename one")
+    # Where some names are canonical, a label of theirs would be taken for the canonical class by whoever knows it.
+    used = _RESERVED if set(taken) - {0} else {0}
+    free = iter([value for value in range(1, 255) if value not in used])
+    colors = iter(map(palette_color, range(len(names))))
+    return tuple(
+        ClassInfo(name, *(_CANONICAL[key] if key in _CANONICAL else (next(free), next(colors))))
+        for name, key in zip(names, keys, strict=True)
+    )
+
+
+def palette_color(index: int) -> Color:
+    """A colour for the class with that number: the palette's, then a darker round of it, and so on."""
+    round_, place = divmod(index, len(_PALETTE))
+    red, green, blue = (round(channel * 0.7**round_) for channel in _PALETTE[place])
+    return red, green, blue
