@@ -146,7 +146,9 @@ class _Run:
                 for one in self._plan.passes:
                     finished = [r for r in results if r.scale == one.scale.index]
                     coarser = [r for r in results if r.scale == one.scale.index - 1]
-                    if one.scale.index not in history.passes:
+                    if one.scale.index in history.passes:
+                        self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
+                    else:
                         finished = self._pass(one, executor, job, journal, (coarser, finished))
                         results += [r for r in finished if r.key not in history.tiles]
             if self._products.probabilities:

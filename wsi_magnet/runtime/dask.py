@@ -17,7 +17,7 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 from distributed.comm.core import CommClosedError
 
 from wsi_magnet.config import Execution
-from wsi_magnet.errors import ClusterError
+from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.types import Result, Task
 
 GPU_RESOURCE = "GPU"
@@ -40,7 +40,7 @@ class DaskExecutor:
         self._resources = {GPU_RESOURCE: 1} if needs_gpu and _has_gpu_workers(client) else None
         self._numbers = count()
         self.description = description
-        self.dashboard: str | None = client.dashboard_link or None
+        self.dashboard = _local_dashboard(cluster) if cluster else (client.dashboard_link or None)
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """As the protocol says; a task whose worker dies is given to another one, up to three times."""
@@ -60,7 +60,7 @@ class DaskExecutor:
     def _submit(self, function: Callable[[Any], Any], task: object) -> Future[Any]:
         # A key of our own: tasks have effects, so two equal ones of two runs must never be taken for the same work.
         name = f"{getattr(function, '__name__', type(function).__name__)}-{self._client.id}-{next(self._numbers)}"
-        return self._client.submit(function, task, key=name, pure=False, resources=self._resources)
+        return self._client.submit(_explained, function, task, key=name, pure=False, resources=self._resources)
 
     def _room(self) -> int:
         threads = sum(self._client.nthreads().values())
@@ -76,6 +76,8 @@ class DaskExecutor:
             ) from error
         except (CancelledError, CommClosedError, TimeoutError) as error:
             raise ClusterError("the Dask scheduler is gone; start it and run the same command again") from error
+        if isinstance(result, WsiMagnetError):
+            raise result
         return result
 
     def close(self) -> None:
@@ -152,6 +154,20 @@ def _remote(execution: Execution) -> DaskExecutor:
         )
     description = f"{len(workers)} workers of {address}, {sum(workers.values())} threads"
     return DaskExecutor(client, description=description, needs_gpu=wants_gpu)
+
+
+def _explained(function: Callable[[Any], Any], task: object) -> Any:
+    """Runs on the worker. Our own errors come back as values: Dask prints the traceback of any that is raised."""
+    try:
+        return function(task)
+    except WsiMagnetError as error:
+        return error
+
+
+def _local_dashboard(cluster: LocalCluster) -> str | None:
+    # Dask's own link names the machine's outer address, where a dashboard that listens on the inner one is not found.
+    port = cluster.scheduler_info.get("services", {}).get("dashboard")
+    return f"http://127.0.0.1:{port}/status" if port else None
 
 
 def _allowed_failures() -> int:

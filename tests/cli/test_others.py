@@ -1,0 +1,88 @@
+"""`info`, `plan`, `bundle show`, `overlay`: what they print for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Call, one_line
+from tests.runs import MadeRun
+
+
+def test_info_for_people(call: Call, made_run: MadeRun) -> None:
+    text = call("info", made_run.slide, "--bundle", made_run.bundle).stdout
+    assert "aperio" in text
+    assert "2220 x 2967" in text
+    assert "0.499 x 0.499 µm (from openslide.mpp-x)" in text
+    assert "0.5 µm/px" in text
+
+
+def test_info_for_machines(call: Call, made_run: MadeRun) -> None:
+    values = json.loads(call("info", made_run.slide, "--bundle", made_run.bundle, "--json").stdout)
+    assert values["size_wh"] == [2220, 2967]
+    assert values["mpp_xy"] == [0.499, 0.499]
+    assert [s["mpp"] for s in values["scales"]] == [2.0, 1.0, 0.5]
+    assert values["scales"][2]["size_wh"] == [2216, 2962]
+
+
+def test_info_without_mpp_still_shows_the_slide(call: Call, made_run: MadeRun, demo_slide: Path) -> None:
+    result = call("info", demo_slide, "--bundle", made_run.bundle)
+    assert result.exit_code == 0
+    assert "pass --mpp" in result.stdout
+    assert "1 µm/px" in call("info", demo_slide, "--bundle", made_run.bundle, "--mpp", "0.93").stdout
+
+
+def test_scales_finer_than_the_slide_are_named(call: Call, made_run: MadeRun) -> None:
+    text = call("info", made_run.slide, "--bundle", made_run.bundle, "--mpp", "1.0").stdout
+    assert "Left out, finer than the slide: 0.5" in text
+
+
+def test_plan_counts(call: Call, made_run: MadeRun) -> None:
+    arguments = ["plan", made_run.slide, "--bundle", made_run.bundle, "--no-tissue"]
+    values = json.loads(call(*arguments, "--json").stdout)
+    assert [p["cells"] for p in values["passes"]] == [4, 9, 30]
+    assert [p["patches"] for p in values["passes"]] == [4, 9, 30]
+    assert [p["tiles"] for p in values["passes"]] == [1, 4, 9]
+    assert values["memory_bytes"] > 0
+    fifth = json.loads(call(*arguments, "--refine", "0.2", "--json").stdout)
+    assert [p["patches"] for p in fifth["passes"]] == [4, 2, 6]
+    text = call(*arguments).stdout
+    assert "whatever the slide's size" in text
+
+
+def test_plan_computes_nothing(call: Call, made_run: MadeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wsi_magnet.nets.bundle.load_bundle", None)
+    assert call("plan", made_run.slide, "--bundle", made_run.bundle).exit_code == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_bundle_show(call: Call, made_run: MadeRun) -> None:
+    assert "identity" in call("bundle", "show", made_run.bundle).stdout
+    values = json.loads(call("bundle", "show", made_run.bundle, "--json").stdout)
+    assert [c["name"] for c in values["classes"]] == ["red", "green", "blue"]
+    shipped = call("bundle", "show").stdout
+    assert "not for" in shipped.lower()
+    assert "CC BY 4.0" in shipped
+
+
+@pytest.mark.parametrize("command", ["info", "plan", "run"])
+def test_a_missing_slide_everywhere(call: Call, made_run: MadeRun, tmp_path: Path, command: str) -> None:
+    more = ["-o", tmp_path] if command == "run" else []
+    assert "no such file" in one_line(call(command, tmp_path / "none.svs", "--bundle", made_run.bundle, *more))
+
+
+def test_overlay(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
+    call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle)
+    folder = tmp_path / made_run.slide.stem
+    result = call("overlay", folder, "--size", "800")
+    assert result.exit_code == 0, result.output
+    with Image.open(folder / "overlay.png") as picture:
+        assert picture.width >= 500
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or []}
+    assert {(220, 60, 60), (60, 180, 60), (60, 60, 220)} <= colours, "each class is outlined in its own colour"
+    assert "no result folder" in one_line(call("overlay", tmp_path))
+    assert ".gif" in one_line(call("overlay", folder, "-o", tmp_path / "x.gif"))
