@@ -27,9 +27,9 @@ def _offsets(length: int, side: int) -> tuple[int, ...]:
     if length < side:
         raise ValueError(f"{length} pixels are fewer than a patch of {side}")
     count = ceil_div(length, side)
-    step = (length - side) // max(count - 1, 1)
-    # Steps are whole pixels, so that count of them may end short of the edge: the last patch ends at it.
-    return (*(i * step for i in range(count - 1)), length - side)
+    # Rounded one by one: steps of a whole number of pixels, added up, end short of the edge (published: up to
+    # count - 1 rows are never seen).
+    return tuple(i * (length - side) // max(count - 1, 1) for i in range(count))
 
 
 def cut(image: Tensor, box: Box) -> Tensor:
