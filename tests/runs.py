@@ -65,6 +65,6 @@ def write_bundle(path: Path, spec: BundleSpec) -> Path:
     """A bundle with freshly made, seeded networks."""
     torch.manual_seed(0)
     n = len(spec.classes)
-    refiners = [build_refiner(spec.refiner, n, spec.channel_order) for _ in range(spec.n_refiners)]
+    refiners = [build_refiner(spec.refiner, n) for _ in range(spec.n_refiners)]
     save_bundle(path, spec, build_network(spec.network, n, **spec.network_args), refiners)
     return path

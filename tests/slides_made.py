@@ -20,7 +20,7 @@ from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import Image
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 # ---- pixels that say where they are -------------------------------------------------------------------------------
 
@@ -32,7 +32,7 @@ fraction of its pixel and long enough to survive it."""
 def wave(position: Floats, period: float) -> Floats:
     """A triangle wave between 0 and 255, rising from 0 at position 0."""
     phase = position / period % 1.0
-    return 510.0 * np.minimum(phase, 1.0 - phase)
+    return np.asarray(510.0 * np.minimum(phase, 1.0 - phase))
 
 
 def coded(size: Size, axis: str = "x") -> Image:

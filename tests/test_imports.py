@@ -42,7 +42,7 @@ NARROW = {
 DOORS = {
     "openslide": ("slides.openslide",),
     "zarr": ("store",),
-    "dask": ("runtime.dask",),
+    "dask": ("runtime.dask", "machine"),
     "distributed": ("runtime.dask",),
     "click": ("cli",),
     "rich": ("cli",),

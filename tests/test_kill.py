@@ -38,7 +38,7 @@ def tile_lines(folder: Path) -> list[tuple[int, int, int]]:
     if not journal.exists():
         return []
     lines = [line for line in journal.read_text().split("\n")[:-1] if '"tile"' in line]
-    return [tuple(json.loads(line)["tile"]) for line in lines]  # type: ignore[misc]
+    return [tuple(json.loads(line)["tile"]) for line in lines]
 
 
 def wait_for_tiles(folder: Path, wanted: int, process: subprocess.Popen[bytes]) -> None:

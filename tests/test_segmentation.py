@@ -16,9 +16,9 @@ from tests.runs import MadeRun, labels_of, run_serially
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultBusyError, ResultMismatchError
 from wsi_magnet.events import Event, TileFinished
-from wsi_magnet.nets.spec import DEFAULT_BUNDLE
 from wsi_magnet.result import ResultFolder
 from wsi_magnet.runtime.local import SerialExecutor
+from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segmentation import segment_slide
 
 Labels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -94,9 +94,13 @@ def test_ngff_05_holds_the_same_pixels(made_run: MadeRun, reference: Path, tmp_p
 
 
 def test_the_shipped_bundle_on_real_tissue(demo_slide: Path, tmp_path: Path) -> None:
-    assert DEFAULT_BUNDLE
     masks = []
-    for tile_px, execution in [(512, SerialExecutor()), (2048, SerialExecutor()), (1024, Execution("cpu", 2))]:
+    ways: list[tuple[int, Execution | Executor]] = [
+        (512, SerialExecutor()),
+        (2048, SerialExecutor()),
+        (1024, Execution("cpu", 2)),
+    ]
+    for tile_px, execution in ways:
         config = RunConfig(tile_px=tile_px, mpp=0.93)
         summary = segment_slide(demo_slide, tmp_path / str(tile_px), config=config, execution=execution)
         masks.append(labels_of(summary.folder))

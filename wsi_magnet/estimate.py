@@ -11,10 +11,11 @@ from wsi_magnet.config import CELL_PX, Refine
 from wsi_magnet.plan import Pass, Plan
 from wsi_magnet.slides.types import Level
 
-ACTIVATION_BYTES_PER_PX = {"small": 700, "fpn": 1700, "psp": 1300, "hrnet18+ocr": 4700, "identity": 40}
-"""Peak bytes a forward pass holds for each pixel of a patch, by network, float32; printed by `python -m tests.benchmarks.activations`."""
+ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr": 14_000, "identity": 40}
+"""Peak bytes of a forward pass for each pixel of a patch, by network, in float32; `python -m
+tests.benchmarks.activations` prints them."""
 
-REFINER_BYTES_PER_PX = 1300
+REFINER_BYTES_PER_PX = 2000
 
 BASE_BYTES = 450 * 2**20
 """A worker process with its libraries loaded, before the first tile."""

@@ -22,7 +22,7 @@ Quarters = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, i
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What the journal keeps of a cell: was it refined, and how uncertain is each quarter (a cell of the next scale)."""
+    """What the journal keeps of a cell: was it refined, and how uncertain are its quarters, the next scale's cells."""
 
     row: int
     col: int

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from dask.system import cpu_count
 
 
 def cpu_threads() -> int:
-    """Processors that this process may run on (its affinity, not the machine's count)."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+    """Processors that this process may use: its affinity and its container's share, not the machine's count."""
+    return max(1, int(cpu_count()))

@@ -63,7 +63,7 @@ class DaskExecutor:
         return self._client.submit(_explained, function, task, key=name, pure=False, resources=self._resources)
 
     def _room(self) -> int:
-        threads = sum(self._client.nthreads().values())
+        threads: int = sum(self._client.nthreads().values())
         return max(TASKS_PER_THREAD * threads, 8)
 
     def _result(self, future: Future[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -59,7 +60,7 @@ def read_scale(reader: SlideReader, scale: Scale, box: Box) -> Image:
     wanted = _on_level(scale.level0(box).shift(bounds.x0, bounds.y0), source.level)
     canvas = _on_level(FloatBox(bounds.x0, bounds.y0, bounds.x1, bounds.y1), source.level)
     needed = _align(_with_margin(wanted, scale, source.level), source.step_xy)
-    inside = needed.intersect(_whole_pixels(canvas, source))
+    inside = _to_be_read(needed, _whole_pixels(canvas, source))
     if inside.empty:
         raise ValueError(f"{box} at {scale.mpp:g} mpp has no pixel on the canvas of {reader.info.path}")
     piece = _mirror(_read(source, inside), inside, needed, source.step_xy)
@@ -116,42 +117,66 @@ def _whole(start: float, end: float, step: int) -> tuple[int, int]:
     return first * step, past * step
 
 
+def _to_be_read(needed: Box, canvas: Box) -> Box:
+    """What of the canvas is needed, for itself and for its mirror image beyond the canvas."""
+    if needed.intersect(canvas).empty:
+        return needed.intersect(canvas)
+    mirrored = Box(
+        min(needed.x0, 2 * canvas.x1 - needed.x1),
+        min(needed.y0, 2 * canvas.y1 - needed.y1),
+        max(needed.x1, 2 * canvas.x0 - needed.x0),
+        max(needed.y1, 2 * canvas.y0 - needed.y0),
+    )
+    return mirrored.intersect(canvas)
+
+
 def _read(source: _Source, inside: Box) -> _Piece:
     if source.step_xy == (1, 1):
         return _Piece(*source.reader.read_level(source.index, inside))
-    return _Piece(_read_shrunk(source, inside), (inside.x0, inside.y0))
+    return _read_shrunk(source, inside)
 
 
-def _read_shrunk(source: _Source, inside: Box) -> Image:
-    """uint8 (rows, columns, 3) of averages over whole steps, read block by block.
+def _read_shrunk(source: _Source, inside: Box) -> _Piece:
+    """Averages over whole steps, read block by block.
 
-    Where a level's positions are not whole level-0 pixels a block lies up to half a level pixel, a ninth of a scale
-    pixel, beside its place; on level 0, from which slides without a pyramid are read, it lies exactly.
+    Where a level's pixels begin between level-0 pixels, blocks lie up to half a level pixel beside their places, each
+    its own way, and the piece takes their mean: within an eighth of a scale pixel. On level 0, from which slides without
+    a pyramid are read, all lie exactly.
     """
     step_x, step_y = source.step_xy
     shrunk = np.empty((ceil_div(inside.size.height, step_y), ceil_div(inside.size.width, step_x), 3), np.uint8)
-    block = Size(BLOCK_PX // step_x * step_x, BLOCK_PX // step_y * step_y)
-    for y in range(inside.y0, inside.y1, block.height):
-        for x in range(inside.x0, inside.x1, block.width):
-            image, _ = source.reader.read_level(
-                source.index, Box(x, y, x + block.width, y + block.height).intersect(inside)
-            )
-            part = np.asarray(Pillow.fromarray(image).reduce(source.step_xy))
-            row, column = (y - inside.y0) // step_y, (x - inside.x0) // step_x
-            shrunk[row : row + part.shape[0], column : column + part.shape[1]] = part
-    return shrunk
+    beside = []
+    for block in _blocks(inside, source.step_xy):
+        image, (x, y) = source.reader.read_level(source.index, block)
+        part = np.asarray(Pillow.fromarray(image).reduce(source.step_xy))
+        row, column = (block.y0 - inside.y0) // step_y, (block.x0 - inside.x0) // step_x
+        shrunk[row : row + part.shape[0], column : column + part.shape[1]] = part
+        beside.append((x - block.x0, y - block.y0))
+    beside_x, beside_y = np.mean(beside, axis=0)
+    return _Piece(shrunk, (inside.x0 + float(beside_x), inside.y0 + float(beside_y)))
+
+
+def _blocks(inside: Box, step_xy: tuple[int, int]) -> Iterator[Box]:
+    width, height = (BLOCK_PX // step * step for step in step_xy)
+    for y in range(inside.y0, inside.y1, height):
+        for x in range(inside.x0, inside.x1, width):
+            yield Box(x, y, x + width, y + height).intersect(inside)
 
 
 def _mirror(piece: _Piece, inside: Box, needed: Box, step_xy: tuple[int, int]) -> _Piece:
     """The piece continued beyond the canvas to all that is needed."""
     step_x, step_y = step_xy
-    rows, columns = piece.image.shape[:2]
-    top, left = (inside.y0 - needed.y0) // step_y, (inside.x0 - needed.x0) // step_x
-    bottom, right = needed.size.height // step_y - top - rows, needed.size.width // step_x - left - columns
+    top, bottom = _missing(inside.y0 - needed.y0, needed.y1 - inside.y1, step_y)
+    left, right = _missing(inside.x0 - needed.x0, needed.x1 - inside.x1, step_x)
     if not (top or left or bottom or right):
         return piece
     image = np.pad(piece.image, ((top, bottom), (left, right), (0, 0)), mode="symmetric")
     return _Piece(image, (piece.corner_xy[0] - left * step_x, piece.corner_xy[1] - top * step_y))
+
+
+def _missing(before_px: int, after_px: int, step: int) -> tuple[int, int]:
+    """Whole steps to add on both sides; none where more was read than is needed."""
+    return max(before_px // step, 0), max(after_px // step, 0)
 
 
 def _resample(piece: _Piece, step_xy: tuple[int, int], wanted: FloatBox, size: Size) -> Image:
