@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tests.parity.recipe import shapes
 from wsi_magnet.nets.fold import fold_batch_norm
 from wsi_magnet.nets.identity import IdentityRefiner
-from wsi_magnet.nets.refiner import RefinementModule
+from wsi_magnet.nets.refiner import BAND_PX, RefinementModule
 
 
 def built(n_classes: int = 3) -> RefinementModule:
@@ -59,6 +59,14 @@ def test_a_pixel_reaches_four_pixels_far() -> None:
     difference = (module(fine=changed, coarse=coarse) - module(fine=fine, coarse=coarse)).abs().amax(dim=1)[0]
     rows, columns = (difference > 0).nonzero(as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 14, 6, 14)
+
+
+@pytest.mark.parametrize("rows", [1, 5, BAND_PX, BAND_PX + 1, BAND_PX + 6, 3 * BAND_PX - 2])
+@torch.inference_mode()
+def test_bands_give_what_the_whole_map_gives(rows: int) -> None:
+    module, fine, coarse = built(), maps(2, 3, rows, 9), maps(2, 3, rows, 9)
+    whole = module._merge(torch.cat([fine, coarse], dim=1))
+    torch.testing.assert_close(module(fine=fine, coarse=coarse), whole)
 
 
 @torch.inference_mode()
