@@ -84,8 +84,7 @@ def assert_in_place(reader: SlideReader, axis: str) -> None:
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.2528, 0.5, 0.263])
-@pytest.mark.parametrize("factors", [(), (2, 4, 8), (4, 16)], ids=str)
-@pytest.mark.parametrize("stretch", [False, True], ids=["reduced", "resized"])
+@pytest.mark.parametrize(("factors", "stretch"), [((), False), *product([(2, 4, 8), (4, 16)], [False, True])], ids=str)
 def test_every_pixel_is_in_its_place(tmp_path: Path, mpp: float, factors: tuple[int, ...], stretch: bool) -> None:
     for axis in ("x", "y"):
         slide = write_pyramid(tmp_path / f"{axis}.tif", coded(SIZE, axis), mpp=mpp, factors=factors, stretch=stretch)

@@ -140,8 +140,8 @@ def _read_shrunk(source: _Source, inside: Box) -> _Piece:
     """Averages over whole steps, read block by block.
 
     Where a level's pixels begin between level-0 pixels, blocks lie up to half a level pixel beside their places, each
-    its own way, and the piece takes their mean: within an eighth of a scale pixel. On level 0, from which slides without
-    a pyramid are read, all lie exactly.
+    its own way, and the piece takes their mean: within an eighth of a scale pixel. On level 0, from which slides
+    without a pyramid are read, all lie exactly.
     """
     step_x, step_y = source.step_xy
     shrunk = np.empty((ceil_div(inside.size.height, step_y), ceil_div(inside.size.width, step_x), 3), np.uint8)

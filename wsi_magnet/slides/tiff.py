@@ -45,10 +45,13 @@ class TiffPixels:
 
     def __init__(self, path: Path) -> None:
         """Read the page's directory. Raises SlideOpenError for pixels that cannot be shown as RGB."""
-        with TiffFile(path) as file:
-            self.page = _checked(file.pages.first)
+        self._file = TiffFile(path)  # kept open: its pages read their longer tags when they are asked for them
+        try:
+            self.page = _checked(self._file.pages.first)
+        except BaseException:
+            self._file.close()
+            raise
         self.size = Size(self.page.imagewidth, self.page.imagelength)
-        self._file = path.open("rb")
         self._whole = memmap(path, page=0, mode="r") if self.page.is_memmappable else None
         self._lock = Lock()
         self._cache: OrderedDict[int, Samples] = OrderedDict()
@@ -102,8 +105,8 @@ class TiffPixels:
 
     def _decode(self, index: int) -> Samples:
         page = self.page
-        self._file.seek(page.dataoffsets[index])
-        data = self._file.read(page.databytecounts[index])
+        self._file.filehandle.seek(page.dataoffsets[index])
+        data = self._file.filehandle.read(page.databytecounts[index])
         tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEGS else {}
         segment, _, shape = page.decode(data, index, **tables)
         if segment is None:  # a tile that was never written
@@ -116,7 +119,7 @@ def samples_to_rgb(page: TiffPage, samples: Samples) -> Image:
     """uint8 (rows, columns, 3) RGB of a page's samples; alpha on white."""
     colours = _COLOURS[PHOTOMETRIC(page.photometric)]
     if page.photometric == PHOTOMETRIC.PALETTE:
-        assert page.colormap is not None
+        assert page.colormap is not None  # see _unreadable
         return np.stack([(channel >> 8).astype(np.uint8)[samples[..., 0]] for channel in page.colormap], axis=-1)
     values = _to_8_bits(samples, page.bitspersample)
     if page.photometric == PHOTOMETRIC.MINISWHITE:
@@ -155,6 +158,8 @@ def _unreadable(page: TiffPage) -> str:
         return f"{page.samplesperpixel} samples a pixel, photometric {page.photometric}"
     if page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEGS:
         return "YCbCr pixels without JPEG"
+    if page.photometric == PHOTOMETRIC.PALETTE and page.colormap is None:
+        return "palette pixels without a palette"
     if page.imagedepth > 1:
         return f"{page.imagedepth} planes in depth"
     segment = _segment_size(page)

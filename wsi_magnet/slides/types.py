@@ -67,7 +67,8 @@ class SlideInfo:
         """The mpp (x, y); raises MissingMppError where there is none."""
         if self.mpp_xy is None:
             raise MissingMppError(
-                f"{self.path} has no usable mpp ({self.mpp_source}); pass --mpp (microns per pixel at level 0)"
+                f"{self.path} has no usable mpp{self.mpp_source.removeprefix('none')}; "
+                f"pass --mpp (microns per pixel at level 0)"
             )
         return self.mpp_xy
 
