@@ -51,11 +51,17 @@ class Engine:
     """Runs a bundle's networks; safe to use from several threads."""
 
     def __init__(self, bundle: Bundle, device: torch.device, config: RunConfig) -> None:
-        self._bundle = bundle
+        self._spec = bundle.spec
         self._device = device
+        folded = bundle.folded()
+        # Channels last is how a processor's convolutions like them best; the refiner takes two thirds of its time.
+        self._backbone, *self._refiners = (
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for net in (folded.backbone, *folded.refiners)
+        )
         self.batch_size = config.batch_size or _DEFAULT_BATCH.get(device.type, 1)
         self._dtype = _DTYPES[resolve_precision(config.precision, device)]
-        spec = bundle.spec
+        spec = self._spec
         self.classes = len(spec.classes)
         self._mean = torch.tensor(spec.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(spec.std, device=device).view(1, 3, 1, 1)
@@ -67,7 +73,7 @@ class Engine:
         missing = self.batch_size - len(inputs)
         images = np.stack([i.image for i in inputs if i.image is not None] + [_blank(frame)] * missing)
         with torch.inference_mode():
-            fine = self._backbone(images, frame)
+            fine = self._look(images, frame)
             if inputs[0].coarse is None:
                 merged = fine
             else:
@@ -85,7 +91,7 @@ class Engine:
         with torch.inference_mode():
             return next(self._cells(self._upsample(item.coarse[None]), frame))
 
-    def _backbone(self, images: Pixels, frame: Frame) -> torch.Tensor:
+    def _look(self, images: Pixels, frame: Frame) -> torch.Tensor:
         """uint8 (N, P, P, 3) -> probabilities float32 (N, C, P, P)."""
         x = (
             torch.from_numpy(images)
@@ -97,13 +103,13 @@ class Engine:
             .div_(self._std)
         )
         with self._autocast():
-            logits: torch.Tensor = self._bundle.backbone(x)
-        return (logits.float() / self._bundle.spec.temperature[frame.scale.index]).softmax(dim=1)
+            logits: torch.Tensor = self._backbone(x)
+        return (logits.float() / self._spec.temperature[frame.scale.index]).softmax(dim=1)
 
     def _refine(self, *, fine: torch.Tensor, coarse: torch.Tensor, frame: Frame) -> torch.Tensor:
         """One MagNet step (paper, section 3.3), both float32 (N, C, P, P)."""
-        spec, step = self._bundle.spec, frame.scale.index - 1
-        refiner = self._bundle.refiners[spec.refiner_of[step]]
+        spec, step = self._spec, frame.scale.index - 1
+        refiner = self._refiners[spec.refiner_of[step]]
         with self._autocast():
             refined = refine_patch(fine=fine, coarse=coarse, refiner=refiner)
         side = frame.patch_px // frame.ratio

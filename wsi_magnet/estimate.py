@@ -15,7 +15,7 @@ ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr":
 """Peak bytes of a forward pass for each pixel of a patch, by network, in float32; `python -m
 tests.benchmarks.activations` prints them."""
 
-REFINER_BYTES_PER_PX = 2000
+REFINER_BYTES_PER_PX = 500
 
 BASE_BYTES = 450 * 2**20
 """A worker process with its libraries loaded, before the first tile."""

@@ -27,6 +27,7 @@ Pixels = npt.NDArray[np.uint8]
 
 _BLOCK_PX = 1024
 _FONT_PX = 20
+"""Of Pillow's own font, the only one that is there everywhere; it has neither µ nor ², so units are spelt out."""
 _NICE_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 
@@ -114,13 +115,13 @@ def _with_legend(
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
     y = picture.height + 8
-    draw.text((12, y), f"{title}: mask over tissue, {mpp:g} µm/px. Not for diagnosis.", "black", font)
+    draw.text((12, y), f"{title}: mask over tissue, {mpp:g} microns/px. Not for diagnosis.", "black", font)
     _scale_bar(draw, width, y + line, mpp, font)
     for one in shown:
         y += line
         draw.rectangle((12, y, 12 + _FONT_PX, y + _FONT_PX), fill=one.color, outline="black")
         mm2 = counts[one.value] * (mpp / 1000) ** 2
-        draw.text((24 + _FONT_PX, y - 2), f"{one.name}: {mm2:.3f} mm²", "black", font)
+        draw.text((24 + _FONT_PX, y - 2), f"{one.name}: {mm2:.3f} sq mm", "black", font)
     return canvas
 
 
@@ -130,5 +131,5 @@ def _scale_bar(draw: ImageDraw.ImageDraw, width: int, y: int, mpp: float, font: 
     length_px = length_um / mpp
     x1 = width - 24
     draw.rectangle((x1 - length_px, y, x1, y + 5), fill="black")
-    text = f"{length_um // 1000} mm" if length_um >= 1000 else f"{length_um} µm"
+    text = f"{length_um // 1000} mm" if length_um >= 1000 else f"{length_um} microns"
     draw.text((x1 - length_px / 2, y + 8), text, "black", font, anchor="ma")
