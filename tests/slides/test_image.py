@@ -16,6 +16,7 @@ from wsi_magnet.geometry import Box, Size
 from wsi_magnet.slides import image as image_module
 from wsi_magnet.slides import tiff as tiff_module
 from wsi_magnet.slides.image import open_image
+from wsi_magnet.slides.tiff_colour import Samples
 
 SIZE = Size(150, 130)
 IMAGE = stained(SIZE)
@@ -135,7 +136,7 @@ def test_only_what_is_asked_for_is_decoded(tmp_path: Path, monkeypatch: pytest.M
     decoded: list[int] = []
     decode = tiff_module.TiffPixels._decode
 
-    def noted(self: tiff_module.TiffPixels, index: int) -> tiff_module.Samples:
+    def noted(self: tiff_module.TiffPixels, index: int) -> Samples:
         decoded.append(index)
         return decode(self, index)
 

@@ -97,6 +97,14 @@ def test_a_truncated_slide(tmp_path: Path, small_svs: Path, kept: float) -> None
     refusal(tmp_path / "cut.svs")
 
 
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.9, 0.99])
+def test_a_slide_that_lost_its_pyramid_is_no_plain_image(tmp_path: Path, kept: float) -> None:
+    """Level 0 comes first here, and may be whole; OpenSlide declines the file because of what comes after it."""
+    data = write_pyramid(tmp_path / "a.tif", stained(Size(1001, 800)), factors=(2, 4)).read_bytes()
+    (tmp_path / "cut.tif").write_bytes(data[: int(len(data) * kept)])
+    assert "cut short" in refusal(tmp_path / "cut.tif")
+
+
 def test_real_files_that_are_no_slides(test_data: Path) -> None:
     assert "broken.svs cannot be opened" in refusal(test_data / "awkward" / "broken.svs")
     assert "is a folder" in refusal(test_data / "slides")

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image as Pillow
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage, memmap
 
 from wsi_magnet.errors import SlideOpenError
 from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.slides.tiff_colour import COLOURS, Samples, samples_to_rgb
 from wsi_magnet.slides.types import Image
-from wsi_magnet.slides.white import on_white
-
-Samples = npt.NDArray[Any]
-"""(rows, columns, samples a pixel), as stored: bool, uint8 or uint16."""
 
 CACHE_BYTES = 256 << 20
 """Decoded strips and tiles kept: a strip is as wide as the image, and all the regions of a row need the same ones."""
@@ -27,17 +22,10 @@ CACHE_BYTES = 256 << 20
 MOST_SEGMENT_PIXELS = 1 << 28
 """A larger strip is refused: it can only be decoded whole, to 1 GB or more."""
 
-_JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
+MOST_PAGES = 64
+"""Pages looked at to see whether a file is whole: pyramids have about ten."""
 
-_COLOURS = {
-    PHOTOMETRIC.MINISWHITE: 1,
-    PHOTOMETRIC.MINISBLACK: 1,
-    PHOTOMETRIC.PALETTE: 1,
-    PHOTOMETRIC.RGB: 3,
-    PHOTOMETRIC.YCBCR: 3,
-    PHOTOMETRIC.SEPARATED: 4,
-}
-"""What pixels may mean, and how many of their samples carry the colour."""
+_JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 
 
 class TiffPixels:
@@ -47,7 +35,7 @@ class TiffPixels:
         """Read the page's directory. Raises SlideOpenError for pixels that cannot be shown as RGB."""
         self._file = TiffFile(path)  # kept open: its pages read their longer tags when they are asked for them
         try:
-            self.page = _checked(self._file.pages.first)
+            self.page = _checked(self._file)
         except BaseException:
             self._file.close()
             raise
@@ -115,46 +103,47 @@ class TiffPixels:
         return pixels
 
 
-def samples_to_rgb(page: TiffPage, samples: Samples) -> Image:
-    """uint8 (rows, columns, 3) RGB of a page's samples; alpha on white."""
-    colours = _COLOURS[PHOTOMETRIC(page.photometric)]
-    if page.photometric == PHOTOMETRIC.PALETTE:
-        assert page.colormap is not None  # see _unreadable
-        return np.stack([(channel >> 8).astype(np.uint8)[samples[..., 0]] for channel in page.colormap], axis=-1)
-    values = _to_8_bits(samples, page.bitspersample)
-    if page.photometric == PHOTOMETRIC.MINISWHITE:
-        values[..., 0] = 255 - values[..., 0]
-    if page.photometric == PHOTOMETRIC.SEPARATED:
-        ink, black = 255 - values[..., :3].astype(np.uint32), 255 - values[..., 3:4].astype(np.uint32)
-        return ((ink * black + 127) // 255).astype(np.uint8)
-    rgb = values[..., :3] if colours == 3 else values[..., [0, 0, 0]]
-    if page.extrasamples[:1] not in ((1,), (2,)):
-        return np.ascontiguousarray(rgb)
-    alpha = values[..., colours : colours + 1]
-    if page.extrasamples[0] == 1:  # already multiplied by alpha
-        whitened: Image = np.minimum(rgb.astype(np.uint32) + 255 - alpha, 255).astype(np.uint8)
-        return whitened
-    return on_white(Pillow.fromarray(np.concatenate([rgb, alpha], axis=-1)))
-
-
-def _to_8_bits(samples: Samples, bits: int) -> npt.NDArray[np.uint8]:
-    if bits == 8:
-        return samples.astype(np.uint8)
-    return (samples.astype(np.uint32) * 255 // ((1 << bits) - 1)).astype(np.uint8)
-
-
-def _checked(page: TiffPage) -> TiffPage:
+def _checked(file: TiffFile) -> TiffPage:
+    """The first page. Raises SlideOpenError where pixels cannot be shown, or the file does not end where it should."""
+    needed, there = max(_ends(file)), file.filehandle.size
+    if needed > there:
+        raise SlideOpenError(f"a TIFF cut short: {there:,} bytes of {needed:,} or more; copy it again")
+    page = file.pages.first
     kind = _unreadable(page)
     if kind:
         raise SlideOpenError(f"a TIFF of {kind}; save it as 8-bit RGB in tiles")
     return page
 
 
+def _ends(file: TiffFile) -> Iterator[int]:
+    """Where the parts of the file end, as far as its first pages say: a cut slide has lost the last of its pyramid, is
+    declined by OpenSlide for that, and must not pass as a plain image because level 0 is whole.
+    """
+    page = file.pages.first
+    for _ in range(MOST_PAGES):
+        yield from (offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+        following = _next_page(file, page)
+        yield following
+        if not 0 < following < file.filehandle.size:
+            return
+        file.filehandle.seek(following)
+        page = TiffPage(file, index=page.index + 1)
+
+
+def _next_page(file: TiffFile, page: TiffPage) -> int:
+    """Where the directory after a page's lies; 0 after the last. Tifffile's own list logs a bad one and goes on."""
+    layout, handle = file.tiff, file.filehandle
+    handle.seek(page.offset)
+    (tags,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(page.offset + layout.tagnosize + tags * layout.tagsize)
+    return int(struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))[0])
+
+
 def _unreadable(page: TiffPage) -> str:
     """What about the page cannot be read, in words; empty where all can."""
     if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
         return f"{page.dtype} pixels"
-    if page.photometric not in _COLOURS or page.samplesperpixel < _COLOURS[PHOTOMETRIC(page.photometric)]:
+    if page.photometric not in COLOURS or page.samplesperpixel < COLOURS[PHOTOMETRIC(page.photometric)]:
         return f"{page.samplesperpixel} samples a pixel, photometric {page.photometric}"
     if page.photometric == PHOTOMETRIC.YCBCR and page.compression not in _JPEGS:
         return "YCbCr pixels without JPEG"
