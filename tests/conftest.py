@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING  # noqa: E402
 import pytest  # noqa: E402
 
 if TYPE_CHECKING:
+    from tests.commands import Call
     from tests.runs import MadeRun
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,3 +52,11 @@ def made_run(small_svs: Path, tmp_path_factory: pytest.TempPathFactory) -> MadeR
     from tests.runs import MadeRun, free_spec, write_bundle
 
     return MadeRun(small_svs, write_bundle(tmp_path_factory.mktemp("bundles") / "free.safetensors", free_spec()))
+
+
+@pytest.fixture
+def call() -> Call:
+    """Runs `wsi-magnet` with the arguments that it is given."""
+    from tests.commands import call_command
+
+    return call_command

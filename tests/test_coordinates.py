@@ -87,7 +87,11 @@ def test_every_pass_is_in_place(tmp_path: Path, colour_bundle: Path) -> None:
 
 def test_the_translation_places_the_mask_in_the_slide(tmp_path: Path, colour_bundle: Path) -> None:
     slide = write_scn(
-        tmp_path / "s.scn", COLOURS[painted(Size(900, 700)) - 1], whole=Size(4001, 3007), corner_xy=(1013, 777), mpp=0.25
+        tmp_path / "s.scn",
+        COLOURS[painted(Size(900, 700)) - 1],
+        whole=Size(4001, 3007),
+        corner_xy=(1013, 777),
+        mpp=0.25,
     )
     folder = run_serially(MadeRun(slide, colour_bundle), tmp_path / "out", RunConfig(tissue=False)).folder
     entry = json.loads((folder / "mask.ome.zarr" / ".zattrs").read_text())["multiscales"][0]

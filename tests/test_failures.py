@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.cli.conftest import call, one_line  # noqa: F401
-from tests.cli.conftest import Call
+from tests.commands import Call, one_line
 from tests.runs import MadeRun, labels_of, run_serially
 from tests.slides_made import write_stained_slide
 from wsi_magnet.config import RunConfig
@@ -25,7 +24,7 @@ def slides(tmp_path: Path) -> tuple[Path, Path]:
     return whole, torn
 
 
-def test_a_broken_tile_is_recorded_and_the_rest_is_whole(call: Call, made_run: MadeRun, tmp_path: Path) -> None:  # noqa: F811
+def test_a_broken_tile_is_recorded_and_the_rest_is_whole(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     whole, torn = slides(tmp_path)
     out = tmp_path / "out"
     assert call("run", whole, "-o", out, "--bundle", made_run.bundle).exit_code == 0
@@ -49,9 +48,7 @@ def test_a_broken_tile_is_recorded_and_the_rest_is_whole(call: Call, made_run: M
 def test_what_is_lost_does_not_depend_on_tiles(made_run: MadeRun, tmp_path: Path) -> None:
     _, torn = slides(tmp_path)
     made = MadeRun(torn, made_run.bundle)
-    masks = [
-        labels_of(run_serially(made, tmp_path / str(t), RunConfig(tile_px=t)).folder) for t in (512, 2048)
-    ]
+    masks = [labels_of(run_serially(made, tmp_path / str(t), RunConfig(tile_px=t)).folder) for t in (512, 2048)]
     assert (masks[0] == masks[1]).all()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.geometry import Box
-from wsi_magnet.stitch import CellPixels, Region, TileCanvas, coarse_box, quarters
+from wsi_magnet.stitch import CellPixels, Region, TileCanvas, clear_outside, coarse_box, quarters
 
 
 def numbered(grid: Box) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -60,3 +61,17 @@ def test_quarters_count_the_pixels_on_the_grid(width: int, height: int) -> None:
     assert sum(n for _, n in parts) == width * height
     assert all(total == 7 * n for total, n in parts)
     assert parts[3][1] == max(0, width - 256) * max(0, height - 256)
+
+
+@pytest.mark.parametrize("background", [None, 1])
+def test_glass_becomes_background(background: int | None) -> None:
+    square = np.full((CELL_PX, CELL_PX), 7, np.uint8)
+    cell = CellPixels(np.stack([square, square]), square, square)
+    inside = np.ones((100, 90), bool)
+    inside[3, 4] = False
+    cleared = clear_outside(cell, inside, background)
+    assert cleared.labels[3, 4] == cleared.uncertainty[3, 4] == 0
+    assert cleared.probabilities[:, 3, 4].tolist() == ([0, 0] if background is None else [0, 255])
+    assert (cleared.labels == 0).sum() == 1
+    assert (square == 7).all(), "the input is left alone"
+    assert clear_outside(cell, np.ones((5, 5), bool), background) is cell

@@ -257,3 +257,20 @@ def test_real_slides(test_data: Path, name: str) -> None:
     mpp_xy = reader.info.mpp_xy or ((0.93, 0.93) if "rings" in name else (0.5, 0.5))
     least, most = REAL[name]
     assert least <= find_tissue(reader, canvas=reader.info.canvas, mpp_xy=mpp_xy).share <= most
+
+
+def test_around_by_its_slow_twin(tmp_path: Path) -> None:
+    """Each pixel of a scale looks up the map pixel under its centre, and that one's eight neighbours."""
+    rng = np.random.default_rng(0)
+    tissue = TissueMap(rng.random((9, 11)) < 0.1, (32.0, 30.0), 0.05)
+    tissue.save(tmp_path / "tissue.png")
+    tissue = TissueMap.load(tmp_path / "tissue.png", tissue.downsample_xy)
+    scale = Scale(0, 1.0, (3.9, 4.1), Size(90, 65))
+    for box in (scale.grid, Box(13, 22, 40, 31), Box(88, 60, 90, 65)):
+        around = tissue.around(scale, box)
+        assert around.shape == box.size.hw
+        for y in range(box.y0, box.y1):
+            for x in range(box.x0, box.x1):
+                row, col = min(int((y + 0.5) * 4.1 / 30), 8), min(int((x + 0.5) * 3.9 / 32), 10)
+                near = tissue.tissue[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2]
+                assert around[y - box.y0, x - box.x0] == near.any()

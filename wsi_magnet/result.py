@@ -101,6 +101,7 @@ class ResultFolder:
         self.run_json = path / "run.json"
         self.summary_json = path / "summary.json"
         self.journal = path / "journal.jsonl"
+        self.tissue_png = path / "tissue.png"
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from wsi_magnet.report import summarise
 from wsi_magnet.result import Existing, Products, ResultFolder, fingerprint, require_writable, write_json
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
-from wsi_magnet.store import Pyramid
+from wsi_magnet.store import Pyramid, explained
 from wsi_magnet.tasks import HalveTask, Job, RunHalve, RunTile, close_halls
 
 
@@ -114,6 +114,9 @@ class _Run:
         self._folder.write_run({"state": "running", **description})
         for pyramid in self._pyramids.values():
             pyramid.create()
+        if self._prepared.config.tissue:
+            with explained(self._folder.tissue_png):
+                self._prepared.tissue.save(self._folder.tissue_png)
         device = execution.device if isinstance(execution, Execution) else "auto"
         job = self._job(device)
         try:
@@ -135,6 +138,7 @@ class _Run:
             self._plan.frames,
             self._products,
             device,
+            self._prepared.tissue.downsample_xy if config.tissue else None,
         )
 
     def _passes(self, execution: Execution | Executor, job: Job, history: History) -> None:

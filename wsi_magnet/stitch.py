@@ -54,6 +54,26 @@ class CellPixels:
     """uint8 (CELL_PX, CELL_PX), 255 = 1."""
 
 
+def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background: int | None) -> CellPixels:
+    """The same, with background where there is no tissue: label 0, surely.
+
+    inside: bool (rows, columns) from the cell's upper left corner, at most `CELL_PX` each. background: the channel of
+    that class; None leaves all probabilities 0 there.
+    """
+    if inside.all():
+        return pixels
+    rows, cols = np.nonzero(~inside)
+    probabilities, labels, uncertainty = (
+        np.array(a) for a in (pixels.probabilities, pixels.labels, pixels.uncertainty)
+    )
+    probabilities[:, rows, cols] = 0
+    if background is not None:
+        probabilities[background, rows, cols] = 255
+    labels[rows, cols] = 0
+    uncertainty[rows, cols] = 0
+    return CellPixels(probabilities, labels, uncertainty)
+
+
 class TileCanvas:
     """A tile being put together."""
 

@@ -20,18 +20,19 @@ from pathlib import Path
 import numpy as np
 
 from wsi_magnet.config import RunConfig
-from wsi_magnet.engine import Engine, PatchInput, not_analysed, one_torch_thread, resolve_device
+from wsi_magnet.engine import NOT_ANALYSED, Engine, PatchInput, not_analysed, one_torch_thread, resolve_device
 from wsi_magnet.errors import BundleError, SlideOpenError, SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.journal import CellResult, TileResult
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.plan import CellTask, Frame, TileTask
-from wsi_magnet.result import Products
+from wsi_magnet.result import Products, ResultFolder
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import Image, SlideReader
-from wsi_magnet.stitch import CellPixels, Region, TileCanvas, coarse_box, quarters
-from wsi_magnet.store import Pyramid, halve_tile
+from wsi_magnet.stitch import CellPixels, Region, TileCanvas, clear_outside, coarse_box, quarters
+from wsi_magnet.store import Pyramid, explained, halve_tile
+from wsi_magnet.tissue import TissueMap
 
 READ_THREADS = 4
 """Threads of a worker that read and decode; decoding is the cheaper half, so few keep the networks fed."""
@@ -50,6 +51,8 @@ class Job:
     frames: tuple[Frame, ...]
     products: Products
     device: str
+    tissue_downsample_xy: tuple[float, float] | None
+    """Of the tissue map that lies in the folder; None where everything is analysed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class Hall:
             )
         self.engine = Engine(bundle, self.device, job.config)
         self.readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self.background = bundle.spec.background_index
+        self.tissue = _load_tissue(job)
         self._pyramids = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
         # A GPU runs one batch at a time; the other threads of its worker read and write meanwhile.
         self.compute: AbstractContextManager[object] = threading.Lock() if self.device.type == "cuda" else nullcontext()
@@ -177,6 +182,14 @@ def _open_checked(job: Job) -> SlideReader:
     return reader
 
 
+def _load_tissue(job: Job) -> TissueMap | None:
+    if job.tissue_downsample_xy is None:
+        return None
+    folder = ResultFolder(Path(job.folder))
+    with explained(folder.tissue_png):
+        return TissueMap.load(folder.tissue_png, job.tissue_downsample_xy)
+
+
 class _Tile:
     """One tile under way."""
 
@@ -225,7 +238,7 @@ class _Tile:
         with _timed(self._seconds, "compute"), self._hall.compute, one_torch_thread():
             pixels = list(self._hall.engine.segment([item for _, item in batch], self._frame))
         for (cell, _), one in zip(batch, pixels, strict=True):
-            yield self._put(cell, one)
+            yield self._put(cell, self._on_tissue(cell, one))
 
     def _carried(self, coarse: Region | None) -> Iterator[CellResult]:
         """Cells that are sure enough already: the coarser result, upsampled."""
@@ -233,7 +246,14 @@ class _Tile:
             if not cell.refine:
                 with _timed(self._seconds, "compute"), one_torch_thread():
                     pixels = self._hall.engine.carry(PatchInput(None, self._cut(coarse, cell)), self._frame)
-                yield self._put(cell, pixels)
+                yield self._put(cell, self._on_tissue(cell, pixels))
+
+    def _on_tissue(self, cell: CellTask, pixels: CellPixels) -> CellPixels:
+        """Glass is background, whatever a network takes it for; a cell that was not analysed stays so."""
+        if self._hall.tissue is None or (pixels.labels == NOT_ANALYSED).all():
+            return pixels
+        inside = self._hall.tissue.around(self._frame.scale, self._frame.cell_box(cell.row, cell.col))
+        return clear_outside(pixels, inside, self._hall.background)
 
     def _images(self, cells: Iterable[CellTask]) -> Iterator[tuple[CellTask, Image | SlideReadError]]:
         """The cells' patches in order, always a few ahead of the networks."""

@@ -8,9 +8,11 @@ tissue from all of them, however bright it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as Pillow
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
@@ -76,6 +78,28 @@ class TissueMap:
         below = counts[np.ix_(bottom, right)] - counts[np.ix_(bottom, left)]
         found: Map = below > counts[np.ix_(top, right)] - counts[np.ix_(top, left)]
         return found
+
+    def around(self, scale: Scale, box: Box) -> Map:
+        """Bool (box height, box width): which pixels of a scale lie in tissue or within a map pixel of it."""
+        rows = _look_up(box.y0, box.y1, scale.downsample_xy[1] / self.downsample_xy[1], self.tissue.shape[0])
+        cols = _look_up(box.x0, box.x1, scale.downsample_xy[0] / self.downsample_xy[0], self.tissue.shape[1])
+        # The few map pixels under the box, and their neighbours, are grown; not the whole map for every box.
+        top, left = max(rows[0] - 1, 0), max(cols[0] - 1, 0)
+        grown = ndimage.binary_dilation(self.tissue[top : rows[-1] + 2, left : cols[-1] + 2], np.ones((3, 3)))
+        around: Map = grown[np.ix_(rows - top, cols - left)]
+        return around
+
+    def save(self, path: Path) -> None:
+        """Write the map as a black and white PNG, which people can look at too."""
+        partial = path.with_name(path.name + ".partial")
+        Pillow.fromarray(self.tissue).save(partial, format="PNG")
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: Path, downsample_xy: tuple[float, float]) -> TissueMap:
+        """Read a map that was saved; its threshold is not kept."""
+        with Pillow.open(path) as picture:
+            return TissueMap(np.asarray(picture.convert("1")), downsample_xy, threshold=0.0)
 
     @staticmethod
     def everything(canvas: Size) -> TissueMap:
@@ -192,6 +216,12 @@ def _pieces(found: Map) -> tuple[Indices, Indices]:
     """The number of the connected piece that each pixel belongs to, 0 = none, and the pieces' areas in pixels."""
     pieces, _ = ndimage.label(found)
     return pieces, np.bincount(pieces.ravel())
+
+
+def _look_up(first: int, past: int, map_px: float, map_length: int) -> Indices:
+    """The map pixel that holds the centre of each of the scale's pixels along an axis."""
+    centres = np.arange(first, past) + 0.5
+    return np.minimum((centres * map_px).astype(np.intp), map_length - 1)
 
 
 def _spans(length: int, cell_px: int, map_px: float, map_length: int) -> tuple[Indices, Indices]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import Call, one_line
+from tests.commands import Call, one_line
 from tests.runs import MadeRun
 
 

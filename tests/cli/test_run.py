@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.conftest import Call, one_line
+from tests.commands import Call, one_line
 from tests.runs import MadeRun, free_spec, labels_of, write_bundle
 from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.result import ResultFolder

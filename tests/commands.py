@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from click.testing import CliRunner, Result
 
 from wsi_magnet.cli.main import main
@@ -12,14 +11,9 @@ from wsi_magnet.cli.main import main
 Call = Callable[..., Result]
 
 
-@pytest.fixture
-def call() -> Call:
-    """Runs `wsi-magnet` with these arguments."""
-
-    def run(*arguments: object) -> Result:
-        return CliRunner().invoke(main, [str(a) for a in arguments])
-
-    return run
+def call_command(*arguments: object) -> Result:
+    """Run `wsi-magnet` with these arguments."""
+    return CliRunner().invoke(main, [str(a) for a in arguments])
 
 
 def one_line(result: Result) -> str:
