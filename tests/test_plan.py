@@ -87,6 +87,10 @@ def test_the_pyramid_ends_when_it_fits_in_a_cell() -> None:
     assert [p.frame.mask_level for p in plan.passes] == [2, 1, 0]
 
 
+def test_the_coarsest_scale_sees_more_round_a_cell() -> None:
+    assert [p.frame.halo_px for p in plan_of(Size(9_000, 9_000)).passes] == [128, 32, 32]
+
+
 def test_tissue_of_the_wrong_shape_is_refused() -> None:
     info = slide_info(Size(9_000, 9_000))
     ladder = build_ladder(MPPS, (0.25, 0.25), info.size)

@@ -15,6 +15,11 @@ from wsi_magnet.geometry import Box, Size, ceil_div, round_up
 from wsi_magnet.scales import Ladder, Scale, best_level
 from wsi_magnet.slides.types import SlideInfo
 
+CONTEXT_PX = 128
+"""Least halo of the coarsest scale. It has no coarser result to lean on, so its halo is all the context it gets; with 32
+neighbouring cells disagreed along their border, and every finer scale inherited the step. It costs little: the coarsest
+scale is a sixteenth of the work and less."""
+
 Cells = npt.NDArray[np.bool_]
 """bool (rows, columns) over a scale's cells."""
 
@@ -164,7 +169,8 @@ def make_plan(
             raise ConfigError(f"tissue has {tissue.shape} cells at {scale.mpp:g} mpp where the grid has {expected}")
         ratio = ladder.ratio(scale)
         level = best_level(downsamples, min(scale.downsample_xy))
-        halo = halo_px(least_halo_px, median_px, ratio)
+        least = max(least_halo_px, CONTEXT_PX) if scale.index == 0 else least_halo_px
+        halo = halo_px(least, median_px, ratio)
         frame = Frame(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px)
         passes.append(Pass(frame, tissue))
     share = float(tissue_cells[-1].mean()) if tissue_cells else 0.0
