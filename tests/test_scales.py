@@ -69,7 +69,7 @@ def test_pixels_that_are_not_square() -> None:
 
 
 @pytest.mark.parametrize(
-    ("downsample", "level"), [(1.0, 0), (3.9, 0), (4.0, 1), (15.6, 1), (16.0, 2), (64.0, 3), (500.0, 3), (0.5, 0)]
+    ("downsample", "level"), [(1.0, 0), (3.9, 0), (4.0, 1), (15.7, 1), (16.0, 2), (64.0, 3), (500.0, 3), (0.5, 0)]
 )
 def test_the_cheapest_level_that_has_the_detail(downsample: float, level: int) -> None:
     assert best_level([1.0, 3.9996, 15.994, 63.814], downsample) == level
