@@ -146,15 +146,14 @@ class _Run:
         try:
             self._observe(WorkersReady(executor.description, executor.dashboard))
             with Journal(self._folder.journal) as journal:
-                results = list(history.tiles.values())
+                coarser: list[TileResult] = []
                 for one in self._plan.passes:
-                    finished = [r for r in results if r.scale == one.scale.index]
-                    coarser = [r for r in results if r.scale == one.scale.index - 1]
+                    finished = history.of_scale(one.scale.index)
                     if one.scale.index in history.passes:
                         self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
                     else:
-                        finished = self._pass(one, executor, job, journal, (coarser, finished))
-                        results += [r for r in finished if r.key not in history.tiles]
+                        finished = self._pass(one, self._choose(one, coarser), finished, (executor, job, journal))
+                    coarser = finished
             if self._products.probabilities:
                 self._build_pyramid(executor, job, "probabilities", self._plan.passes[-1])
             if self._products.uncertainty:
