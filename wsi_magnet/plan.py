@@ -16,9 +16,9 @@ from wsi_magnet.scales import Ladder, Scale, best_level
 from wsi_magnet.slides.types import SlideInfo
 
 CONTEXT_PX = 128
-"""Least halo of the coarsest scale. It has no coarser result to lean on, so its halo is all the context it gets; with 32
-neighbouring cells disagreed along their border, and every finer scale inherited the step. It costs little: the coarsest
-scale is a sixteenth of the work and less."""
+"""Least halo of the coarsest scale. It has no coarser result to lean on, so its halo is all the context it gets; with
+32 neighbouring cells disagreed along their border, and every finer scale inherited the step. It costs little: the
+coarsest scale is a sixteenth of the work and less."""
 
 Cells = npt.NDArray[np.bool_]
 """bool (rows, columns) over a scale's cells."""

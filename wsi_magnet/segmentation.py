@@ -163,17 +163,14 @@ class _Run:
                 executor.close()
 
     def _pass(
-        self,
-        one: Pass,
-        executor: Executor,
-        job: Job,
-        journal: Journal,
-        known: tuple[list[TileResult], list[TileResult]],
+        self, one: Pass, refined: Cells, finished: list[TileResult], tools: tuple[Executor, Job, Journal]
     ) -> list[TileResult]:
-        """One scale: its missing tiles, then the mask's pyramid, then the mask shows it."""
+        """One scale: the tiles that are not `finished`, then the mask's pyramid, then the mask shows it.
+
+        Returns the results of all its tiles.
+        """
         begun = time.perf_counter()
-        coarser, finished = known
-        refined = self._choose(one, coarser)
+        executor, job, journal = tools
         done = {result.key for result in finished}
         self._observe(
             PassStarted(

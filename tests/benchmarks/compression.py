@@ -55,9 +55,8 @@ def main() -> None:
                 codec.decode(one)
             ended = time.perf_counter()
             share = sum(map(len, packed)) / raw
-            print(
-                f"{product:14s} {name:20s} {share:9.4f} {raw / (middle - started) / 1e6:10.0f} {raw / (ended - middle) / 1e6:10.0f}"
-            )
+            speeds = raw / 1e6 / (middle - started), raw / 1e6 / (ended - middle)
+            print(f"{product:14s} {name:20s} {share:9.4f} {speeds[0]:10.0f} {speeds[1]:10.0f}")
 
 
 if __name__ == "__main__":
