@@ -10,6 +10,7 @@ import io
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from first_bundle.config import GlassConfig
 from first_bundle.tiles import BACKGROUND, GLAND, Pixels
@@ -19,6 +20,9 @@ Floats = npt.NDArray[np.float32]
 HED_TO_RGB = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 """Optical densities of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001), a stain a row."""
 RGB_TO_HED = np.linalg.inv(HED_TO_RGB).astype(np.float32)
+WHITE_ABOVE = 190
+"""Darkest channel, smoothed, of a lumen or of glass."""
+DEEP_PX = 64
 DENSITY = -np.log(np.maximum(np.arange(256, dtype=np.float32), 1) / 255)
 
 
@@ -37,6 +41,16 @@ def augment(image: Pixels, sets: Pixels, rng: np.random.Generator, glass: GlassC
     return image, sets
 
 
+def doubt_deep_white(image: Pixels, sets: Pixels) -> Pixels:
+    """The same sets, but white that is far from any tissue may also be glass: there is no lining to tell it by.
+
+    image: uint8 (H, W, 3). sets: uint8 (H, W). Far is in pixels, whatever their resolution, as it is to the network.
+    """
+    darkest = np.asarray(Image.fromarray(image.min(axis=-1)).filter(ImageFilter.GaussianBlur(2)))
+    deep = ndimage.distance_transform_edt(darkest > WHITE_ABOVE) > DEEP_PX
+    return np.where(deep, sets | BACKGROUND, sets).astype(np.uint8)
+
+
 def turn(image: Pixels, sets: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """One of the eight orientations."""
     quarter_turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
@@ -46,9 +60,9 @@ def turn(image: Pixels, sets: Pixels, rng: np.random.Generator) -> tuple[Pixels,
 
 def restain(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Other amounts of each stain, other light: densities are mixed in the stains' own axes, then scaled a channel."""
-    amounts = np.exp(rng.normal(0, (0.35, 0.35, 0.35))).astype(np.float32)
+    amounts = np.exp(rng.normal(0, (0.25, 0.25, 0.3))).astype(np.float32)
     mixing = RGB_TO_HED @ np.diag(amounts) @ HED_TO_RGB
-    mixing = mixing @ np.diag(np.exp(rng.normal(0, 0.15, 3)).astype(np.float32))
+    mixing = mixing @ np.diag(np.exp(rng.normal(0, 0.1, 3)).astype(np.float32))
     light = np.clip(rng.normal(1.0, 0.05) + rng.normal(0, 0.015, 3), 0.8, 1.08).astype(np.float32)
     density = DENSITY[image] @ (mixing * np.float32(np.exp(rng.normal(0, 0.15))))
     bright: Floats = 255 * light * np.exp(-density)
@@ -75,7 +89,7 @@ def paste_glass(image: Pixels, sets: Pixels, rng: np.random.Generator, covered: 
     if covered == 1:
         return mixed, np.full_like(sets, BACKGROUND)
     darkest = np.asarray(Image.fromarray(image.min(axis=-1)).filter(ImageFilter.GaussianBlur(2)))
-    lumen = ((sets & GLAND) > 0) & (darkest > 190)
+    lumen = ((sets & GLAND) > 0) & (darkest > WHITE_ABOVE)
     pasted = np.where(lumen, sets | BACKGROUND, BACKGROUND).astype(np.uint8)
     return mixed, np.where(weight > 0.5, pasted, sets).astype(np.uint8)
 

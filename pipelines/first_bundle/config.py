@@ -39,8 +39,7 @@ class AugmentConfig:
     scale_jitter: tuple[float, float]
     """Factor on mpp, drawn log-uniformly."""
     coarse_from_mpp: float
-    """From here on a crop is so wide that a lumen has its lining in view, and what has none is glass. Below, white is
-    white: there it is for the coarser scales to say, and for the refiners to believe them."""
+    """From here on a crop is so wide that most lumina have their lining in view, and what has none is glass."""
     coarse_glass: GlassConfig
     fine_glass: GlassConfig
 

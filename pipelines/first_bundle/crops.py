@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from first_bundle.augment import augment
+from first_bundle.augment import augment, doubt_deep_white
 from first_bundle.config import AugmentConfig, TrainingConfig
 from first_bundle.tiles import Pixels, Tile
 
@@ -61,8 +61,8 @@ def batch_at(tiles: list[Tile], config: TrainingConfig, step: int) -> tuple[Tens
     for _ in range(config.backbone.batch):
         tile = draw_tile(tiles, config.backbone.tumour_share, rng)
         mpp = draw_mpp(float(rng.choice(config.mpps)), config.augment, rng)
-        crop = crop_at(tile, mpp, config.backbone.crop_px, rng)
-        image, allowed = augment(*crop, rng, config.augment.glass_at(mpp))
+        image, allowed = crop_at(tile, mpp, config.backbone.crop_px, rng)
+        image, allowed = augment(image, doubt_deep_white(image, allowed), rng, config.augment.glass_at(mpp))
         images.append(normalise(image))
         sets.append(torch.tensor(np.ascontiguousarray(allowed)))
     return torch.stack(images), torch.stack(sets)

@@ -21,7 +21,7 @@ from wsi_magnet.refine.uncertainty import uncertainty
 log = logging.getLogger(__name__)
 
 TEMPERATURES = np.geomspace(0.5, 4, 31)
-SELECT_CANDIDATES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4)
+SELECT_CANDIDATES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 BLOCK_PX = 64
 """The validation tiles hold too few cells of 512 px to fit `refine_above` on; blocks of this size stand for them."""
 CHANGE_MISSED = 0.01

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from first_bundle.backbone import descend, one_cycle, resume, save
 from first_bundle.config import TrainingConfig
-from first_bundle.losses import set_loss
+from first_bundle.losses import guided_loss
 from first_bundle.models import Backbone, double
 from first_bundle.tiles import N_CLASSES, Tile
 from first_bundle.views import View, draw_view
@@ -77,7 +77,7 @@ def ladder_loss(view: View, refiners: nn.ModuleList, config: TrainingConfig, ste
         refiner.train()
         with torch.autocast("cpu", torch.bfloat16):
             logits = refiner(fine=fine_crops, coarse=coarse_crops)
-        total = total + set_loss(logits, sets[:, 0].to(torch.uint8))
+        total = total + guided_loss(logits, sets[:, 0].to(torch.uint8), guide=coarse_crops)
         is_last = scale == len(refiners)
         cumulative = coarse if is_last else _climb(fine, coarse, refiner, scale, rng, step / config.refiners.steps)
     return total / len(refiners)

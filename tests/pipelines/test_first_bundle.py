@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from first_bundle import augment, fit, judge, losses, progressive, tiles
 from first_bundle.config import read_config
@@ -47,6 +48,29 @@ def test_set_loss_is_minus_the_log_of_what_is_allowed() -> None:
 
 def test_set_loss_without_labels_is_nought() -> None:
     assert losses.set_loss(torch.randn(1, 4, 2, 2), torch.full((1, 2, 2), tiles.ANY, dtype=torch.uint8)) == 0
+
+
+def test_guided_loss_of_a_single_class_is_cross_entropy() -> None:
+    logits, guide = torch.randn(1, 4, 2, 2), torch.rand(1, 4, 2, 2).softmax(dim=1)
+    sets = torch.full((1, 2, 2), tiles.STROMA, dtype=torch.uint8)
+    expected = F.cross_entropy(logits, torch.full((1, 2, 2), 1))
+    torch.testing.assert_close(losses.guided_loss(logits, sets, guide), expected)
+
+
+def test_guided_loss_wants_the_guide_s_choice_among_the_classes_allowed() -> None:
+    sets = torch.full((1, 1, 1), tiles.GLAND, dtype=torch.uint8)
+    guide = torch.tensor([0.0, 0.6, 0.4, 0.0]).view(1, 4, 1, 1)  # stroma is not allowed: benign it is
+    benign, tumour = (torch.eye(4)[c].view(1, 4, 1, 1) * 9 for c in (2, 3))
+    assert losses.guided_loss(benign, sets, guide) < 0.1 < losses.guided_loss(tumour, sets, guide)
+
+
+def test_white_far_from_tissue_may_be_glass() -> None:
+    image = np.full((200, 200, 3), 240, np.uint8)
+    image[:, 0] = 0
+    sets = np.full((200, 200), tiles.GLAND, np.uint8)
+    doubted = augment.doubt_deep_white(image, sets)
+    assert (doubted[:, :32] == tiles.GLAND).all()
+    assert (doubted[:, 100:] == tiles.GLAND | tiles.BACKGROUND).all()
 
 
 def test_what_is_not_gland_is_background_where_white_and_stroma_where_not() -> None:
