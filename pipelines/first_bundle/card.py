@@ -11,7 +11,7 @@ from wsi_magnet.nets.spec import BundleSpec, ClassInfo
 
 CLASSES = (
     ClassInfo("background", 0, (255, 255, 255)),
-    ClassInfo("stroma", 1, (230, 159, 178)),
+    ClassInfo("stroma", 1, (150, 200, 150)),
     ClassInfo("benign gland", 2, (74, 144, 217)),
     ClassInfo("tumour gland", 7, (200, 30, 60)),
 )

@@ -48,7 +48,7 @@ class DaskExecutor:
         first = [self._submit(function, task) for task in islice(waiting, self._room())]
         if not first:
             return
-        running = as_completed(first)
+        running = as_completed(first, loop=self._client.loop)
         try:
             for future in running:
                 yield self._result(future)
@@ -113,7 +113,10 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
         n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, dashboard_address="127.0.0.1:0"
     )
     return DaskExecutor(
-        Client(cluster), description=f"{threads} threads of this process", needs_gpu=False, cluster=cluster
+        Client(cluster, set_as_default=False),
+        description=f"{threads} threads of this process",
+        needs_gpu=False,
+        cluster=cluster,
     )
 
 
@@ -130,13 +133,15 @@ def _processes(execution: Execution, threads: int) -> DaskExecutor:
         resources=gpu,
     )
     description = f"{workers} worker processes of this machine, {each} threads each"
-    return DaskExecutor(Client(cluster), description=description, needs_gpu=gpu is not None, cluster=cluster)
+    return DaskExecutor(
+        Client(cluster, set_as_default=False), description=description, needs_gpu=gpu is not None, cluster=cluster
+    )
 
 
 def _remote(execution: Execution) -> DaskExecutor:
     address = execution.scheduler or ""
     try:
-        client = Client(address, timeout=_PATIENCE_S)
+        client = Client(address, timeout=_PATIENCE_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ClusterError(
