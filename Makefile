@@ -20,7 +20,7 @@ demo: $(VENV)/.installed ## segment the real slide in demo/, write its mask and 
 	@$(BIN)/wsi-magnet overlay $(DEMO_OUT)/rings_P1_D5_9_13
 
 test: $(VENV)/.installed ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: $(VENV)/.installed-dev ## check style and types
 	@$(BIN)/ruff check .

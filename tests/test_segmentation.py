@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,7 +65,9 @@ def test_workers_do_not_matter(made_run: MadeRun, reference: Path, tmp_path: Pat
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """A Dask scheduler with two workers, started by hand as a user would."""
-    port = 18786
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
     start = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
     worker = [sys.executable, "-m", "dask", "worker", address, "--nworkers", "2", "--nthreads", "1", "--no-dashboard"]
@@ -162,6 +165,12 @@ def test_a_stopped_run_leaves_a_valid_mask_and_goes_on(
     assert (labels_of(folder) == labels_of(reference)).all()
 
 
+@pytest.fixture(scope="module")
+def finished(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, which the tests below must leave as it is."""
+    return run_serially(made_run, tmp_path_factory.mktemp("finished")).folder
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -176,14 +185,13 @@ def test_a_stopped_run_leaves_a_valid_mask_and_goes_on(
     ],
 )
 def test_another_configuration_is_refused_by_name(
-    made_run: MadeRun, tmp_path: Path, change: dict[str, Any], words: str
+    made_run: MadeRun, finished: Path, change: dict[str, Any], words: str
 ) -> None:
-    folder = run_serially(made_run, tmp_path).folder
-    before = labels_of(folder)
+    before = labels_of(finished)
     with pytest.raises(ResultMismatchError, match=words) as caught:
-        run_serially(made_run, tmp_path, RunConfig(**{"tile_px": 512, **change}))
+        run_serially(made_run, finished.parent, RunConfig(**{"tile_px": 512, **change}))
     assert "--restart" in str(caught.value)
-    assert (labels_of(folder) == before).all()
+    assert (labels_of(finished) == before).all()
 
 
 def test_restart_begins_again_and_overwrite_replaces_anything(made_run: MadeRun, tmp_path: Path) -> None:
