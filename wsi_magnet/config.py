@@ -76,7 +76,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         kind, _, number = self.device.partition(":")
-        if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+        if kind not in ("auto", "cpu", "cuda") or (":" in self.device and not (kind == "cuda" and number.isdigit())):
             raise ConfigError(f"--device {self.device!r} is not auto, cpu, cuda or cuda:N")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers} is not at least 1")

@@ -20,7 +20,7 @@ REFINER_BYTES_PER_PX = 500
 BASE_BYTES = 450 * 2**20
 """A worker process with its libraries loaded, before the first tile."""
 
-SLIDE_CACHE_BYTES = 256 * 2**20
+SLIDE_CACHE_BYTES = 64 * 2**20
 """What the slide reader's cache of decoded tiles may grow to."""
 
 

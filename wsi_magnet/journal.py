@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -87,15 +88,17 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """Read a journal; an absent one is an empty history, torn lines are passed over."""
+    """Read a journal; an absent one is an empty history, lines that make no sense are passed over."""
     tiles: dict[tuple[int, int, int], TileResult] = {}
     passes: set[int] = set()
     for entry in _whole_lines(path):
-        if "pass" in entry:
-            passes.add(int(entry["pass"]))
-        elif "tile" in entry:
-            result = TileResult.from_json(entry)
-            tiles[result.key] = result
+        # A line that makes no sense is a tile to be done again, like a torn one.
+        with suppress(KeyError, TypeError, ValueError, AttributeError):
+            if "pass" in entry:
+                passes.add(int(entry["pass"]))
+            elif "tile" in entry:
+                result = TileResult.from_json(entry)
+                tiles[result.key] = result
     return History(tiles, frozenset(passes))
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from wsi_magnet.config import RunConfig
-from wsi_magnet.errors import StoreError
+from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.ngff import LabelClass
 from wsi_magnet.result import Products, ResultFolder
@@ -49,10 +49,13 @@ def draw_overlay(result: Path, style: OverlayStyle | None = None) -> Image.Image
         raise StoreError(f"{result} is no result folder: it has no run.json of this program")
     pyramid, level, mpp = _mask_level(result, run, style.longest_px)
     with closing(open_slide(run["slide"]["path"], mpp=run["config"]["mpp"])) as reader:
+        if reader.info.identity != run["slide"]["identity"]:
+            raise ResultMismatchError(f"{reader.info.path} is no longer the slide that {result} was made from")
         tissue = _tissue(reader, pyramid.spec.sizes[level], mpp)
     labels = pyramid.read(level, Box.of(pyramid.spec.sizes[level]))
     classes = [LabelClass(c["value"], c["name"], tuple(c["color"])) for c in run["bundle"]["classes"]]
     picture = Image.fromarray(blend(tissue, labels, classes, style.opacity))
+    picture.thumbnail((style.longest_px, style.longest_px))
     return _with_legend(picture, labels, classes, mpp, title=Path(run["slide"]["path"]).name)
 
 
@@ -64,10 +67,12 @@ def _mask_level(result: Path, run: dict[str, Any], longest_px: int) -> tuple[Pyr
     while max(sizes[-1].wh) > longest_px:
         sizes.append(Size(-(-sizes[-1].width // 2), -(-sizes[-1].height // 2)))
     products = Products(tuple(sizes), len(run["bundle"]["classes"]), config.ngff, config.tile_px, False, False)
-    level = len(sizes) - 1
-    if not (result / "mask.ome.zarr" / str(level)).is_dir():
-        raise StoreError(f"{result}/mask.ome.zarr has no level {level}; pass a larger --size")
-    return Pyramid(products.specs(result)[0]), level, finest["mpp"] * 2**level
+    pyramid, level = Pyramid(products.specs(result)[0]), len(sizes) - 1
+    while level and not pyramid.has_level(level):
+        level -= 1
+    if not pyramid.has_level(level):
+        raise StoreError(f"{result}/mask.ome.zarr has no level {len(sizes) - 1} or finer yet; is the run finished?")
+    return pyramid, level, finest["mpp"] * 2**level
 
 
 def _tissue(reader: SlideReader, size: Size, mpp: float) -> Pixels:

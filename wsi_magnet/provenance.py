@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_magnet import ngff
 from wsi_magnet.prepare import Prepared
-from wsi_magnet.result import Products
+from wsi_magnet.result import RUN_VERSION, Products
 
 PACKAGES = (
     "wsi-magnet",
@@ -41,7 +41,7 @@ def describe_run(prepared: Prepared, bundle_sha256: str, fingerprint: Mapping[st
     """Everything of run.json that is known before the first tile."""
     info = prepared.info
     return {
-        "version": 1,
+        "version": RUN_VERSION,
         "fingerprint": dict(fingerprint),
         "slide": {
             "path": info.path,

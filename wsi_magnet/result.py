@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
@@ -24,7 +24,12 @@ Existing = Literal["resume", "restart", "overwrite"]
 
 State = Literal["running", "finished", "finished with errors"]
 
+RUN_VERSION = 1
+"""Of run.json; a change that an older program would misread makes it larger."""
+
 _FORMAT = "wsi-magnet-run"
+_PARTS = ("fingerprint", "slide", "bundle", "config")
+_CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
 _LOCK = ".lock"
 _OWNER = ".owner"
 
@@ -133,37 +138,49 @@ class ResultFolder:
             return "of unknown owner"
 
     def read_run(self) -> dict[str, Any] | None:
-        """run.json, or None where there is none that this program wrote."""
+        """run.json, or None where there is none.
+
+        Raises ResultMismatchError for one that this version cannot use: damaged, foreign, or of a newer version.
+        """
+        if not self.run_json.exists():
+            return None
         try:
             values = json.loads(self.run_json.read_text())
         except (OSError, ValueError):
-            return None
-        return values if isinstance(values, dict) and values.get("format") == _FORMAT else None
+            values = None
+        if not isinstance(values, dict) or values.get("format") != _FORMAT:
+            raise ResultMismatchError(f"{self.run_json} is damaged, or not of this program; {_CURE}")
+        if values.get("version") != RUN_VERSION:
+            raise ResultMismatchError(
+                f"{self.run_json} has version {values.get('version')} and this program writes {RUN_VERSION}; "
+                f"use the program that made it, or {_CURE}"
+            )
+        if values.get("state") not in get_args(State) or not all(isinstance(values.get(k), dict) for k in _PARTS):
+            raise ResultMismatchError(f"{self.run_json} is damaged: it lacks its state, {' or '.join(_PARTS)}; {_CURE}")
+        return values
 
     def write_run(self, values: Mapping[str, Any]) -> None:
         """Replace run.json at once."""
         write_json(self.run_json, {"format": _FORMAT, **values})
 
     def admit(self, wanted: Fingerprint, existing: Existing) -> dict[str, Any] | None:
-        """What an earlier run of the same thing left in run.json, or None for a fresh start in an emptied folder.
+        """What an earlier run of the same thing left in run.json, or None where the folder is to be `emptied`.
 
-        Raises ResultMismatchError where that would lose another result.
+        Decides only, and changes nothing. Raises ResultMismatchError where a start would lose another result.
         """
-        earlier = self.read_run()
         if existing == "overwrite":
-            self._empty()
             return None
+        earlier = self.read_run()
         if earlier is None:
             self._refuse_strangers()
             return None
         before = Fingerprint(earlier["fingerprint"])
         if before.parts.get("the slide") != wanted.parts.get("the slide"):
             raise ResultMismatchError(
-                f"{self.path} holds the result of another slide, {earlier['slide']['path']}; "
+                f"{self.path} holds the result of another slide, {earlier['slide'].get('path')}; "
                 "choose another output folder with -o (or replace that result with --overwrite)"
             )
         if existing == "restart":
-            self._empty()
             return None
         differences = before.differences(wanted)
         if differences:
@@ -175,6 +192,8 @@ class ResultFolder:
 
     def _refuse_strangers(self) -> None:
         # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
+        if not self.path.exists():
+            return
         others = sorted({p.name for p in self.path.iterdir()} - {_LOCK, _OWNER, self.run_json.name + ".partial"})
         if others:
             raise ResultMismatchError(
@@ -182,7 +201,17 @@ class ResultFolder:
                 "choose another output folder with -o (or replace them with --overwrite)"
             )
 
-    def _empty(self) -> None:
+    def refuse_inputs_inside(self, inputs: Iterable[Path]) -> None:
+        """Raises ResultMismatchError for a file that a run reads where it writes: a result is deleted as a whole."""
+        folder = self.path.resolve()
+        for path in inputs:
+            if path.resolve().is_relative_to(folder):
+                raise ResultMismatchError(
+                    f"{path} lies in {self.path}, where its result would go; choose another output folder with -o"
+                )
+
+    def empty(self) -> None:
+        """Delete all that an earlier run, or somebody else, left in the folder."""
         with explained(self.path):
             for path in self.path.iterdir():
                 if path.name in (_LOCK, _OWNER):

@@ -20,6 +20,9 @@ UPSAMPLING_TOLERANCE = 1.25
 """A scale is used up to this factor finer than the slide's pixels: 0.25 on a slide of 0.2528 or 0.263 is meant,
 0.25 on a slide of 0.5 is not."""
 
+MPP_RANGE = (0.01, 1000.0)
+"""Of a scale, in microns per pixel: from finer than light shows to a slide in a few pixels."""
+
 LEVEL_TOLERANCE = 1.01
 """A level this little coarser than a scale still counts as having its detail: real slides have levels of 4.0008. With
 1.02 a scale of 15.82 would be read from a level of 16, sixteen times the cheaper, but levels often lack their last row
@@ -75,8 +78,9 @@ class Ladder:
 def check_mpps(mpps: Sequence[float]) -> tuple[float, ...]:
     """The same, as floats, if they fall by exactly 2 from each to the next; raises ConfigError otherwise."""
     values = tuple(float(m) for m in mpps)
-    if not values or min(values) <= 0:
-        raise ConfigError(f"scales must be positive microns per pixel, coarse to fine; got {list(values)}")
+    if not values or not all(MPP_RANGE[0] <= m <= MPP_RANGE[1] for m in values):
+        low, high = MPP_RANGE
+        raise ConfigError(f"scales must be between {low:g} and {high:g} microns per pixel; got {list(values)}")
     for coarse, fine in pairwise(values):
         if abs(coarse / fine - 2) > 1e-9:
             raise ConfigError(f"scales must halve from each to the next, coarse to fine; got {coarse:g} then {fine:g}")

@@ -13,20 +13,21 @@ from typing import Any
 
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.engine import NOT_ANALYSED
+from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady, ignore
 from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.journal import History, Journal, TileResult, read_history
-from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.nets.spec import bundle_path, read_spec
 from wsi_magnet.ngff import LabelClass
 from wsi_magnet.plan import Cells, Pass, choose_refined, pool_any
 from wsi_magnet.prepare import Prepared, prepare
 from wsi_magnet.provenance import describe_images, describe_run
 from wsi_magnet.report import summarise
-from wsi_magnet.result import Existing, Products, ResultFolder, fingerprint, require_writable, write_json
+from wsi_magnet.result import Existing, Fingerprint, Products, ResultFolder, fingerprint, require_writable, write_json
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.store import Pyramid, explained
-from wsi_magnet.tasks import HalveTask, Job, RunHalve, RunTile, close_halls
+from wsi_magnet.tasks import HalveTask, Job, RunHalve, RunProbe, RunTile, close_halls
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +67,38 @@ def segment_slide(
     config = config or RunConfig()
     spec, sha256 = read_spec(bundle)
     folder = ResultFolder(result_folder(slide, output))
-    require_writable(folder.path)
     with closing(open_slide(slide, mpp=config.mpp)) as reader:
         info = reader.info
+        own_bundle = None if bundle is None else bundle_path(bundle).absolute()
+        folder.refuse_inputs_inside([Path(info.path), *([own_bundle] if own_bundle else [])])
         wanted = fingerprint(info.identity, info.require_mpp(), (spec.name, sha256), config)
+        finished = _finished_before(folder, folder.admit(wanted, existing))
+        if finished:
+            return finished
+        require_writable(folder.path)
         with folder.claimed():
-            earlier = folder.admit(wanted, existing)
-            if earlier and earlier["state"] != "running":
-                return _finished_before(folder, earlier)
+            earlier = folder.admit(wanted, existing)  # again: another run may have ended before the folder was ours
             prepared = prepare(reader, spec, config)
             for note in prepared.notes:
                 observe(Note(note))
-            run = _Run(prepared, folder, sha256, None if bundle is None else str(bundle), observe)
-            return run.complete(execution or Execution(), dict(wanted.parts))
+            run = _Run(prepared, folder, sha256, str(own_bundle) if own_bundle else None, observe)
+            return run.complete(execution or Execution(), wanted, go_on=earlier is not None)
 
 
-def _finished_before(folder: ResultFolder, run: Mapping[str, Any]) -> RunSummary:
+def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> RunSummary | None:
+    """The summary of a run that has ended, if it has. Raises ResultMismatchError if its masks have gone since."""
+    if run is None or run["state"] == "running":
+        return None
+    config = RunConfig.from_json(run["config"])
+    kept = {"probabilities": config.keep_probabilities, "uncertainty": config.keep_uncertainty}
+    for name in ["mask", *(name for name, keep in kept.items() if keep)]:
+        if not (folder.path / f"{name}.ome.zarr" / "0").is_dir():
+            raise ResultMismatchError(
+                f"{folder.path} was finished, but its {name}.ome.zarr is gone or incomplete; "
+                "make it anew with --restart"
+            )
+    if not folder.summary_json.exists():
+        write_json(folder.summary_json, run["summary"])
     return RunSummary(folder.path, True, tuple(run["failures"]), run["summary"])
 
 
@@ -93,7 +110,7 @@ class _Run:
     ) -> None:
         self._prepared, self._plan, self._folder, self._observe = prepared, prepared.plan, folder, observe
         self._sha256, self._bundle = sha256, bundle
-        config, info = prepared.config, prepared.info
+        config = prepared.config
         self._products = Products(
             self._plan.pyramid_sizes,
             len(prepared.spec.classes),
@@ -104,33 +121,61 @@ class _Run:
         )
         self._pyramids = {s.path.name.split(".")[0]: Pyramid(s) for s in self._products.specs(folder.path)}
         self._classes = [LabelClass(c.value, c.name, c.color) for c in prepared.spec.classes]
-        self._identity = info.identity
+        self._kept = {"probabilities": config.keep_probabilities, "uncertainty": config.keep_uncertainty}
 
-    def complete(self, execution: Execution | Executor, wanted: dict[str, str]) -> RunSummary:
-        """Do what is not done yet."""
+    def complete(self, execution: Execution | Executor, wanted: Fingerprint, *, go_on: bool) -> RunSummary:
+        """Do what is not done yet; unless it goes on, what lies in the folder is deleted once the workers are ready."""
         begun = time.perf_counter()
-        description = describe_run(self._prepared, self._sha256, wanted)
-        history = read_history(self._folder.journal)
+        job = self._job(execution.device if isinstance(execution, Execution) else "auto")
+        executor = start(execution) if isinstance(execution, Execution) else execution
+        try:
+            self._observe(WorkersReady(executor.description, executor.dashboard))
+            for _ in executor.map(RunProbe(job), [None]):
+                pass
+            if not go_on:
+                self._folder.empty()
+            description = describe_run(self._prepared, self._sha256, wanted.parts)
+            history = read_history(self._folder.journal)
+            self._check_whole(history)
+            self._lay_out(description)
+            self._passes(executor, job, history)
+        finally:
+            if isinstance(execution, Execution):
+                executor.close()
+            close_halls(job)
+        return self._finish(description, time.perf_counter() - begun)
+
+    def _check_whole(self, history: History) -> None:
+        """Raises ResultMismatchError where the journal counts on pixels that are gone."""
+        for one in self._plan.passes:
+            if not history.of_scale(one.scale.index):
+                continue
+            level, needed = one.frame.mask_level, ["mask"]
+            if self._products.uncertainty:
+                needed.append("uncertainty")
+            if self._products.probabilities or (level and one.scale.index + 1 not in history.passes):
+                needed.append("probabilities")
+            for name in needed:
+                if not self._pyramids[name].has_level(level):
+                    raise ResultMismatchError(
+                        f"{self._folder.path}/{name}.ome.zarr has lost its level {level}, which was finished; "
+                        "begin again with --restart"
+                    )
+
+    def _lay_out(self, description: Mapping[str, Any]) -> None:
+        """Everything that the workers write into or read from; what is there already stays."""
         self._folder.write_run({"state": "running", **description})
         for pyramid in self._pyramids.values():
             pyramid.create()
         if self._prepared.config.tissue:
             with explained(self._folder.tissue_png):
                 self._prepared.tissue.save(self._folder.tissue_png)
-        device = execution.device if isinstance(execution, Execution) else "auto"
-        job = self._job(device)
-        try:
-            if any(p.tissue.any() for p in self._plan.passes):
-                self._passes(execution, job, history)
-        finally:
-            close_halls(job)
-        return self._finish(description, time.perf_counter() - begun)
 
     def _job(self, device: str) -> Job:
         info, config = self._prepared.info, self._prepared.config
         return Job(
             info.path,
-            self._identity,
+            info.identity,
             self._bundle,
             self._sha256,
             str(self._folder.path),
@@ -141,26 +186,19 @@ class _Run:
             self._prepared.tissue.downsample_xy if config.tissue else None,
         )
 
-    def _passes(self, execution: Execution | Executor, job: Job, history: History) -> None:
-        executor = start(execution) if isinstance(execution, Execution) else execution
-        try:
-            self._observe(WorkersReady(executor.description, executor.dashboard))
-            with Journal(self._folder.journal) as journal:
-                coarser: list[TileResult] = []
-                for one in self._plan.passes:
-                    finished = history.of_scale(one.scale.index)
-                    if one.scale.index in history.passes:
-                        self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
-                    else:
-                        finished = self._pass(one, self._choose(one, coarser), finished, (executor, job, journal))
-                    coarser = finished
-            if self._products.probabilities:
-                self._build_pyramid(executor, job, "probabilities", self._plan.passes[-1])
-            if self._products.uncertainty:
-                self._build_pyramid(executor, job, "uncertainty", self._plan.passes[-1])
-        finally:
-            if isinstance(execution, Execution):
-                executor.close()
+    def _passes(self, executor: Executor, job: Job, history: History) -> None:
+        with Journal(self._folder.journal) as journal:
+            coarser: list[TileResult] = []
+            for one in self._plan.passes:
+                finished = history.of_scale(one.scale.index)
+                if one.scale.index in history.passes:
+                    self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
+                else:
+                    finished = self._pass(one, self._choose(one, coarser), finished, (executor, job, journal))
+                coarser = finished
+        for name, kept in self._kept.items():
+            if kept:
+                self._build_pyramid(executor, job, name, self._plan.passes[-1])
 
     def _pass(
         self, one: Pass, refined: Cells, finished: list[TileResult], tools: tuple[Executor, Job, Journal]

@@ -69,8 +69,15 @@ class Pyramid:
         with explained(self.spec.path):
             zarr.open_group(self.spec.path, mode="a", zarr_format=self.spec.zarr_format)
             for level, size in enumerate(self.spec.sizes):
-                if not (self.spec.path / str(level)).is_dir():
+                if not self.has_level(level):
+                    shutil.rmtree(self.spec.path / str(level), ignore_errors=True)
                     self._create_level(level, size)
+
+    def has_level(self, level: int) -> bool:
+        """True where the array is there; its folder alone may be what a run left that was killed while making it."""
+        metadata = ".zarray" if self.spec.zarr_format == 2 else "zarr.json"
+        path = self.spec.path / str(level) / metadata
+        return path.is_file() and path.stat().st_size > 0
 
     def _create_level(self, level: int, size: Size) -> None:
         lead = () if self.spec.channels is None else (self.spec.channels,)

@@ -15,16 +15,18 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from wsi_magnet.config import RunConfig
 from wsi_magnet.engine import NOT_ANALYSED, Engine, PatchInput, not_analysed, one_torch_thread, resolve_device
 from wsi_magnet.errors import BundleError, SlideOpenError, SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.journal import CellResult, TileResult
-from wsi_magnet.nets.bundle import load_bundle
+from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.plan import CellTask, Frame, TileTask
 from wsi_magnet.result import Products, ResultFolder
 from wsi_magnet.slides.read import read_scale
@@ -70,6 +72,17 @@ class RunTile:
 
 
 @dataclass(frozen=True, slots=True)
+class RunProbe:
+    """The function that shows whether a worker can do a job at all, before anything is written or replaced."""
+
+    job: Job
+
+    def __call__(self, task: None) -> None:
+        """Open the slide, the bundle and the device. Raises SlideOpenError, BundleError, ConfigError."""
+        _hall(self.job)
+
+
+@dataclass(frozen=True, slots=True)
 class HalveTask:
     """A tile of a coarser pyramid level of one product, to be made from the level below."""
 
@@ -97,7 +110,7 @@ class Hall:
         self.job = job
         self.device = resolve_device(job.device)
         self.reader = _open_checked(job)
-        bundle = load_bundle(job.bundle, device=self.device)
+        bundle = _load_bundle(job, self.device)
         if bundle.sha256 != job.bundle_sha256:
             raise BundleError(
                 f"{bundle.path} on {socket.gethostname()} is another bundle than the client's "
@@ -106,13 +119,21 @@ class Hall:
         self.engine = Engine(bundle, self.device, job.config)
         self.readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
         self.background = bundle.spec.background_index
-        self.tissue = _load_tissue(job)
         self._pyramids = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
         # A GPU runs one batch at a time; the other threads of its worker read and write meanwhile.
         self.compute: AbstractContextManager[object] = threading.Lock() if self.device.type == "cuda" else nullcontext()
         self._users = 0
         self._lock = threading.Lock()
         self._retired = False
+
+    @cached_property
+    def tissue(self) -> TissueMap | None:
+        """The tissue map of the result folder; None where everything is analysed."""
+        if self.job.tissue_downsample_xy is None:
+            return None
+        folder = ResultFolder(Path(self.job.folder))
+        with explained(folder.tissue_png):
+            return TissueMap.load(folder.tissue_png, self.job.tissue_downsample_xy)
 
     def pyramid(self, product: str) -> Pyramid:
         """The image of that name: "mask", "probabilities" or "uncertainty"."""
@@ -182,12 +203,11 @@ def _open_checked(job: Job) -> SlideReader:
     return reader
 
 
-def _load_tissue(job: Job) -> TissueMap | None:
-    if job.tissue_downsample_xy is None:
-        return None
-    folder = ResultFolder(Path(job.folder))
-    with explained(folder.tissue_png):
-        return TissueMap.load(folder.tissue_png, job.tissue_downsample_xy)
+def _load_bundle(job: Job, device: torch.device) -> Bundle:
+    try:
+        return load_bundle(job.bundle, device=device)
+    except BundleError as error:
+        raise BundleError(f"worker on {socket.gethostname()}: {error}") from error
 
 
 class _Tile:

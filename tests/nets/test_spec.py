@@ -63,13 +63,13 @@ def test_a_missing_field_is_named() -> None:
         ({"mpps": (4.0, 2.0, 1.5)}, "must halve"),
         ({"refiner_of": (0, 2)}, "skips a refiner"),
         ({"channel_order": "both"}, "'both' is not fine_first"),
-        ({"median_px": 16}, "median_px 16 is not an odd number"),
+        ({"median_px": 16}, "median_px 16 is not odd"),
         ({"classes": CLASSES[:1]}, "at least 2"),
         ({"classes": (CLASSES[0], CLASSES[0])}, "share a value"),
         ({"std": (1.0, 0.0, 1.0)}, "std .* is not positive"),
         ({"temperature": (1.0, 0.0, 1.0)}, "temperature .* is not positive"),
         ({"cell_px": 256}, "works in cells of 512"),
-        ({"halo_px": -32}, "is negative"),
+        ({"halo_px": -32}, "halo_px -32 is not between 0 and 512"),
     ],
 )
 def test_values_that_do_not_go_together_are_named(changes: dict[str, Any], said: str) -> None:

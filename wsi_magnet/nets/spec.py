@@ -27,6 +27,9 @@ SHIPPED = Path(__file__).parent.parent / "bundles"
 DEFAULT_BUNDLE = "prostate-glands-small"
 """Name of the bundle that is used where none is given."""
 
+MOST_HALO_PX, MOST_MEDIAN_PX = 512, 51
+"""Beyond these a patch would need more memory and time than any network is worth."""
+
 _HEADER_LIMIT_BYTES = 100_000_000
 """As in the safetensors library: what says it has a longer header is some other file."""
 
@@ -184,7 +187,10 @@ def _problems(spec: BundleSpec) -> list[str]:
         f"std {list(spec.std)} is not positive": min(spec.std) > 0,
         f"temperature {list(spec.temperature)} is not positive": all(t > 0 for t in spec.temperature),
         f"cell_px is {spec.cell_px}; this program works in cells of {CELL_PX}": spec.cell_px == CELL_PX,
-        f"halo_px {spec.halo_px} is negative": spec.halo_px >= 0,
-        f"median_px {spec.median_px} is not an odd number": spec.median_px > 0 and spec.median_px % 2 == 1,
+        f"class names repeat: {[c.name for c in spec.classes]}": len({c.name for c in spec.classes}) == len(values),
+        f"halo_px {spec.halo_px} is not between 0 and {MOST_HALO_PX}": 0 <= spec.halo_px <= MOST_HALO_PX,
+        f"median_px {spec.median_px} is not odd, from 1 to {MOST_MEDIAN_PX}": (
+            1 <= spec.median_px <= MOST_MEDIAN_PX and spec.median_px % 2 == 1
+        ),
     }
     return found + [problem for problem, fine in checks.items() if not fine]

@@ -7,13 +7,14 @@ plan of a million tiles costs the scheduler no more than one of a hundred.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from itertools import count, islice
 from typing import Any
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+from distributed import Client, Future, KilledWorker, LocalCluster, wait
 from distributed.comm.core import CommClosedError
 
 from wsi_magnet.config import Execution
@@ -27,6 +28,11 @@ TASKS_PER_THREAD = 3
 """Under way for each worker thread: one that runs and two that wait, so that no worker waits for the client."""
 
 _PATIENCE_S = "30s"
+_POLL_S = 5.0
+_DESERTED_S = 30.0
+"""A lost worker's supervisor starts another one within seconds; after this nobody does."""
+
+_SCHEDULER_GONE = "the Dask scheduler is gone; start it and run the same command again"
 
 
 class DaskExecutor:
@@ -45,17 +51,35 @@ class DaskExecutor:
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """As the protocol says; a task whose worker dies is given to another one, up to three times."""
         waiting = iter(tasks)
-        first = [self._submit(function, task) for task in islice(waiting, self._room())]
-        if not first:
-            return
-        running = as_completed(first, loop=self._client.loop)
+        running = {self._submit(function, task) for task in islice(waiting, self._room())}
         try:
-            for future in running:
-                yield self._result(future)
-                for task in islice(waiting, 1):
-                    running.add(self._submit(function, task))
+            while running:
+                done = self._wait(running)
+                running -= done
+                for future in done:
+                    yield self._result(future)
+                    running |= {self._submit(function, task) for task in islice(waiting, 1)}
         finally:
-            running.clear()
+            self._client.cancel(list(running))
+
+    def _wait(self, running: set[Future[Any]]) -> set[Future[Any]]:
+        """Those that are done, at least one. Raises ClusterError if the scheduler or all workers are gone."""
+        deserted_since: float | None = None
+        while True:
+            try:
+                with self._client.as_current():
+                    return set(wait(running, timeout=_POLL_S, return_when="FIRST_COMPLETED").done)
+            except (CancelledError, CommClosedError) as error:
+                raise ClusterError(_SCHEDULER_GONE) from error
+            except TimeoutError:
+                if self._client.scheduler_info(n_workers=-1)["workers"]:
+                    deserted_since = None
+                    continue
+            deserted_since = deserted_since or time.monotonic()
+            if time.monotonic() - deserted_since > _DESERTED_S:
+                raise ClusterError(
+                    f"no worker has been there for {_DESERTED_S:.0f} s; start some and run the same command again"
+                )
 
     def _submit(self, function: Callable[[Any], Any], task: object) -> Future[Any]:
         # A key of our own: tasks have effects, so two equal ones of two runs must never be taken for the same work.
@@ -75,7 +99,7 @@ class DaskExecutor:
                 "give each worker more memory or pass fewer --workers, and run the same command again"
             ) from error
         except (CancelledError, CommClosedError, TimeoutError) as error:
-            raise ClusterError("the Dask scheduler is gone; start it and run the same command again") from error
+            raise ClusterError(_SCHEDULER_GONE) from error
         if isinstance(result, WsiMagnetError):
             raise result
         return result
@@ -93,7 +117,7 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     threads: of this machine, for workers that are started here. Raises ClusterError for a scheduler that does not
     answer or has no workers.
     """
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+    _quieten()
     dask.config.set(
         {
             "distributed.comm.timeouts.connect": _PATIENCE_S,
@@ -120,6 +144,13 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     )
 
 
+def _quieten() -> None:
+    """What users can mend is said in our own words; Dask's loggers print screens of tracebacks for a lost worker."""
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _processes(execution: Execution, threads: int) -> DaskExecutor:
     workers = execution.workers or 1
     each = max(1, threads // workers)
@@ -131,6 +162,7 @@ def _processes(execution: Execution, threads: int) -> DaskExecutor:
         memory_limit=0,
         dashboard_address="127.0.0.1:0",
         resources=gpu,
+        preload=["wsi_magnet.runtime.worker_process"],
     )
     description = f"{workers} worker processes of this machine, {each} threads each"
     return DaskExecutor(

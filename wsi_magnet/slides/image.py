@@ -142,4 +142,6 @@ def _tiff_mpp(tiff: TiffPixels) -> tuple[MppXY | None, str]:
 
 
 def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    text = (str(error).splitlines() or [""])[0]
+    # Texts such as the "0" of an IndexError say nothing: a file that ends in the middle has many ways to break.
+    return text if " " in text else f"damaged or cut short ({type(error).__name__})"

@@ -27,9 +27,10 @@ from wsi_magnet.slides.white import on_white
 if TYPE_CHECKING:
     from openslide import OpenSlide
 
-CACHE_BYTES = 256 << 20
-"""Decoded tiles kept for each slide. OpenSlide's own 32 MiB is less than one row of tiles of a wide slide (100,000 px x
-240 px x 4 bytes = 96 MB), so that reading row by row would decode the tiles on each border twice."""
+CACHE_BYTES = 64 << 20
+"""Decoded tiles kept for each slide. Patches are read tile by tile of the plan, so that what neighbours share is needed
+again within a few patches of 5 to 20 MB each; 256 MiB were no faster, and their filling up made memory grow with the
+slide."""
 
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
 

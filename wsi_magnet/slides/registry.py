@@ -32,10 +32,16 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
 
 
 def _checked(path: Path) -> Path:
+    try:
+        found = path.exists()
+    except (OSError, ValueError) as error:  # a name too long, or with a null byte
+        raise SlideOpenError(f"{str(path)[:80]!r}... cannot be a file: {error}") from error
+    if not found:
+        raise SlideOpenError(f"{path}: no such file")
     if path.is_dir():
         raise SlideOpenError(f"{path} is a folder; give a slide (for DICOM, one of the .dcm files in it)")
-    if not path.exists():
-        raise SlideOpenError(f"{path}: no such file")
+    if not path.is_file():
+        raise SlideOpenError(f"{path} is no regular file; give a slide")
     if not os.access(path, os.R_OK):
         raise SlideOpenError(f"{path} may not be read; check its permissions")
     return path.absolute()
@@ -45,7 +51,10 @@ def _open(path: Path) -> SlideReader:
     reasons = []
     for name, open_with in READERS.items():
         try:
-            return open_with(path)
+            reader = open_with(path)
+            if not reader.info.canvas.pixels:
+                raise SlideOpenError(f"it has {reader.info.canvas} pixels")
+            return reader
         except SlideOpenError as error:
             reasons.append(f"{name}: {error}")
     raise SlideOpenError(f"{path} cannot be opened as a slide ({'; '.join(reasons)})")

@@ -1,0 +1,72 @@
+"""The Dask executor: every task once, bounded, errors as they were raised, and never a hang."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from distributed import Client, LocalCluster
+
+from wsi_magnet.config import Execution
+from wsi_magnet.errors import ClusterError, StoreError
+from wsi_magnet.runtime import dask as runtime
+from wsi_magnet.runtime.dask import DaskExecutor, start_executor
+from wsi_magnet.runtime.local import SerialExecutor
+from wsi_magnet.runtime.types import Executor
+
+
+@pytest.fixture(scope="module", params=["serial", "dask"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """Each of them."""
+    one: Executor = SerialExecutor() if request.param == "serial" else start_executor(Execution("cpu"), threads=2)
+    yield one
+    one.close()
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def test_every_task_once(executor: Executor) -> None:
+    assert sorted(executor.map(square, range(100))) == [n * n for n in range(100)]
+    assert list(executor.map(square, [])) == []
+
+
+def test_tasks_are_taken_as_they_are_needed(executor: Executor) -> None:
+    taken = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(10_000):
+            taken.append(number)
+            yield number
+
+    results = executor.map(square, tasks())
+    next(results)
+    assert len(taken) < 50, "a plan of a million tiles must not be submitted at once"
+
+
+def refuse(number: int) -> int:
+    raise StoreError(f"tile {number}: no space left")
+
+
+def test_our_errors_come_back_as_they_are(executor: Executor) -> None:
+    with pytest.raises(StoreError, match="tile 7: no space left"):
+        list(executor.map(refuse, [7]))
+
+
+def test_without_workers_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_POLL_S", 0.2)
+    monkeypatch.setattr(runtime, "_DESERTED_S", 1.0)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+        lonely = DaskExecutor(Client(cluster, set_as_default=False), description="nobody", needs_gpu=False)
+        with pytest.raises(ClusterError, match="no worker has been there"):
+            list(lonely.map(square, [1, 2]))
+        lonely.close()
+
+
+def test_a_scheduler_without_workers_is_refused() -> None:
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        pytest.raises(ClusterError, match=f"no workers; start some with `dask worker {cluster.scheduler_address}`"),
+    ):
+        start_executor(Execution("cpu", scheduler=cluster.scheduler_address), threads=1)
