@@ -1,46 +1,21 @@
-"""The whole flow of a slide on one screen: prepare, claim the folder, pass after pass, finish."""
+"""The whole flow of a slide on one screen: open, decide whether there is anything to do, prepare, run."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from wsi_magnet.config import Execution, RunConfig
-from wsi_magnet.engine import NOT_ANALYSED
 from wsi_magnet.errors import ResultMismatchError
-from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady, ignore
-from wsi_magnet.geometry import Box, ceil_div
-from wsi_magnet.journal import History, Journal, TileResult, read_history
+from wsi_magnet.events import Note, Observer, ignore
 from wsi_magnet.nets.spec import bundle_path, read_spec
-from wsi_magnet.ngff import LabelClass
-from wsi_magnet.plan import Cells, Pass, choose_refined, pool_any
-from wsi_magnet.prepare import Prepared, prepare
-from wsi_magnet.provenance import describe_images, describe_run
-from wsi_magnet.report import summarise
-from wsi_magnet.result import Existing, Fingerprint, Products, ResultFolder, fingerprint, require_writable, write_json
+from wsi_magnet.prepare import prepare
+from wsi_magnet.result import Existing, ResultFolder, fingerprint, require_writable, write_json
+from wsi_magnet.running import Run, RunSummary
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
-from wsi_magnet.store import Pyramid, explained
-from wsi_magnet.tasks import HalveTask, Job, RunHalve, RunProbe, RunTile, close_halls
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """How a run ended."""
-
-    folder: Path
-    done_before: bool
-    """True where it was finished already and nothing was done."""
-    failures: tuple[str, ...]
-    """A line for each cell that could not be analysed."""
-    summary: Mapping[str, Any]
-    """The contents of summary.json."""
 
 
 def result_folder(slide: str | Path, output: str | Path) -> Path:
@@ -81,7 +56,7 @@ def segment_slide(
             prepared = prepare(reader, spec, config)
             for note in prepared.notes:
                 observe(Note(note))
-            run = _Run(prepared, folder, sha256, str(own_bundle) if own_bundle else None, observe)
+            run = Run(prepared, folder, sha256, str(own_bundle) if own_bundle else None, observe)
             return run.complete(execution or Execution(), wanted, go_on=earlier is not None)
 
 
@@ -100,236 +75,3 @@ def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> Run
     if not folder.summary_json.exists():
         write_json(folder.summary_json, run["summary"])
     return RunSummary(folder.path, True, tuple(run["failures"]), run["summary"])
-
-
-class _Run:
-    """A run that has its folder and its plan."""
-
-    def __init__(
-        self, prepared: Prepared, folder: ResultFolder, sha256: str, bundle: str | None, observe: Observer
-    ) -> None:
-        self._prepared, self._plan, self._folder, self._observe = prepared, prepared.plan, folder, observe
-        self._sha256, self._bundle = sha256, bundle
-        config = prepared.config
-        self._products = Products(
-            self._plan.pyramid_sizes,
-            len(prepared.spec.classes),
-            config.ngff,
-            config.tile_px,
-            config.keep_probabilities,
-            config.keep_uncertainty,
-        )
-        self._pyramids = {s.path.name.split(".")[0]: Pyramid(s) for s in self._products.specs(folder.path)}
-        self._classes = [LabelClass(c.value, c.name, c.color) for c in prepared.spec.classes]
-        self._kept = {"probabilities": config.keep_probabilities, "uncertainty": config.keep_uncertainty}
-
-    def complete(self, execution: Execution | Executor, wanted: Fingerprint, *, go_on: bool) -> RunSummary:
-        """Do what is not done yet; unless it goes on, what lies in the folder is deleted once the workers are ready."""
-        begun = time.perf_counter()
-        job = self._job(execution.device if isinstance(execution, Execution) else "auto")
-        executor = start(execution) if isinstance(execution, Execution) else execution
-        try:
-            self._observe(WorkersReady(executor.description, executor.dashboard))
-            for _ in executor.map(RunProbe(job), [None]):
-                pass
-            if not go_on:
-                self._folder.empty()
-            description = describe_run(self._prepared, self._sha256, wanted.parts)
-            history = read_history(self._folder.journal)
-            self._check_whole(history)
-            self._lay_out(description)
-            self._passes(executor, job, history)
-        finally:
-            if isinstance(execution, Execution):
-                executor.close()
-            close_halls(job)
-        return self._finish(description, time.perf_counter() - begun)
-
-    def _check_whole(self, history: History) -> None:
-        """Raises ResultMismatchError where the journal counts on pixels that are gone."""
-        for one in self._plan.passes:
-            if not history.of_scale(one.scale.index):
-                continue
-            level, needed = one.frame.mask_level, ["mask"]
-            if self._products.uncertainty:
-                needed.append("uncertainty")
-            if self._products.probabilities or (level and one.scale.index + 1 not in history.passes):
-                needed.append("probabilities")
-            for name in needed:
-                if not self._pyramids[name].has_level(level):
-                    raise ResultMismatchError(
-                        f"{self._folder.path}/{name}.ome.zarr has lost its level {level}, which was finished; "
-                        "begin again with --restart"
-                    )
-
-    def _lay_out(self, description: Mapping[str, Any]) -> None:
-        """Everything that the workers write into or read from; what is there already stays."""
-        self._folder.write_run({"state": "running", **description})
-        for pyramid in self._pyramids.values():
-            pyramid.create()
-        if self._prepared.config.tissue:
-            with explained(self._folder.tissue_png):
-                self._prepared.tissue.save(self._folder.tissue_png)
-
-    def _job(self, device: str) -> Job:
-        info, config = self._prepared.info, self._prepared.config
-        return Job(
-            info.path,
-            info.identity,
-            self._bundle,
-            self._sha256,
-            str(self._folder.path),
-            config,
-            self._plan.frames,
-            self._products,
-            device,
-            self._prepared.tissue.downsample_xy if config.tissue else None,
-        )
-
-    def _passes(self, executor: Executor, job: Job, history: History) -> None:
-        with Journal(self._folder.journal) as journal:
-            coarser: list[TileResult] = []
-            for one in self._plan.passes:
-                finished = history.of_scale(one.scale.index)
-                if one.scale.index in history.passes:
-                    self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
-                else:
-                    finished = self._pass(one, self._choose(one, coarser), finished, (executor, job, journal))
-                coarser = finished
-        for name, kept in self._kept.items():
-            if kept:
-                self._build_pyramid(executor, job, name, self._plan.passes[-1])
-
-    def _pass(
-        self, one: Pass, refined: Cells, finished: list[TileResult], tools: tuple[Executor, Job, Journal]
-    ) -> list[TileResult]:
-        """One scale: the tiles that are not `finished`, then the mask's pyramid, then the mask shows it.
-
-        Returns the results of all its tiles.
-        """
-        begun = time.perf_counter()
-        executor, job, journal = tools
-        done = {result.key for result in finished}
-        self._observe(
-            PassStarted(
-                one.scale.index,
-                len(self._plan.passes),
-                one.scale.mpp,
-                int(one.tiles.sum()),
-                len(done),
-                int(refined.sum()),
-                int(one.tissue.sum()),
-            )
-        )
-        missing = (task for task in one.tasks(refined) if task.key not in done)
-        for result in executor.map(RunTile(job), missing):
-            journal.tile(result)
-            finished.append(result)
-            self._observe(TileFinished(result))
-        self._build_pyramid(executor, job, "mask", one)
-        self._publish(one)
-        journal.pass_done(one.scale.index)
-        if one.scale.index and not self._products.probabilities:
-            self._pyramids["probabilities"].remove_level(one.frame.mask_level + 1)
-        self._observe(PassFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
-        return finished
-
-    def _choose(self, one: Pass, coarser: list[TileResult]) -> Cells:
-        """Which cells to refine: all of the first scale, of the others those whose parent's quarter is uncertain."""
-        index, spec = one.scale.index, self._prepared.spec
-        if index == 0:
-            return one.tissue.copy()
-        scores = {
-            (2 * cell.row + quarter // 2, 2 * cell.col + quarter % 2): total / (255 * pixels) if pixels else 0.0
-            for result in coarser
-            for cell in result.cells
-            for quarter, (total, pixels) in enumerate(cell.quarters)
-        }
-        return choose_refined(one.tissue, scores, self._prepared.config.refine, spec.refine_above[index - 1])
-
-    def _build_pyramid(self, executor: Executor, job: Job, product: str, one: Pass) -> None:
-        """Make all levels coarser than a pass from its own, level by level."""
-        tiles = one.tiles
-        for level in range(one.frame.mask_level + 1, len(self._products.sizes)):
-            tiles = pool_any(tiles, 2)
-            grid, side = Box.of(self._products.sizes[level]), one.frame.tile_px
-            assert tiles.shape == (ceil_div(grid.y1, side), ceil_div(grid.x1, side))
-            boxes = (
-                Box(c * side, r * side, (c + 1) * side, (r + 1) * side).intersect(grid)
-                for r in range(tiles.shape[0])
-                for c in range(tiles.shape[1])
-                if tiles[r, c]
-            )
-            for _ in executor.map(RunHalve(job), (HalveTask(product, level, box) for box in boxes)):
-                pass
-
-    def _publish(self, one: Pass) -> None:
-        """From now on the images begin at this scale."""
-        for name, attributes in describe_images(
-            self._prepared, self._products, self._classes, one.frame.mask_level
-        ).items():
-            self._pyramids[name].describe(attributes)
-
-    def _finish(self, description: Mapping[str, Any], seconds: float) -> RunSummary:
-        self._publish(self._plan.passes[-1])
-        if not self._products.probabilities:
-            self._pyramids["probabilities"].remove()
-        for pyramid in self._pyramids.values():
-            pyramid.sweep()
-        history = read_history(self._folder.journal)
-        finest = self._plan.passes[-1].scale
-        labels: Counter[int] = Counter()
-        for result in history.of_scale(finest.index):
-            labels.update(result.label_pixels)
-        failures = tuple(_failures(history, self._plan.passes))
-        summary = {
-            "slide": self._prepared.info.path,
-            "tissue_share": self._plan.tissue_share,
-            **summarise(labels, self._classes, finest.mpp, NOT_ANALYSED),
-            "passes": [_pass_summary(p, history) for p in self._plan.passes],
-            "cells_not_analysed": len(failures),
-        }
-        write_json(self._folder.summary_json, summary)
-        state = "finished with errors" if failures else "finished"
-        ended = {"state": state, "failures": failures, "finished": now(), "seconds_last_session": round(seconds, 3)}
-        self._folder.write_run({**description, **ended, "summary": summary})
-        return RunSummary(self._folder.path, False, failures, summary)
-
-
-def start(execution: Execution) -> Executor:
-    """The executor that is asked for; Dask is imported only here."""
-    from wsi_magnet.machine import cpu_threads
-    from wsi_magnet.runtime.dask import start_executor
-
-    return start_executor(execution, cpu_threads())
-
-
-def now() -> str:
-    """The time, for run.json."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _failures(history: History, passes: tuple[Pass, ...]) -> list[str]:
-    return [
-        f"{passes[result.scale].scale.mpp:g} µm/px, row {cell.row}, column {cell.col}: {cell.failure}"
-        for result in history.tiles.values()
-        for cell in result.cells
-        if cell.failure
-    ]
-
-
-def _pass_summary(one: Pass, history: History) -> dict[str, Any]:
-    results = history.of_scale(one.scale.index)
-    cells = [cell for result in results for cell in result.cells]
-    seconds: Counter[str] = Counter()
-    for result in results:
-        seconds.update(result.seconds)
-    total, pixels = (sum(q[i] for cell in cells for q in cell.quarters) for i in (0, 1))
-    return {
-        "mpp": one.scale.mpp,
-        "tiles": len(results),
-        "cells": len(cells),
-        "cells_refined": sum(cell.refined for cell in cells),
-        "mean_uncertainty": total / (255 * pixels) if pixels else 0.0,
-        "worker_seconds": {k: round(v, 3) for k, v in seconds.items()},
-    }

@@ -8,53 +8,25 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-import torch
 
-from wsi_magnet.config import RunConfig
-from wsi_magnet.engine import NOT_ANALYSED, Engine, PatchInput, not_analysed, one_torch_thread, resolve_device
-from wsi_magnet.errors import BundleError, SlideOpenError, SlideReadError
+from wsi_magnet.engine import NOT_ANALYSED, PatchInput, not_analysed, one_torch_thread
+from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
+from wsi_magnet.hall import Hall, Job, hall_of
 from wsi_magnet.journal import CellResult, TileResult
-from wsi_magnet.nets.bundle import Bundle, load_bundle
-from wsi_magnet.plan import CellTask, Frame, TileTask
-from wsi_magnet.result import Products, ResultFolder
+from wsi_magnet.plan import CellTask, TileTask
 from wsi_magnet.slides.read import read_scale
-from wsi_magnet.slides.registry import open_slide
-from wsi_magnet.slides.types import Image, SlideReader
+from wsi_magnet.slides.types import Image
 from wsi_magnet.stitch import CellPixels, Region, TileCanvas, clear_outside, coarse_box, quarters
-from wsi_magnet.store import Pyramid, explained, halve_tile
-from wsi_magnet.tissue import TissueMap
-
-READ_THREADS = 4
-"""Threads of a worker that read and decode; decoding is the cheaper half, so few keep the networks fed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """All that a worker must know to run any tile of a slide; frozen, small, and the key of what workers keep."""
-
-    slide: str
-    slide_identity: str
-    bundle: str | None
-    bundle_sha256: str
-    folder: str
-    config: RunConfig
-    frames: tuple[Frame, ...]
-    products: Products
-    device: str
-    tissue_downsample_xy: tuple[float, float] | None
-    """Of the tissue map that lies in the folder; None where everything is analysed."""
+from wsi_magnet.store import halve_tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +38,7 @@ class RunTile:
     def __call__(self, task: TileTask) -> TileResult:
         """Analyse one tile and write it. Raises SlideOpenError, BundleError, StoreError; never for a cell's pixels."""
         started = time.perf_counter()
-        hall = _hall(self.job)
+        hall = hall_of(self.job)
         with hall.busy():
             return _Tile(hall, task).run(started)
 
@@ -79,7 +51,7 @@ class RunProbe:
 
     def __call__(self, task: None) -> None:
         """Open the slide, the bundle and the device. Raises SlideOpenError, BundleError, ConfigError."""
-        _hall(self.job)
+        hall_of(self.job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,115 +71,8 @@ class RunHalve:
 
     def __call__(self, task: HalveTask) -> None:
         """Fill one tile. Raises StoreError."""
-        pyramid = _hall(self.job).pyramid(task.product)
+        pyramid = hall_of(self.job).pyramid(task.product)
         halve_tile(pyramid, task.level, task.box, labels=task.product == "mask")
-
-
-class Hall:
-    """What a worker keeps open for one job; shared by its threads."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.device = resolve_device(job.device)
-        self.reader = _open_checked(job)
-        bundle = _load_bundle(job, self.device)
-        if bundle.sha256 != job.bundle_sha256:
-            raise BundleError(
-                f"{bundle.path} on {socket.gethostname()} is another bundle than the client's "
-                f"({bundle.sha256[:12]} and {job.bundle_sha256[:12]}); make them the same file"
-            )
-        self.engine = Engine(bundle, self.device, job.config)
-        self.readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
-        self.background = bundle.spec.background_index
-        self._pyramids = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
-        # A GPU runs one batch at a time; the other threads of its worker read and write meanwhile.
-        self.compute: AbstractContextManager[object] = threading.Lock() if self.device.type == "cuda" else nullcontext()
-        self._users = 0
-        self._lock = threading.Lock()
-        self._retired = False
-
-    @cached_property
-    def tissue(self) -> TissueMap | None:
-        """The tissue map of the result folder; None where everything is analysed."""
-        if self.job.tissue_downsample_xy is None:
-            return None
-        folder = ResultFolder(Path(self.job.folder))
-        with explained(folder.tissue_png):
-            return TissueMap.load(folder.tissue_png, self.job.tissue_downsample_xy)
-
-    def pyramid(self, product: str) -> Pyramid:
-        """The image of that name: "mask", "probabilities" or "uncertainty"."""
-        return self._pyramids[product]
-
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Within it the hall stays open even if it is retired meanwhile; the last user of a retired hall closes it."""
-        with self._lock:
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                last = self._retired and self._users == 0
-            if last:
-                self._close()
-
-    def retire(self) -> None:
-        """No new work will come: close as soon as nobody is inside."""
-        with self._lock:
-            self._retired = True
-            idle = self._users == 0
-        if idle:
-            self._close()
-
-    def _close(self) -> None:
-        self.readers.shutdown(wait=False, cancel_futures=True)
-        self.reader.close()
-
-
-_halls: dict[Job, Hall] = {}
-_halls_lock = threading.Lock()
-_HALLS_KEPT = 2
-
-
-def _hall(job: Job) -> Hall:
-    """The worker's hall for a job; the oldest is retired when there are more than two."""
-    with _halls_lock:
-        if job not in _halls:
-            _halls[job] = Hall(job)
-            while len(_halls) > _HALLS_KEPT:
-                _halls.pop(next(iter(_halls))).retire()
-        return _halls[job]
-
-
-def close_halls(job: Job) -> None:
-    """Let go of what this process keeps for a job."""
-    with _halls_lock:
-        hall = _halls.pop(job, None)
-    if hall is not None:
-        hall.retire()
-
-
-def _open_checked(job: Job) -> SlideReader:
-    try:
-        reader = open_slide(job.slide, mpp=job.config.mpp)
-    except SlideOpenError as error:
-        raise SlideOpenError(f"worker on {socket.gethostname()}: {error}") from error
-    if reader.info.identity != job.slide_identity:
-        reader.close()
-        raise SlideOpenError(
-            f"{job.slide} on {socket.gethostname()} is not the file that the run was planned for; "
-            "was it replaced meanwhile?"
-        )
-    return reader
-
-
-def _load_bundle(job: Job, device: torch.device) -> Bundle:
-    try:
-        return load_bundle(job.bundle, device=device)
-    except BundleError as error:
-        raise BundleError(f"worker on {socket.gethostname()}: {error}") from error
 
 
 class _Tile:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsi_magnet.estimate import Cost
     from wsi_magnet.prepare import Prepared
+    from wsi_magnet.running import RunSummary
     from wsi_magnet.scales import Ladder
-    from wsi_magnet.segmentation import RunSummary
     from wsi_magnet.slides.types import SlideInfo
 
 

@@ -1,0 +1,54 @@
+"""What came of a run: areas, what each scale did, and what could not be analysed, from the journal alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from wsi_magnet.engine import NOT_ANALYSED
+from wsi_magnet.journal import History
+from wsi_magnet.ngff import LabelClass
+from wsi_magnet.plan import Pass, Plan
+from wsi_magnet.report import summarise
+
+
+def summarise_run(plan: Plan, history: History, classes: Sequence[LabelClass]) -> dict[str, Any]:
+    """Plain values for summary.json, the slide's name aside."""
+    finest = plan.ladder.finest
+    labels: Counter[int] = Counter()
+    for result in history.of_scale(finest.index):
+        labels.update(result.label_pixels)
+    return {
+        "tissue_share": plan.tissue_share,
+        **summarise(labels, classes, finest.mpp, NOT_ANALYSED),
+        "passes": [_pass_summary(p, history) for p in plan.passes],
+        "cells_not_analysed": len(failures(history, plan.passes)),
+    }
+
+
+def failures(history: History, passes: tuple[Pass, ...]) -> list[str]:
+    """A line for each cell that could not be analysed: where, and why."""
+    return [
+        f"{passes[result.scale].scale.mpp:g} µm/px, row {cell.row}, column {cell.col}: {cell.failure}"
+        for result in history.tiles.values()
+        for cell in result.cells
+        if cell.failure
+    ]
+
+
+def _pass_summary(one: Pass, history: History) -> dict[str, Any]:
+    results = history.of_scale(one.scale.index)
+    cells = [cell for result in results for cell in result.cells]
+    seconds: Counter[str] = Counter()
+    for result in results:
+        seconds.update(result.seconds)
+    total, pixels = (sum(q[i] for cell in cells for q in cell.quarters) for i in (0, 1))
+    return {
+        "mpp": one.scale.mpp,
+        "tiles": len(results),
+        "cells": len(cells),
+        "cells_refined": sum(cell.refined for cell in cells),
+        "mean_uncertainty": total / (255 * pixels) if pixels else 0.0,
+        "worker_seconds": {k: round(v, 3) for k, v in seconds.items()},
+    }
