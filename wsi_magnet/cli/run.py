@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -57,6 +59,10 @@ def command(
         execution = Execution(device=device, workers=workers, scheduler=scheduler)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
+
+    # Batch systems end a job with SIGTERM: it is taken like Ctrl-C, so that the run ends with a word.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     from wsi_magnet.cli.progress import watching
     from wsi_magnet.segmentation import segment_slide
