@@ -31,7 +31,7 @@ format: $(VENV)/.installed-dev ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## print the figures of docs/performance.md again
+bench: $(VENV)/.installed ## print the memory and compression figures again
 	@$(BIN)/python -m tests.benchmarks
 
 clean: ## delete results and caches

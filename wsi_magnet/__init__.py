@@ -1,6 +1,6 @@
 """MagNet on whole slides: progressive, coarse-to-fine segmentation of gigapixel pathology images.
 
-The four names below are all that most programs need. They are imported when first asked for, so that the command line
+The names below are all that most programs need. They are imported when first asked for, so that the command line
 answers at once and a program that only opens slides does not pay for PyTorch.
 """
 
@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 from wsi_magnet._version import __version__
 
 if TYPE_CHECKING:
+    from wsi_magnet.config import Execution, RunConfig
     from wsi_magnet.image_loop import segment_image
     from wsi_magnet.nets.bundle import load_bundle
     from wsi_magnet.segmentation import segment_slide
     from wsi_magnet.slides.registry import open_slide
 
-__all__ = ["__version__", "load_bundle", "open_slide", "segment_image", "segment_slide"]
+__all__ = ["Execution", "RunConfig", "__version__", "load_bundle", "open_slide", "segment_image", "segment_slide"]
 
 _HOME = {
+    "Execution": "wsi_magnet.config",
+    "RunConfig": "wsi_magnet.config",
     "load_bundle": "wsi_magnet.nets.bundle",
     "open_slide": "wsi_magnet.slides.registry",
     "segment_image": "wsi_magnet.image_loop",

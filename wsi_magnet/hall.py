@@ -16,6 +16,7 @@ import torch
 from wsi_magnet.config import RunConfig
 from wsi_magnet.engine import Engine, resolve_device
 from wsi_magnet.errors import BundleError, SlideOpenError
+from wsi_magnet.machine import keep_memory_steady
 from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.plan import Frame
 from wsi_magnet.result import Products, ResultFolder
@@ -49,6 +50,7 @@ class Hall:
     """What a worker keeps open for one job; shared by its threads."""
 
     def __init__(self, job: Job) -> None:
+        keep_memory_steady()
         self.job = job
         self.device = resolve_device(job.device)
         self.reader = _open_checked(job)

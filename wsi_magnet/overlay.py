@@ -55,8 +55,12 @@ def draw_overlay(result: Path, style: OverlayStyle | None = None) -> Image.Image
     labels = pyramid.read(level, Box.of(pyramid.spec.sizes[level]))
     classes = [LabelClass(c["value"], c["name"], tuple(c["color"])) for c in run["bundle"]["classes"]]
     picture = Image.fromarray(blend(tissue, labels, classes, style.opacity))
+    full_px = picture.width
     picture.thumbnail((style.longest_px, style.longest_px))
-    return _with_legend(picture, labels, classes, mpp, title=Path(run["slide"]["path"]).name)
+    shown_mpp = mpp * full_px / picture.width
+    areas = _areas_mm2(run, labels, mpp)
+    title = f"{Path(run['slide']['path']).name}: mask over tissue, {shown_mpp:g} microns/px"
+    return _with_legend(picture, classes, areas, shown_mpp, title)
 
 
 def _mask_level(result: Path, run: dict[str, Any], longest_px: int) -> tuple[Pyramid, int, float]:
@@ -107,26 +111,35 @@ def _outlines(labels: Pixels) -> npt.NDArray[np.bool_]:
     return edge
 
 
+def _areas_mm2(run: dict[str, Any], labels: Pixels, mpp: float) -> dict[int, float]:
+    """Area by label value: what the run says of itself, or, before it has ended, what the picture shows."""
+    if "summary" in run:
+        found = {c["value"]: c["area_mm2"] for c in run["summary"]["classes"]}
+        return {**found, 255: run["summary"]["not_analysed_mm2"]}
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return {value: float(count) * (mpp / 1000) ** 2 for value, count in enumerate(counts)}
+
+
 def _with_legend(
-    picture: Image.Image, labels: Pixels, classes: Sequence[LabelClass], mpp: float, title: str
+    picture: Image.Image, classes: Sequence[LabelClass], area_mm2: dict[int, float], mpp: float, title: str
 ) -> Image.Image:
     font = ImageFont.load_default(_FONT_PX)
-    counts = np.bincount(labels.ravel(), minlength=256)
-    shown = [c for c in classes if c.value and counts[c.value]]
-    if counts[255]:
+    shown = [c for c in classes if c.value and area_mm2.get(c.value)]
+    if area_mm2.get(255):
         shown.append(LabelClass(255, "not analysed", (128, 128, 128)))
-    width, line = max(picture.width, 640), _FONT_PX + 14
-    canvas = Image.new("RGB", (width, picture.height + line * (2 + len(shown))), "white")
+    width, line = max(picture.width, 640, int(font.getlength(title)) + 24), _FONT_PX + 14
+    canvas = Image.new("RGB", (width, picture.height + line * (3 + len(shown))), "white")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
     y = picture.height + 8
-    draw.text((12, y), f"{title}: mask over tissue, {mpp:g} microns/px. Not for diagnosis.", "black", font)
+    draw.text((12, y), title, "black", font)
+    draw.text((12, y + line), "Not for diagnosis.", "black", font)
     _scale_bar(draw, width, y + line, mpp, font)
+    y += line
     for one in shown:
         y += line
         draw.rectangle((12, y, 12 + _FONT_PX, y + _FONT_PX), fill=one.color, outline="black")
-        mm2 = counts[one.value] * (mpp / 1000) ** 2
-        draw.text((24 + _FONT_PX, y - 2), f"{one.name}: {mm2:.3f} sq mm", "black", font)
+        draw.text((24 + _FONT_PX, y - 2), f"{one.name}: {area_mm2[one.value]:.3f} sq mm", "black", font)
     return canvas
 
 

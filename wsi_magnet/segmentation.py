@@ -37,7 +37,7 @@ def segment_slide(
 
     bundle: path of a bundle; None is the one that ships with the package. execution: where to work, by default in
     threads of this process. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255 and
-    listed in the summary; nothing is raised for them. Raises WsiMagnetError for everything else that the user can mend.
+    listed in `.failures`; nothing is raised for them. Raises WsiMagnetError for everything else that the user can mend.
     """
     config = config or RunConfig()
     spec, sha256 = read_spec(bundle)

@@ -84,5 +84,6 @@ def test_overlay(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
         assert picture.width >= 500
         colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24) or []}
     assert {(220, 60, 60), (60, 180, 60), (60, 60, 220)} <= colours, "each class is outlined in its own colour"
+    assert call("overlay", folder, "--size", "100", "-o", tmp_path / "tiny.png").exit_code == 0
     assert "no result folder" in one_line(call("overlay", tmp_path))
     assert ".gif" in one_line(call("overlay", folder, "-o", tmp_path / "x.gif"))

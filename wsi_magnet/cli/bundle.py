@@ -59,7 +59,7 @@ def show(bundle: str | None, as_json: bool) -> None:
     multiple=True,
     type=click.Path(),
     metavar="R.pth",
-    help="One for all steps, or one a step, coarse to fine.",
+    help="One for all steps, or one a step, coarse to fine: --refiner r1.pth r2.pth.",
 )
 @click.argument("more_refiners", nargs=-1, type=click.Path(), metavar="[R2.pth ...]")
 @click.option("-o", "--output", required=True, type=click.Path(), metavar="X.safetensors")

@@ -72,6 +72,7 @@ def main() -> None:
     Start with:
       wsi-magnet info slide.svs
       wsi-magnet run slide.svs -o results
+      wsi-magnet overlay results/slide
 
     Not for diagnosis.
     """

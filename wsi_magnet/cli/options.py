@@ -50,7 +50,7 @@ def work_options(command: Command) -> Command:
                 default="all",
                 show_default=True,
                 metavar="all|auto|FRACTION",
-                help="Tissue cells that finer scales refine: all, those uncertain enough, or the most uncertain part.",
+                help="Which squares of tissue (512 px) finer scales refine: all, the uncertain, or that part of them.",
             ),
             click.option(
                 "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."

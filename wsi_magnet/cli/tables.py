@@ -51,7 +51,7 @@ def info_text(info: SlideInfo, ladder: Ladder | None) -> str:
             ("vendor", f"{info.vendor} (read by {info.reader})"),
             ("size", f"{info.size} px"),
             ("bounds", bounds),
-            ("mpp", f"{mpp} (from {info.mpp_source})"),
+            ("mpp", f"{mpp} (from {info.mpp_source})" if info.mpp_xy else mpp),
             ("identity", info.identity),
         ]
     )
@@ -98,9 +98,9 @@ def plan_text(prepared: Prepared, cost: Cost) -> str:
         ]
         for p in cost.passes
     ]
-    text = table(["scale", "level", "tiles", "tissue cells", "patches", "decoded", "disk at most"], rows)
+    text = table(["scale", "level", "tiles", "squares with tissue", "patches", "decoded", "disk at most"], rows)
     pairs = [
-        ("tissue", f"{100 * prepared.plan.tissue_share:.1f} % of the cells"),
+        ("tissue", f"{100 * prepared.plan.tissue_share:.1f} % of the squares"),
         ("patches", sum(p.patches for p in cost.passes)),
         ("decoded", byte_text(sum(p.decoded_bytes for p in cost.passes))),
         ("memory", f"about {byte_text(cost.memory_bytes)} a worker, whatever the slide's size"),
@@ -117,13 +117,13 @@ def run_text(summary: RunSummary) -> str:
         lines.append("Finished before; nothing to do (--restart begins again).")
     lines.append(facts([("mask", summary.folder / "mask.ome.zarr"), ("summary", summary.folder / "summary.json")]))
     rows = [[c["name"], f"{c['area_mm2']:.3f}", f"{c['percent']:.1f}"] for c in values["classes"]]
-    lines.append(table(["class", "mm²", "% of tissue cells"], rows))
+    lines.append(table(["class", "mm²", "% of area"], rows))
     if values["gleason"]:
         g = values["gleason"]
         lines.append(
             f"Gleason {g['primary']} + {g['secondary']} = {g['score']}, ISUP grade group {g['grade_group']} "
             "(by area; not for diagnosis)"
         )
-    refined = ", ".join(f"{p['cells_refined']} of {p['cells']} cells at {p['mpp']:g} µm/px" for p in values["passes"])
-    lines.append(f"Analysed: {refined}")
+    refined = ", ".join(f"{p['cells_refined']} of {p['cells']} squares at {p['mpp']:g} µm/px" for p in values["passes"])
+    lines.append(f"Segmented: {refined}. Not for diagnosis.")
     return "\n\n".join(lines)
