@@ -218,7 +218,7 @@ class Run:
         summary = {"slide": self._prepared.info.path, **summarise_run(self._plan, history, self._classes)}
         write_json(self._folder.summary_json, summary)
         state = "finished with errors" if failed else "finished"
-        ended = {"state": state, "failures": failed, "finished": now(), "seconds_last_session": round(seconds, 3)}
+        ended = {"state": state, "failures": failed, "finished": now(), "seconds_since_start": round(seconds, 3)}
         self._folder.write_run({**description, **ended, "summary": summary})
         return RunSummary(self._folder.path, False, failed, summary)
 
