@@ -52,6 +52,12 @@ class RunConfig:
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"--batch-size {self.batch_size} is not at least 1")
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the images that are kept beside the mask."""
+        wanted = {"probabilities": self.keep_probabilities, "uncertainty": self.keep_uncertainty}
+        return tuple(name for name, keep in wanted.items() if keep)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json."""
         return asdict(self)

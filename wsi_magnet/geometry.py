@@ -32,6 +32,10 @@ class Size:
         """Number of pixels."""
         return self.width * self.height
 
+    def halve(self) -> Size:
+        """Of the grid with twice the pixel size that covers this one."""
+        return Size(ceil_div(self.width, 2), ceil_div(self.height, 2))
+
     def __str__(self) -> str:
         return f"{self.width} x {self.height}"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,11 +129,6 @@ class Journal:
     def tile(self, result: TileResult) -> None:
         """A tile is finished."""
         self._append(result.to_json())
-
-    def tiles(self, results: Iterable[TileResult]) -> None:
-        """Several at once."""
-        for result in results:
-            self.tile(result)
 
     def pass_done(self, scale: int) -> None:
         """A scale is complete."""

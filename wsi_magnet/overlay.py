@@ -69,7 +69,7 @@ def _mask_level(result: Path, run: dict[str, Any], longest_px: int) -> tuple[Pyr
     finest = run["scales"][-1]
     sizes = [Size(*finest["size_wh"])]
     while max(sizes[-1].wh) > longest_px:
-        sizes.append(Size(-(-sizes[-1].width // 2), -(-sizes[-1].height // 2)))
+        sizes.append(sizes[-1].halve())
     products = Products(tuple(sizes), len(run["bundle"]["classes"]), config.ngff, config.tile_px, False, False)
     pyramid, level = Pyramid(products.specs(result)[0]), len(sizes) - 1
     while level and not pyramid.has_level(level):

@@ -76,15 +76,15 @@ class Frame:
 
     def tile_box(self, row: int, col: int) -> Box:
         """The tile's pixels on the scale's grid, cut at its edge."""
-        return _square(row, col, self.tile_px).intersect(self.scale.grid)
+        return square(row, col, self.tile_px).intersect(self.scale.grid)
 
     def cell_box(self, row: int, col: int) -> Box:
         """The cell's pixels on the scale's grid, cut at its edge."""
-        return _square(row, col, CELL_PX).intersect(self.scale.grid)
+        return square(row, col, CELL_PX).intersect(self.scale.grid)
 
     def patch_box(self, row: int, col: int) -> Box:
         """The patch's pixels: always `patch_px` square, so it may reach beyond the grid."""
-        return _square(row, col, CELL_PX).grow(self.halo_px)
+        return square(row, col, CELL_PX).grow(self.halo_px)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ class Plan:
         """Extent of each level of the mask, finest first: one a scale, then halved until a level fits in a cell."""
         sizes = [p.scale.size for p in reversed(self.passes)]
         while max(sizes[-1].wh) > CELL_PX:
-            sizes.append(Size(ceil_div(sizes[-1].width, 2), ceil_div(sizes[-1].height, 2)))
+            sizes.append(sizes[-1].halve())
         return tuple(sizes)
 
 
@@ -205,5 +205,6 @@ def pool_any(cells: Cells, n: int) -> Cells:
     return np.asarray(padded.reshape(rows, n, cols, n).any(axis=(1, 3)))
 
 
-def _square(row: int, col: int, side_px: int) -> Box:
+def square(row: int, col: int, side_px: int) -> Box:
+    """The square of a grid of such squares, in pixels."""
     return Box(col * side_px, row * side_px, (col + 1) * side_px, (row + 1) * side_px)

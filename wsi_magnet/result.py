@@ -77,11 +77,6 @@ def fingerprint(
     slide_identity: str, mpp_xy: tuple[float, float], bundle: tuple[str, str], config: RunConfig
 ) -> Fingerprint:
     """`bundle` is its name and its sha256."""
-    kept = [
-        name
-        for name, keep in (("probabilities", config.keep_probabilities), ("uncertainty", config.keep_uncertainty))
-        if keep
-    ]
     return Fingerprint(
         {
             "the slide": slide_identity[:16],
@@ -91,7 +86,7 @@ def fingerprint(
             "--tissue": "on" if config.tissue else "off",
             "--tile": str(config.tile_px),
             "--ngff": config.ngff,
-            "--keep": ",".join(kept) or "nothing",
+            "--keep": ",".join(config.kept) or "nothing",
             "--batch-size": str(config.batch_size or "auto"),
             "--precision": config.precision,
         }

@@ -16,7 +16,7 @@ from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.hall import Job, close_halls
 from wsi_magnet.journal import History, Journal, TileResult, read_history
 from wsi_magnet.ngff import LabelClass
-from wsi_magnet.plan import Cells, Pass, choose_refined, pool_any
+from wsi_magnet.plan import Cells, Pass, choose_refined, pool_any, square
 from wsi_magnet.prepare import Prepared
 from wsi_magnet.provenance import describe_images, describe_run
 from wsi_magnet.result import Fingerprint, Products, ResultFolder, write_json
@@ -58,7 +58,6 @@ class Run:
         )
         self._pyramids = {s.path.name.split(".")[0]: Pyramid(s) for s in self._products.specs(folder.path)}
         self._classes = [LabelClass(c.value, c.name, c.color) for c in prepared.spec.classes]
-        self._kept = {"probabilities": config.keep_probabilities, "uncertainty": config.keep_uncertainty}
 
     def complete(self, execution: Execution | Executor, wanted: Fingerprint, *, go_on: bool) -> RunSummary:
         """Do what is not done yet; unless it goes on, what lies in the folder is deleted once the workers are ready."""
@@ -133,9 +132,8 @@ class Run:
                 else:
                     finished = self._pass(one, self._choose(one, coarser), finished, (executor, job, journal))
                 coarser = finished
-        for name, kept in self._kept.items():
-            if kept:
-                self._build_pyramid(executor, job, name, self._plan.passes[-1])
+        for name in self._prepared.config.kept:
+            self._build_pyramid(executor, job, name, self._plan.passes[-1])
 
     def _pass(
         self, one: Pass, refined: Cells, finished: list[TileResult], tools: tuple[Executor, Job, Journal]
@@ -192,7 +190,7 @@ class Run:
             grid, side = Box.of(self._products.sizes[level]), one.frame.tile_px
             assert tiles.shape == (ceil_div(grid.y1, side), ceil_div(grid.x1, side))
             boxes = (
-                Box(c * side, r * side, (c + 1) * side, (r + 1) * side).intersect(grid)
+                square(r, c, side).intersect(grid)
                 for r in range(tiles.shape[0])
                 for c in range(tiles.shape[1])
                 if tiles[r, c]

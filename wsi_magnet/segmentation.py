@@ -64,9 +64,7 @@ def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> Run
     """The summary of a run that has ended, if it has. Raises ResultMismatchError if its masks have gone since."""
     if run is None or run["state"] == "running":
         return None
-    config = RunConfig.from_json(run["config"])
-    kept = {"probabilities": config.keep_probabilities, "uncertainty": config.keep_uncertainty}
-    for name in ["mask", *(name for name, keep in kept.items() if keep)]:
+    for name in ("mask", *RunConfig.from_json(run["config"]).kept):
         if not (folder.path / f"{name}.ome.zarr" / "0").is_dir():
             raise ResultMismatchError(
                 f"{folder.path} was finished, but its {name}.ome.zarr is gone or incomplete; "

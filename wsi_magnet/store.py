@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +109,6 @@ class Pyramid:
         with explained(self.spec.path):
             group = zarr.open_group(self.spec.path, mode="r+", zarr_format=self.spec.zarr_format)
             group.attrs.put(dict(attributes))
-
-    def attributes(self) -> dict[str, Any]:
-        """The group's metadata."""
-        with explained(self.spec.path):
-            return dict(zarr.open_group(self.spec.path, mode="r").attrs)
 
     def level(self, level: int) -> zarr.Array[Any]:
         """The array of a level, uint8 ([channels,] rows, columns)."""
@@ -214,8 +209,3 @@ def explained(path: Path) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}); choose another output folder with -o"
             ) from error
         raise StoreError(f"{path}: {error.strerror or error}") from error
-
-
-def sizes_text(sizes: Sequence[Size]) -> str:
-    """For messages: "1000 x 800, 500 x 400"."""
-    return ", ".join(map(str, sizes))
