@@ -30,6 +30,18 @@ class BundleError(WsiMagnetError, ValueError):
     """A file that is not a bundle, or a bundle that does not fit."""
 
 
+class AnnotationError(WsiMagnetError, ValueError):
+    """An annotation that cannot be read, or whose labels are not known."""
+
+
+class ManifestError(WsiMagnetError, ValueError):
+    """A manifest, or a row of one, that cannot be used; the text names the row."""
+
+
+class TrainingError(WsiMagnetError):
+    """A training that cannot be started, gone on with, or that has diverged."""
+
+
 class StoreError(WsiMagnetError, OSError):
     """A result folder that cannot be written, read, or is full."""
 

@@ -99,6 +99,11 @@ def build_ladder(mpps: Sequence[float], slide_mpp_xy: tuple[float, float], canva
     return Ladder(scales, tuple(values[len(kept) :]), upsampled=values[0] < finest_useful)
 
 
+def scale_at(mpp: float, slide_mpp_xy: tuple[float, float], canvas: Size) -> Scale:
+    """A scale of any mpp on a canvas of level-0 pixels with that resolution (x, y), outside every ladder; index 0."""
+    return _place(0, mpp, slide_mpp_xy, canvas)
+
+
 def _place(index: int, mpp: float, slide_mpp_xy: tuple[float, float], canvas: Size) -> Scale:
     dx, dy = mpp / slide_mpp_xy[0], mpp / slide_mpp_xy[1]
     size = Size(_pixels(canvas.width, dx), _pixels(canvas.height, dy))
