@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from math import isfinite
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from wsi_magnet.errors import BundleError
 
 
 def parse(kind: Any, value: object, name: str) -> Any:
-    """A JSON value as the type `kind`: a dataclass, a tuple, a mapping by text, text, or a number.
+    """A JSON value as the type `kind`: a dataclass, a tuple, a mapping by text, text, a number, true or false, or any
+    of these or nothing.
 
     name: how errors call the value. Raises BundleError.
     """
@@ -24,11 +25,14 @@ def parse(kind: Any, value: object, name: str) -> Any:
     if origin is Mapping:
         entries = _expect(dict, value, name, "an object")
         return {key: parse(get_args(kind)[1], one, f"{name}.{key}") for key, one in entries.items()}
+    if origin is UnionType and NoneType in get_args(kind):
+        (wanted,) = (one for one in get_args(kind) if one is not NoneType)
+        return None if value is None else parse(wanted, value, name)
     if origin is UnionType:
         return _parse_number(value, name)
     if kind is float:
         return float(_parse_number(value, name))
-    return _expect(kind, value, name, {str: "text", int: "a whole number"}[kind])
+    return _expect(kind, value, name, {str: "text", int: "a whole number", bool: "true or false"}[kind])
 
 
 def _parse_dataclass(kind: Any, value: object, name: str) -> Any:

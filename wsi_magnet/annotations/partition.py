@@ -1,0 +1,44 @@
+"""Which classes a data set tells apart: those that never share a label set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.annotations.types import Sets, full_set
+
+UNLABELLED = -1
+
+
+def partition(label_sets: Iterable[int], n_classes: int) -> tuple[int, ...]:
+    """For each class the number of the part that it belongs to: classes that some label leaves open share one.
+
+    label_sets: every set that occurs; the full set says nothing and is passed over. Parts are numbered by their first
+    class. "gland or lumen" beside "stroma" tells two parts of three classes.
+    """
+    part_of = list(range(n_classes))
+    for one in label_sets:
+        if one == full_set(n_classes):
+            continue
+        members = [i for i in range(n_classes) if one >> i & 1]
+        joined = {part_of[i] for i in members}
+        part_of = [min(joined) if part in joined else part for part in part_of]
+    numbers = {part: number for number, part in enumerate(sorted(set(part_of)))}
+    return tuple(numbers[part] for part in part_of)
+
+
+def parts_of(sets: Sets, part_of: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """The part that each pixel's set lies in, int64 (H, W); UNLABELLED where the set is full or spans several parts."""
+    n_classes = len(part_of)
+    lookup: dict[int, int] = {}
+    for one in np.unique(sets).tolist():
+        parts = {part_of[i] for i in range(n_classes) if one >> i & 1}
+        known = one != full_set(n_classes) and len(parts) == 1
+        lookup[one] = parts.pop() if known else UNLABELLED
+    found = np.full(sets.shape, UNLABELLED, np.int64)
+    for one, part in lookup.items():
+        if part != UNLABELLED:
+            found[sets == one] = part
+    return found

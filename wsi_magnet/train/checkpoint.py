@@ -1,0 +1,45 @@
+"""A checkpoint on disk: written whole or not at all, read without running code, refused for another training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsi_magnet.errors import TrainingError
+from wsi_magnet.store import explained
+
+FORMAT = "wsi-magnet-checkpoint-1"
+
+
+def save_checkpoint(path: Path, states: dict[str, Any], fingerprint: str) -> None:
+    """Replace a checkpoint at once; it stays there after a power cut. Raises StoreError."""
+    partial = path.with_name(path.name + ".partial")
+    with explained(path):
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, "fingerprint": fingerprint, **states}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What was saved, tensors on the CPU; None where nothing was. Raises TrainingError for what is of another training."""
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        found, kind = saved["fingerprint"], saved["format"]
+    except OSError as error:
+        raise TrainingError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
+    except Exception:
+        # A file of another kind ends in whatever its bytes lead to: KeyError, EOFError, RuntimeError and more.
+        raise TrainingError(f"checkpoint {path} is damaged; delete it, or begin again with --restart") from None
+    if kind != FORMAT or found != fingerprint:
+        raise TrainingError(
+            f"checkpoint {path} is of another configuration or other data; begin again with --restart, or choose "
+            "another output with -o"
+        )
+    return dict(saved)

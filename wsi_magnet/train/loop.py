@@ -1,0 +1,247 @@
+"""The training loop of both stages: draw, descend, look how it goes, remember.
+
+A step depends on the seed and its number alone, and a checkpoint holds all that a step changes, so that a training that
+was killed goes on as if it had not been: on a processor, with the same number of threads, to the same weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from wsi_magnet.errors import TrainingError
+from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
+from wsi_magnet.train.config import StageConfig
+from wsi_magnet.train.history import History, Row
+from wsi_magnet.train.ranks import Ranks
+
+log = logging.getLogger(__name__)
+
+BATCHES_AHEAD = 3
+LARGEST_SEED = 2**63 - 1
+
+Batch = TypeVar("Batch")
+
+
+class Stage(Protocol[Batch]):
+    """What a stage is to the loop."""
+
+    name: str
+    config: StageConfig
+    learned: nn.Module
+    """The weights that the stage changes."""
+
+    def draw(self, step: int, mine: range) -> Batch:
+        """This process's items of a step's batch, on the CPU; called ahead of time from another thread."""
+        ...
+
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """The loss to go down, a float32 scalar."""
+        ...
+
+    def validate(self) -> float:
+        """MIoU on the validation rows, 0 to 1; leaves the weights as they are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how a stage is run; what it comes to does not depend on it, rounding aside."""
+
+    ranks: Ranks
+    device: torch.device
+    precision: str
+    seed: int
+    checkpoint: Path
+    fingerprint: str
+    """Of configuration and data: a checkpoint of another one is refused."""
+    tell: Callable[[str, Row, int], None]
+    """Told the stage, each row of the history, and the number of steps."""
+
+    def autocast(self) -> Any:
+        """The arithmetic of the networks."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+
+class Loop(Generic[Batch]):
+    """One stage under way."""
+
+    def __init__(self, stage: Stage[Batch], setting: Setting) -> None:
+        self._stage, self._setting = stage, setting
+        config = stage.config
+        self._optimizer = make_optimizer(stage.learned, config)
+        self._schedule = make_schedule(self._optimizer, config)
+        self._scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
+        self._history = History()
+        self._best: dict[str, Tensor] | None = None
+        self._step = 0
+
+    def run(self) -> History:
+        """Train to the last step, or until it no longer gets better; the stage then has its best weights, in eval mode.
+
+        Raises TrainingError where the loss is no number, or the checkpoint is of another training.
+        """
+        self._resume()
+        config, ranks = self._stage.config, self._setting.ranks
+        ended = self._history.stale(config.patience) or self._step >= config.steps
+        if not ended:
+            for batch in self._batches():
+                self._learn(batch)
+                looked = self._step % config.validate_every == 0 or self._step == config.steps
+                if looked:
+                    self._look()
+                ended = ranks.agree(self._history.stale(config.patience)) if looked else False
+                if self._step % config.checkpoint_every == 0 or looked:
+                    self._save()
+                if ended:
+                    log.info("%s ended at step %d: no better since %d", self._stage.name, self._step, config.patience)
+                    break
+        if self._best is not None:
+            self._stage.learned.load_state_dict(self._best)
+        self._stage.learned.eval().requires_grad_(False)
+        return self._history
+
+    def _batches(self) -> Iterator[Batch]:
+        """Batches from the next step on, always a few ahead."""
+        stage, config = self._stage, self._stage.config
+        mine = self._setting.ranks.mine(config.batch)
+        steps = iter(range(self._step, config.steps))
+        ahead: list[Future[Batch]] = []
+        with ThreadPoolExecutor(1, thread_name_prefix="draw") as pool:
+            try:
+                for step in steps:
+                    ahead.append(pool.submit(stage.draw, step, mine))
+                    if len(ahead) > BATCHES_AHEAD:
+                        yield ahead.pop(0).result()
+                while ahead:
+                    yield ahead.pop(0).result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _learn(self, batch: Batch) -> None:
+        stage, began = self._stage, time.perf_counter()
+        stage.learned.train()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self._setting.seed * 1_000_003 + self._step) % LARGEST_SEED)  # for dropout
+            loss = stage.loss(batch, self._step)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"{stage.name}: the loss is {loss.item()} at step {self._step}; "
+                f"lower learning_rate (now {stage.config.learning_rate:g}) and start again with --restart"
+            )
+        self._descend(loss)
+        self._step += 1
+        rate = self._optimizer.param_groups[0]["lr"]
+        self._tell(Row(self._step, loss.item(), rate, None, time.perf_counter() - began))
+
+    def _descend(self, loss: Tensor) -> None:
+        parameters = list(self._stage.learned.parameters())
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        self._setting.ranks.average_gradients(parameters)
+        if self._stage.config.clip:
+            nn.utils.clip_grad_norm_(parameters, self._stage.config.clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._schedule.step()
+
+    def _look(self) -> None:
+        """Validate; the best weights so far are kept."""
+        self._setting.ranks.average_statistics(self._stage.learned)
+        if not self._setting.ranks.first:
+            return
+        with evaluating(self._stage.learned), torch.no_grad():
+            miou = self._stage.validate()
+        if self._history.is_best(miou):
+            state = self._stage.learned.state_dict()
+            self._best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
+        last = self._history.rows[-1]
+        self._history.rows[-1] = Row(last.step, last.loss, last.learning_rate, miou, last.seconds)
+        self._setting.tell(self._stage.name, self._history.rows[-1], self._stage.config.steps)
+
+    def _tell(self, row: Row) -> None:
+        self._history.rows.append(row)
+        if self._setting.ranks.first:
+            self._setting.tell(self._stage.name, row, self._stage.config.steps)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "learned": self._stage.learned,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+            "scaler": self._scaler,
+        }
+
+    def _save(self) -> None:
+        if not self._setting.ranks.first:
+            return
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        more = {"step": self._step, "best": self._best, "history": self._history.to_json()}
+        save_checkpoint(self._setting.checkpoint, {**states, **more}, self._setting.fingerprint)
+
+    def _resume(self) -> None:
+        saved = load_checkpoint(self._setting.checkpoint, self._setting.fingerprint)
+        if saved is None:
+            return
+        for name, part in self._parts().items():
+            part.load_state_dict(saved[name])
+        self._step, self._best = int(saved["step"]), saved["best"]
+        self._history = History.from_json(saved["history"])
+        log.info("%s goes on from step %d of %d", self._stage.name, self._step, self._stage.config.steps)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within it, a module is in evaluation mode."""
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()
+
+
+def make_optimizer(module: nn.Module, config: StageConfig) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        module.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, config: StageConfig) -> torch.optim.lr_scheduler.LRScheduler:
+    """How the learning rate changes from step to step."""
+    schedules = torch.optim.lr_scheduler
+    if config.schedule == "one_cycle":
+        # Momentum is left alone, so that SGD and AdamW are scheduled alike.
+        return schedules.OneCycleLR(
+            optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.1, cycle_momentum=False
+        )
+    if config.schedule == "poly":
+        return schedules.PolynomialLR(optimizer, total_iters=config.steps, power=0.9)
+    fifth = max(1, config.steps // 5)
+    return schedules.MultiStepLR(optimizer, [fifth, 2 * fifth, 3 * fifth, 4 * fifth], gamma=0.1)
+
+
+def resolve_training_precision(precision: str, device: torch.device) -> str:
+    """What "auto" is on a device: bf16 where it is computed natively, else fp32 on CPU and fp16 on CUDA."""
+    if precision == "fp16" and device.type == "cpu":
+        raise TrainingError("precision fp16 needs a CUDA device; on CPU use fp32 or bf16")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    # mkldnn computes bf16 without avx512_bf16 too, at a loss.
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"

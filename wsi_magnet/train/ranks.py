@@ -1,0 +1,103 @@
+"""Several processes that train one model together: each learns from its part of a batch, gradients are averaged.
+
+Gradients are averaged by hand, in one message a step, instead of by wrapping a module: the refiners' stage calls
+several modules in one step, which a wrapper does not allow.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as distributed
+import torch.multiprocessing
+from torch import Tensor, nn
+
+from wsi_magnet.engine import resolve_device
+
+TIMEOUT = timedelta(hours=2)
+"""The others wait while the first one validates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Which process this is, of how many; alone where there is one."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """True for the process that validates, writes and speaks."""
+        return self.rank == 0
+
+    def mine(self, count: int) -> range:
+        """Which of the `count` items of a batch are this process's."""
+        return range(self.rank, count, self.world)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over all processes."""
+        if self.world > 1:
+            self._average([p.grad for p in parameters if p.grad is not None])
+
+    def average_statistics(self, module: nn.Module) -> None:
+        """Replace the running means of batch normalisation by their mean over all processes."""
+        if self.world > 1:
+            self._average([buffer for buffer in module.buffers() if buffer.is_floating_point()])
+
+    def agree(self, decision: bool) -> bool:
+        """What the first process decided."""
+        if self.world == 1:
+            return decision
+        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+        flag = torch.tensor([decision], dtype=torch.uint8, device=device)
+        distributed.broadcast(flag, src=0)
+        return bool(flag.item())
+
+    def _average(self, tensors: list[Tensor]) -> None:
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        distributed.all_reduce(flat)
+        flat /= self.world
+        for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+Work = Callable[[Ranks, torch.device], None]
+
+
+def devices_of(device: str) -> tuple[torch.device, ...]:
+    """The devices that a training uses: all of CUDA's for "auto" and "cuda", the one named, or the CPU."""
+    resolved = resolve_device(device)
+    if resolved.type == "cuda" and resolved.index is None:
+        return tuple(torch.device("cuda", i) for i in range(torch.cuda.device_count()))
+    return (resolved,)
+
+
+def run_on(devices: tuple[torch.device, ...], work: Work) -> None:
+    """Call `work` in this process for one device, or in a process a device; `work` can be sent to another process."""
+    if len(devices) == 1:
+        work(Ranks(), devices[0])
+        return
+    torch.multiprocessing.spawn(_enter, (work, devices, _free_port()), nprocs=len(devices), join=True)
+
+
+def _enter(rank: int, work: Work, devices: tuple[torch.device, ...], port: int) -> None:
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    backend = "nccl" if devices[rank].type == "cuda" else "gloo"
+    if devices[rank].type == "cuda":
+        torch.cuda.set_device(devices[rank])
+    distributed.init_process_group(backend, rank=rank, world_size=len(devices), timeout=TIMEOUT)
+    try:
+        work(Ranks(rank, len(devices)), devices[rank])
+    finally:
+        distributed.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
