@@ -19,7 +19,7 @@ from wsi_magnet.config import CELL_PX, Precision, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.plan import Frame
-from wsi_magnet.refine.points import select_threshold
+from wsi_magnet.refine.points import mixing_weight
 from wsi_magnet.refine.step import magnet_step, refine_patch
 from wsi_magnet.refine.uncertainty import query_score
 from wsi_magnet.stitch import CellPixels
@@ -114,7 +114,8 @@ class Engine:
             refined = refine_patch(fine=fine, coarse=coarse, refiner=refiner)
         side = frame.patch_px // frame.ratio
         score = query_score(coarse=coarse, refined=refined, grid_hw=(side, side), median_px=spec.median_px)
-        return magnet_step(coarse=coarse, refined=refined, selected=select_threshold(score, spec.select_above[step]))
+        selected = mixing_weight(score, spec.select_above[step], spec.width_of(step))
+        return magnet_step(coarse=coarse, refined=refined, selected=selected)
 
     def _upsample(self, stored: Pixels) -> torch.Tensor:
         """uint8 (N, C, P/2 + 2, P/2 + 2) -> float32 (N, C, P, P); where nothing was stored, the prior."""

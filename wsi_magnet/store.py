@@ -191,6 +191,28 @@ def halve_tile(pyramid: Pyramid, level: int, box: Box, *, labels: bool) -> None:
     pyramid.write(level, box, majority(pixels) if labels else mean(pixels))
 
 
+def open_finest(path: Path) -> tuple[zarr.Array[Any], Mapping[str, Any]]:
+    """Open for reading what anybody wrote, Zarr v2 or v3: the finest array of an OME-Zarr image, or a plain array.
+
+    Returns it and OME-Zarr's metadata, empty for a plain array. Raises StoreError.
+    """
+    with explained(path):
+        try:
+            node = zarr.open(path, mode="r")
+            if isinstance(node, zarr.Array):
+                return node, {}
+            attributes = dict(node.attrs)
+            metadata: Any = attributes.get("ome", attributes)
+            array = node[metadata["multiscales"][0]["datasets"][0]["path"]]
+        except (LookupError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{path} is neither a Zarr array nor an OME-Zarr image ({type(error).__name__})"
+            ) from error
+    if not isinstance(array, zarr.Array):
+        raise StoreError(f"{path}: its finest level is no array")
+    return array, metadata
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn the operating system's errors into StoreErrors that name the folder, the reason and the cure."""

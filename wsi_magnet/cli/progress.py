@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +20,12 @@ from rich.progress import (
 )
 
 from wsi_magnet.events import Event, Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
+
+if TYPE_CHECKING:
+    from wsi_magnet.train.history import Row
+
+SMOOTH_STEPS, LINE_EVERY_STEPS = 50, 50
+"""The loss that is shown is the mean of so many steps; where nobody watches, a line is printed every so many."""
 
 
 @contextmanager
@@ -35,6 +43,49 @@ def watching() -> Iterator[Observer]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield _Watcher(console, progress)
+
+
+@contextmanager
+def watching_training() -> Iterator[Callable[[str, Row, int], None]]:
+    """A watcher of a training: a bar a stage on a terminal, otherwise a line every so often; a line a validation."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("steps, loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        yield _TrainingWatcher(console, progress)
+
+
+class _TrainingWatcher:
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._console, self._progress = console, progress
+        self._bars: dict[str, TaskID] = {}
+        self._losses: deque[float] = deque(maxlen=SMOOTH_STEPS)
+
+    def __call__(self, stage: str, row: Row, steps: int) -> None:
+        if stage not in self._bars:
+            self._bars[stage] = self._progress.add_task(stage, total=steps, loss=row.loss)
+            self._losses.clear()
+        if row.miou is not None:
+            self._say(f"{stage} step {row.step} of {steps}: loss {self._mean:.4f}, validation mIoU {row.miou:.2%}")
+            return
+        self._losses.append(row.loss)
+        self._progress.update(self._bars[stage], completed=row.step, loss=self._mean)
+        if not self._console.is_terminal and row.step % LINE_EVERY_STEPS == 0:
+            self._say(f"{stage} step {row.step} of {steps}: loss {self._mean:.4f}")
+
+    @property
+    def _mean(self) -> float:
+        return sum(self._losses) / max(1, len(self._losses))
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False)
 
 
 class _Watcher:

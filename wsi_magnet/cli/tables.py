@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wsi_magnet.estimate import Cost
     from wsi_magnet.prepare import Prepared
     from wsi_magnet.running import RunSummary
@@ -127,3 +129,37 @@ def run_text(summary: RunSummary) -> str:
     refined = ", ".join(f"{p['cells_refined']} of {p['cells']} squares at {p['mpp']:g} µm/px" for p in values["passes"])
     lines.append(f"Segmented: {refined}. Not for diagnosis.")
     return "\n\n".join(lines)
+
+
+def check_text(found: dict[str, Any]) -> str:
+    """What `train --check` prints."""
+    return "\n\n".join([_rows_text(found, found["classes"]), "Nothing stands in the way of training."])
+
+
+def _rows_text(found: dict[str, Any], classes: Sequence[str]) -> str:
+    """Images, groups and labelled pixels of each split."""
+    rows = [
+        [split, len(found["rows"][split]), len(found["groups"][split]), *(f"{p:,}" for p in pixels)]
+        for split, pixels in found["pixels_by_class"].items()
+    ]
+    return table(["split", "images", "groups", *(f"pixels {name}" for name in classes)], rows)
+
+
+def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
+    """What `train` prints when it is done."""
+    classes = [c["name"] for c in report["config"]["classes"]]
+    scales = [
+        [f"{mpp:g} µm/px", f"{temperature:g}", f"{100 * miou:.1f}"]
+        for mpp, temperature, miou in zip(
+            report["config"]["mpps"], report["temperature"], report["validation_miou_after_scale"], strict=True
+        )
+    ]
+    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in report["seconds"].items())
+    return "\n\n".join(
+        [
+            _rows_text(report, classes),
+            table(["after scale", "temperature", "validation mIoU, %"], scales),
+            facts([("bundle", bundle), ("curves", folder / "curves.png"), ("trained in", seconds)]),
+            "Validation rows chose steps and thresholds: judge the bundle on others, with `wsi-magnet evaluate`.",
+        ]
+    )

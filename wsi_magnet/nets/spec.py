@@ -85,6 +85,9 @@ class BundleSpec:
     """Odd side of the query score's median, in pixels of the coarsest scale."""
     select_above: tuple[float, ...]
     """Of scale 1, 2, ...: pixels with at least this query score are overwritten."""
+    select_width: tuple[float, ...] = ()
+    """Of scale 1, 2, ...: over how much more of the score a pixel passes from Y to R; 0 or none is a hard overwrite, as
+    published."""
     refine_above: tuple[float, ...]
     """Of scale 1, 2, ...: with `--refine auto`, cells with at least this mean uncertainty are refined."""
     temperature: tuple[float, ...]
@@ -95,6 +98,10 @@ class BundleSpec:
     def __post_init__(self) -> None:
         for problem in _problems(self):
             raise BundleError(f"bundle {self.name!r}: {problem}")
+
+    def width_of(self, step: int) -> float:
+        """The width of the selection of scale `step + 1`."""
+        return self.select_width[step] if self.select_width else 0.0
 
     @property
     def background_index(self) -> int | None:
@@ -170,6 +177,8 @@ def _problems(spec: BundleSpec) -> list[str]:
     steps = len(spec.mpps) - 1
     values = [c.value for c in spec.classes]
     lengths = {"refiner_of": steps, "select_above": steps, "refine_above": steps, "temperature": steps + 1}
+    if spec.select_width:
+        lengths["select_width"] = steps
     found = [
         f"{name} has {len(getattr(spec, name))} values, but {len(spec.mpps)} scales need {wanted}"
         for name, wanted in lengths.items()
@@ -186,6 +195,7 @@ def _problems(spec: BundleSpec) -> list[str]:
         f"channel_order {spec.channel_order!r} is not fine_first or coarse_first": spec.channel_order in CHANNEL_ORDERS,
         f"std {list(spec.std)} is not positive": min(spec.std) > 0,
         f"temperature {list(spec.temperature)} is not positive": all(t > 0 for t in spec.temperature),
+        f"select_width {list(spec.select_width)} is negative": all(w >= 0 for w in spec.select_width),
         f"cell_px is {spec.cell_px}; this program works in cells of {CELL_PX}": spec.cell_px == CELL_PX,
         f"class names repeat: {[c.name for c in spec.classes]}": len({c.name for c in spec.classes}) == len(values),
         f"halo_px {spec.halo_px} is not between 0 and {MOST_HALO_PX}": 0 <= spec.halo_px <= MOST_HALO_PX,

@@ -29,6 +29,20 @@ def select_threshold(score: Tensor, above: float) -> Tensor:
     return score >= above
 
 
+def mixing_weight(score: Tensor, above: float, width: float) -> Tensor:
+    """How much of R each pixel takes: all from a score of `above` on, as published, where `width` is 0.
+
+    With a width, nothing below `above`, all from `above + width` on, and between them in proportion: a pixel on the
+    brink no longer jumps from one class to another as a whole. Float (N, 1, H, W) to float in [0, 1], or bool where
+    `width` is 0. Raises ConfigError for a negative width.
+    """
+    if width < 0:
+        raise ConfigError(f"a selection cannot be {width:g} wide; give 0 for a hard one")
+    if width == 0:
+        return select_threshold(score, above)
+    return ((score - above) / width).clamp(0, 1)
+
+
 def count_points(points: float, valid_px: int) -> int:
     """k: a share of the valid pixels up to 1, a number of them above. Raises ConfigError for a negative one."""
     if not points >= 0:

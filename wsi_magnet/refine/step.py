@@ -30,6 +30,9 @@ def refine_patch(*, fine: Tensor, coarse: Tensor, refiner: Refiner) -> Tensor:
 def magnet_step(*, coarse: Tensor, refined: Tensor, selected: Tensor) -> Tensor:
     """Y with R in the selected pixels: a hard overwrite of all classes, no blending (paper, section 3.3).
 
-    coarse: Y, refined: R, both float (N, C, H, W). selected: bool (N, 1, H, W). Returns float (N, C, H, W).
+    coarse: Y, refined: R, both float (N, C, H, W). selected: bool (N, 1, H, W), or float in [0, 1] for a soft
+    selection, which mixes the two in that proportion. Returns float (N, C, H, W).
     """
+    if selected.is_floating_point():
+        return torch.lerp(coarse, refined, selected.expand_as(coarse))
     return torch.where(selected, refined, coarse)

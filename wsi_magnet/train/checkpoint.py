@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, states: dict[str, Any], fingerprint: str) -> Non
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """What was saved, tensors on the CPU; None where nothing was. Raises TrainingError for what is of another training."""
+    """What was saved, tensors on the CPU; None where nothing was. Raises TrainingError for another training's."""
     if not path.exists():
         return None
     try:

@@ -173,11 +173,11 @@ class TrainingConfig:
             raise ConfigError(f"backbone.network {self.backbone.network!r} is none of {', '.join(NETWORKS)}")
         if self.backbone.scale_shares and len(self.backbone.scale_shares) != len(self.mpps):
             raise ConfigError(f"backbone.scale_shares has {len(self.backbone.scale_shares)} values for {self.mpps}")
-        smallest = self.refiners.window_px >> (len(self.mpps) - 1)
-        if smallest < 8 or self.refiners.window_px % (1 << (len(self.mpps) - 1)):
+        multiple = 1 << len(self.mpps)
+        if self.refiners.window_px % multiple or self.refiners.window_px < 4 * multiple:
             raise ConfigError(
-                f"refiners.window_px {self.refiners.window_px} is not a multiple of {1 << (len(self.mpps) - 1)} that "
-                "leaves 8 pixels at the coarsest scale"
+                f"refiners.window_px {self.refiners.window_px} is not a multiple of {multiple}, at least "
+                f"{4 * multiple}: it is halved from scale to scale"
             )
         for part in (self, self.backbone, self.refiners, self.fit):
             for name, words in CHOICES.items():

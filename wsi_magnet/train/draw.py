@@ -54,9 +54,7 @@ class Drawer:
         return Spot(sample, (x * survey.scale.downsample_xy[0], y * survey.scale.downsample_xy[1]))
 
 
-def _blocks_of(
-    surveys: Mapping[Sample, Survey], index: int
-) -> dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]:
+def _blocks_of(surveys: Mapping[Sample, Survey], index: int) -> dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]:
     found = defaultdict(list)
     for sample, survey in surveys.items():
         blocks = np.argwhere(survey.presence >> np.uint32(index) & 1)

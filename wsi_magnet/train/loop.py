@@ -36,12 +36,19 @@ class Stage(Protocol[Batch]):
     """What a stage is to the loop."""
 
     name: str
-    config: StageConfig
-    learned: nn.Module
-    """The weights that the stage changes."""
+
+    @property
+    def learned(self) -> nn.Module:
+        """The weights that the stage changes."""
+        ...
+
+    @property
+    def config(self) -> StageConfig:
+        """How long, how large, how fast."""
+        ...
 
     def draw(self, step: int, mine: range) -> Batch:
-        """This process's items of a step's batch, on the CPU; called ahead of time from another thread."""
+        """Items `mine` of a step's batch, on the CPU; called ahead of time from another thread."""
         ...
 
     def loss(self, batch: Batch, step: int) -> Tensor:
@@ -148,7 +155,7 @@ class Loop(Generic[Batch]):
     def _descend(self, loss: Tensor) -> None:
         parameters = list(self._stage.learned.parameters())
         self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimizer)
         self._setting.ranks.average_gradients(parameters)
         if self._stage.config.clip:

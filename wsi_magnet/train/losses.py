@@ -83,4 +83,5 @@ def class_weights(pixels: npt.NDArray[np.float64], power: float) -> npt.NDArray[
         return None
     present = pixels > 0
     raw = np.where(present, np.maximum(pixels, 1) ** -power, 0.0)
-    return (raw * pixels.sum() / (raw * pixels).sum()).astype(np.float32)
+    weights: npt.NDArray[np.float32] = (raw * pixels.sum() / (raw * pixels).sum()).astype(np.float32)
+    return weights

@@ -14,8 +14,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as distributed
-import torch.multiprocessing
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from wsi_magnet.engine import resolve_device
 
@@ -82,7 +82,7 @@ def run_on(devices: tuple[torch.device, ...], work: Work) -> None:
     if len(devices) == 1:
         work(Ranks(), devices[0])
         return
-    torch.multiprocessing.spawn(_enter, (work, devices, _free_port()), nprocs=len(devices), join=True)
+    spawn(_enter, (work, devices, _free_port()), nprocs=len(devices), join=True)
 
 
 def _enter(rank: int, work: Work, devices: tuple[torch.device, ...], port: int) -> None:

@@ -1,0 +1,137 @@
+"""A label image on a slide: where its pixels lie, and its labels at the pixel centres of any scale, never in between.
+
+It covers all of level 0 or just the canvas (the slide's bounds), and which of the two is told by its size. Its pixels
+are as large as the slide's, or as large as it says itself (an mpp in OME-Zarr or in a TIFF's resolution).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.annotations.coding import Coding
+from wsi_magnet.annotations.label_pixels import LabelPixels, decoding
+from wsi_magnet.annotations.labels import SetTable
+from wsi_magnet.annotations.types import Sets
+from wsi_magnet.errors import AnnotationError
+from wsi_magnet.geometry import Box, Size
+from wsi_magnet.scales import Scale
+from wsi_magnet.slides.types import SlideInfo
+
+BLOCK_PX = 2048
+"""Side of the blocks of a label image that are held at once."""
+
+Places = npt.NDArray[np.int64]
+"""int64 (n,): columns or rows of the label image; -1 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a label image lies, in level-0 pixels."""
+
+    corner_xy: tuple[float, float]
+    """Its upper left corner, counted from the canvas's."""
+    step_xy: tuple[float, float]
+    """Level-0 pixels per pixel of it."""
+
+    def places(self, axis: int, centres: npt.NDArray[np.floating[Any]], length: int, canvas_length: int) -> Places:
+        """The column (axis 0) or row (1) in which each position on the canvas lies, of `length` there are."""
+        places = np.floor((centres - self.corner_xy[axis]) / self.step_xy[axis]).astype(np.int64)
+        there = (places >= 0) & (places < length) & (centres >= 0) & (centres < canvas_length)
+        return np.where(there, places, -1)
+
+
+def place(size: Size, mpp_xy: tuple[float, float] | None, info: SlideInfo) -> Placement:
+    """Where a label image of that size and stated mpp lies on a slide.
+
+    Its size decides where it can. Raises AnnotationError where it fits neither level 0 nor the canvas.
+    """
+    corners = ((info.canvas, (0.0, 0.0)), (info.size, (-float(info.bounds.x0), -float(info.bounds.y0))))
+    for whole, corner_xy in corners:
+        if size == whole:
+            return Placement(corner_xy, (1.0, 1.0))
+    if mpp_xy is not None and info.mpp_xy is not None:
+        x, y = (own / slides for own, slides in zip(mpp_xy, info.mpp_xy, strict=True))
+        for whole, corner_xy in corners:
+            # A pixel: writers round the last one up or down.
+            if abs(size.width - whole.width / x) <= 1 and abs(size.height - whole.height / y) <= 1:
+                return Placement(corner_xy, (x, y))
+    raise AnnotationError(f"{_misfit(size, mpp_xy, info)}; it must have the slide's size, or state an mpp that fits it")
+
+
+def _misfit(size: Size, mpp_xy: tuple[float, float] | None, info: SlideInfo) -> str:
+    own = f"{size}" if mpp_xy is None else f"{size} at {mpp_xy[0]:.4g} mpp"
+    slide = f"{info.size}" if info.mpp_xy is None or mpp_xy is None else f"{info.size} at {info.mpp_xy[0]:.4g}"
+    return f"is {own}, the slide {slide}" + ("" if info.canvas == info.size else f" (its bounds {info.canvas})")
+
+
+class LabelImage:
+    """A label image open on a slide; an `Annotation`."""
+
+    def __init__(self, path: Path, pixels: LabelPixels, info: SlideInfo, coding: Coding) -> None:
+        """Takes over `pixels`. Raises AnnotationError where they do not fit the slide."""
+        try:
+            self._placement = place(pixels.size, pixels.mpp_xy, info)
+        except AnnotationError as error:
+            pixels.close()
+            raise AnnotationError(f"{path} {error}") from error
+        self.n_classes = len(coding.classes)
+        self._path = path
+        self._pixels = pixels
+        self._canvas = info.canvas
+        self._ignored = coding.ignored
+        self._table = SetTable(coding)
+
+    def read(self, scale: Scale, box: Box) -> Sets:
+        """See `Annotation.read`."""
+        columns = self._places(0, scale, box.x0, box.x1)
+        rows = self._places(1, scale, box.y0, box.y1)
+        sets = np.full(box.size.hw, self._ignored, np.uint32)
+        for top in _pieces(rows):
+            for left in _pieces(columns):
+                sets[np.ix_(top, left)] = self._sample(rows[top], columns[left])
+        return sets
+
+    def check(self) -> None:
+        """Go through all pixels, and raise AnnotationError for the first label that is not known."""
+        size = self._pixels.size
+        for y in range(0, size.height, BLOCK_PX):
+            for x in range(0, size.width, BLOCK_PX):
+                block = Box(x, y, x + BLOCK_PX, y + BLOCK_PX).intersect(Box.of(size))
+                with decoding(self._path):
+                    codes = self._pixels.codes(self._pixels.read(block))
+                self._sets(codes)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._pixels.close()
+
+    def _places(self, axis: int, scale: Scale, first: int, past: int) -> Places:
+        centres = (np.arange(first, past) + 0.5) * scale.downsample_xy[axis]
+        return self._placement.places(axis, centres, self._pixels.size.wh[axis], self._canvas.wh[axis])
+
+    def _sample(self, rows: Places, columns: Places) -> Sets:
+        block = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+        with decoding(self._path):
+            stored = self._pixels.read(block)
+            codes = self._pixels.codes(stored[np.ix_(rows - block.y0, columns - block.x0)])
+        return self._sets(codes)
+
+    def _sets(self, codes: npt.NDArray[np.int64]) -> Sets:
+        try:
+            return self._table.sets(codes)
+        except AnnotationError as error:
+            raise AnnotationError(f"{self._path}: {error}") from error
+
+
+def _pieces(places: Places) -> Iterator[Places]:
+    """Indices of what lies on the image, in runs of at most a block of its pixels."""
+    there = np.flatnonzero(places >= 0)
+    if len(there):
+        blocks = places[there] // BLOCK_PX
+        yield from np.split(there, np.flatnonzero(np.diff(blocks)) + 1)

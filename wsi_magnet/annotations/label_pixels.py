@@ -1,0 +1,212 @@
+"""The pixels of a label image as they are stored, never as they look: PNG decoded whole, TIFF and Zarr piece by piece.
+
+A JPEG, and JPEG inside a TIFF, is refused: it changes labels.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL.PngImagePlugin import PngImageFile
+from tifffile import COMPRESSION, PHOTOMETRIC, RESUNIT
+
+from wsi_magnet.annotations.labels import COLOUR, NOTHING, Codes, colour_codes, value_codes
+from wsi_magnet.errors import AnnotationError
+from wsi_magnet.geometry import Box, Size
+from wsi_magnet.slides.image import JPEG_MAGIC, MOST_DECODED_PIXELS, PNG_MAGIC, TIFF_MAGIC
+from wsi_magnet.slides.mpp import MppXY, mpp_from_tiff_tags
+from wsi_magnet.slides.tiff import TiffPixels
+from wsi_magnet.slides.tiff_colour import samples_to_rgb
+
+Stored = npt.NDArray[Any]
+"""(height, width, samples a pixel), as stored."""
+
+DECODE_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What Pillow, tifffile, imagecodecs and zarr raise at a damaged file."""
+
+
+class LabelPixels(Protocol):
+    """The pixels of a label image; safe to read from several threads."""
+
+    size: Size
+    mpp_xy: MppXY | None
+    """Microns per pixel, where the file says; None where it does not."""
+
+    def read(self, box: Box) -> Stored:
+        """The pixels of a rectangle inside the image, as they are stored."""
+        ...
+
+    def codes(self, stored: Stored) -> Codes:
+        """What stored pixels (height, width, samples) say, as codes (height, width)."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn what decoders raise into an AnnotationError that names the file."""
+    try:
+        yield
+    except AnnotationError:
+        raise
+    except DECODE_ERRORS as error:
+        text = (str(error).splitlines() or [""])[0]
+        why = text if " " in text else f"damaged or cut short ({type(error).__name__})"
+        raise AnnotationError(f"{path} cannot be read as a label image: {why}") from error
+
+
+def open_picture(path: Path, magic: bytes, *, colours: bool) -> LabelPixels:
+    """Open a PNG or TIFF, told by the first bytes of the file. colours: labels are colours; see `labels`.
+
+    Raises AnnotationError.
+    """
+    with decoding(path):
+        if magic.startswith(PNG_MAGIC):
+            return PngLabels(path, colours=colours)
+        if magic.startswith(TIFF_MAGIC):
+            return TiffLabels(path, colours=colours)
+    if magic.startswith(JPEG_MAGIC):
+        raise AnnotationError(f"{path} is a JPEG, which changes labels; save label images as PNG or TIFF")
+    raise AnnotationError(f"{path} is no PNG or TIFF")
+
+
+class PngLabels:
+    """A PNG: decoded when first read, and then kept as an index into its codes, a byte or two a pixel."""
+
+    def __init__(self, path: Path, *, colours: bool) -> None:
+        self._picture: PngImageFile | None = PngImageFile(path)
+        self.size = Size(*self._picture.size)
+        self.mpp_xy: MppXY | None = None  # a PNG says how it is to be printed, if anything
+        if self.size.pixels > MOST_DECODED_PIXELS:
+            self._picture.close()
+            raise AnnotationError(
+                f"{path}: {self.size} pixels are more than the {MOST_DECODED_PIXELS:,} that can be decoded at once; "
+                f"save it as a tiled TIFF"
+            )
+        self._colours = colours
+        self._kept: tuple[Stored, Codes | None] | None = None
+        self._lock = Lock()
+
+    def read(self, box: Box) -> Stored:
+        """See `LabelPixels.read`."""
+        with self._lock:
+            if self._kept is None:
+                self._kept = self._decode()
+        return np.asarray(self._kept[0][box.slices_yx][..., None])
+
+    def codes(self, stored: Stored) -> Codes:
+        """See `LabelPixels.codes`."""
+        assert self._kept is not None  # stored pixels come from `read`
+        table = self._kept[1]
+        return value_codes(stored[..., 0]) if table is None else table[stored[..., 0]]
+
+    def close(self) -> None:
+        """Release the file and its pixels."""
+        if self._picture is not None:
+            self._picture.close()
+        self._picture = self._kept = None
+
+    def _decode(self) -> tuple[Stored, Codes | None]:
+        picture = self._picture
+        if picture is None:
+            raise ValueError("it is closed")
+        grey_step = _grey_step(picture)
+        if picture.mode.startswith("I") or (picture.mode in ("1", "L", "P") and not self._colours):
+            values = np.asarray(picture)
+            return (values // np.uint8(grey_step) if grey_step > 1 else values), None
+        rgb = np.asarray(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
+        return _compact(rgb)
+
+
+def _grey_step(picture: PngImageFile) -> int:
+    # Pillow stretches greys of 2 and 4 bits to 0..255; the labels are what was stored.
+    raw_modes = [tile[3] for tile in picture.tile]
+    return {"L;2": 85, "L;4": 17}.get(str(raw_modes[0]) if raw_modes else "", 1)
+
+
+def _compact(samples: npt.NDArray[np.uint8]) -> tuple[Stored, Codes]:
+    """Colours as an index (height, width) of few bytes, and the codes that it points to."""
+    keys = np.zeros(samples.shape[:2], np.int32)
+    for channel in range(3):
+        keys = keys << 8 | samples[..., channel]
+    clear = 1 << 24
+    if samples.shape[-1] > 3:
+        keys[samples[..., 3] == 0] = clear
+    # A flag for each of all colours: sorting the pixels would take ten times as long.
+    seen = np.zeros(clear + 1, bool)
+    seen[keys] = True
+    found = np.flatnonzero(seen)
+    places = np.zeros(clear + 1, np.min_scalar_type(len(found)))
+    places[found] = np.arange(len(found))
+    return places[keys], np.where(found == clear, NOTHING, found + COLOUR).astype(np.int64)
+
+
+class _TiffSamples(TiffPixels):
+    """A TIFF's page with its samples as they are stored, before they become colours."""
+
+    def samples(self, box: Box) -> Stored:
+        return self._stored(box) if self._whole is None else self._mapped(self._whole, box)
+
+
+class TiffLabels:
+    """The first page of a TIFF, read strip by strip or tile by tile; coarser pages are not looked at."""
+
+    def __init__(self, path: Path, *, colours: bool) -> None:
+        self._tiff = _TiffSamples(path)
+        self._page = self._tiff.page
+        self.size = self._tiff.size
+        x, y = self._page.get_resolution()
+        self.mpp_xy, _ = mpp_from_tiff_tags(x, y, RESUNIT(self._page.resolutionunit).name)
+        self._rgb = self._page.photometric == PHOTOMETRIC.RGB
+        self._painted = colours or self._page.photometric == PHOTOMETRIC.SEPARATED
+        if self._page.compression in (COMPRESSION.JPEG, COMPRESSION.OJPEG):
+            self.close()
+            raise AnnotationError(f"{path} is compressed as JPEG, which changes labels; save it with LZW or deflate")
+        if self._rgb and self._page.bitspersample != 8:
+            self.close()
+            raise AnnotationError(f"{path} has colours of {self._page.bitspersample} bits; save it with 8")
+
+    def read(self, box: Box) -> Stored:
+        """See `LabelPixels.read`."""
+        return self._tiff.samples(box)
+
+    def codes(self, stored: Stored) -> Codes:
+        """See `LabelPixels.codes`."""
+        if self._rgb:
+            return colour_codes(stored if self._alpha_at(3) else stored[..., :3])
+        if self._painted:
+            return colour_codes(samples_to_rgb(self._page, stored))
+        codes = value_codes(stored[..., 0])
+        if self._page.photometric == PHOTOMETRIC.MINISWHITE:
+            codes = (1 << int(self._page.bitspersample)) - 1 - codes
+        if self._alpha_at(1):
+            codes[stored[..., 1] == 0] = NOTHING
+        return codes
+
+    def close(self) -> None:
+        """Release the file."""
+        self._tiff.close()
+
+    def _alpha_at(self, sample: int) -> bool:
+        return self._page.samplesperpixel > sample and tuple(self._page.extrasamples[:1]) in ((1,), (2,))

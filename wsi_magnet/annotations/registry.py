@@ -1,0 +1,96 @@
+"""Which reader takes an annotation file: told by what is in it, not by its name."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from wsi_magnet.annotations import asap, imagescope
+from wsi_magnet.annotations.coding import Coding
+from wsi_magnet.annotations.geojson import parse_geojson
+from wsi_magnet.annotations.label_image import LabelImage
+from wsi_magnet.annotations.label_pixels import open_picture
+from wsi_magnet.annotations.label_zarr import ZarrLabels, is_zarr
+from wsi_magnet.annotations.labels import lists_colours
+from wsi_magnet.annotations.safe_xml import parse_xml
+from wsi_magnet.annotations.shapes import Drawn, ShapeAnnotation, moved
+from wsi_magnet.annotations.types import Annotation
+from wsi_magnet.errors import AnnotationError
+from wsi_magnet.slides.image import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGIC
+from wsi_magnet.slides.types import SlideInfo
+
+MOST_BYTES = 2 << 30
+"""Of drawn regions, unpacked: more is no annotation that people made."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_PICTURES = (PNG_MAGIC, JPEG_MAGIC, *TIFF_MAGIC)
+_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks, which may stand before text."""
+
+KINDS = "a label image (PNG, TIFF, OME-Zarr), QuPath GeoJSON, ASAP XML or ImageScope XML"
+
+
+class CheckedAnnotation(Annotation, Protocol):
+    """An annotation that can be looked through for labels that nobody knows."""
+
+    def check(self) -> None:
+        """Meet every label of the file. Raises AnnotationError for the first that is not known."""
+        ...
+
+
+def open_annotation(path: Path, info: SlideInfo, coding: Coding) -> CheckedAnnotation:
+    """Open an annotation of the slide that `info` describes.
+
+    Label images are read when asked for; what is drawn is read and its labels looked up now. Raises AnnotationError,
+    naming the file and the object, for what cannot be read, does not fit the slide, or has a label that is not known.
+    """
+    if is_zarr(path):
+        return LabelImage(path, ZarrLabels(path), info, coding)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic.startswith(_PICTURES):
+            return LabelImage(path, open_picture(path, magic, colours=lists_colours(coding)), info, coding)
+        data = _text(path, packed=magic.startswith(_GZIP_MAGIC))
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AnnotationError(f"{path} cannot be read: {reason}; give {KINDS}") from error
+    try:
+        return ShapeAnnotation(_drawn(data, info), info.canvas, coding)
+    except AnnotationError as error:
+        raise AnnotationError(f"{path}: {error}") from error
+
+
+def _text(path: Path, *, packed: bool) -> bytes:
+    with gzip.open(path) if packed else path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise AnnotationError(f"{path} holds more than {MOST_BYTES >> 30} GiB; give {KINDS}")
+    return data
+
+
+def _drawn(data: bytes, info: SlideInfo) -> Sequence[Drawn]:
+    """The regions of a text, in level-0 pixels from the canvas's corner."""
+    start = _start(data)
+    if not start:
+        raise AnnotationError("it is empty")
+    if start in b"{[":
+        return parse_geojson(data)
+    if start != b"<":
+        raise AnnotationError(f"it is neither {KINDS}")
+    root = parse_xml(data)
+    if root.tag not in (asap.ROOT, imagescope.ROOT):
+        raise AnnotationError(f"it is XML of another kind (<{root.tag}>); give {KINDS}")
+    drawn = asap.parse_asap(root) if root.tag == asap.ROOT else imagescope.parse_imagescope(root)
+    return [moved(one, -info.bounds.x0, -info.bounds.y0) for one in drawn]
+
+
+def _start(data: bytes) -> bytes:
+    """The first character of a text, of any encoding; empty where there is none."""
+    head = data[:1000]
+    for mark in _MARKS:
+        head = head.removeprefix(mark)
+    return head.replace(b"\0", b"").lstrip()[:1]

@@ -1,0 +1,220 @@
+"""`wsi-magnet evaluate`: methods, bundles or finished results held against annotated slides."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import click
+
+from wsi_magnet.cli import options
+from wsi_magnet.config import Execution
+from wsi_magnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsi_magnet.dataset.sample import Sample
+    from wsi_magnet.evaluate.comparison import Comparison
+    from wsi_magnet.evaluate.report import Report
+
+FRACTIONS = "0,0.1,0.25,0.5,0.75,1"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is to be compared, and how."""
+
+    bundles: tuple[str, ...]
+    results: tuple[Path, ...]
+    methods: tuple[str, ...]
+    fast: float
+    fractions: tuple[float, ...] | None
+    """Of the refine curve; None makes the table."""
+    tissue: bool | None
+    execution: Execution
+    output: Path | None
+    keep_results: bool
+
+    def __post_init__(self) -> None:
+        if self.results and (self.bundles or self.methods or self.fractions is not None):
+            raise ConfigError("--result judges what is there; --bundle, --methods and --refine-curve make results anew")
+        if self.keep_results and self.output is None:
+            raise ConfigError("--keep-results needs a folder to keep them in; pass -o FOLDER")
+        if not all(0 <= f <= 1 for f in (self.fast, *(self.fractions or ()))):
+            raise ConfigError("--fast and --fractions are shares between 0 and 1")
+
+
+@click.command("evaluate", short_help="Judge methods on annotated slides.")
+@click.argument("manifest", type=click.Path())
+@click.option("--bundle", "bundles", multiple=True, metavar="FILE", help="Repeatable. [default: the one shipped]")
+@click.option(
+    "--result",
+    "results",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Judge finished results instead: a result folder, or a folder of them, which is a row. Repeatable.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test"]),
+    default="test",
+    show_default=True,
+    help="Rows of the manifest that are judged.",
+)
+@click.option("--methods", default="", metavar="NAME,NAME,...", help="Rows of the table. [default: all]")
+@click.option("--fast", default=0.25, show_default=True, help="Share of the squares that MagNet-Fast refines.")
+@click.option(
+    "--tissue/--no-tissue",
+    default=None,
+    help="Whether only what looks like H&E tissue is analysed. [default: on slides, not on plain images]",
+)
+@click.option("--refine-curve", is_flag=True, help="mIoU against the share of squares refined, instead of the table.")
+@click.option("--fractions", default=FRACTIONS, show_default=True, help="Shares for the curve.")
+@click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Also write evaluation.json, evaluation.csv and evaluation.png there (of a curve: curve.*).",
+)
+@click.option("--keep-results", is_flag=True, help="Keep every method's results, in FOLDER/results.")
+@options.json_option
+def command(
+    manifest: str,
+    bundles: tuple[str, ...],
+    results: tuple[Path, ...],
+    split: str,
+    methods: str,
+    fast: float,
+    tissue: bool | None,
+    refine_curve: bool,
+    fractions: str,
+    resamples: int,
+    seed: int,
+    device: str,
+    output: Path | None,
+    keep_results: bool,
+    as_json: bool,
+) -> None:
+    """Judge methods on the annotated slides of MANIFEST: one table with quality, memory, time and intervals.
+
+    \b
+      wsi-magnet evaluate manifest.csv --bundle trained.safetensors -o evaluation
+      wsi-magnet evaluate manifest.csv --bundle a.safetensors --bundle b.safetensors --methods magnet
+      wsi-magnet evaluate manifest.csv --refine-curve -o evaluation
+      wsi-magnet evaluate manifest.csv --result results
+
+    Patching is the bundle's network at the finest scale alone, Downsample at the coarsest, MagNet-Fast refines a part
+    of the squares. Each method runs in a process of its own. Classes that no label tells apart are judged as one.
+    Results for --result are made by `wsi-magnet run --keep probabilities`; without these, calibration is not known.
+    """
+    try:
+        choices = Choices(
+            bundles,
+            results,
+            tuple(name for name in methods.split(",") if name.strip()),
+            fast,
+            _fractions(fractions) if refine_curve else None,
+            tissue,
+            Execution(device=device),
+            output,
+            keep_results,
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    # Batch systems end a job with SIGTERM: it is taken like Ctrl-C, so that the workers end too.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    from wsi_magnet.dataset.manifest import read_manifest
+    from wsi_magnet.errors import ManifestError
+    from wsi_magnet.evaluate.report import make_report
+
+    samples = [sample for sample in read_manifest(manifest).samples if sample.split == split]
+    if not samples:
+        raise ManifestError(f"{manifest} has no rows of the split {split}; choose another with --split")
+    report = make_report(_compare(samples, choices), resamples=resamples, seed=seed)
+    if output is not None:
+        _write(report, output, curve=refine_curve)
+    click.echo(_json(report) if as_json else _text(report, curve=refine_curve))
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(sorted({float(f) for f in text.split(",")}))
+    except ValueError:
+        raise ConfigError(f"--fractions {text!r}: give numbers separated by commas") from None
+
+
+def _compare(samples: list[Sample], choices: Choices) -> Comparison:
+    from wsi_magnet.dataset.opening import open_sample
+    from wsi_magnet.evaluate.comparison import Conditions, candidates, compare_methods, compare_results
+    from wsi_magnet.evaluate.gather import gather
+    from wsi_magnet.evaluate.methods import MagNet, Method, all_methods, choose
+    from wsi_magnet.nets.spec import bundle_path, read_spec
+
+    if choices.results:
+        return compare_results(samples, open_sample, gather(choices.results), _say)
+    bundles = [bundle_path(bundle) for bundle in dict.fromkeys(choices.bundles or ("default",))]
+    methods: tuple[Method, ...] = choose(all_methods(choices.fast), choices.methods)
+    if choices.fractions is not None:
+        for bundle in bundles:
+            if len(read_spec(bundle)[0].mpps) < 2:
+                raise ConfigError(f"{bundle} has one scale: there is nothing to refine, and no curve")
+        methods = (MagNet("auto", refine="auto"), *(MagNet(f"{f:g}", refine=f) for f in choices.fractions))
+    with _folder(choices) as folder:
+        conditions = Conditions(choices.tissue, choices.execution, folder, choices.keep_results)
+        return compare_methods(samples, open_sample, candidates(methods, bundles), conditions, _say)
+
+
+@contextmanager
+def _folder(choices: Choices) -> Iterator[Path]:
+    """Where results are made: beside what is to be written if they are kept, else where the system has room."""
+    if choices.output is not None and choices.keep_results:
+        yield choices.output / "results"
+        return
+    with TemporaryDirectory(prefix="wsi-magnet-") as folder:
+        yield Path(folder)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _text(report: Report, *, curve: bool) -> str:
+    from wsi_magnet.cli.tables import table
+    from wsi_magnet.evaluate.tables import curve_table, notes, tables
+
+    shown = [curve_table(report)] if curve else tables(report)
+    return "\n\n".join([*(table(one.head, one.rows) for one in shown), "\n".join(f"{note}." for note in notes(report))])
+
+
+def _json(report: Report) -> str:
+    from wsi_magnet.evaluate.values import to_json
+
+    return json.dumps(to_json(report), indent=2)
+
+
+def _write(report: Report, folder: Path, *, curve: bool) -> None:
+    from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
+    from wsi_magnet.evaluate.tables import curve_table
+    from wsi_magnet.evaluate.values import to_csv
+    from wsi_magnet.store import explained
+
+    name = "curve" if curve else "evaluation"
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(_json(report) + "\n")
+        (folder / f"{name}.csv").write_text(to_csv(report))
+        picture = draw_curve(report, curve_table(report)) if curve else draw_comparison(report)
+        (folder / f"{name}.png").write_bytes(picture)

@@ -1,0 +1,117 @@
+"""`wsi-magnet manifest`: from the folder of a data set to the list of its images, annotations, groups and splits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from wsi_magnet.cli import options
+from wsi_magnet.dataset.layouts.found import LayoutOptions
+from wsi_magnet.dataset.layouts.registry import LAYOUTS
+from wsi_magnet.dataset.sample import SPLITS, Consensus
+
+if TYPE_CHECKING:
+    from wsi_magnet.dataset.manifest import Manifest
+
+
+class _Described(click.Command):
+    """Its help ends with what each data set looks like."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Data sets"):
+            formatter.write_dl([(name, " ".join(layout.about.split())) for name, layout in LAYOUTS.items()])
+
+
+@click.command("manifest", cls=_Described, short_help="List a data set's images, annotations and splits.")
+@click.argument("dataset", type=click.Choice(list(LAYOUTS)), metavar="DATASET")
+@click.argument("root", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(), metavar="M.csv", help="The manifest to write.")
+@click.option("--overwrite", is_flag=True, help="Replace a manifest that is there already.")
+@click.option(
+    "--mpp", type=float, metavar="MICRONS", help="Microns per pixel of all images, instead of what is known of them."
+)
+@click.option("--labels", metavar="CODING", help='What labels mean, e.g. "0=ignore; 1=stroma; 2=3|4|5".')
+@click.option(
+    "--fractions",
+    metavar="TRAIN,VALIDATION,TEST",
+    help="Shares of the images, whole groups each, where no split is published. [default: 0.7,0.15,0.15]",
+)
+@click.option("--split-seed", type=int, default=0, show_default=True, metavar="N", help="Another seed, another split.")
+@click.option(
+    "--consensus",
+    type=click.Choice([*get_args(Consensus), "staple"]),
+    help="What several annotators of one image are together: the first that labels a pixel, their majority, one drawn "
+    "at random for each training crop (soft), or a mask made by STAPLE, written beside the manifest.",
+)
+@click.option("--remove", type=click.Path(), metavar="FILE", help="gleason2019: maps not to be used (JSON).")
+@click.option("--images", metavar="FOLDER", help="folders: where the images are, below ROOT.")
+@click.option("--masks", metavar="FOLDER", help="folders: where the annotations are, below ROOT.")
+@click.option("--group-pattern", metavar="REGEX", help="folders: its one group, in an image's name, is the patient.")
+@options.json_option
+def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool, **given: Any) -> None:
+    """Write the manifest of the DATASET that was unpacked into the folder ROOT: a CSV file to train and evaluate with.
+
+    \b
+      wsi-magnet manifest gleason2019 Gleason2019 -o gleason.csv --consensus staple
+      wsi-magnet manifest folders my_slides -o mine.csv --group-pattern "^(P[0-9]+)_"
+
+    Splits never part a group: a patient, a microarray, tiles that overlap. Label values are 0 background, 1 stroma, 2
+    benign epithelium, 3, 4, 5 Gleason patterns, where nothing else is said; "a or b" is a label that may be either.
+    """
+    if Path(output).exists() and not overwrite:
+        raise click.UsageError(f"{output} is there already; --overwrite replaces it")
+    shares = _fractions(given.pop("fractions"))
+
+    from wsi_magnet.dataset.making import MakingOptions, make_manifest
+
+    remove = given.pop("remove")
+    made = MakingOptions(
+        mpp=given.pop("mpp"),
+        labels=given.pop("labels"),
+        joining=given.pop("consensus"),
+        seed=given.pop("split_seed"),
+        layout=LayoutOptions(remove=Path(remove) if remove else None, **given),
+        **({"fractions": shares} if shares else {}),
+    )
+    manifest, notes = make_manifest(dataset, Path(root), Path(output), made, _show)
+    if as_json:
+        click.echo(json.dumps({"manifest": str(manifest.path), **_counts(manifest), "notes": list(notes)}, indent=2))
+    else:
+        click.echo(_text(manifest, notes))
+
+
+def _fractions(text: str | None) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else None
+    except ValueError:
+        raise click.UsageError(f"--fractions {text!r}: give three numbers, as 0.7,0.15,0.15") from None
+
+
+def _show(done: int, count: int) -> None:
+    """Making masks takes a while: one line that is written over."""
+    click.echo(f"\rSTAPLE: {done} of {count} images", nl=done == count, err=True)
+
+
+def _counts(manifest: Manifest) -> dict[str, Any]:
+    splits = {
+        split: {"rows": len(samples), "groups": len({sample.group for sample in samples})}
+        for split, samples in ((split, manifest.of(split)) for split in SPLITS)
+    }
+    return {
+        "rows": len(manifest.samples),
+        "groups": len({sample.group for sample in manifest.samples}),
+        "annotations": sum(len(sample.annotations) for sample in manifest.samples),
+        "splits": splits,
+    }
+
+
+def _text(manifest: Manifest, notes: tuple[str, ...]) -> str:
+    from wsi_magnet.cli.tables import table
+
+    counts = _counts(manifest)
+    rows = [[split, one["rows"], one["groups"]] for split, one in counts["splits"].items()]
+    text = table(["split", "rows", "groups"], [*rows, ["all", counts["rows"], counts["groups"]]])
+    return "\n".join([str(manifest.path), "", text, *(f"Note: {note}" for note in notes)])

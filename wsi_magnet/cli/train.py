@@ -1,0 +1,83 @@
+"""`wsi-magnet train`: annotated images in, a bundle out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from wsi_magnet.cli import options
+
+
+@click.command("train", short_help="Train a bundle on annotated images.")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option(
+    "--config", "config_path", required=True, type=click.Path(path_type=Path), metavar="C.yaml", help="What to train."
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="B.safetensors",
+    help="The bundle to write.",
+)
+@click.option(
+    "--backbone",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Take the backbone of this bundle and train the refinement modules alone.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    help="Where to train; auto and cuda take every GPU that there is.",
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU. [default: all]")
+@click.option("--check", is_flag=True, help="Check configuration and data, say what there is, and train nothing.")
+@click.option("--restart", is_flag=True, help="Begin again instead of going on from the checkpoints.")
+@options.json_option
+def command(
+    manifest: Path,
+    config_path: Path,
+    output: Path,
+    backbone: Path | None,
+    device: str,
+    threads: int | None,
+    check: bool,
+    restart: bool,
+    as_json: bool,
+) -> None:
+    """Train both stages of MagNet on the images that MANIFEST lists: a backbone, then its refinement modules.
+
+    \b
+      wsi-magnet manifest folders my-images -o my-images.csv
+      wsi-magnet train my-images.csv --config my.yaml -o my.safetensors
+      wsi-magnet evaluate my-images.csv --bundle my.safetensors
+
+    Every row is checked before anything is trained. Checkpoints, curves.csv and curves.png go into a folder beside the
+    bundle, B.training; stopped at any time, the same command goes on from there.
+    """
+    # Batch systems end a job with SIGTERM: it is taken like Ctrl-C, so that the training ends with a word.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    from wsi_magnet.cli.progress import watching_training
+    from wsi_magnet.cli.tables import check_text, training_text
+    from wsi_magnet.machine import cpu_threads
+    from wsi_magnet.train.config import read_config
+    from wsi_magnet.train.making import Order, check_order, train_bundle
+
+    order = Order(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
+    if check:
+        found = check_order(order)
+        click.echo(json.dumps(found, indent=2) if as_json else check_text(found))
+        return
+    with watching_training() as watch:
+        report = train_bundle(order, restart=restart, watch=watch)
+    click.echo(json.dumps(report, indent=2) if as_json else training_text(report, output, order.folder))

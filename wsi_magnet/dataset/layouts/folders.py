@@ -1,0 +1,89 @@
+"""Anybody's own data: a folder of images and a folder of annotations, matched by their names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from wsi_magnet.dataset.layouts.found import (
+    Finding,
+    Found,
+    Layout,
+    LayoutOptions,
+    files_below,
+    left_out,
+    require,
+    unique,
+    without,
+)
+from wsi_magnet.errors import ManifestError
+
+ABOUT = """Your own: images in ROOT/img or ROOT/images and annotations in ROOT/mask, ROOT/masks or ROOT/labels
+(--images and --masks name other folders), with the same name, or with _mask or _label behind it: masks (PNG, TIFF),
+QuPath GeoJSON, ASAP or ImageScope XML. Labels mean themselves, or what --labels says, e.g.
+"0=ignore; 1=stroma; 2=3|4|5". Group: each image, unless --group-pattern finds the patient in its name:
+"^(P[0-9]+)_"."""
+
+IMAGE_FOLDERS = ("img", "images", "imgs")
+MASK_FOLDERS = ("mask", "masks", "label", "labels", "annotations")
+
+IMAGE = r"(.+?)(?:\.ome)?\.(svs|tiff?|ndpi|png|jpe?g|mrxs|scn|bif|vms|vmu|svslide|dcm)"
+ANNOTATION = r"(.+?)(?:[_-](?:mask|label)s?)?(?:\.ome)?\.(png|tiff?|geojson|json|xml)"
+WHOLE_NAME = r"(.+?)(?:\.ome)?\.(png|tiff?|geojson|json|xml)"
+
+
+def find(root: Path, options: LayoutOptions) -> Finding:
+    """See ABOUT; images without an annotation, and annotations without an image, are left out."""
+    image_folder = _folder(root, options.images, IMAGE_FOLDERS, "--images")
+    mask_folder = _folder(root, options.masks, MASK_FOLDERS, "--masks")
+    images = _named(image_folder, IMAGE)
+    masks = _named(mask_folder, ANNOTATION)
+    # An image may be called "a_mask.jpg" itself.
+    masks |= {name: path for name, path in _named(mask_folder, WHOLE_NAME).items() if name in images}
+    rows = [
+        Found(images[name], (masks[name],), _group(name, options.group_pattern))
+        for name in sorted(images)
+        if name in masks
+    ]
+    used = {path for row in rows for path in row.annotations}
+    notes = (
+        left_out(without(images, masks), "images without an annotation"),
+        left_out({path.name for path in masks.values() if path not in used}, "annotations without an image"),
+        "" if options.group_pattern else "each image is a group of its own; --group-pattern finds patients in names",
+    )
+    return require(rows, root, f"images in {image_folder} with an annotation of the same name in {mask_folder}", notes)
+
+
+def _named(folder: Path, pattern: str) -> dict[str, Path]:
+    """Files by their names below the folder, without what the pattern leaves out."""
+    return unique(
+        ((path.relative_to(folder).parent / match[1]).as_posix(), path) for path, match in files_below(folder, pattern)
+    )
+
+
+def _folder(root: Path, given: str | None, usual: tuple[str, ...], option: str) -> Path:
+    if given:
+        return root / given
+    there = [root / name for name in usual if (root / name).is_dir()]
+    if len(there) != 1:
+        what = f"has {' and '.join(path.name for path in there)}" if there else f"has no folder {' or '.join(usual)}"
+        raise ManifestError(f"{root} {what}; name the one to use with {option}")
+    return there[0]
+
+
+def _group(name: str, pattern: str | None) -> str:
+    if pattern is None:
+        return name
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ManifestError(f"group pattern {pattern!r} is no regular expression: {error}") from error
+    if compiled.groups != 1:
+        raise ManifestError(f"group pattern {pattern!r} has {compiled.groups} groups in parentheses; give it one")
+    match = compiled.search(name)
+    if not match or not match[1]:
+        raise ManifestError(f"group pattern {pattern!r} finds no group in {name!r}; it must in the name of each image")
+    return match[1]
+
+
+LAYOUT = Layout(ABOUT, find, options=("images", "masks", "group_pattern"))

@@ -1,0 +1,33 @@
+"""Which data sets there are. Imports nothing heavy: the command line's help reads from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wsi_magnet.dataset.layouts import (
+    aggc,
+    cityscapes,
+    deepglobe,
+    folders,
+    gleason2019,
+    panda,
+    rings,
+    sicapv2,
+    zurich_tma,
+)
+from wsi_magnet.dataset.layouts.found import Layout
+
+LAYOUTS: Mapping[str, Layout] = {
+    "folders": folders.LAYOUT,
+    "gleason2019": gleason2019.LAYOUT,
+    "panda-radboud": panda.RADBOUD,
+    "panda-karolinska": panda.KAROLINSKA,
+    "zurich-tma": zurich_tma.LAYOUT,
+    "sicapv2": sicapv2.LAYOUT,
+    "aggc": aggc.LAYOUT,
+    "rings-glands": rings.GLANDS,
+    "rings-tumour": rings.TUMOUR,
+    "deepglobe": deepglobe.LAYOUT,
+    "cityscapes": cityscapes.LAYOUT,
+}
+"""By the name that `wsi-magnet manifest` takes."""

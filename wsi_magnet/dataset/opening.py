@@ -1,0 +1,167 @@
+"""A sample of the manifest, open: its pixels and its label sets at any scale, and a pool that keeps some open."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import Lock
+
+import numpy as np
+
+from wsi_magnet.annotations.coding import Coding
+from wsi_magnet.annotations.registry import CheckedAnnotation, open_annotation
+from wsi_magnet.annotations.types import Sets, full_set
+from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.errors import ManifestError, WsiMagnetError
+from wsi_magnet.geometry import Box
+from wsi_magnet.nets.spec import ClassInfo
+from wsi_magnet.scales import Scale, scale_at
+from wsi_magnet.slides.read import read_scale
+from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.slides.types import Image, SlideReader
+
+MOST_OPEN = 64
+"""Samples that a pool keeps open: files stay below the 1024 that a process may have, and plain images, which are kept
+decoded, below what a computer has."""
+
+
+@contextmanager
+def naming_row(sample: Sample) -> Iterator[None]:
+    """Turn this package's errors into ManifestErrors that name the sample's row."""
+    try:
+        yield
+    except ManifestError:
+        raise
+    except WsiMagnetError as error:
+        raise ManifestError(f"row {sample.row}: {error}") from error
+
+
+def open_sample(sample: Sample, classes: Sequence[ClassInfo]) -> OpenSample:
+    """Open an image and its annotations. Label images are opened only, drawn regions are read.
+
+    Raises ManifestError, naming the row, for what cannot be opened, does not fit together, or has no mpp.
+    """
+    with ExitStack() as stack, naming_row(sample):
+        coding = Coding.parse(sample.labels, classes)
+        reader = open_slide(sample.image, mpp=sample.mpp)
+        stack.callback(reader.close)
+        if reader.info.mpp_xy is None:
+            raise ManifestError(
+                f"row {sample.row}: {sample.image} has no usable mpp; "
+                f"give its microns per pixel at level 0 in the mpp column"
+            )
+        annotations = []
+        for path in sample.annotations:
+            annotations.append(open_annotation(path, reader.info, coding))
+            stack.callback(annotations[-1].close)
+        return OpenSample(sample, reader, tuple(annotations), full_set(len(classes)), stack.pop_all().close)
+
+
+class OpenSample:
+    """A sample that can be read, from several threads at once. Closed by `close`, or when nobody holds it any more."""
+
+    def __init__(
+        self,
+        sample: Sample,
+        reader: SlideReader,
+        annotations: tuple[CheckedAnnotation, ...],
+        ignored: int,
+        close: Callable[[], None],
+    ) -> None:
+        """ignored: the set of what is not labelled; close: releases reader and annotations."""
+        self.sample = sample
+        self.reader = reader
+        self.annotations = annotations
+        self.ignored = ignored
+        self._finalizer = weakref.finalize(self, close)
+
+    def scale(self, mpp: float) -> Scale:
+        """The scale of that mpp on this image."""
+        return scale_at(mpp, self.reader.info.require_mpp(), self.reader.info.canvas)
+
+    def image(self, scale: Scale, box: Box) -> Image:
+        """uint8 (box height, box width, 3) RGB, mirrored beyond the canvas; see `read_scale`. Raises ManifestError."""
+        with naming_row(self.sample):
+            return read_scale(self.reader, scale, box)
+
+    def sets(self, scale: Scale, box: Box, rng: np.random.Generator | None = None) -> Sets:
+        """What all annotations say together, by the sample's consensus: uint32 (box height, box width).
+
+        rng: draws the annotation that a "soft" read is of; without it a soft read is by majority. Raises ManifestError.
+        """
+        with naming_row(self.sample):
+            consensus = self.sample.consensus
+            if len(self.annotations) == 1:
+                return self.annotations[0].read(scale, box)
+            if consensus == "first":
+                return self._first(scale, box)
+            if consensus == "soft" and rng is not None and self.annotations:
+                return self.annotations[int(rng.integers(len(self.annotations)))].read(scale, box)
+        return majority_of(self.each_sets(scale, box), self.ignored, box)
+
+    def each_sets(self, scale: Scale, box: Box) -> list[Sets]:
+        """What each annotation says, in the manifest's order. Raises ManifestError."""
+        with naming_row(self.sample):
+            return [annotation.read(scale, box) for annotation in self.annotations]
+
+    def close(self) -> None:
+        """Release all files. It cannot be read afterwards."""
+        self._finalizer()
+
+    def _first(self, scale: Scale, box: Box) -> Sets:
+        sets = np.full(box.size.hw, self.ignored, np.uint32)
+        for annotation in self.annotations:
+            open_yet = sets == self.ignored
+            if not open_yet.any():
+                break
+            sets[open_yet] = annotation.read(scale, box)[open_yet]
+        return sets
+
+
+def majority_of(each: Sequence[Sets], ignored: int, box: Box) -> Sets:
+    """The set that most annotations give a pixel, of those that label it; where two are given equally often, none is.
+
+    each: uint32 (box height, box width). Returns the same.
+    """
+    winner, most = np.full(box.size.hw, ignored, np.uint32), np.zeros(box.size.hw, np.int64)
+    for sets in each:
+        votes = sum(((sets == others).astype(np.int64) for others in each), np.zeros(box.size.hw, np.int64))
+        votes[sets == ignored] = 0
+        tie = (votes == most) & (sets != winner) & (votes > 0)
+        better = votes > most
+        winner = np.where(better, sets, np.where(tie, np.uint32(ignored), winner))
+        most = np.maximum(votes, most)
+    return winner
+
+
+class SamplePool:
+    """Open samples, the last used kept open; safe to use from several threads, and sent to a process empty.
+
+    What falls out is closed when the last that reads from it lets go of it.
+    """
+
+    def __init__(self, classes: Sequence[ClassInfo], most_open: int = MOST_OPEN) -> None:
+        self._classes = tuple(classes)
+        self._most_open = most_open
+        self._open: OrderedDict[Sample, OpenSample] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, sample: Sample) -> OpenSample:
+        """The sample, open; whoever reads from it holds on to it and does not close it. Raises ManifestError."""
+        with self._lock:
+            if sample not in self._open:
+                self._open[sample] = open_sample(sample, self._classes)
+            self._open.move_to_end(sample)
+            while len(self._open) > self._most_open:
+                self._open.popitem(last=False)
+            return self._open[sample]
+
+    def close(self) -> None:
+        """Let go of all samples."""
+        with self._lock:
+            self._open.clear()
+
+    def __reduce__(self) -> tuple[type[SamplePool], tuple[tuple[ClassInfo, ...], int]]:
+        return SamplePool, (self._classes, self._most_open)

@@ -1,0 +1,108 @@
+"""Which groups go to which split: whole groups, by a seed, as near to the fractions wanted as they allow."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from math import isfinite
+
+from wsi_magnet.dataset.sample import SPLITS, Split
+from wsi_magnet.errors import ManifestError
+
+FRACTIONS = (0.7, 0.15, 0.15)
+"""Of train, validation and test, in samples."""
+
+_NOTHING = 1e-9  # what rounding makes of no change
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A group of one size goes from one part to another, and one of another size comes back (0: none does)."""
+
+    giver: int
+    taker: int
+    size: int
+    returned: int
+    gain: float
+
+
+def assign_splits(groups: Mapping[str, int], fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> dict[str, Split]:
+    """The split of each group, so that no moving or swapping of groups brings the splits nearer to the fractions.
+
+    groups: how many samples each group has. fractions: of train, validation and test; they are scaled to a sum of 1.
+    Nearness is the sum of squared differences, in samples. With as many groups as splits wanted, no split is empty. A
+    function of its arguments alone, whatever the order of the groups. Raises ManifestError for fractions or counts
+    that cannot be meant.
+    """
+    if len(fractions) != len(SPLITS) or not all(isfinite(f) and f >= 0 for f in fractions) or not sum(fractions):
+        raise ManifestError(
+            f"fractions {', '.join(f'{f:g}' for f in fractions)} are not three shares, of train, validation and test"
+        )
+    if not fractions[0]:
+        raise ManifestError("the fraction of train is 0; there would be nothing to train with")
+    parts = _share_out(groups, fractions, seed)
+    return {name: split for split, part in zip(SPLITS, parts, strict=True) for name in sorted(part)}
+
+
+def folds(groups: Mapping[str, int], n: int, seed: int = 0) -> tuple[frozenset[str], ...]:
+    """`n` disjoint sets of groups, together all of them, with about as many samples each, for cross-validation.
+
+    groups: how many samples each group has. Raises ManifestError for fewer groups than folds, or fewer than 2 folds.
+    """
+    if not 2 <= n <= len(groups):
+        raise ManifestError(f"{n} folds of {len(groups)} groups; choose 2 to {len(groups)}, a group being never parted")
+    return tuple(frozenset(part) for part in _share_out(groups, [1.0] * n, seed))
+
+
+def _share_out(groups: Mapping[str, int], fractions: Sequence[float], seed: int) -> list[dict[str, int]]:
+    """Groups by part: in a random order each goes where most is missing, then moves and swaps mend the rest."""
+    for name, size in groups.items():
+        if size < 1:
+            raise ManifestError(f"group {name!r} has {size} samples; leave it out")
+    names = sorted(groups)
+    random.Random(seed).shuffle(names)
+    total = sum(groups.values())
+    wanted = [total * f / sum(fractions) for f in fractions]
+    parts: list[dict[str, int]] = [{} for _ in fractions]
+    empty_first = [i for i, share in enumerate(wanted) if share]
+    for name, size in ((name, groups[name]) for name in names):
+        needy = empty_first.pop(0) if empty_first else _neediest(parts, wanted)
+        parts[needy][name] = size
+    while step := _best_step(parts, wanted):
+        _take(parts, step)
+    return parts
+
+
+def _neediest(parts: Sequence[Mapping[str, int]], wanted: Sequence[float]) -> int:
+    missing = [share - sum(part.values()) for part, share in zip(parts, wanted, strict=True)]
+    return missing.index(max(missing))
+
+
+def _best_step(parts: Sequence[Mapping[str, int]], wanted: Sequence[float]) -> _Step | None:
+    steps = (step for step in _steps(parts, wanted) if step.gain > _NOTHING)
+    return max(steps, key=lambda step: step.gain, default=None)
+
+
+def _steps(parts: Sequence[Mapping[str, int]], wanted: Sequence[float]) -> Iterator[_Step]:
+    """Groups of one size are as good as each other: few sizes, so few steps, however many groups."""
+    surplus = [sum(part.values()) - share for part, share in zip(parts, wanted, strict=True)]
+    sizes = [sorted(set(part.values())) for part in parts]
+    for giver, taker in permutations(range(len(parts)), 2):
+        if not wanted[taker]:
+            continue
+        may_shrink = len(parts[giver]) > 1
+        for size in sizes[giver]:
+            for returned in [*([0] if may_shrink else []), *sizes[taker]]:
+                moved = size - returned
+                gain = 2 * moved * (surplus[giver] - surplus[taker] - moved)
+                yield _Step(giver, taker, size, returned, gain)
+
+
+def _take(parts: list[dict[str, int]], step: _Step) -> None:
+    given = next(name for name, size in parts[step.giver].items() if size == step.size)
+    back = next((name for name, size in parts[step.taker].items() if size == step.returned), None)
+    parts[step.taker][given] = parts[step.giver].pop(given)
+    if back is not None:
+        parts[step.giver][back] = parts[step.taker].pop(back)

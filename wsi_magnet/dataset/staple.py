@@ -1,0 +1,118 @@
+"""STAPLE: what several people labelled as one mask, each weighed by how well he agrees with the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+from PIL import PngImagePlugin
+
+from wsi_magnet.annotations.coding import IGNORE_VALUE
+from wsi_magnet.annotations.label_pixels import decoding, open_picture
+from wsi_magnet.errors import AnnotationError, ConfigError
+from wsi_magnet.geometry import Box
+from wsi_magnet.store import explained
+
+Labels = npt.NDArray[np.uint8]
+"""uint8 (height, width)."""
+
+MOST_ITERATIONS = 50
+"""Of the expectation maximisation, which has mostly settled after ten."""
+
+_INPUTS = "wsi-magnet inputs"  # a text in the PNG: the hash of what it was made of
+
+
+def staple(maps: Sequence[Labels]) -> Labels:
+    """One map of several of the same shape; 255 where it cannot be decided.
+
+    maps: uint8 (height, width) each, one a person. A value that means "not labelled" is a label like the others here:
+    where most left a pixel out, it stays out. Raises AnnotationError for shapes that differ and ConfigError where
+    SimpleITK is not installed.
+    """
+    shapes = {one.shape for one in maps}
+    if len(shapes) != 1:
+        raise AnnotationError(
+            f"maps of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} pixels are no one image's"
+        )
+    if all(np.array_equal(maps[0], one) for one in maps[1:]):
+        return maps[0].copy()
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise ConfigError("STAPLE needs SimpleITK; install it with: pip install 'wsi-magnet[staple]'") from error
+    toolkit: Any = SimpleITK  # its functions are not typed
+    method = toolkit.MultiLabelSTAPLEImageFilter()
+    method.SetLabelForUndecidedPixels(IGNORE_VALUE)
+    method.SetMaximumNumberOfIterations(MOST_ITERATIONS)
+    joined = method.Execute([toolkit.GetImageFromArray(one) for one in maps])
+    return np.asarray(toolkit.GetArrayFromImage(joined), np.uint8)
+
+
+def write_staple(paths: Sequence[Path], labels: str, target: Path) -> None:
+    """Write the STAPLE of several mask files as a PNG of the same values; nothing is done where it is there already.
+
+    labels: their coding; values that mean the same count as one, the first of them. Raises AnnotationError for a file
+    that is no mask of values, and StoreError.
+    """
+    made_of = _hash(paths, labels)
+    if _made_of(target) == made_of:
+        return
+    merged = staple([_read(path, _same_meaning(labels)) for path in paths])
+    info = PngImagePlugin.PngInfo()
+    info.add_text(_INPUTS, made_of)
+    partial = target.with_name(target.name + ".partial")
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Pillow.fromarray(merged).save(partial, format="PNG", pnginfo=info)
+        partial.replace(target)
+
+
+def _same_meaning(labels: str) -> dict[int, int]:
+    """Values to be replaced, and by which: of "1=0|1; 6=0|1" 6 by 1."""
+    pairs = [tuple(part.strip() for part in piece.split("=")) for piece in labels.split(";") if "=" in piece]
+    by_value = {int(label): meaning for label, meaning in pairs if label.isdecimal()}
+    first = {meaning: value for value, meaning in reversed(by_value.items())}
+    return {value: first[meaning] for value, meaning in by_value.items() if first[meaning] != value}
+
+
+def _read(path: Path, replaced: dict[int, int]) -> Labels:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise AnnotationError(f"{path}: {error.strerror or error}") from error
+    pixels = open_picture(path, magic, colours=False)
+    with closing(pixels), decoding(path):
+        values = pixels.codes(pixels.read(Box.of(pixels.size)))
+    if values.max() > IGNORE_VALUE:
+        raise AnnotationError(f"{path} is no mask of one byte a pixel; STAPLE needs values, not colours")
+    table = np.arange(256, dtype=np.uint8)
+    table[list(replaced)] = list(replaced.values())
+    return table[values]
+
+
+def _hash(paths: Sequence[Path], labels: str) -> str:
+    digest = hashlib.sha256(labels.encode())
+    for path in paths:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise AnnotationError(f"{path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _made_of(target: Path) -> str | None:
+    """What an earlier call says it made the file of; None where there is none or it is damaged."""
+    try:
+        with Pillow.open(target) as picture:
+            picture.load()
+            found = picture.info.get(_INPUTS)
+    except (OSError, SyntaxError):
+        return None
+    return found if isinstance(found, str) else None

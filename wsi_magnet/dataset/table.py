@@ -1,0 +1,99 @@
+"""A CSV file as rows of named cells, with its line numbers: what spreadsheets write, and nothing guessed in silence."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+
+from wsi_magnet.errors import ManifestError
+
+COLUMNS = ("image", "annotation", "mpp", "group", "split", "labels", "consensus")
+"""In the order in which they are written; columns that are none of these are the user's own."""
+
+ALIASES = {"slide": "image", "mask": "annotation"}
+REQUIRED = ("image", "annotation", "group")
+
+SEPARATOR = ";"
+"""Between the files of one annotation cell."""
+
+CODING_SEPARATOR = "//"
+"""Between codings in the labels column, where the annotation files of a row do not share one."""
+
+Cells = dict[str, str]
+"""By column, stripped; a cell that a row lacks is empty."""
+
+
+def read_table(path: Path) -> list[tuple[int, Cells]]:
+    """(line, cells by column) of each row that is not blank; the header is the first of them and not returned.
+
+    UTF-8, with or without its mark; parted by commas or by semicolons, whichever the header has more of. Raises
+    ManifestError.
+    """
+    text = _text(path)
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise ManifestError(f"{path}, row {lines.line_num}: not CSV ({error})") from error
+    if not rows:
+        raise ManifestError(f"{path} is empty; its first line names the columns {', '.join(COLUMNS)}")
+    columns = _columns(path, rows[0][1])
+    if len(rows) == 1:
+        raise ManifestError(f"{path} has a header but no rows")
+    return [(line, _cells(path, line, columns, row, delimiter)) for line, row in rows[1:]]
+
+
+def codings(labels: str, files: int) -> tuple[str, ...]:
+    """The coding of each of a row's annotation files: one for all, or as many as there are, "//" between them.
+
+    Raises ManifestError for any other number.
+    """
+    found = tuple(part.strip() for part in labels.split(CODING_SEPARATOR))
+    if len(found) not in (1, files):
+        raise ManifestError(f"labels has {len(found)} codings ({CODING_SEPARATOR} between them) for {files} files")
+    return found * files if len(found) == 1 else found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ManifestError(f"manifest {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
+
+
+def _columns(path: Path, header: Sequence[str]) -> list[str]:
+    names = [ALIASES.get(name.lower(), name.lower()) for name in header]
+    for name, count in Counter(names).items():
+        if name in COLUMNS and count > 1:
+            raise ManifestError(f"{path} has {count} columns for {name!r}; leave one")
+    for given, name in zip(header, names, strict=True):
+        # Other columns are the user's own; but a column whose name is misspelt would be ignored in silence.
+        if name not in COLUMNS and (near := difflib.get_close_matches(name, [*COLUMNS, *ALIASES], 1, 0.8)):
+            raise ManifestError(f"{path} has a column {given!r}; is {near[0]!r} meant? Rename it")
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        raise ManifestError(
+            f"{path} has no column {' and none '.join(repr(name) for name in missing)}; its columns are "
+            f"{', '.join(header)}; a group is the patient, or whatever else may not be parted between splits"
+        )
+    return names
+
+
+def _cells(path: Path, line: int, columns: Sequence[str], row: Sequence[str], delimiter: str) -> Cells:
+    if len(row) > len(columns):
+        raise ManifestError(
+            f"{path}, row {line}: {len(row)} cells under {len(columns)} columns; put cells that hold {delimiter!r} "
+            "into double quotes"
+        )
+    cells = dict(zip(columns, [*row, *[""] * (len(columns) - len(row))], strict=True))
+    if delimiter == ";" and "mpp" in cells:
+        cells["mpp"] = cells["mpp"].replace(",", ".")  # spreadsheets that part by ";" write 0,25
+    return cells

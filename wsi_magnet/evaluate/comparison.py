@@ -1,0 +1,157 @@
+"""The whole flow of an evaluation: have each row's results made, or take those that are there, and count."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.evaluate.counts import Counts
+from wsi_magnet.evaluate.jury import Judged, Jury
+from wsi_magnet.evaluate.methods import Method, Settings
+from wsi_magnet.evaluate.prediction import Prediction
+from wsi_magnet.evaluate.truth import Opener, Target
+from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented, work_apart
+from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.prepare import ladder_of
+from wsi_magnet.store import explained
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Row:
+    """One method's counts."""
+
+    name: str
+    bundle: str
+    """What the bundle is called."""
+    counts: tuple[Counts, ...]
+    """Of each image."""
+    seconds: tuple[float, ...] | None
+    """Of each image; None for results that were made elsewhere."""
+    peak: Peak | None
+    refined_share: float | None
+    """Of the squares of all scales after the first, over all images; None with one scale."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Comparison:
+    """Everything that the numbers follow from."""
+
+    images: tuple[Judged, ...]
+    target: Target
+    rows: tuple[Row, ...]
+    reference: str
+    """Name of the row that the others' differences are to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row to be: a method with a bundle."""
+
+    name: str
+    method: Method
+    bundle: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is the same for all methods."""
+
+    tissue: bool | None
+    """Whether only tissue is analysed; None: on slides, and not on plain images."""
+    execution: Execution
+    folder: Path
+    """Results go into folders in it, by the name of their row."""
+    keep_results: bool
+    """False deletes each row's results once they are counted."""
+
+
+def candidates(methods: Sequence[Method], bundles: Sequence[Path]) -> list[Candidate]:
+    """A row for each method and bundle, the bundle named where there are several."""
+    if len(bundles) == 1:
+        return [Candidate(method.name, method, bundles[0]) for method in methods]
+    names = [read_spec(bundle)[0].name for bundle in bundles]
+    if len(set(names)) < len(names):
+        names = [bundle.stem for bundle in bundles]
+    if len(set(names)) < len(names):
+        names = [str(bundle) for bundle in bundles]
+    return [
+        Candidate(f"{method.name} [{name}]", method, bundle)
+        for name, bundle in zip(names, bundles, strict=True)
+        for method in methods
+    ]
+
+
+def compare_methods(
+    samples: Sequence[Sample], open_truth: Opener, rows: Sequence[Candidate], conditions: Conditions, say: Say
+) -> Comparison:
+    """Run every method on every image, one method at a time, and count. Raises WsiMagnetError."""
+    specs = {row.bundle: read_spec(row.bundle)[0] for row in rows}
+    jury = Jury(samples, open_truth, list(specs.values()))
+    images, target = jury.survey(lambda info, _: min(ladder_of(info, s).finest.mpp for s in specs.values()))
+    judged = []
+    for row in rows:
+        with _folder(conditions.folder / _file_name(row.name), keep=conditions.keep_results) as folder:
+            done, peak = _segment(row, images, folder, conditions, say)
+            counts, share = jury.count(row.name, [Prediction(one.folder) for one in done], say)
+            seconds = tuple(one.seconds for one in done)
+            judged.append(Row(row.name, specs[row.bundle].name, counts, seconds, peak, share))
+    reference = next((r.name for r in rows if r.method.name == "MagNet"), rows[-1].name)
+    return Comparison(images, target, tuple(judged), reference)
+
+
+def compare_results(
+    samples: Sequence[Sample], open_truth: Opener, rows: Mapping[str, Sequence[Prediction]], say: Say
+) -> Comparison:
+    """Count finished results, a list of them for each row; images that not every row has are left out, with a word.
+
+    Raises WsiMagnetError, and ManifestError for a result of a slide that is none of `samples`.
+    """
+    specs = [one.spec for results in rows.values() for one in results]
+    jury = Jury(samples, open_truth, specs)
+    by_row = {name: {one.identity: one for one in results} for name, results in rows.items()}
+    jury.keep_only(by_row, say)
+    images, target = jury.survey(lambda _, identity: min(found[identity].scale.mpp for found in by_row.values()))
+    judged = []
+    for name, found in by_row.items():
+        results = [found[identity] for identity in jury.identities]
+        counts, share = jury.count(name, results, say)
+        judged.append(Row(name, results[0].spec.name, counts, None, None, share))
+    reference = next((name for name in rows if name.lower() == "magnet"), judged[-1].name)
+    return Comparison(images, target, tuple(judged), reference)
+
+
+def _segment(
+    row: Candidate, images: Sequence[Judged], folder: Path, conditions: Conditions, say: Say
+) -> tuple[list[Segmented], Peak]:
+    stems = [image.sample.image.stem for image in images]
+    items = []
+    for image in images:
+        tissue = image.reader == "openslide" if conditions.tissue is None else conditions.tissue
+        config = RunConfig(mpp=image.sample.mpp, tissue=tissue, keep_probabilities=True)
+        # Results are named after their slides, and two slides may have one name.
+        unique = stems.count(image.sample.image.stem) == 1
+        out = folder if unique else folder / f"row {image.sample.row}"
+        items.append(Item(image.sample.image, out, Settings(config, conditions.execution)))
+    with TemporaryDirectory(prefix="wsi-magnet-") as scratch:
+        return work_apart(row.method, row.bundle, items, Path(scratch), say)
+
+
+@contextmanager
+def _folder(path: Path, *, keep: bool) -> Iterator[Path]:
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield path
+    finally:
+        if not keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_. []" else "_" for c in name)

@@ -1,0 +1,100 @@
+"""What is counted of one image under one method: whole tables that can be added up over images and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.annotations.partition import UNLABELLED, parts_of
+from wsi_magnet.evaluate.prediction import Prediction
+from wsi_magnet.evaluate.truth import OpenTruth, Target, blocks
+from wsi_magnet.geometry import Box
+from wsi_magnet.metrics.boundary import boundary_counts, boundary_margin_px
+from wsi_magnet.metrics.calibration import BINS, calibration_counts
+from wsi_magnet.metrics.confusion import Confusion, Values, confusion_matrix
+from wsi_magnet.scales import Scale
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Counts:
+    """Tables of one image, or of many with an axis in front."""
+
+    confusion: Confusion
+    """int64 (..., C, C + 1), true class by answer, the last column being no answer."""
+    boundary: Confusion
+    """int64 (..., tolerances, 4); see `metrics.boundary`."""
+    calibration: Values
+    """float64 (..., 3, BINS); all 0 where there are no probabilities."""
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.confusion + other.confusion, self.boundary + other.boundary, self.calibration + other.calibration
+        )
+
+    def summed(self, weights: npt.NDArray[np.int64]) -> Counts:
+        """Weighted sums over the axis in front, (G, ...) to (R, ...); weights are (R, G)."""
+        return Counts(
+            np.tensordot(weights, self.confusion, 1),
+            np.tensordot(weights, self.boundary, 1),
+            np.tensordot(weights, self.calibration, 1),
+        )
+
+    @staticmethod
+    def none(n_classes: int, n_tolerances: int) -> Counts:
+        """Of nothing."""
+        return Counts(
+            np.zeros((n_classes, n_classes + 1), np.int64), np.zeros((n_tolerances, 4), np.int64), np.zeros((3, BINS))
+        )
+
+    @staticmethod
+    def stack(several: Sequence[Counts]) -> Counts:
+        """With an axis in front."""
+        return Counts(
+            np.stack([c.confusion for c in several]),
+            np.stack([c.boundary for c in several]),
+            np.stack([c.calibration for c in several]),
+        )
+
+
+def count(
+    truth: OpenTruth, scale: Scale, prediction: Prediction, target: Target, tolerances_um: Sequence[float]
+) -> Counts:
+    """Hold a result against its annotation on the grid of `scale`, block by block; blocks without a label are passed
+    over.
+    """
+    tolerances_px = [um / scale.mpp for um in tolerances_um]
+    margin = boundary_margin_px(tolerances_px)
+    total = Counts.none(len(target), len(tolerances_um))
+    for block in blocks(scale):
+        wide = block.grow(margin).intersect(scale.grid)
+        true = parts_of(truth.sets(scale, wide), target.part_of)
+        inner = block.relative_to(wide)
+        if (true[inner.slices_yx] != UNLABELLED).any():
+            total += _count_block(true, inner, prediction, target, (scale, wide), tolerances_px)
+    return total
+
+
+def _count_block(
+    true: npt.NDArray[np.int64],
+    inner: Box,
+    prediction: Prediction,
+    target: Target,
+    place: tuple[Scale, Box],
+    tolerances_px: Sequence[float],
+) -> Counts:
+    """Of the pixels of `inner`; `true` and the box of `place` have a margin round it."""
+    answer = prediction.answer(target, *place)
+    here, told = true[inner.slices_yx], answer.parts[inner.slices_yx]
+    calibration = np.zeros((3, BINS))
+    if answer.confidence is not None:
+        answered = (here != UNLABELLED) & (told != len(target))
+        sure = answer.confidence[inner.slices_yx][answered]
+        calibration = calibration_counts(sure, (here == told)[answered])
+    return Counts(
+        confusion_matrix(here, told, len(target)),
+        boundary_counts(true, answer.parts, inner, tolerances_px),
+        calibration,
+    )

@@ -1,0 +1,155 @@
+"""The table as a picture: a dot for each number and a line for its interval; and the refine curve."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from math import isnan
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from wsi_magnet.evaluate.bootstrap import Estimate
+from wsi_magnet.evaluate.comparison import Row
+from wsi_magnet.evaluate.measures import MIOU, iou_key
+from wsi_magnet.evaluate.report import Report
+from wsi_magnet.evaluate.tables import Table
+
+COLUMNS = 4
+"""Most panels side by side."""
+
+_INK, _ACCENT, _PALE = "#33475b", "#c8102e", "#c9d1d9"
+"""Of the other rows, the row of reference, and what is only for the eye's guidance."""
+
+_DPI = 150
+
+
+def draw_comparison(report: Report) -> bytes:
+    """A PNG: mIoU and each class's IoU for each row, and the seconds a megapixel where they were measured."""
+    rows = report.comparison.rows
+    names = [name for name, n in zip(report.comparison.target.names, report.labelled(), strict=True) if n]
+    panels = [("mIoU %", MIOU), *((f"IoU %, {name}", iou_key(name)) for name in names)]
+    timed = any(row.seconds for row in rows)
+    count = len(panels) + timed
+    across = min(count, COLUMNS)
+    down = -(-count // across)
+    figure = Figure(figsize=(1.6 + 2.7 * across, down * (1.0 + 0.36 * len(rows))), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for i, (title, key) in enumerate(panels):
+        _estimates(axes[i], report, title, key, named=i % across == 0)
+    if timed:
+        _seconds(axes[len(panels)], report, named=len(panels) % across == 0)
+    for unused in axes[count:]:
+        unused.set_axis_off()
+    figure.suptitle(_title(report), x=0.01, ha="left", fontsize=9, color=_INK)
+    return _png(figure)
+
+
+def draw_curve(report: Report, table: Table) -> bytes:
+    """A PNG: mIoU against the share of squares refined, a line for each bundle; "auto" as a mark of its own.
+
+    table: of `curve_table`; its first column names the points.
+    """
+    figure = Figure(figsize=(6.4, 4.2), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    bundles = list(dict.fromkeys(row.bundle for row in report.comparison.rows))
+    for i, bundle in enumerate(bundles):
+        points = sorted(
+            (100 * (row.refined_share or 0.0), report.estimate(row, MIOU), label[0])
+            for row, label in zip(report.comparison.rows, table.rows, strict=True)
+            if row.bundle == bundle
+        )
+        _curve(axes, points, bundle if len(bundles) > 1 else None, f"C{i}" if len(bundles) > 1 else _INK)
+    axes.set_xlabel("squares refined, % of those with tissue")
+    axes.set_ylabel("mIoU %")
+    axes.margins(x=0.06, y=0.18)
+    _plain_frame(axes)
+    axes.grid(color=_PALE, linewidth=0.6)
+    if len(bundles) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_title(_title(report), loc="left", fontsize=9, color=_INK)
+    return _png(figure)
+
+
+def _estimates(axes: Axes, report: Report, title: str, key: str, *, named: bool) -> None:
+    rows = report.comparison.rows
+    for place, row in enumerate(rows):
+        found = report.estimate(row, key)
+        color = _color(report, row)
+        if not isnan(found.low):
+            axes.plot([100 * found.low, 100 * found.high], [place, place], color=color, linewidth=2, alpha=0.5)
+        if not isnan(found.value):
+            axes.plot(100 * found.value, place, "o", color=color, markersize=6)
+            axes.annotate(
+                f"{100 * found.value:.1f}",
+                (100 * found.value, place),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=color,
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            )
+    reference = next(report.estimate(row, key).value for row in rows if row.name == report.comparison.reference)
+    axes.axvline(100 * reference, color=_ACCENT, linewidth=0.8, linestyle=":", zorder=0)
+    axes.margins(x=0.15)
+    _panel(axes, report, title, named=named)
+
+
+def _seconds(axes: Axes, report: Report, *, named: bool) -> None:
+    for place, row in enumerate(report.comparison.rows):
+        seconds = report.seconds_a_megapixel(row)
+        axes.barh(place, seconds, height=0.5, color=_color(report, row), alpha=0.5)
+        axes.annotate(
+            f"{seconds:.2f}", (seconds, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    axes.margins(x=0.25)
+    axes.set_xlim(left=0)
+    _panel(axes, report, "seconds a megapixel", named=named)
+
+
+def _panel(axes: Axes, report: Report, title: str, *, named: bool) -> None:
+    rows = report.comparison.rows
+    axes.set_title(title, fontsize=9, color=_INK)
+    axes.set_ylim(len(rows) - 0.5, -0.7)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows] if named else [""] * len(rows), fontsize=9)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=_PALE, linewidth=0.6)
+    _plain_frame(axes)
+
+
+def _curve(axes: Axes, points: list[tuple[float, Estimate, str]], label: str | None, color: str) -> None:
+    on_curve = [point for point in points if not point[2].startswith("auto")]
+    axes.plot([x for x, _, _ in on_curve], [100 * e.value for _, e, _ in on_curve], "-o", color=color, label=label)
+    for x, found, name in points:
+        auto = name.startswith("auto")
+        if not isnan(found.low):
+            axes.plot([x, x], [100 * found.low, 100 * found.high], color=color, linewidth=1.5, alpha=0.35)
+        if auto:
+            axes.plot(x, 100 * found.value, "D", color=_ACCENT, markersize=7)
+            axes.annotate(
+                name, (x, 100 * found.value), xytext=(8, -12), textcoords="offset points", fontsize=8, color=_ACCENT
+            )
+
+
+def _title(report: Report) -> str:
+    comparison = report.comparison
+    interval = ", lines: 95 % intervals" if report.groups >= 2 else ""
+    return f"{len(comparison.images)} images of {report.groups} groups{interval}"
+
+
+def _color(report: Report, row: Row) -> str:
+    return _ACCENT if row.name == report.comparison.reference else _INK
+
+
+def _plain_frame(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_PALE)
+
+
+def _png(figure: Figure) -> bytes:
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

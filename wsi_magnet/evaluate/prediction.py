@@ -1,0 +1,103 @@
+"""A finished result folder as an answer: for any box of any grid, the judged class of each pixel and how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.config import RunConfig
+from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.evaluate.sampling import Floats, bilinear, nearest
+from wsi_magnet.evaluate.truth import Target
+from wsi_magnet.geometry import Box, Size
+from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.result import Products, ResultFolder
+from wsi_magnet.scales import Scale
+from wsi_magnet.store import Pyramid
+
+_ANALYSED = 128
+"""Stored probabilities of a pixel add up to about 255; to 0 without tissue, and to the number of classes, one each,
+where the slide could not be read."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Answer:
+    """What a result says of a box."""
+
+    parts: npt.NDArray[np.int64]
+    """(height, width): the judged class, or their number where there is no answer."""
+    confidence: Floats | None
+    """(height, width): its probability; None where the result has no probabilities."""
+
+
+class Prediction:
+    """A finished result folder; holds no pixels."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises StoreError for what is no result, ResultMismatchError for one that is not finished."""
+        run = ResultFolder(folder).read_run()
+        if run is None:
+            raise StoreError(f"{folder} is no result folder: it has no run.json of this program")
+        if run["state"] == "running":
+            raise ResultMismatchError(f"{folder} is not finished; go on with it by `wsi-magnet run`")
+        self.folder = folder
+        self.spec = BundleSpec.from_json({k: v for k, v in run["bundle"].items() if k != "sha256"})
+        self.identity: str = run["slide"]["identity"]
+        self.slide = Path(run["slide"]["path"])
+        self.failures: list[str] = run["failures"]
+        self.passes: list[dict[str, Any]] = run["summary"]["passes"]
+        self.scale = _finest(run)
+        config = RunConfig.from_json(run["config"])
+        products = Products((self.scale.size,), len(self.spec.classes), config.ngff, config.tile_px, True, False)
+        mask, probabilities = (Pyramid(spec) for spec in products.specs(folder))
+        self._mask = mask
+        self._probabilities = probabilities if config.keep_probabilities else None
+        for pyramid in filter(None, (self._mask, self._probabilities)):
+            if not pyramid.has_level(0):
+                raise StoreError(f"{pyramid.spec.path} is gone or incomplete; make it anew with `wsi-magnet run`")
+
+    def answer(self, target: Target, scale: Scale, box: Box) -> Answer:
+        """What it says of a box of `scale`'s grid: of upsampled probabilities where it has them, else of its labels."""
+        n = len(target)
+        if (source := self._probabilities) is None:
+            labels = nearest(self.scale, scale, box, lambda b: self._mask.read(0, b))
+            return Answer(self._parts_of_values(target)[labels], None)
+        p = bilinear(self.scale, scale, box, lambda b: self._merge(source.read(0, b), target))
+        parts = p.argmax(axis=0)
+        # A float's rounding may lift a sum of probabilities above 1.
+        return Answer(parts, np.minimum(p[:n].max(axis=0), 1))
+
+    def _merge(self, stored: npt.NDArray[np.uint8], target: Target) -> Floats:
+        """Uint8 (classes, h, w) to float32 (judged classes + 1, h, w), summing to 1: the last is having no answer."""
+        total = stored.sum(axis=0, dtype=np.int32)
+        merged = np.zeros((len(target) + 1, *total.shape), np.float32)
+        for i, part in enumerate(target.part_of):
+            merged[part] += stored[i]
+        merged /= np.maximum(total, 1)
+        merged[:, total < _ANALYSED] = 0
+        merged[self._unanswered_part(target), total == 0] = 1
+        merged[-1, (total > 0) & (total < _ANALYSED)] = 1
+        return merged
+
+    def _parts_of_values(self, target: Target) -> npt.NDArray[np.int64]:
+        """The judged class of each label value, int64 (256)."""
+        parts = np.full(256, len(target), np.int64)
+        parts[0] = self._unanswered_part(target)
+        for i, one in enumerate(self.spec.classes):
+            parts[one.value] = target.part_of[i]
+        return parts
+
+    def _unanswered_part(self, target: Target) -> int:
+        """What a pixel without tissue is: background; no answer where the bundle has no such class."""
+        background = self.spec.background_index
+        return len(target) if background is None else target.part_of[background]
+
+
+def _finest(run: dict[str, Any]) -> Scale:
+    finest, (mpp_x, mpp_y) = run["scales"][-1], run["slide"]["mpp_xy"]
+    mpp = float(finest["mpp"])
+    return Scale(len(run["scales"]) - 1, mpp, (mpp / mpp_x, mpp / mpp_y), Size(*finest["size_wh"]))

@@ -1,0 +1,62 @@
+"""The numbers of a comparison: every measure of every row, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_magnet.evaluate.bootstrap import Draws, Estimate, draw, group_weights
+from wsi_magnet.evaluate.comparison import Comparison, Row
+from wsi_magnet.evaluate.jury import TOLERANCES_UM
+from wsi_magnet.evaluate.measures import Measure, measures
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Report:
+    """All numbers of a comparison."""
+
+    comparison: Comparison
+    measures: tuple[Measure, ...]
+    draws: dict[str, Draws]
+    """By the row's name."""
+    resamples: int
+    seed: int
+
+    @property
+    def groups(self) -> int:
+        """How many were drawn from: patients, microarrays, regions."""
+        return len({image.sample.group for image in self.comparison.images})
+
+    def measure(self, key: str) -> Measure:
+        """The measure of that key."""
+        return next(one for one in self.measures if one.key == key)
+
+    def estimate(self, row: Row, key: str) -> Estimate:
+        """A measure of a row."""
+        return self.draws[row.name].estimate(key)
+
+    def difference(self, row: Row, key: str) -> Estimate | None:
+        """How much larger it is than in the row of reference, on the same draws; None for that row itself."""
+        reference = self.comparison.reference
+        return None if row.name == reference else self.draws[row.name].difference(self.draws[reference], key)
+
+    def seconds_a_megapixel(self, row: Row) -> float:
+        """Over all images, of the grid on which they are judged; NaN where it was not measured."""
+        megapixels = sum(image.megapixels for image in self.comparison.images)
+        return sum(row.seconds) / megapixels if row.seconds else float("nan")
+
+    def labelled(self) -> Sequence[int]:
+        """Pixels of each judged class in the annotations, over all images."""
+        rows = self.comparison.rows[0].counts
+        return [int(n) for n in np.sum([c.confusion.sum(axis=1) for c in rows], axis=0)]
+
+
+def make_report(comparison: Comparison, *, resamples: int = 1000, seed: int = 0) -> Report:
+    """Compute everything; the same for the same counts and seed."""
+    groups = [image.sample.group for image in comparison.images]
+    all_measures = measures(comparison.target.names, TOLERANCES_UM)
+    weights = group_weights(len(set(groups)), resamples, seed)
+    draws = {row.name: draw(row.counts, groups, all_measures, weights) for row in comparison.rows}
+    return Report(comparison, all_measures, draws, resamples, seed)

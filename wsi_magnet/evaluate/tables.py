@@ -1,0 +1,110 @@
+"""A report as tables and notes for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+
+from wsi_magnet.evaluate.bootstrap import LEVEL, Estimate
+from wsi_magnet.evaluate.measures import MIOU, iou_key
+from wsi_magnet.evaluate.report import Report
+
+UNKNOWN = "-"
+"""Shown where a number cannot be said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A head and rows, all text."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(report: Report) -> list[Table]:
+    """The poster's table first, then IoU by class, then the others; a number in brackets is an interval's end."""
+    others = [m.key for m in report.measures if m.key != MIOU and not m.key.startswith("iou: ")]
+    return [
+        _poster_table(report),
+        _measure_table(report, [iou_key(name) for name in report.comparison.target.names]),
+        _measure_table(report, others[: len(others) // 2]),
+        _measure_table(report, others[len(others) // 2 :]),
+    ]
+
+
+def curve_table(report: Report) -> Table:
+    """MIoU against the share of squares that were refined."""
+    rows = [
+        (
+            row.name,
+            UNKNOWN if row.refined_share is None else f"{100 * row.refined_share:.1f}",
+            estimate_text(report.estimate(row, MIOU), percent=True),
+            number_text(report.seconds_a_megapixel(row), 3),
+        )
+        for row in report.comparison.rows
+    ]
+    return Table(("refined", "squares refined %", "mIoU %", "s/megapixel"), tuple(rows))
+
+
+def notes(report: Report) -> list[str]:
+    """What must be known to read the tables."""
+    comparison, pixels = report.comparison, report.labelled()
+    known = [name for name, n in zip(comparison.target.names, pixels, strict=True) if n]
+    missing = [name for name, n in zip(comparison.target.names, pixels, strict=True) if not n]
+    grids = sorted({image.mpp for image in comparison.images})
+    found = [
+        f"{len(comparison.images)} images of {report.groups} groups; {sum(pixels) / 1e6:.3g} megapixels are labelled "
+        f"at {', '.join(f'{mpp:g}' for mpp in grids)} µm/px, and all rows are judged on these",
+        f"mIoU and Dice are means over {', '.join(known)}"
+        + (f"; {', '.join(missing)} is nowhere labelled, and pixels taken for it are errors" if missing else ""),
+        "quadratic kappa takes the classes as ordered by their label values; the weights of the Gleason 2019 score "
+        "are from memory of the challenge, unverified",
+    ]
+    if report.groups < 2:
+        found.append("there are no intervals: they need at least two groups (column group)")
+    else:
+        found.append(
+            f"in brackets {LEVEL:g} % intervals, by {report.resamples} resamples of the groups (seed {report.seed}); "
+            f"differences to {comparison.reference} are paired"
+        )
+    return found
+
+
+def estimate_text(estimate: Estimate, *, percent: bool) -> str:
+    """As "70.60 [69.10, 72.03]", the interval in brackets where there is one."""
+    factor, digits = (100, 2) if percent else (1, 3)
+    value, low, high = (factor * n for n in (estimate.value, estimate.low, estimate.high))
+    interval = "" if isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return number_text(value, digits) + interval
+
+
+def number_text(value: float, digits: int) -> str:
+    """With so many digits behind the point."""
+    return UNKNOWN if isnan(value) else f"{value:.{digits}f}"
+
+
+def _poster_table(report: Report) -> Table:
+    gpu = any(row.peak and row.peak.gpu for row in report.comparison.rows)
+    head = ("method", "mIoU %", f"difference to {report.comparison.reference}", "memory MB", "s/megapixel")
+    rows = []
+    for row in report.comparison.rows:
+        difference = report.difference(row, MIOU)
+        cells = (
+            row.name,
+            estimate_text(report.estimate(row, MIOU), percent=True),
+            UNKNOWN if difference is None else estimate_text(difference, percent=True),
+            f"{row.peak.ram / 1e6:.0f}" if row.peak else UNKNOWN,
+            number_text(report.seconds_a_megapixel(row), 3),
+        )
+        rows.append((*cells, f"{row.peak.gpu / 1e6:.0f}" if row.peak and row.peak.gpu else UNKNOWN) if gpu else cells)
+    return Table((*head, "GPU memory MB") if gpu else head, tuple(rows))
+
+
+def _measure_table(report: Report, keys: Sequence[str]) -> Table:
+    shown = [report.measure(key) for key in keys]
+    rows = [
+        (row.name, *(estimate_text(report.estimate(row, one.key), percent=one.percent) for one in shown))
+        for row in report.comparison.rows
+    ]
+    return Table(("method", *(one.title for one in shown)), tuple(rows))

@@ -1,0 +1,99 @@
+"""What is held to be true: annotated slides, and the classes that their labels tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from wsi_magnet.annotations.partition import partition
+from wsi_magnet.annotations.types import Sets, full_set
+from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.errors import ManifestError
+from wsi_magnet.geometry import Box
+from wsi_magnet.nets.spec import ClassInfo
+from wsi_magnet.scales import Scale
+from wsi_magnet.slides.types import SlideReader
+
+BLOCK_PX = 1024
+"""Side of the blocks in which maps are read and compared: memory does not depend on the slide's size."""
+
+
+class OpenTruth(Protocol):
+    """An open row of a manifest."""
+
+    @property
+    def reader(self) -> SlideReader:
+        """The slide."""
+        ...
+
+    def scale(self, mpp: float) -> Scale:
+        """The grid of that mpp."""
+        ...
+
+    def sets(self, scale: Scale, box: Box) -> Sets:
+        """The label sets of a box of that grid, uint32 (box height, box width); the full set is not labelled."""
+        ...
+
+    def close(self) -> None:
+        """Release the files."""
+        ...
+
+
+Opener = Callable[[Sample, Sequence[ClassInfo]], OpenTruth]
+"""Opens a row in terms of a bundle's classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The classes that are judged: those of the bundle, joined where no label tells them apart."""
+
+    part_of: tuple[int, ...]
+    """For each class of the bundle the judged class it belongs to."""
+    names: tuple[str, ...]
+    """Of the judged classes, by their lowest label value: that is their order for the quadratic kappa."""
+    colors: tuple[tuple[int, int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def make_target(label_sets: Iterable[int], classes: Sequence[ClassInfo]) -> Target:
+    """Join the classes that share a label set; a class in no set stays alone, and pixels that are given it are errors.
+
+    label_sets: all that occur in what is judged. Raises ManifestError where they tell no two classes apart.
+    """
+    unknown = full_set(len(classes))
+    sets = sorted({one for one in label_sets if one and one != unknown})
+    if not sets:
+        raise ManifestError("no pixel is labelled in what is to be judged; look at its annotations and labels columns")
+    parts = partition(sets, len(classes))
+    members = sorted(
+        ([i for i in range(len(classes)) if parts[i] == part] for part in set(parts)),
+        key=lambda own: min(classes[i].value for i in own),
+    )
+    own_lists = [sorted(own, key=lambda i: classes[i].value) for own in members]
+    part_of = tuple(next(k for k, own in enumerate(own_lists) if i in own) for i in range(len(classes)))
+    names = tuple("/".join(classes[i].name for i in own) for own in own_lists)
+    labelled = {part_of[one.bit_length() - 1] for one in sets}
+    if len(labelled) < 2:
+        only = names[labelled.pop()]
+        raise ManifestError(f"the labels know one class only, {only}: there is nothing to tell apart; label another")
+    return Target(part_of, names, tuple(classes[own[0]].color for own in own_lists))
+
+
+def label_sets(truth: OpenTruth, scale: Scale) -> set[int]:
+    """Every label set that occurs on a slide at that scale."""
+    found: set[int] = set()
+    for box in blocks(scale):
+        found.update(np.unique(truth.sets(scale, box)).tolist())
+    return found
+
+
+def blocks(scale: Scale) -> Iterator[Box]:
+    """The squares that cover a scale's grid, each pixel once, row by row."""
+    for y in range(0, scale.size.height, BLOCK_PX):
+        for x in range(0, scale.size.width, BLOCK_PX):
+            yield Box(x, y, x + BLOCK_PX, y + BLOCK_PX).intersect(scale.grid)

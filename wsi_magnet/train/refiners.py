@@ -1,0 +1,138 @@
+"""Stage 2: the refinement modules learn on what a frozen backbone says.
+
+O: what a scale's backbone says, Y: the scales before it, merged. As published, Y in training is always the coarsest
+scale's own prediction (A8 of the published program), while at run time it is the modules' own work, scale upon scale.
+"cumulative" closes that gap: at first Y is the coarser prediction as it is, and the more the modules have learned, the
+more often it is what they made of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsi_magnet.refine.points import select_threshold
+from wsi_magnet.refine.step import magnet_step, refine_patch
+from wsi_magnet.refine.uncertainty import query_score
+from wsi_magnet.train.augment import draw_bend
+from wsi_magnet.train.config import NO_AUGMENTATION, TrainingConfig
+from wsi_magnet.train.draw import box_round, jitter
+from wsi_magnet.train.frozen import Frozen, double
+from wsi_magnet.train.loop import Setting, evaluating
+from wsi_magnet.train.losses import guided_loss, hard_loss
+from wsi_magnet.train.material import Material
+from wsi_magnet.train.score import Scorer
+from wsi_magnet.train.views import View, Windows, ladder_at, read_view, to_sets
+
+SEED_OF_STAGE = 2
+SEED_OF_CROPS = 3
+MOST_THRESHOLD = 0.3
+"""Thresholds are fitted after this stage; up to this one the modules must get along with."""
+
+
+class RefinerStage:
+    """A `loop.Stage`."""
+
+    name = "refiners"
+
+    def __init__(
+        self,
+        modules: nn.ModuleList,
+        config: TrainingConfig,
+        material: Material,
+        frozen: Frozen,
+        setting: Setting,
+    ) -> None:
+        """modules: one, shared by all steps up the ladder, or one a step."""
+        self.learned = modules.to(setting.device)
+        self.config = config.refiners
+        self._training, self._material, self._setting = config, material, setting
+        self._windows = Windows(config.refiners.window_px, config.halo_px, len(config.mpps))
+        self._frozen = replace(frozen, windows=self._windows)
+        # The backbone does not change any more: what it says of the validation views is said once.
+        self._said = [frozen.probabilities(view) for view in material.views]
+
+    def draw(self, step: int, mine: range) -> list[View]:
+        """Views, each a function of seed, step and place in the batch."""
+        return [self._view(np.random.default_rng([self._training.seed, SEED_OF_STAGE, step, i])) for i in mine]
+
+    def _view(self, rng: np.random.Generator) -> View:
+        augment = self._training.augment if self.config.augment else NO_AUGMENTATION
+        spot = self._material.drawer.draw(rng)
+        opened = self._material.pool.get(spot.sample)
+        scales = ladder_at(opened, self._training.mpps, jitter(1.0, augment.scale_jitter, rng))
+        box = box_round(spot.centre_xy, scales[0], self._windows.window_px(0), rng)
+        return read_view(opened, scales, (box.y0, box.x0), self._windows, draw_bend(augment, rng), rng)
+
+    def loss(self, batch: list[View], step: int) -> Tensor:
+        """The mean over views and scales."""
+        losses = [
+            self._view_loss(view, np.random.default_rng([self._training.seed, SEED_OF_CROPS, step, i]), step)
+            for i, view in enumerate(batch)
+        ]
+        return torch.stack(losses).mean()
+
+    def _view_loss(self, view: View, rng: np.random.Generator, step: int) -> Tensor:
+        """The mean loss of all modules on crops of one view, climbing the ladder as a run does."""
+        said, total = self._frozen.probabilities(view), torch.zeros((), device=self._setting.device)
+        cumulative = said[0]
+        for scale in range(1, len(said)):
+            coarse = double(cumulative)
+            sets = to_sets([view.sets[scale]], self._setting.device)
+            fine_crops, coarse_crops, set_crops = self._crops(said[scale], coarse, sets, rng)
+            with self._setting.autocast():
+                logits = self._module(scale)(fine=fine_crops, coarse=coarse_crops)
+            total = total + self._loss(logits, set_crops, coarse_crops)
+            cumulative = self._climb(said[scale], coarse, scale, rng, step)
+        return total / (len(said) - 1)
+
+    def _module(self, scale: int) -> nn.Module:
+        return self.learned[0 if self.config.shared else scale - 1]
+
+    def _loss(self, logits: Tensor, sets: Tensor, coarse: Tensor) -> Tensor:
+        if self.config.loss == "ohem":
+            return hard_loss(logits, sets, below=self.config.ohem_below, kept=self.config.ohem_kept)
+        return guided_loss(logits, sets, coarse, self._material.weights)
+
+    def _crops(
+        self, fine: Tensor, coarse: Tensor, sets: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same squares of all three: float (N, C, s, s) twice, and int32 (N, s, s)."""
+        side = min(self.config.crop_px, fine.shape[-1])
+        corners = rng.integers(fine.shape[-1] - side + 1, size=(self.config.crops, 2))
+        if side == fine.shape[-1]:
+            corners = corners[:1]  # they would all be the same
+        cut = [np.s_[..., y : y + side, x : x + side] for y, x in corners]
+        cropped = [torch.cat([maps[one] for one in cut]) for maps in (fine, coarse, sets)]
+        return cropped[0], cropped[1], cropped[2]
+
+    @torch.no_grad()
+    def _climb(self, fine: Tensor, coarse: Tensor, scale: int, rng: np.random.Generator, step: int) -> Tensor:
+        """Y for the next scale."""
+        own_work = self.config.input == "cumulative" and rng.random() < 2 * step / self.config.steps
+        above = rng.uniform(0, MOST_THRESHOLD)
+        if not own_work or scale == len(self._training.mpps) - 1:
+            return coarse
+        with evaluating(self._module(scale)):
+            return self.merge(fine=fine, coarse=coarse, scale=scale, above=above)
+
+    def merge(self, *, fine: Tensor, coarse: Tensor, scale: int, above: float) -> Tensor:
+        """One MagNet step: O and Y to the new Y, float32 (1, C, H, W) each."""
+        with self._setting.autocast():
+            refined = refine_patch(fine=fine, coarse=coarse, refiner=self._module(scale))
+        grid_hw = (fine.shape[-2] >> scale, fine.shape[-1] >> scale)
+        score = query_score(coarse=coarse, refined=refined, grid_hw=grid_hw, median_px=self._training.median_px)
+        return magnet_step(coarse=coarse, refined=refined, selected=select_threshold(score, above))
+
+    def validate(self) -> float:
+        """MIoU at the finest scale where everything is refined and nothing left as it was."""
+        scorer = Scorer(self._material.part_of)
+        for view, said in zip(self._material.views, self._said, strict=True):
+            cumulative = said[0]
+            for scale in range(1, len(said)):
+                cumulative = self.merge(fine=said[scale], coarse=double(cumulative), scale=scale, above=0.0)
+            scorer.add(cumulative, view.sets[-1])
+        return scorer.miou

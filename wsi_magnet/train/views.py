@@ -1,0 +1,143 @@
+"""What both stages look at: a window of a slide at every scale of the ladder, each with the halo that a run gives it.
+
+C: classes, w: side of the window at a scale, p: side of the patch round it. A view's windows show the same place, so
+each is twice as many pixels as the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from wsi_magnet.dataset.opening import OpenSample, SamplePool
+from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.geometry import Box, round_up
+from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD
+from wsi_magnet.plan import CONTEXT_PX
+from wsi_magnet.scales import Scale
+from wsi_magnet.slides.types import Image
+from wsi_magnet.train.augment import Bend
+
+STRIDE = 32
+"""Patches are multiples of every network's deepest stride."""
+
+STRAIGHT = Bend()
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One window at every scale, coarse to fine."""
+
+    patches: tuple[Image, ...]
+    """uint8 (p, p, 3) RGB: the window with its halo, the same on every side."""
+    sets: tuple[npt.NDArray[np.uint32], ...]
+    """uint32 (w, w), of the window alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """How large the windows of a view are, and their halos."""
+
+    side_px: int
+    """At the finest scale; at the one before half of it, and so on."""
+    halo_px: int
+    scales: int
+
+    def window_px(self, scale: int) -> int:
+        """Side of the window at a scale."""
+        return self.side_px >> (self.scales - 1 - scale)
+
+    def patch_px(self, scale: int) -> int:
+        """Side of the patch at a scale: at least what a run would show round the window."""
+        halo = max(self.halo_px, CONTEXT_PX) if scale == 0 else self.halo_px
+        return round_up(self.window_px(scale) + 2 * halo, STRIDE)
+
+    def halo_at(self, scale: int) -> int:
+        """Margin round the window."""
+        return (self.patch_px(scale) - self.window_px(scale)) // 2
+
+
+def ladder_at(opened: OpenSample, mpps: Sequence[float], factor: float = 1.0) -> tuple[Scale, ...]:
+    """The scales of a sample as if its pixels were `factor` times as large."""
+    return tuple(opened.scale(mpp * factor) for mpp in mpps)
+
+
+def read_view(
+    opened: OpenSample,
+    scales: Sequence[Scale],
+    corner_yx: tuple[int, int],
+    windows: Windows,
+    bend: Bend = STRAIGHT,
+    rng: np.random.Generator | None = None,
+) -> View:
+    """Read a view and bend it.
+
+    corner_yx: of its window, in pixels of the coarsest scale; may lie beyond the canvas, as long as some of the window
+    does not. rng: draws the annotator where several are to be taken one at a time.
+    """
+    patches, sets = [], []
+    # One annotator for all scales: what a run is to reproduce is one person's picture, not a mixture by scale.
+    seed = None if rng is None else int(rng.integers(2**32))
+    for index, scale in enumerate(scales):
+        side = windows.window_px(index)
+        y, x = (corner << index for corner in corner_yx)
+        box = Box(x, y, x + side, y + side)
+        patches.append(bend.image(opened.image(scale, box.grow(windows.halo_at(index)))))
+        one = None if seed is None else np.random.default_rng(seed)
+        sets.append(bend.labels(opened.sets(scale, box, one), opened.ignored))
+    return View(tuple(patches), tuple(sets))
+
+
+def validation_views(
+    pool: SamplePool, samples: Sequence[Sample], mpps: Sequence[float], windows: Windows, most: int
+) -> list[View]:
+    """Views that cover the labelled part of some samples, at most so many, evenly taken; always the same ones."""
+    places = [place for sample in samples for place in _places(pool.get(sample), mpps, windows)]
+    step = max(1.0, len(places) / most)
+    chosen = [places[int(i * step)] for i in range(min(most, len(places)))]
+    views = []
+    for sample, corner_yx in chosen:
+        opened = pool.get(sample)
+        views.append(read_view(opened, ladder_at(opened, mpps), corner_yx, windows))
+    return views
+
+
+def _places(opened: OpenSample, mpps: Sequence[float], windows: Windows) -> Iterator[tuple[Sample, tuple[int, int]]]:
+    """Corners of windows side by side over a sample, those with a label."""
+    coarsest = opened.scale(mpps[0])
+    side = windows.window_px(0)
+    for y, x in product(_starts(coarsest.size.height, side), _starts(coarsest.size.width, side)):
+        if (opened.sets(coarsest, Box(x, y, x + side, y + side)) != opened.ignored).any():
+            yield opened.sample, (y, x)
+
+
+def _starts(length: int, side: int) -> range | list[int]:
+    """As few as cover the length; the last one ends with it, so that nothing but a small canvas reaches beyond it."""
+    if length <= side:
+        return [0]
+    return [*range(0, length - side, side), length - side]
+
+
+def to_tensor(images: Sequence[Image], device: torch.device) -> Tensor:
+    """uint8 (H, W, 3) each to float32 (N, 3, H, W) on a device, less the mean and over the deviation of ImageNet."""
+    stacked = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in images])).to(device)
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    scaled = stacked.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def to_sets(sets: Sequence[npt.NDArray[np.uint32]], device: torch.device) -> Tensor:
+    """uint32 (H, W) each to int32 (N, H, W)."""
+    stacked = np.stack([np.ascontiguousarray(one) for one in sets])
+    return torch.from_numpy(stacked.view(np.int32)).to(device)
+
+
+def inner(values: Tensor, halo_px: int) -> Tensor:
+    """(..., p, p) without its halo, (..., w, w)."""
+    return values[..., halo_px : values.shape[-2] - halo_px, halo_px : values.shape[-1] - halo_px]
