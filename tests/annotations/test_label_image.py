@@ -234,9 +234,11 @@ def write_result(path: Path, *, version: Ngff, mpp: float, values: npt.NDArray[n
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_our_own_result_at_another_resolution_lies_on_the_canvas(tmp_path: Path, version: Ngff) -> None:
-    bounds = Box(10, 20, 10 + 58, 20 + 37)
+    bounds = Box(10, 20, 10 + 58, 20 + 38)
     info = slide(100, 90, bounds=bounds)
-    path = write_result(tmp_path / "mask.ome.zarr", version=version, mpp=2 * MPP, values=VALUES[:19], bounds=bounds)
+    path = write_result(
+        tmp_path / "mask.ome.zarr", version=version, mpp=2 * MPP, values=VALUES[:19, :29], bounds=bounds
+    )
     assert np.array_equal(read(path, info, downsample=2.0), SETS[:19, :29])
 
 
@@ -261,8 +263,8 @@ def test_a_plain_array_of_the_slides_size(tmp_path: Path, zarr_format: Any) -> N
 def test_the_mpp_that_ome_zarr_states(tmp_path: Path, unit: str | None, scale: list[float], mpp_xy: object) -> None:
     group = zarr.open_group(tmp_path / "mask.zarr", mode="w", zarr_format=2)
     group.create_array("fine", shape=(4, 4), dtype="uint8")
-    axes = [{"name": name, "type": "space", **({} if unit is None else {"unit": unit})} for name in "yx"]
-    datasets = [{"path": "fine", "coordinateTransformations": [{"type": "scale", "scale": scale}]}]
+    axes: Any = [{"name": name, "type": "space", **({} if unit is None else {"unit": unit})} for name in "yx"]
+    datasets: Any = [{"path": "fine", "coordinateTransformations": [{"type": "scale", "scale": scale}]}]
     group.attrs["multiscales"] = [{"axes": axes, "datasets": datasets}]
     assert ZarrLabels(tmp_path / "mask.zarr").mpp_xy == mpp_xy
 
@@ -292,7 +294,7 @@ def test_a_mask_of_level_0_and_one_of_the_canvas_lie_each_in_its_place(tmp_path:
     info = slide(37, 29, bounds=Box(5, 7, 30, 20))
     of_level_0 = read(png(tmp_path, VALUES), info)
     of_canvas = read(png(tmp_path, VALUES[7:20, 5:30]), info)
-    assert np.array_equal(of_level_0, of_canvas) and np.array_equal(of_canvas, SETS[7:20, 5:30])
+    assert (of_level_0.tolist(), of_canvas.tolist()) == (SETS[7:20, 5:30].tolist(),) * 2
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:

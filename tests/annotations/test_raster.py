@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import shapely
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from shapely.geometry.base import BaseGeometry
 
 from tests.annotations.made import scale_of, slide
 from wsi_magnet.annotations.raster import edges_of, fill
@@ -15,6 +19,8 @@ from wsi_magnet.geometry import Box
 from wsi_magnet.scales import Scale
 
 INFO = slide(60, 50)
+Floats = npt.NDArray[np.floating[Any]]
+
 DOWNSAMPLES = st.floats(0.7, 6.0)
 
 coordinates = st.floats(-10, 70, allow_nan=False, width=32)
@@ -22,12 +28,12 @@ rings = st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=9)
 boxes = st.tuples(*[st.integers(-5, 60)] * 4).map(lambda t: Box(min(t[::2]), min(t[1::2]), max(t[::2]), max(t[1::2])))
 
 
-def centres(scale: Scale, box: Box) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def centres(scale: Scale, box: Box) -> tuple[Floats, Floats]:
     dx, dy = scale.downsample_xy
     return np.meshgrid((np.arange(box.x0, box.x1) + 0.5) * dx, (np.arange(box.y0, box.y1) + 0.5) * dy)
 
 
-def region_with_hole(outer: list[tuple[float, float]], inner: list[tuple[float, float]]) -> shapely.Geometry:
+def region_with_hole(outer: list[tuple[float, float]], inner: list[tuple[float, float]]) -> BaseGeometry:
     whole, hole = (region_of(np.array(ring, np.float64)) for ring in (outer, inner))
     return surfaces(whole.difference(hole))
 
@@ -72,6 +78,6 @@ def test_neighbours_share_no_pixel_and_leave_no_gap(middle: int, downsample: flo
 
 
 @pytest.mark.parametrize("empty", [shapely.Polygon(), surfaces(shapely.LineString([(0, 0), (9, 9)]))])
-def test_nothing_fills_nothing(empty: shapely.Geometry) -> None:
+def test_nothing_fills_nothing(empty: BaseGeometry) -> None:
     scale = scale_of(INFO)
     assert not fill(edges_of(empty), scale, scale.grid).any()

@@ -129,9 +129,7 @@ def test_a_rectangle_by_two_corners_or_by_all(tmp_path: Path, corners: list[list
         ("", "", "", "unclassified"),
     ],
 )
-def test_imagescopes_class_is_the_first_name_that_is_there(
-    name: str, description: str, text: str, label: str
-) -> None:
+def test_imagescopes_class_is_the_first_name_that_is_there(name: str, description: str, text: str, label: str) -> None:
     region = imagescope_region(SQUARE, text=text)
     assert imagescope_labels(imagescope(region, name=name, description=description)) == [label]
 
@@ -200,6 +198,8 @@ def test_documents_that_cannot_be_read_are_refused(tmp_path: Path, text: str, me
 
 def test_sixteen_bit_text_is_read_too(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
-    text = "<?xml version='1.0' encoding='utf-16'?>" + imagescope(imagescope_region(SQUARE, text="x"), name="benign gland")
+    text = "<?xml version='1.0' encoding='utf-16'?>" + imagescope(
+        imagescope_region(SQUARE, text="x"), name="benign gland"
+    )
     path.write_bytes(text.encode("utf-16"))
     assert read(path, INFO)[10, 10] == GLAND

@@ -33,6 +33,12 @@ def test_the_odd_one_out_is_overruled() -> None:
     assert np.array_equal(staple([TRUTH, odd, TRUTH]), TRUTH)
 
 
+def test_what_two_cannot_decide_is_not_labelled() -> None:
+    pytest.importorskip("SimpleITK")
+    one, other = quarters(1, 1, 3, 4), quarters(1, 1, 4, 3)
+    assert np.array_equal(staple([one, other]), quarters(1, 1, 255, 255))
+
+
 def test_without_the_library_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(ConfigError, match=r"pip install 'wsi-magnet\[staple\]'"):

@@ -15,7 +15,7 @@ from wsi_magnet.errors import AnnotationError
 from wsi_magnet.nets.spec import ClassInfo
 
 IGNORE_VALUE = 255
-"""A pixel of this value is not labelled, whatever the coding."""
+"""A pixel of this value is not labelled, unless the coding says what it means, as it may where masks are 0 and 255."""
 
 OTHERS = "*"
 
@@ -55,9 +55,11 @@ class Coding:
         name. Raises
         AnnotationError for a label that is neither, or whose classes are none of the list's.
         """
-        if label == IGNORE_VALUE:
+        found = self.entries.get(_key(str(label)))
+        if found is None and label == IGNORE_VALUE:
             return self.ignored
-        found = self.entries.get(_key(str(label)), self.entries.get(OTHERS))
+        if found is None:
+            found = self.entries.get(OTHERS)
         if found is None:
             found = self._own_meaning(label)
         if found is None or found == 0:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, Ring, checked_ring, region_of
 from wsi_magnet.errors import AnnotationError
@@ -85,7 +86,7 @@ def _class_name(classification: Any) -> str:
     return _text(classification)
 
 
-def _regions(geometry: Any, what: str, *, is_region: bool) -> Iterator[shapely.Geometry]:
+def _regions(geometry: Any, what: str, *, is_region: bool) -> Iterator[BaseGeometry]:
     """The polygons in a geometry. is_region: it has a class, so that a line in it must be a contour."""
     kind = _mapping(geometry).get("type")
     if kind == "GeometryCollection":
@@ -102,7 +103,7 @@ def _regions(geometry: Any, what: str, *, is_region: bool) -> Iterator[shapely.G
         raise AnnotationError(f"{what}: unknown geometry {kind!r}")
 
 
-def _polygon(rings: Any, what: str) -> shapely.Geometry:
+def _polygon(rings: Any, what: str) -> BaseGeometry:
     shell, *holes = (_closed(points, what) for points in _list(rings, what))
     return region_of(shell, holes)
 

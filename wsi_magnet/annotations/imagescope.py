@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from wsi_magnet.annotations.safe_xml import open_by, point_of
 from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, Ring, checked_ring, region_of, surfaces
@@ -90,7 +91,7 @@ def _corners(points: list[tuple[float, float]], what: str) -> list[tuple[float, 
     return [(min(xs), min(ys)), (max(xs), min(ys)), (max(xs), max(ys)), (min(xs), max(ys))]
 
 
-def _ellipse(corners: list[tuple[float, float]]) -> shapely.Geometry:
+def _ellipse(corners: list[tuple[float, float]]) -> BaseGeometry:
     (x0, y0), _, (x1, y1), _ = corners
     circle = shapely.Point(0, 0).buffer(1, quad_segs=90)
     middle, radii = ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2)

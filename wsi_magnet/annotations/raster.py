@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from wsi_magnet.geometry import Box, FloatBox
 from wsi_magnet.scales import Scale
@@ -22,7 +23,7 @@ Inside = npt.NDArray[np.bool_]
 """bool (height, width): True where the centre lies inside."""
 
 
-def edges_of(region: shapely.Geometry) -> Edges:
+def edges_of(region: BaseGeometry) -> Edges:
     """The edges of all rings, holes included, of a valid polygon or multipolygon."""
     rings = shapely.get_rings(shapely.get_parts(region))
     points, ring = shapely.get_coordinates(rings, return_index=True)

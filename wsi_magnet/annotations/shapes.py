@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from wsi_magnet.annotations.coding import Coding
 from wsi_magnet.annotations.raster import Edges, edges_of, fill, touched
@@ -35,7 +36,7 @@ class Drawn:
     """What an error calls it: "object 3 'Tumor'"."""
     label: str
     """Its class as the file names it."""
-    region: shapely.Geometry
+    region: BaseGeometry
     """Polygon or multipolygon, valid, perhaps empty; in the file's own frame, or level-0 pixels from the canvas's
     corner."""
 
@@ -51,19 +52,19 @@ def checked_ring(points: Any, what: str) -> Ring:
         raise AnnotationError(f"{what}: its contour is no list of points (x, y)") from error
     if not np.isfinite(ring).all() or (np.abs(ring) > FARTHEST_PX).any():
         raise AnnotationError(f"{what}: its contour has a point that is no pixel (not finite, or beyond 1e9)")
-    different = len(np.unique(ring, axis=0))
+    different = len(np.unique(ring[:, 0] + 1j * ring[:, 1]))
     if different < 3:
         raise AnnotationError(f"{what}: its contour has {different} different points; a region needs 3")
     return ring
 
 
-def region_of(shell: Ring, holes: Sequence[Ring] = ()) -> shapely.Geometry:
+def region_of(shell: Ring, holes: Sequence[Ring] = ()) -> BaseGeometry:
     """The polygon within a contour and outside its holes; a contour that crosses itself gives all that it encloses."""
     polygon = shapely.Polygon(shell, holes)
     return polygon if polygon.is_valid else surfaces(shapely.make_valid(polygon))
 
 
-def surfaces(geometry: shapely.Geometry) -> shapely.Geometry:
+def surfaces(geometry: BaseGeometry) -> BaseGeometry:
     """What has an area of a geometry; lines and points, which mending leaves, are dropped."""
     return shapely.union_all([part for part in shapely.get_parts(geometry) if part.area > 0])
 

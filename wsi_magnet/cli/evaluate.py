@@ -159,6 +159,7 @@ def _fractions(text: str) -> tuple[float, ...]:
 def _compare(samples: list[Sample], choices: Choices) -> Comparison:
     from wsi_magnet.dataset.opening import open_sample
     from wsi_magnet.evaluate.comparison import Conditions, candidates, compare_methods, compare_results
+    from wsi_magnet.evaluate.figure import AUTO
     from wsi_magnet.evaluate.gather import gather
     from wsi_magnet.evaluate.methods import MagNet, Method, all_methods, choose
     from wsi_magnet.nets.spec import bundle_path, read_spec
@@ -171,7 +172,7 @@ def _compare(samples: list[Sample], choices: Choices) -> Comparison:
         for bundle in bundles:
             if len(read_spec(bundle)[0].mpps) < 2:
                 raise ConfigError(f"{bundle} has one scale: there is nothing to refine, and no curve")
-        methods = (MagNet("auto", refine="auto"), *(MagNet(f"{f:g}", refine=f) for f in choices.fractions))
+        methods = (MagNet(AUTO, refine="auto"), *(MagNet(f"{f:g}", refine=f) for f in choices.fractions))
     with _folder(choices) as folder:
         conditions = Conditions(choices.tissue, choices.execution, folder, choices.keep_results)
         return compare_methods(samples, open_sample, candidates(methods, bundles), conditions, _say)
@@ -207,7 +208,6 @@ def _json(report: Report) -> str:
 
 def _write(report: Report, folder: Path, *, curve: bool) -> None:
     from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
-    from wsi_magnet.evaluate.tables import curve_table
     from wsi_magnet.evaluate.values import to_csv
     from wsi_magnet.store import explained
 
@@ -216,5 +216,5 @@ def _write(report: Report, folder: Path, *, curve: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(_json(report) + "\n")
         (folder / f"{name}.csv").write_text(to_csv(report))
-        picture = draw_curve(report, curve_table(report)) if curve else draw_comparison(report)
+        picture = draw_curve(report) if curve else draw_comparison(report)
         (folder / f"{name}.png").write_bytes(picture)

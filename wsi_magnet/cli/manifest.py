@@ -39,6 +39,8 @@ class _Described(click.Command):
     metavar="TRAIN,VALIDATION,TEST",
     help="Shares of the images, whole groups each, where no split is published. [default: 0.7,0.15,0.15]",
 )
+@click.option("--test", metavar="GROUP,...", default="", help="Groups to test on; those not named are trained on.")
+@click.option("--validation", metavar="GROUP,...", default="", help="Groups to validate on, in the same way.")
 @click.option("--split-seed", type=int, default=0, show_default=True, metavar="N", help="Another seed, another split.")
 @click.option(
     "--consensus",
@@ -73,6 +75,8 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
         labels=given.pop("labels"),
         joining=given.pop("consensus"),
         seed=given.pop("split_seed"),
+        test=_names(given.pop("test")),
+        validation=_names(given.pop("validation")),
         layout=LayoutOptions(remove=Path(remove) if remove else None, **given),
         **({"fractions": shares} if shares else {}),
     )
@@ -81,6 +85,10 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
         click.echo(json.dumps({"manifest": str(manifest.path), **_counts(manifest), "notes": list(notes)}, indent=2))
     else:
         click.echo(_text(manifest, notes))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 def _fractions(text: str | None) -> tuple[float, ...] | None:

@@ -12,10 +12,10 @@ from wsi_magnet.dataset.layouts.found import Found, Layout, LayoutOptions
 from wsi_magnet.dataset.layouts.registry import LAYOUTS
 from wsi_magnet.dataset.leaks import identical_files, leaks
 from wsi_magnet.dataset.manifest import Manifest, read_manifest, refuse, write_manifest
-from wsi_magnet.dataset.sample import Consensus, Sample
+from wsi_magnet.dataset.sample import Consensus, Sample, Split
 from wsi_magnet.dataset.splits import FRACTIONS, assign_splits
 from wsi_magnet.dataset.staple import write_staple
-from wsi_magnet.errors import ConfigError
+from wsi_magnet.errors import ConfigError, ManifestError
 from wsi_magnet.slides.mpp import check_mpp
 
 Joining = Consensus | Literal["staple"]
@@ -39,6 +39,9 @@ class MakingOptions:
     """Of train, validation and test, where no split is published."""
     seed: int = 0
     """Of the split, as above."""
+    test: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    """Groups of these splits, by name, instead of any other choice; all others are trained on."""
     layout: LayoutOptions = field(default_factory=LayoutOptions)
     """What only some layouts look at."""
 
@@ -123,8 +126,8 @@ def _with_twins_together(rows: Sequence[Found]) -> tuple[list[Found], int]:
 
 
 def _samples(rows: Sequence[Found], consensus: Consensus, options: MakingOptions) -> list[Sample]:
-    """The rows as samples; `assign_splits` decides where no split is published."""
-    chosen = assign_splits(Counter(row.group for row in rows), options.fractions, options.seed)
+    """The rows as samples; `assign_splits` decides where neither the user nor the data set does."""
+    chosen = _chosen_splits(rows, options)
     return [
         Sample(
             row=number,
@@ -132,9 +135,26 @@ def _samples(rows: Sequence[Found], consensus: Consensus, options: MakingOptions
             annotations=row.annotations,
             mpp=row.mpp,
             group=row.group,
-            split=row.split or chosen[row.group],
+            split=chosen[row.group] if options.test or options.validation else row.split or chosen[row.group],
             labels=row.labels,
             consensus=consensus if len(row.annotations) > 1 else "first",
         )
         for number, row in enumerate(rows, 2)
     ]
+
+
+def _chosen_splits(rows: Sequence[Found], options: MakingOptions) -> dict[str, Split]:
+    """The split of each group."""
+    groups = Counter(row.group for row in rows)
+    named = [*options.test, *options.validation]
+    if not named:
+        return assign_splits(groups, options.fractions, options.seed)
+    if unknown := [name for name in named if name not in groups]:
+        some = ", ".join(sorted(groups)[:12])
+        raise ManifestError(f"no group is called {unknown[0]!r}; there are {len(groups)}: {some}")
+    if both := set(options.test) & set(options.validation):
+        raise ManifestError(f"group {min(both)!r} cannot be both in test and in validation")
+    chosen: dict[str, Split] = dict.fromkeys(groups, "train")
+    chosen.update(dict.fromkeys(options.validation, "validation"))
+    chosen.update(dict.fromkeys(options.test, "test"))
+    return chosen

@@ -14,6 +14,7 @@ from wsi_magnet.annotations.coding import Coding
 from wsi_magnet.annotations.registry import CheckedAnnotation, open_annotation
 from wsi_magnet.annotations.types import Sets, full_set
 from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.dataset.table import codings
 from wsi_magnet.errors import ManifestError, WsiMagnetError
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import ClassInfo
@@ -44,7 +45,7 @@ def open_sample(sample: Sample, classes: Sequence[ClassInfo]) -> OpenSample:
     Raises ManifestError, naming the row, for what cannot be opened, does not fit together, or has no mpp.
     """
     with ExitStack() as stack, naming_row(sample):
-        coding = Coding.parse(sample.labels, classes)
+        files = zip(sample.annotations, codings(sample.labels, len(sample.annotations)), strict=True)
         reader = open_slide(sample.image, mpp=sample.mpp)
         stack.callback(reader.close)
         if reader.info.mpp_xy is None:
@@ -53,8 +54,8 @@ def open_sample(sample: Sample, classes: Sequence[ClassInfo]) -> OpenSample:
                 f"give its microns per pixel at level 0 in the mpp column"
             )
         annotations = []
-        for path in sample.annotations:
-            annotations.append(open_annotation(path, reader.info, coding))
+        for path, text in files:
+            annotations.append(open_annotation(path, reader.info, Coding.parse(text, classes)))
             stack.callback(annotations[-1].close)
         return OpenSample(sample, reader, tuple(annotations), full_set(len(classes)), stack.pop_all().close)
 

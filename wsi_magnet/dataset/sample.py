@@ -31,7 +31,8 @@ class Sample:
     """Patient, microarray, or region of tiles that overlap: what may never be parted between splits."""
     split: Split
     labels: str = ""
-    """The coding, as text; see `annotations.coding`. Empty: labels mean themselves."""
+    """The coding, as text; see `annotations.coding`. Empty: labels mean themselves. Where each file has its own, they
+    stand in the files' order with // between them."""
     consensus: Consensus = "first"
 
     @property

@@ -66,18 +66,15 @@ def _share_out(groups: Mapping[str, int], fractions: Sequence[float], seed: int)
     total = sum(groups.values())
     wanted = [total * f / sum(fractions) for f in fractions]
     parts: list[dict[str, int]] = [{} for _ in fractions]
+    missing = list(wanted)
     empty_first = [i for i, share in enumerate(wanted) if share]
-    for name, size in ((name, groups[name]) for name in names):
-        needy = empty_first.pop(0) if empty_first else _neediest(parts, wanted)
-        parts[needy][name] = size
+    for name in names:
+        needy = empty_first.pop(0) if empty_first else missing.index(max(missing))
+        parts[needy][name] = groups[name]
+        missing[needy] -= groups[name]
     while step := _best_step(parts, wanted):
         _take(parts, step)
     return parts
-
-
-def _neediest(parts: Sequence[Mapping[str, int]], wanted: Sequence[float]) -> int:
-    missing = [share - sum(part.values()) for part, share in zip(parts, wanted, strict=True)]
-    return missing.index(max(missing))
 
 
 def _best_step(parts: Sequence[Mapping[str, int]], wanted: Sequence[float]) -> _Step | None:

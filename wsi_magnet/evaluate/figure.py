@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from math import isnan
 
@@ -9,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from wsi_magnet.evaluate.bootstrap import Estimate
 from wsi_magnet.evaluate.comparison import Row
 from wsi_magnet.evaluate.measures import MIOU, iou_key
 from wsi_magnet.evaluate.report import Report
-from wsi_magnet.evaluate.tables import Table
+
+AUTO = "auto"
+"""Row of a curve whose share of squares the bundle's own thresholds chose."""
 
 COLUMNS = 4
 """Most panels side by side."""
@@ -45,21 +47,16 @@ def draw_comparison(report: Report) -> bytes:
     return _png(figure)
 
 
-def draw_curve(report: Report, table: Table) -> bytes:
-    """A PNG: mIoU against the share of squares refined, a line for each bundle; "auto" as a mark of its own.
-
-    table: of `curve_table`; its first column names the points.
-    """
+def draw_curve(report: Report) -> bytes:
+    """A PNG: mIoU against the share of squares refined, a line for each bundle; "auto" as a mark of its own."""
     figure = Figure(figsize=(6.4, 4.2), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     bundles = list(dict.fromkeys(row.bundle for row in report.comparison.rows))
     for i, bundle in enumerate(bundles):
-        points = sorted(
-            (100 * (row.refined_share or 0.0), report.estimate(row, MIOU), label[0])
-            for row, label in zip(report.comparison.rows, table.rows, strict=True)
-            if row.bundle == bundle
+        rows = sorted(
+            (row for row in report.comparison.rows if row.bundle == bundle), key=lambda row: row.refined_share or 0.0
         )
-        _curve(axes, points, bundle if len(bundles) > 1 else None, f"C{i}" if len(bundles) > 1 else _INK)
+        _curve(axes, report, rows, f"C{i}" if len(bundles) > 1 else _INK)
     axes.set_xlabel("squares refined, % of those with tissue")
     axes.set_ylabel("mIoU %")
     axes.margins(x=0.06, y=0.18)
@@ -119,18 +116,19 @@ def _panel(axes: Axes, report: Report, title: str, *, named: bool) -> None:
     _plain_frame(axes)
 
 
-def _curve(axes: Axes, points: list[tuple[float, Estimate, str]], label: str | None, color: str) -> None:
-    on_curve = [point for point in points if not point[2].startswith("auto")]
-    axes.plot([x for x, _, _ in on_curve], [100 * e.value for _, e, _ in on_curve], "-o", color=color, label=label)
-    for x, found, name in points:
-        auto = name.startswith("auto")
-        if not isnan(found.low):
-            axes.plot([x, x], [100 * found.low, 100 * found.high], color=color, linewidth=1.5, alpha=0.35)
-        if auto:
-            axes.plot(x, 100 * found.value, "D", color=_ACCENT, markersize=7)
-            axes.annotate(
-                name, (x, 100 * found.value), xytext=(8, -12), textcoords="offset points", fontsize=8, color=_ACCENT
-            )
+def _curve(axes: Axes, report: Report, rows: Sequence[Row], color: str) -> None:
+    share = {row.name: 100 * (row.refined_share or 0.0) for row in rows}
+    found = {row.name: report.estimate(row, MIOU) for row in rows}
+    chosen = [row.name for row in rows if not row.name.startswith(AUTO)]
+    heights = [100 * found[name].value for name in chosen]
+    axes.plot([share[name] for name in chosen], heights, "-o", color=color, label=rows[0].bundle)
+    for name, estimate in found.items():
+        x, y = share[name], 100 * estimate.value
+        if not isnan(estimate.low):
+            axes.plot([x, x], [100 * estimate.low, 100 * estimate.high], color=color, linewidth=1.5, alpha=0.35)
+        if name.startswith(AUTO):
+            axes.plot(x, y, "D", color=_ACCENT, markersize=7)
+            axes.annotate(name, (x, y), xytext=(8, -12), textcoords="offset points", fontsize=8, color=_ACCENT)
 
 
 def _title(report: Report) -> str:

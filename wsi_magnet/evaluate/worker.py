@@ -72,7 +72,7 @@ def work_apart(
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(there, method, bundle, tuple(items), scratch))
+    process = context.Process(target=_begin, args=(there, method, bundle, tuple(items), scratch))
     process.start()
     there.close()
     try:
@@ -112,6 +112,21 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def work(connection: Connection, method: Method, bundle: Path, items: Sequence[Item], scratch: Path) -> None:
+    """What the fresh process does: sends a `Segmented` for each item, and at last its `Peak`, or a `Failure`."""
+    try:
+        for item in items:
+            own = method.prepare(item.slide, bundle, scratch, item.settings)
+            begun = time.perf_counter()
+            folder = method.segment(item.slide, own, item.out, item.settings)
+            connection.send(Segmented(folder, time.perf_counter() - begun))
+    except WsiMagnetError as error:
+        connection.send(Failure(str(error)))
+    else:
+        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
+        connection.send(Peak(peak_memory_bytes(), gpu))
+
+
 def _leave(signum: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signum)
 
@@ -124,18 +139,8 @@ def _messages(connection: Connection) -> Iterator[Segmented | Peak | Failure]:
             return
 
 
-def _work(connection: Connection, method: Method, bundle: Path, items: tuple[Item, ...], scratch: Path) -> None:
+def _begin(connection: Connection, method: Method, bundle: Path, items: tuple[Item, ...], scratch: Path) -> None:
     # Ctrl-C reaches the whole group of processes: the parent takes it and ends this one, which closes what it has open.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
-    try:
-        for item in items:
-            own = method.prepare(item.slide, bundle, scratch, item.settings)
-            begun = time.perf_counter()
-            folder = method.segment(item.slide, own, item.out, item.settings)
-            connection.send(Segmented(folder, time.perf_counter() - begun))
-    except WsiMagnetError as error:
-        connection.send(Failure(str(error)))
-    else:
-        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
-        connection.send(Peak(peak_memory_bytes(), gpu))
+    work(connection, method, bundle, items, scratch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -12,23 +14,50 @@ from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.checkpoint import read_checkpoint
 from wsi_magnet.nets.state import load_exactly
 
-TRUNK = {"fpn": "resnet_backbone", "psp": "feats"}
-"""The attribute that holds the ResNet of each network that has one: ResNet-50 and ResNet-101."""
 
-CLASSIFIER = "fc."
-"""ImageNet's own classes, which nobody needs here."""
+@dataclass(frozen=True, slots=True)
+class Trunk:
+    """Where a network has the layers of an ImageNet classifier."""
+
+    prefix: str
+    """Before the classifier's own keys."""
+    layers: tuple[str, ...]
+    """First parts of the classifier's keys that the trunk has."""
+    heads: tuple[str, ...]
+    """And those that it has not: what is left out of the file."""
+
+
+_RESNET = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+_HRNET = ("conv1", "bn1", "conv2", "bn2", "layer1", "transition1", "stage2", "transition2", "stage3", "transition3")
+
+TRUNKS: Mapping[str, Trunk] = {
+    "fpn": Trunk("resnet_backbone.", _RESNET, ("fc",)),
+    "psp": Trunk("feats.", _RESNET, ("fc",)),
+    "hrnet18+ocr": Trunk("", (*_HRNET, "stage4"), ("incre_modules", "downsamp_modules", "final_layer", "classifier")),
+}
+"""By network: ResNet-50, ResNet-101, and HRNetV2-W18-small-v2 in the keys of their usual ImageNet checkpoints."""
 
 
 def load_encoder(network: nn.Module, name: str, path: str | Path) -> None:
-    """Put ImageNet weights into the trunk of a network, all of them or none.
+    """Put ImageNet weights into the trunk of a network, all of them or none; the rest stays as it is.
 
-    name: the network's. path: a .pth or .safetensors with the usual ResNet keys (conv1, bn1, layer1 ... layer4), read
-    without running code. Raises BundleError for a file that does not fit, or a network without such a trunk.
+    name: the network's. path: a .pth or .safetensors, read without running code. Raises BundleError for a file that
+    does not fit, or a network without such a trunk.
     """
-    if name not in TRUNK:
-        raise BundleError(f"network {name!r} takes no encoder weights; those that do are {', '.join(TRUNK)}")
-    state = {key: value for key, value in _read(Path(path)).items() if not key.startswith(CLASSIFIER)}
-    load_exactly(getattr(network, TRUNK[name]), state, f"{path} as the trunk of {name}")
+    if name not in TRUNKS:
+        raise BundleError(f"network {name!r} takes no encoder weights; those that do are {', '.join(TRUNKS)}")
+    trunk = TRUNKS[name]
+    found = {trunk.prefix + key: tensor for key, tensor in _read(Path(path)).items() if _layer(key) not in trunk.heads}
+    own = {key: tensor for key, tensor in network.state_dict().items() if not _in_trunk(key, trunk)}
+    load_exactly(network, {**own, **found}, f"{path} as the trunk of {name}")
+
+
+def _in_trunk(key: str, trunk: Trunk) -> bool:
+    return key.startswith(trunk.prefix) and _layer(key.removeprefix(trunk.prefix)) in trunk.layers
+
+
+def _layer(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import yaml
 
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.nets.classes import named_classes, palette_color
-from wsi_magnet.nets.registry import NETWORKS
-from wsi_magnet.nets.spec import ClassInfo
+from wsi_magnet.nets.registry import INPUT_MULTIPLE, NETWORKS
+from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
 from wsi_magnet.nets.strict import parse
 from wsi_magnet.scales import check_mpps
 
@@ -25,6 +26,29 @@ CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 """Words that a setting of that name may be."""
+
+RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("steps", "batch", "validate_every", "patience", "checkpoint_every"), (1, inf)),
+    **dict.fromkeys(("crops", "ohem_kept", "most_windows"), (1, inf)),
+    **dict.fromkeys(("weight_decay", "clip", "auxiliary"), (0, inf)),
+    **dict.fromkeys(("momentum", "blur", "jpeg", "class_balance"), (0, 1)),
+    **dict.fromkeys(("stain", "light", "class_weight"), (0, 2)),
+    "learning_rate": (1e-9, 100),
+    "ohem_below": (0.01, 1),
+    "crop_px": (8, inf),
+    "scale_jitter": (1, 4),
+    "rotation": (0, 45),
+    "seed": (0, 2**32 - 1),
+    "halo_px": (0, MOST_HALO_PX),
+    "median_px": (1, MOST_MEDIAN_PX),
+}
+"""Least and most that a setting of that name may be."""
+
+LEAST_CROP_PX = 64
+"""Of the backbone: at stride 32 a smaller one is a single pixel, which batch normalisation cannot learn from."""
+
+EXTENDS = "extends"
+"""The setting that names the file to begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +80,6 @@ class AugmentConfig:
     jpeg: float = 0.4
     """Share of the crops that go through JPEG, quality 30 to 95."""
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.scale_jitter <= 4:
-            raise ConfigError(f"augment.scale_jitter {self.scale_jitter:g} is not between 1 and 4")
-        if not 0 <= self.rotation <= 45:
-            raise ConfigError(f"augment.rotation {self.rotation:g} is not between 0 and 45 degrees")
-
 
 NO_AUGMENTATION = AugmentConfig(False, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -87,13 +105,6 @@ class StageConfig:
     patience: int = 1000
     """Validations without a better mIoU after which the stage ends."""
     checkpoint_every: int = 50
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every", "patience", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)} is not at least 1")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate {self.learning_rate:g} is not above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,21 +180,35 @@ class TrainingConfig:
         check_mpps(self.mpps)
         if len(self.mpps) < 2:
             raise ConfigError(f"mpps has {len(self.mpps)} scale; MagNet needs at least 2")
-        if self.backbone.network not in NETWORKS:
-            raise ConfigError(f"backbone.network {self.backbone.network!r} is none of {', '.join(NETWORKS)}")
-        if self.backbone.scale_shares and len(self.backbone.scale_shares) != len(self.mpps):
-            raise ConfigError(f"backbone.scale_shares has {len(self.backbone.scale_shares)} values for {self.mpps}")
+        parts = (("", self), *((f"{name}.", getattr(self, name)) for name in ("augment", "backbone", "refiners", "fit")))
+        for prefix, part in parts:
+            _check_settings(prefix, part)
+        if self.median_px % 2 == 0:
+            raise ConfigError(f"median_px {self.median_px} is not odd")
+        self._check_backbone()
         multiple = 1 << len(self.mpps)
         if self.refiners.window_px % multiple or self.refiners.window_px < 4 * multiple:
             raise ConfigError(
                 f"refiners.window_px {self.refiners.window_px} is not a multiple of {multiple}, at least "
                 f"{4 * multiple}: it is halved from scale to scale"
             )
-        for part in (self, self.backbone, self.refiners, self.fit):
-            for name, words in CHOICES.items():
-                if getattr(part, name, words[0]) not in words:
-                    raise ConfigError(f"{name} {getattr(part, name)!r} is none of {', '.join(words)}")
         self.class_infos()
+
+    def _check_backbone(self) -> None:
+        network, crop_px, shares = self.backbone.network, self.backbone.crop_px, self.backbone.scale_shares
+        if network not in NETWORKS:
+            raise ConfigError(f"backbone.network {network!r} is none of {', '.join(NETWORKS)}")
+        multiple = INPUT_MULTIPLE.get(network, 1)
+        if crop_px < LEAST_CROP_PX or crop_px % multiple:
+            raise ConfigError(
+                f"backbone.crop_px {crop_px} is not at least {LEAST_CROP_PX} and a multiple of {multiple}, as network "
+                f"{network!r} needs it"
+            )
+        if shares and (len(shares) != len(self.mpps) or min(shares) < 0 or sum(shares) == 0):
+            raise ConfigError(
+                f"backbone.scale_shares {list(shares)} are not {len(self.mpps)} numbers, one a scale, from 0 on and "
+                "not all 0"
+            )
 
     def class_infos(self) -> tuple[ClassInfo, ...]:
         """The bundle's classes in the order of the network's channels. Raises ConfigError."""
@@ -199,7 +224,8 @@ class TrainingConfig:
             raise ConfigError(str(error)) from None
         values = [c.value for c in made]
         if len(values) < 2 or len(set(values)) < len(values):
-            raise ConfigError(f"classes need at least two different values; got {values}")
+            named = ", ".join(f"{c.name} {c.value}" for c in made)
+            raise ConfigError(f"classes must be at least two, of different values; got {named}: give each a value")
         return made
 
     def to_json(self) -> dict[str, Any]:
@@ -207,20 +233,55 @@ class TrainingConfig:
         return asdict(self)
 
 
+def _check_settings(prefix: str, part: object) -> None:
+    """Raises ConfigError for a setting that is outside its range or none of its words."""
+    for name, words in CHOICES.items():
+        value = getattr(part, name, words[0])
+        if value not in words:
+            raise ConfigError(f"{prefix}{name} {value!r} is none of {', '.join(words)}")
+    for name, (low, high) in RANGES.items():
+        value = getattr(part, name, low)
+        if not low <= value <= high:
+            wanted = f"at least {low:g}" if high == inf else f"between {low:g} and {high:g}"
+            raise ConfigError(f"{prefix}{name} {value:g} is not {wanted}")
+
+
 def read_config(path: str | Path) -> TrainingConfig:
-    """Read a YAML file. Raises ConfigError, one line, for what is unknown, missing or cannot be."""
+    """Read a YAML file. Raises ConfigError, one line, for what is unknown, missing or cannot be.
+
+    `extends: other.yaml` begins with another file's settings, section by section; paths are counted from this one.
+    """
     path = Path(path).expanduser()
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    try:
-        config: TrainingConfig = parse(TrainingConfig, raw, "config")
+        config: TrainingConfig = parse(TrainingConfig, _read(path), "config")
     except (BundleError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from None
     if config.backbone.encoder and not Path(config.backbone.encoder).is_absolute():
         encoder = str((path.parent / config.backbone.encoder).absolute())
         config = replace(config, backbone=replace(config.backbone, encoder=encoder))
     return config
+
+
+def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> object:
+    """The values of a file, laid over those of the file that it extends."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or EXTENDS not in values:
+        return values
+    base = path.parent / str(values.pop(EXTENDS))
+    if base in extended_by or base == path:
+        raise ConfigError(f"{base} extends itself")
+    try:
+        return _laid_over(_read(base, (*extended_by, path)), values)
+    except ConfigError as error:
+        raise ConfigError(f"extends {base}: {error}") from None
+
+
+def _laid_over(base: object, values: object) -> object:
+    if not isinstance(base, dict) or not isinstance(values, dict):
+        return values
+    return {**base, **{key: _laid_over(base.get(key), value) for key, value in values.items()}}

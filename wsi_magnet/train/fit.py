@@ -13,6 +13,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_magnet.annotations.types import full_set
 from wsi_magnet.refine.points import mixing_weight
 from wsi_magnet.refine.step import magnet_step, refine_patch
 from wsi_magnet.refine.uncertainty import query_score, uncertainty
@@ -50,11 +51,11 @@ def fit_temperature(logits: Sequence[Tensor], sets: Sequence[Tensor]) -> float:
     logits: float32 (1, C, H, W) each; sets: int32 (1, H, W) each.
     """
 
+    counts = [int((truth != full_set(one.shape[1])).sum()) for one, truth in zip(logits, sets, strict=True)]
+
     def loss(log_temperature: float) -> float:
         divisor = float(np.exp(log_temperature))
-        return sum(
-            set_loss(one / divisor, truth).item() * truth.numel() for one, truth in zip(logits, sets, strict=True)
-        )
+        return sum(set_loss(one / divisor, truth).item() * n for one, truth, n in zip(logits, sets, counts, strict=True))
 
     bounds = (float(np.log(TEMPERATURE_RANGE[0])), float(np.log(TEMPERATURE_RANGE[1])))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 BATCHES_AHEAD = 3
 LARGEST_SEED = 2**63 - 1
 
+SHORTEST_CYCLE = 11
+"""Steps of which a tenth is still more than one: torch's one-cycle schedule divides by zero for fewer."""
+
 Batch = TypeVar("Batch")
 
 
@@ -100,7 +103,7 @@ class Loop(Generic[Batch]):
         Raises TrainingError where the loss is no number, or the checkpoint is of another training.
         """
         self._resume()
-        config, ranks = self._stage.config, self._setting.ranks
+        stage, config, ranks = self._stage, self._stage.config, self._setting.ranks
         ended = self._history.stale(config.patience) or self._step >= config.steps
         if not ended:
             for batch in self._batches():
@@ -112,11 +115,12 @@ class Loop(Generic[Batch]):
                 if self._step % config.checkpoint_every == 0 or looked:
                     self._save()
                 if ended:
-                    log.info("%s ended at step %d: no better since %d", self._stage.name, self._step, config.patience)
+                    log.info("%s ended at step %d: no better in %d looks", stage.name, self._step, config.patience)
                     break
         if self._best is not None:
-            self._stage.learned.load_state_dict(self._best)
-        self._stage.learned.eval().requires_grad_(False)
+            stage.learned.load_state_dict(self._best)
+        ranks.share(stage.learned)  # only the first has kept the best
+        stage.learned.eval().requires_grad_(False)
         return self._history
 
     def _batches(self) -> Iterator[Batch]:
@@ -156,8 +160,9 @@ class Loop(Generic[Batch]):
         parameters = list(self._stage.learned.parameters())
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
-        self._scaler.unscale_(self._optimizer)
+        # Averaged before they are looked through for infinity, so that all processes skip the same steps.
         self._setting.ranks.average_gradients(parameters)
+        self._scaler.unscale_(self._optimizer)
         if self._stage.config.clip:
             nn.utils.clip_grad_norm_(parameters, self._stage.config.clip)
         self._scaler.step(self._optimizer)
@@ -234,7 +239,11 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: StageConfig) -> torc
     if config.schedule == "one_cycle":
         # Momentum is left alone, so that SGD and AdamW are scheduled alike.
         return schedules.OneCycleLR(
-            optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.1, cycle_momentum=False
+            optimizer,
+            config.learning_rate,
+            total_steps=max(config.steps, SHORTEST_CYCLE),
+            pct_start=0.1,
+            cycle_momentum=False,
         )
     if config.schedule == "poly":
         return schedules.PolynomialLR(optimizer, total_iters=config.steps, power=0.9)

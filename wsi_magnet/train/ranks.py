@@ -47,7 +47,12 @@ class Ranks:
     def average_statistics(self, module: nn.Module) -> None:
         """Replace the running means of batch normalisation by their mean over all processes."""
         if self.world > 1:
-            self._average([buffer for buffer in module.buffers() if buffer.is_floating_point()])
+            self._average(_floats(module.buffers()))
+
+    def share(self, module: nn.Module) -> None:
+        """Replace weights and running means by those of the first process."""
+        if self.world > 1:
+            _at_once(_floats(module.state_dict().values()), lambda flat: distributed.broadcast(flat, src=0))
 
     def agree(self, decision: bool) -> bool:
         """What the first process decided."""
@@ -59,9 +64,24 @@ class Ranks:
         return bool(flag.item())
 
     def _average(self, tensors: list[Tensor]) -> None:
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        distributed.all_reduce(flat)
-        flat /= self.world
+        def average(flat: Tensor) -> None:
+            distributed.all_reduce(flat)
+            flat /= self.world
+
+        _at_once(tensors, average)
+
+
+def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor.is_floating_point()]
+
+
+def _at_once(tensors: list[Tensor], change: Callable[[Tensor], object]) -> None:
+    """Change tensors in place, in one message."""
+    if not tensors:
+        return
+    flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    change(flat)
+    with torch.no_grad():
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 

@@ -71,7 +71,7 @@ class RefinerStage:
         """The mean over views and scales."""
         losses = [
             self._view_loss(view, np.random.default_rng([self._training.seed, SEED_OF_CROPS, step, i]), step)
-            for i, view in enumerate(batch)
+            for i, view in zip(self._setting.ranks.mine(self.config.batch), batch, strict=True)
         ]
         return torch.stack(losses).mean()
 

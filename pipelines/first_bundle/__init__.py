@@ -1,1 +1,0 @@
-"""Parts of the programs that train and judge the first bundle."""

@@ -1,0 +1,124 @@
+"""The rows: the built-in ones, those of other packages, and a worker of their own."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from pathlib import Path
+
+import pytest
+
+from tests.evaluate.made import MPP, bundle_at, paint, patchwork, two_scales
+from tests.runs import free_spec, labels_of, write_bundle
+from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.errors import ConfigError, StoreError, WsiMagnetError
+from wsi_magnet.evaluate import methods
+from wsi_magnet.evaluate.methods import MagNet, OneScale, Settings, all_methods, built_in, choose, single_scale
+from wsi_magnet.evaluate.worker import Failure, Item, work, work_apart
+from wsi_magnet.nets.bundle import load_bundle
+from wsi_magnet.nets.spec import read_spec
+
+SETTINGS = Settings(RunConfig(mpp=MPP, tissue=False, keep_probabilities=True), Execution(device="cpu"))
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A method that cannot do it, in a way that the user can mend."""
+
+    name: str = "failing"
+
+    def prepare(self, slide: Path, bundle: Path, folder: Path, settings: Settings) -> Path:
+        """Nothing to do."""
+        return bundle
+
+    def segment(self, slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
+        """Raises StoreError."""
+        raise StoreError(f"{slide.name} is too much")
+
+
+@dataclass(frozen=True)
+class Dying(Failing):
+    """A method whose process is gone in the midst of it."""
+
+    def segment(self, slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
+        """Ends the process."""
+        os._exit(3)
+
+
+@dataclass(frozen=True)
+class Point:
+    """An entry point of another package."""
+
+    loaded: object
+    name: str = "mine"
+    value: str = "package:mine"
+
+    def load(self) -> object:
+        """What it names."""
+        return self.loaded
+
+
+def test_one_scale_of_a_bundle_is_a_bundle(tmp_path: Path) -> None:
+    spec = free_spec(temperature=(1.0, 1.5, 2.0))
+    bundle = write_bundle(tmp_path / "free.safetensors", spec)
+    slide = paint(tmp_path / "a.png", patchwork(0))
+    for method, mpp, temperature in ((OneScale("p", "finest"), 0.5, 2.0), (OneScale("d", "coarsest"), 2.0, 1.0)):
+        own = load_bundle(method.prepare(slide, bundle, tmp_path, SETTINGS))
+        assert (own.spec.mpps, own.spec.temperature, own.refiners) == ((mpp,), (temperature,), ())
+
+
+def test_the_finest_scale_is_the_finest_that_the_slide_has(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "free.safetensors", free_spec(mpps=(1.0, 0.5, 0.25)))
+    slide = paint(tmp_path / "a.png", patchwork(0))
+    path = OneScale("p", "finest").prepare(slide, bundle, tmp_path, SETTINGS)
+    assert read_spec(path)[0].mpps == (0.5,)
+
+
+def test_a_single_scale_keeps_everything_else() -> None:
+    one = single_scale(two_scales(), 1)
+    assert (one.classes, one.mean, one.network) == (two_scales().classes, two_scales().mean, "identity")
+
+
+def test_methods_are_chosen_by_name_in_the_tables_order() -> None:
+    assert [m.name for m in choose(built_in(0.25), ["magnet", " PATCHING"])] == ["Patching", "MagNet"]
+    assert len(choose(built_in(0.25), [])) == 4
+
+
+def test_an_unknown_method_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no method is called 'glnet'; there are Patching, Downsample"):
+        choose(built_in(0.25), ["GLNet"])
+
+
+def test_other_packages_bring_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "entry_points", lambda group: [Point(Failing())])
+    assert [m.name for m in all_methods(0.1)] == ["failing", "Patching", "Downsample", "MagNet-Fast", "MagNet"]
+
+
+def test_what_is_no_method_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "entry_points", lambda group: [Point("text")])
+    with pytest.raises(ConfigError, match=r"entry point 'mine' .*package:mine\) is no method"):
+        all_methods(0.1)
+
+
+def test_a_worker_makes_results_and_says_what_it_took(tmp_path: Path) -> None:
+    slide = paint(tmp_path / "a.png", patchwork(0))
+    said: list[str] = []
+    items = [Item(slide, tmp_path / "out", SETTINGS)]
+    done, peak = work_apart(MagNet(), bundle_at(tmp_path), items, tmp_path, said.append)
+    assert labels_of(done[0].folder).shape == (150, 190)
+    assert done[0].seconds > 0
+    assert 50e6 < peak.ram < 5e9
+    assert said[0].startswith("MagNet: 1 of 1, a, ")
+
+
+def test_a_workers_error_is_one_line(tmp_path: Path) -> None:
+    here, there = Pipe(duplex=False)
+    work(there, Failing(), bundle_at(tmp_path), [Item(tmp_path / "a.png", tmp_path / "out", SETTINGS)], tmp_path)
+    assert here.recv() == Failure("a.png is too much")
+
+
+def test_a_worker_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    items = [Item(tmp_path / "a.png", tmp_path / "out", SETTINGS)]
+    with pytest.raises(WsiMagnetError, match="failing: its process ended with code 3 after 0 of 1 images"):
+        work_apart(Dying(), tmp_path / "bundle", items, tmp_path, lambda text: None)

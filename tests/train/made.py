@@ -1,0 +1,92 @@
+"""A tiny annotated data set, and a training on it that takes a second or two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+
+from wsi_magnet.slides.types import Image
+from wsi_magnet.train.config import AugmentConfig, BackboneConfig, ClassConfig, FitConfig, RefinerConfig, TrainingConfig
+
+SIDE_PX = 160
+TISSUE_RGB, GLAND_RGB = (225, 200, 228), (196, 96, 150)
+ROWS = (("a", "train"), ("a", "train"), ("b", "train"), ("b", "train"), ("c", "validation"), ("d", "test"))
+"""Group and split of each image."""
+
+SMALL_VALIDATION_PX = 64
+"""What tests put in place of `making.VALIDATION_PX`: a view takes milliseconds then."""
+
+
+def glands(seed: int, side_px: int = SIDE_PX) -> tuple[Image, npt.NDArray[np.uint8]]:
+    """Pink discs on pale purple, uint8 (side, side, 3), and 1 where they are, uint8 (side, side)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:side_px, 0:side_px]
+    mask = np.zeros((side_px, side_px), np.uint8)
+    for centre_y, centre_x in rng.uniform(0, side_px, (5, 2)):
+        mask[(y - centre_y) ** 2 + (x - centre_x) ** 2 < 24**2] = 1
+    image = np.where(mask[..., None] == 1, GLAND_RGB, TISSUE_RGB) + rng.normal(0, 6, (*mask.shape, 3))
+    return np.clip(image, 0, 255).astype(np.uint8), mask
+
+
+def write_rows(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """A manifest of these rows, by column; all have the same ones."""
+    lines = [",".join(rows[0]), *(",".join(str(cell) for cell in row.values()) for row in rows)]
+    path = folder / "manifest.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_data(folder: Path, rows: Sequence[tuple[str, str]] = ROWS, **cells: object) -> Path:
+    """Images, masks and their manifest; cells: further columns, the same in every row."""
+    found = []
+    for i, (group, split) in enumerate(rows):
+        image, mask = glands(i)
+        Pillow.fromarray(image).save(folder / f"image_{i}.png")
+        Pillow.fromarray(mask).save(folder / f"mask_{i}.png")
+        names = {"image": f"image_{i}.png", "annotation": f"mask_{i}.png"}
+        found.append({**names, "mpp": 1.0, "group": group, "split": split, **cells})
+    return write_rows(folder, found)
+
+
+def tiny_config(
+    *, backbone: Mapping[str, Any] | None = None, refiners: Mapping[str, Any] | None = None, **changes: Any
+) -> TrainingConfig:
+    """Glands at three scales, a network of width 2, a handful of steps; what is given is changed."""
+    first: dict[str, Any] = {"network": "small", "network_args": {"width": 2}, "crop_px": 64}
+    first |= {"steps": 6, "batch": 2, "learning_rate": 0.02, "validate_every": 2, "checkpoint_every": 1}
+    second: dict[str, Any] = {"window_px": 64, "crops": 2, "crop_px": 24}
+    second |= {"steps": 4, "batch": 1, "learning_rate": 0.01, "validate_every": 2, "checkpoint_every": 1}
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "mpps": (4.0, 2.0, 1.0),
+        "classes": (ClassConfig("background"), ClassConfig("gland")),
+        "augment": AugmentConfig(),
+        "fit": FitConfig(most_windows=2),
+        "seed": 3,
+        "median_px": 3,
+        "precision": "fp32",
+        **changes,
+    }
+    return TrainingConfig(
+        backbone=BackboneConfig(**{**first, **(backbone or {})}),
+        refiners=RefinerConfig(**{**second, **(refiners or {})}),
+        **values,
+    )
+
+
+def still(config: TrainingConfig) -> TrainingConfig:
+    """The same without augmentation."""
+    return replace(config, augment=AugmentConfig(False, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+
+
+def write_config(path: Path, config: TrainingConfig) -> Path:
+    """As YAML, of which JSON is a part."""
+    path.write_text(json.dumps(config.to_json()), encoding="utf-8")
+    return path
