@@ -8,9 +8,17 @@ DEMO_SLIDE := demo/rings_P1_D5_9_13.tif
 DEMO_MPP := 0.93
 DEMO_OUT ?= demo-out
 
+# Folders rings_glands and gleason_tiles, each with img/ and mask/; see pipelines/README.md.
+DATA ?= $(WSI_MAGNET_TEST_DATA)
+TRAIN_OUT ?= train-out
+TRAIN := $(BIN)/wsi-magnet train
+EVALUATE := $(BIN)/wsi-magnet evaluate
+CONFIGS := pipelines/configs
+RINGS := $(TRAIN_OUT)/rings-glands.csv
+
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help demo test lint format bench clean distclean
+.PHONY: help demo test lint format bench bundle recipes gleason clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -34,8 +42,29 @@ format: $(VENV)/.installed-dev ## rewrite the sources in the project's style
 bench: $(VENV)/.installed ## print the memory and compression figures again
 	@$(BIN)/python -m tests.benchmarks
 
+$(RINGS): $(VENV)/.installed
+	@test -d "$(DATA)/rings_glands" || { echo "DATA=$(DATA) holds no rings_glands/; name the folder that does: make $(MAKECMDGOALS) DATA=..." >&2; exit 1; }
+	@mkdir -p $(TRAIN_OUT)
+	@$(BIN)/wsi-magnet manifest rings-glands $(DATA)/rings_glands -o $@ --overwrite --validation P1_D5_14_10 --test P1_D5_9_13,P1_D4_5_14
+
+bundle: $(RINGS) ## train the bundle that ships, and judge it: DATA=folder of rings_glands
+	@$(TRAIN) $(RINGS) --config $(CONFIGS)/prostate-glands.yaml -o $(TRAIN_OUT)/prostate-glands.safetensors
+	@$(EVALUATE) $(RINGS) --bundle $(TRAIN_OUT)/prostate-glands.safetensors -o $(TRAIN_OUT)/prostate-glands-judged
+
+recipes: bundle ## train refiners by the published recipe and for soft selection, and compare
+	@for recipe in published soft; do \
+	    $(TRAIN) $(RINGS) --config $(CONFIGS)/prostate-glands-$$recipe.yaml --backbone $(TRAIN_OUT)/prostate-glands.safetensors -o $(TRAIN_OUT)/$$recipe.safetensors || exit 1; \
+	done
+	@$(EVALUATE) $(RINGS) --bundle $(TRAIN_OUT)/published.safetensors --bundle $(TRAIN_OUT)/prostate-glands.safetensors --bundle $(TRAIN_OUT)/soft.safetensors --methods MagNet,MagNet-Fast -o $(TRAIN_OUT)/recipes-judged
+
+gleason: $(VENV)/.installed ## check the whole path on the Gleason tiles: DATA=folder of gleason_tiles
+	@mkdir -p $(TRAIN_OUT)
+	@$(BIN)/wsi-magnet manifest folders $(DATA)/gleason_tiles -o $(TRAIN_OUT)/gleason-tiles.csv --overwrite --mpp 0.5 --labels "0=3; 1=4; 2=5; 3=2; 4=1" --validation test102 --test test100,test101
+	@$(TRAIN) $(TRAIN_OUT)/gleason-tiles.csv --config $(CONFIGS)/gleason-tiles.yaml -o $(TRAIN_OUT)/gleason-tiles.safetensors
+	@$(EVALUATE) $(TRAIN_OUT)/gleason-tiles.csv --bundle $(TRAIN_OUT)/gleason-tiles.safetensors -o $(TRAIN_OUT)/gleason-tiles-judged
+
 clean: ## delete results and caches
-	rm -rf $(DEMO_OUT) bench-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO_OUT) $(TRAIN_OUT) bench-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and delete the environment
@@ -54,5 +83,5 @@ $(VENV)/.installed: $(REQUIREMENTS) | $(BIN)/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the developers' tools into $(VENV) ..." >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev,train]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
 	@touch $@

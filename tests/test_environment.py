@@ -17,7 +17,7 @@ import wsi_magnet
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CONDA_NAMES = {"dask": "dask-core", "openslide-bin": "openslide", "torch": "pytorch"}
+CONDA_NAMES = {"dask": "dask-core", "matplotlib": "matplotlib-base", "openslide-bin": "openslide", "torch": "pytorch"}
 """Packages whose name on conda-forge differs: there OpenSlide's library is a package of its own, no wheel."""
 
 ONLY_CONDA = {"python", "pip"}

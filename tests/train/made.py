@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image as Pillow
+from torch import Tensor, nn
 
 from wsi_magnet.slides.types import Image
-from wsi_magnet.train.config import AugmentConfig, BackboneConfig, ClassConfig, FitConfig, RefinerConfig, TrainingConfig
+from wsi_magnet.train.config import (
+    AugmentConfig,
+    BackboneConfig,
+    ClassConfig,
+    FitConfig,
+    RefinerConfig,
+    StageConfig,
+    TrainingConfig,
+)
+from wsi_magnet.train.history import History, Row
+from wsi_magnet.train.loop import Loop, Setting
+from wsi_magnet.train.ranks import Ranks
 
 SIDE_PX = 160
 TISSUE_RGB, GLAND_RGB = (225, 200, 228), (196, 96, 150)
@@ -81,12 +93,91 @@ def tiny_config(
     )
 
 
-def still(config: TrainingConfig) -> TrainingConfig:
-    """The same without augmentation."""
-    return replace(config, augment=AugmentConfig(False, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
-
-
 def write_config(path: Path, config: TrainingConfig) -> Path:
     """As YAML, of which JSON is a part."""
     path.write_text(json.dumps(config.to_json()), encoding="utf-8")
     return path
+
+
+class ToyStage:
+    """A `loop.Stage` of no pictures: four numbers are to be added up, by a network with all that has a state."""
+
+    name = "toy"
+
+    def __init__(self, config: StageConfig, *, plain: bool = False, mious: Sequence[float] = ()) -> None:
+        """plain: without batch normalisation and dropout. mious: by step, instead of what the network is worth."""
+        torch.manual_seed(0)
+        between = [] if plain else [nn.BatchNorm1d(8), nn.Dropout(0.3)]
+        self.learned: nn.Module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), *between, nn.Linear(8, 1))
+        self.config = config
+        self._mious = mious
+        self.step = 0
+        self.drawn: list[int] = []
+
+    def draw(self, step: int, mine: range) -> Tensor:
+        """Float (N, 4)."""
+        self.drawn.append(step)
+        rows = [np.random.default_rng([step, i]).normal(size=4) for i in mine]
+        return torch.tensor(np.array(rows), dtype=torch.float32)
+
+    def loss(self, batch: Tensor, step: int) -> Tensor:
+        """Squared difference from the sum."""
+        self.step = step + 1
+        difference: Tensor = self.learned(batch) - batch.sum(dim=1, keepdim=True)
+        return difference.square().mean()
+
+    def validate(self) -> float:
+        """Closer to 1 the better the sums of some other numbers are."""
+        if self._mious:
+            return self._mious[self.step - 1]
+        batch = torch.tensor(np.random.default_rng(99).normal(size=(16, 4)), dtype=torch.float32)
+        return 1 / (1 + float((self.learned(batch) - batch.sum(dim=1, keepdim=True)).abs().mean()))
+
+
+def toy_config(**changes: Any) -> StageConfig:
+    """Eight steps, a look at every third."""
+    values: dict[str, Any] = {"steps": 8, "batch": 4, "learning_rate": 0.05, "validate_every": 3, "checkpoint_every": 2}
+    return StageConfig(**{**values, **changes})
+
+
+def nobody(stage: str, row: Row, steps: int) -> None:
+    """Told, and says nothing."""
+
+
+def setting_of(folder: Path, **changes: Any) -> Setting:
+    """On the CPU, alone, with its checkpoint in a folder."""
+    values: dict[str, Any] = {
+        "ranks": Ranks(),
+        "device": torch.device("cpu"),
+        "precision": "fp32",
+        "seed": 5,
+        "checkpoint": folder / "toy.ckpt",
+        "fingerprint": "toy",
+        "tell": nobody,
+    }
+    return Setting(**{**values, **changes})
+
+
+def trained(stage: ToyStage, setting: Setting) -> tuple[History, dict[str, Tensor]]:
+    """The history and the weights after a whole stage."""
+    history = Loop(stage, setting).run()
+    return history, stage.learned.state_dict()
+
+
+def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """True where all tensors are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+class Stopped(Exception):
+    """A training is stopped here."""
+
+
+def stopping_at(stage: str, step: int) -> Callable[[str, Row, int], None]:
+    """A watcher that stops the training when it is told of a step."""
+
+    def tell(name: str, row: Row, steps: int) -> None:
+        if name == stage and row.step == step:
+            raise Stopped
+
+    return tell

@@ -197,7 +197,8 @@ def _text(report: Report, *, curve: bool) -> str:
     from wsi_magnet.evaluate.tables import curve_table, notes, tables
 
     shown = [curve_table(report)] if curve else tables(report)
-    return "\n\n".join([*(table(one.head, one.rows) for one in shown), "\n".join(f"{note}." for note in notes(report))])
+    said = "\n".join(f"{note}." for note in notes(report, curve=curve))
+    return "\n\n".join([*(table(one.head, one.rows) for one in shown), said])
 
 
 def _json(report: Report) -> str:

@@ -71,7 +71,8 @@ def command(
     from wsi_magnet.cli.tables import check_text, training_text
     from wsi_magnet.machine import cpu_threads
     from wsi_magnet.train.config import read_config
-    from wsi_magnet.train.making import Order, check_order, train_bundle
+    from wsi_magnet.train.making import train_bundle
+    from wsi_magnet.train.order import Order, check_order
 
     order = Order(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
     if check:

@@ -100,6 +100,7 @@ def single_scale(spec: BundleSpec, index: int) -> BundleSpec:
         temperature=(spec.temperature[index],),
         refiner_of=(),
         select_above=(),
+        select_width=(),
         refine_above=(),
     )
 

@@ -13,6 +13,9 @@ from wsi_magnet.evaluate.report import Report
 UNKNOWN = "-"
 """Shown where a number cannot be said."""
 
+FEW_GROUPS = 10
+"""With fewer, the percentiles of a bootstrap are known to lie too close together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -47,28 +50,33 @@ def curve_table(report: Report) -> Table:
     return Table(("refined", "squares refined %", "mIoU %", "s/megapixel"), tuple(rows))
 
 
-def notes(report: Report) -> list[str]:
-    """What must be known to read the tables."""
+def notes(report: Report, *, curve: bool = False) -> list[str]:
+    """What must be known to read the tables, or the table of a curve."""
     comparison, pixels = report.comparison, report.labelled()
     known = [name for name, n in zip(comparison.target.names, pixels, strict=True) if n]
     missing = [name for name, n in zip(comparison.target.names, pixels, strict=True) if not n]
-    grids = sorted({image.mpp for image in comparison.images})
+    grids = ", ".join(f"{mpp:g}" for mpp in sorted({image.mpp for image in comparison.images}))
     found = [
         f"{len(comparison.images)} images of {report.groups} groups; {sum(pixels) / 1e6:.3g} megapixels are labelled "
-        f"at {', '.join(f'{mpp:g}' for mpp in grids)} µm/px, and all rows are judged on these",
+        f"at {grids} µm/px, and all rows are judged on these",
         f"mIoU and Dice are means over {', '.join(known)}"
-        + (f"; {', '.join(missing)} is nowhere labelled, and pixels taken for it are errors" if missing else ""),
-        "quadratic kappa takes the classes as ordered by their label values; the weights of the Gleason 2019 score "
-        "are from memory of the challenge, unverified",
+        + (f"; {', '.join(missing)}: nowhere labelled, and pixels taken for it are errors" if missing else ""),
     ]
-    if report.groups < 2:
-        found.append("there are no intervals: they need at least two groups (column group)")
-    else:
+    if not curve:
         found.append(
-            f"in brackets {LEVEL:g} % intervals, by {report.resamples} resamples of the groups (seed {report.seed}); "
-            f"differences to {comparison.reference} are paired"
+            "quadratic kappa takes the classes as ordered by their label values; the weights of the Gleason 2019 score "
+            "are from memory of the challenge, unverified"
         )
-    return found
+    return [*found, _interval_note(report, curve=curve)]
+
+
+def _interval_note(report: Report, *, curve: bool) -> str:
+    if report.groups < 2:
+        return "there are no intervals: they need at least two groups (column group)"
+    few = f"; of {report.groups} groups they are only a hint" if report.groups < FEW_GROUPS else ""
+    paired = "" if curve else f"; differences to {report.comparison.reference} are paired"
+    how = f"by {report.resamples} resamples of groups (seed {report.seed})"
+    return f"in brackets {LEVEL:g} % intervals, {how}{few}{paired}"
 
 
 def estimate_text(estimate: Estimate, *, percent: bool) -> str:

@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 """Is told how it goes, a line at a time."""
 
 
-_LEAVE_S = 30.0
+_LEAVE_S = 10.0
 """How long a process that has nothing left to do may take to end."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +12,10 @@ import yaml
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.nets.classes import named_classes, palette_color
 from wsi_magnet.nets.registry import INPUT_MULTIPLE, NETWORKS
-from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
+from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.nets.strict import parse
 from wsi_magnet.scales import check_mpps
-
-CHOICES = {
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("one_cycle", "poly", "steps"),
-    "loss": ("cross_entropy", "ohem"),
-    "input": ("cumulative", "published"),
-    "select": ("hard", "soft"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-}
-"""Words that a setting of that name may be."""
-
-RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("steps", "batch", "validate_every", "patience", "checkpoint_every"), (1, inf)),
-    **dict.fromkeys(("crops", "ohem_kept", "most_windows"), (1, inf)),
-    **dict.fromkeys(("weight_decay", "clip", "auxiliary"), (0, inf)),
-    **dict.fromkeys(("momentum", "blur", "jpeg", "class_balance"), (0, 1)),
-    **dict.fromkeys(("stain", "light", "class_weight"), (0, 2)),
-    "learning_rate": (1e-9, 100),
-    "ohem_below": (0.01, 1),
-    "crop_px": (8, inf),
-    "scale_jitter": (1, 4),
-    "rotation": (0, 45),
-    "seed": (0, 2**32 - 1),
-    "halo_px": (0, MOST_HALO_PX),
-    "median_px": (1, MOST_MEDIAN_PX),
-}
-"""Least and most that a setting of that name may be."""
+from wsi_magnet.train.limits import check_settings
 
 LEAST_CROP_PX = 64
 """Of the backbone: at stride 32 a smaller one is a single pixel, which batch normalisation cannot learn from."""
@@ -180,9 +153,9 @@ class TrainingConfig:
         check_mpps(self.mpps)
         if len(self.mpps) < 2:
             raise ConfigError(f"mpps has {len(self.mpps)} scale; MagNet needs at least 2")
-        parts = (("", self), *((f"{name}.", getattr(self, name)) for name in ("augment", "backbone", "refiners", "fit")))
-        for prefix, part in parts:
-            _check_settings(prefix, part)
+        check_settings("", self)
+        for name in ("augment", "backbone", "refiners", "fit"):
+            check_settings(f"{name}.", getattr(self, name))
         if self.median_px % 2 == 0:
             raise ConfigError(f"median_px {self.median_px} is not odd")
         self._check_backbone()
@@ -231,19 +204,6 @@ class TrainingConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
-
-
-def _check_settings(prefix: str, part: object) -> None:
-    """Raises ConfigError for a setting that is outside its range or none of its words."""
-    for name, words in CHOICES.items():
-        value = getattr(part, name, words[0])
-        if value not in words:
-            raise ConfigError(f"{prefix}{name} {value!r} is none of {', '.join(words)}")
-    for name, (low, high) in RANGES.items():
-        value = getattr(part, name, low)
-        if not low <= value <= high:
-            wanted = f"at least {low:g}" if high == inf else f"between {low:g} and {high:g}"
-            raise ConfigError(f"{prefix}{name} {value:g} is not {wanted}")
 
 
 def read_config(path: str | Path) -> TrainingConfig:

@@ -50,12 +50,12 @@ def fit_temperature(logits: Sequence[Tensor], sets: Sequence[Tensor]) -> float:
 
     logits: float32 (1, C, H, W) each; sets: int32 (1, H, W) each.
     """
-
-    counts = [int((truth != full_set(one.shape[1])).sum()) for one, truth in zip(logits, sets, strict=True)]
+    labelled = [int((truth != full_set(one.shape[1])).sum()) for one, truth in zip(logits, sets, strict=True)]
 
     def loss(log_temperature: float) -> float:
         divisor = float(np.exp(log_temperature))
-        return sum(set_loss(one / divisor, truth).item() * n for one, truth, n in zip(logits, sets, counts, strict=True))
+        losses = [set_loss(one / divisor, truth).item() for one, truth in zip(logits, sets, strict=True)]
+        return float(np.dot(losses, labelled))
 
     bounds = (float(np.log(TEMPERATURE_RANGE[0])), float(np.log(TEMPERATURE_RANGE[1])))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.01})

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from wsi_magnet.annotations.partition import partition
-from wsi_magnet.dataset.checks import survey_manifest
-from wsi_magnet.dataset.manifest import Manifest, read_manifest
 from wsi_magnet.dataset.opening import SamplePool
-from wsi_magnet.dataset.sample import Sample
-from wsi_magnet.dataset.survey import Survey
-from wsi_magnet.errors import ConfigError, ResultBusyError, TrainingError
+from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.registry import build_network
-from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.provenance import versions
 from wsi_magnet.result import write_json
 from wsi_magnet.store import explained
 from wsi_magnet.train.backbone import BackboneStage
-from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.curves import draw_curves
 from wsi_magnet.train.describe import describe_bundle
 from wsi_magnet.train.draw import Drawer, class_pixels
@@ -42,7 +33,8 @@ from wsi_magnet.train.history import History, Row, to_csv
 from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
 from wsi_magnet.train.losses import class_weights
 from wsi_magnet.train.material import Material
-from wsi_magnet.train.ranks import Ranks, devices_of, run_on
+from wsi_magnet.train.order import Data, Order, check, rows_of
+from wsi_magnet.train.ranks import Ranks, devices_of, run_on, telling
 from wsi_magnet.train.refiners import RefinerStage
 from wsi_magnet.train.views import Windows, validation_views
 
@@ -56,117 +48,27 @@ Watcher = Callable[[str, Row, int], None]
 """Told the stage, how a step went, and the number of steps."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be made of what, and where; small, and can be sent to another process."""
-
-    manifest: Path
-    config: TrainingConfig
-    output: Path
-    device: str = "auto"
-    threads: int | None = None
-    """Of torch; as many as the machine has where left out. The weights depend on it, by rounding."""
-    backbone: Path | None = None
-    """A bundle whose backbone is taken instead of training one."""
-
-    @property
-    def folder(self) -> Path:
-        """Checkpoints, curves, and what the training was."""
-        return self.output.with_name(self.output.name.removesuffix(".safetensors") + ".training")
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """What is learned from, and what it is judged on."""
-
-    manifest: Manifest
-    surveys: Mapping[Sample, Survey]
-    """Of the training and the validation rows."""
-    fingerprint: str
-
-    def of(self, split: str) -> dict[Sample, Survey]:
-        """The surveys of one split."""
-        return {sample: one for sample, one in self.surveys.items() if sample.split == split}
-
-
 def train_bundle(order: Order, *, restart: bool = False, watch: Watcher | None = None) -> dict[str, Any]:
     """Train a bundle and write it; a training that was stopped goes on from its checkpoints.
 
     Returns what is also written to `training.json`: figures on the validation rows, and what went into it. Raises
     ManifestError, naming the row, ConfigError, TrainingError, BundleError, StoreError.
     """
-    data = _check(order)
+    data = check(order)
     with explained(order.folder):
         order.folder.mkdir(parents=True, exist_ok=True)
     with _claimed(order.folder):
         if restart:
             _forget(order.folder)
-        run_on(devices_of(order.device), partial(_train, order, data, watch))
+        devices = devices_of(order.device)
+        with telling(watch or _nobody, processes=len(devices)) as tell:
+            run_on(devices, partial(_train, order, data, tell))
     report: dict[str, Any] = json.loads((order.folder / "training.json").read_text())
     return report
 
 
-def check_order(order: Order) -> dict[str, Any]:
-    """What there is to learn from, as plain values; everything that can be refused is, and nothing is trained."""
-    data = _check(order)
-    return {**_rows(order.config, data), "classes": [c.name for c in order.config.class_infos()]}
-
-
-def _rows(config: TrainingConfig, data: Data) -> dict[str, Any]:
-    """The rows, groups, and labelled pixels by class, of each split."""
-    splits = {split: data.of(split) for split in ("train", "validation")}
-    counts = {split: np.round(class_pixels(rows, len(config.classes))) for split, rows in splits.items()}
-    return {
-        "rows": {split: [sample.name for sample in rows] for split, rows in splits.items()},
-        "groups": {split: sorted({sample.group for sample in rows}) for split, rows in splits.items()},
-        "pixels_by_class": {split: one.astype(int).tolist() for split, one in counts.items()},
-    }
-
-
-def _check(order: Order) -> Data:
-    """Everything that can be refused, before anything is trained."""
-    if order.output.suffix != ".safetensors":
-        raise ConfigError(f"-o {order.output} is no name of a bundle; end it with .safetensors")
-    devices_of(order.device)
-    manifest = read_manifest(order.manifest)
-    classes = order.config.class_infos()
-    if order.backbone is not None:
-        _require_fit(order)
-    for split in ("train", "validation"):
-        if not any(sample.split == split for sample in manifest.samples):
-            raise TrainingError(f"{order.manifest} has no row of split {split!r}; training needs train and validation")
-    surveys = survey_manifest(manifest, classes, order.config.mpps[-1], ("train", "validation"))
-    return Data(manifest, surveys, _fingerprint(order, surveys))
-
-
-def _require_fit(order: Order) -> None:
-    spec, _ = read_spec(order.backbone)
-    wanted = [(c.name, c.value) for c in order.config.class_infos()]
-    found = [(c.name, c.value) for c in spec.classes]
-    if found != wanted or spec.network != order.config.backbone.network or spec.mpps != order.config.mpps:
-        raise ConfigError(
-            f"bundle {order.backbone} has network {spec.network!r}, scales {list(spec.mpps)} and classes {found}; "
-            f"the configuration says {order.config.backbone.network!r}, {list(order.config.mpps)} and {wanted}"
-        )
-
-
-def _fingerprint(order: Order, surveys: Mapping[Sample, Survey]) -> str:
-    """Of the configuration and of what was found in the data, wherever it lies."""
-    rows = [
-        [
-            sample.name,
-            sample.group,
-            sample.split,
-            sample.labels,
-            sample.consensus,
-            sample.mpp,
-            sorted(one.counts.items()),
-        ]
-        for sample, one in surveys.items()
-    ]
-    taken = None if order.backbone is None else read_spec(order.backbone)[1]
-    text = json.dumps([order.config.to_json(), rows, taken], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _nobody(stage: str, row: Row, steps: int) -> None:
+    """Where nobody watches."""
 
 
 def _claimed(folder: Path) -> Any:
@@ -183,17 +85,16 @@ def _forget(folder: Path) -> None:
             path.unlink()
 
 
-def _train(order: Order, data: Data, watch: Watcher | None, ranks: Ranks, device: torch.device) -> None:
+def _train(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.device) -> None:
     """One process's training."""
     if order.threads:
         torch.set_num_threads(order.threads)
     with closing(SamplePool(order.config.class_infos(), most_open=MOST_OPEN)) as pool:
-        _Training(order, data, pool, _setting(order, data, watch, ranks, device)).run()
+        _Training(order, data, pool, _setting(order, data, tell, ranks, device)).run()
 
 
-def _setting(order: Order, data: Data, watch: Watcher | None, ranks: Ranks, device: torch.device) -> Setting:
+def _setting(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.device) -> Setting:
     precision = resolve_training_precision(order.config.precision, device)
-    tell = watch or (lambda stage, row, steps: None)
     checkpoint = order.folder / "backbone.ckpt"
     return Setting(ranks, device, precision, order.config.seed, checkpoint, data.fingerprint, tell)
 
@@ -214,7 +115,7 @@ class _Training:
             None if weights is None else torch.from_numpy(weights).to(setting.device),
             tuple(validation_views(pool, validation, config.mpps, windows, config.fit.most_windows)),
             windows,
-            partition({found for one in data.surveys.values() for found in one.counts}, n_classes),
+            data.part_of(n_classes),
         )
         self._histories: dict[str, History] = {}
 
@@ -265,7 +166,7 @@ class _Training:
         return {
             "config": self._config.to_json(),
             "fingerprint": self._data.fingerprint,
-            **_rows(self._config, self._data),
+            **rows_of(self._config, self._data),
             "temperature": temperatures,
             "refiner_temperature": calibrated,
             "validation_miou_after_scale": [round(one, 4) for one in miou],

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from threading import Thread
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
+from wsi_magnet import errors
 from wsi_magnet.engine import resolve_device
+from wsi_magnet.errors import TrainingError
 
 TIMEOUT = timedelta(hours=2)
 """The others wait while the first one validates."""
@@ -98,11 +104,60 @@ def devices_of(device: str) -> tuple[torch.device, ...]:
 
 
 def run_on(devices: tuple[torch.device, ...], work: Work) -> None:
-    """Call `work` in this process for one device, or in a process a device; `work` can be sent to another process."""
+    """Call `work` in this process for one device, or in a process a device; `work` can be sent to another process.
+
+    What this package raises in another process is raised here as TrainingError, and so is the end of one.
+    """
     if len(devices) == 1:
         work(Ranks(), devices[0])
         return
-    spawn(_enter, (work, devices, _free_port()), nprocs=len(devices), join=True)
+    context = spawn(_enter, (work, devices, _free_port()), nprocs=len(devices), join=False, daemon=True)
+    try:
+        while not context.join():
+            pass
+    except ProcessRaisedException as error:
+        kind, _, text = str(error).rstrip().rpartition("\n")[2].partition(": ")
+        if not kind.startswith(f"{errors.__name__}."):
+            raise
+        raise TrainingError(text) from error
+    except ProcessExitedException as error:
+        raise TrainingError(f"{error}; the same command goes on from the last checkpoint") from error
+    finally:
+        for process in context.processes:
+            process.terminate()  # where this one was interrupted
+
+
+@contextmanager
+def telling(tell: Callable[..., None], processes: int) -> Iterator[Callable[..., None]]:
+    """Within it, `tell` as another process can call it, too: it is then called in this one."""
+    if processes == 1:
+        yield tell
+        return
+    heard, told = get_context("spawn").Pipe(duplex=False)
+    listener = Thread(target=_listen, args=(heard, tell), daemon=True)
+    listener.start()
+    try:
+        yield _Teller(told)
+    finally:
+        told.close()
+        listener.join()
+
+
+@dataclass(frozen=True, slots=True)
+class _Teller:
+    """Can be sent to a process that is being started."""
+
+    told: Connection
+
+    def __call__(self, *what: object) -> None:
+        self.told.send(what)
+
+
+def _listen(heard: Connection, tell: Callable[..., None]) -> None:
+    # Closed whatever comes, so that nobody waits for somebody to listen.
+    with heard, suppress(EOFError, ConnectionError):
+        while True:
+            tell(*heard.recv())
 
 
 def _enter(rank: int, work: Work, devices: tuple[torch.device, ...], port: int) -> None:

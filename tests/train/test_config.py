@@ -1,0 +1,222 @@
+"""The settings of a training: read strictly, refused by name and in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.train.made import tiny_config, write_config
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.train.config import ClassConfig, TrainingConfig, read_config
+from wsi_magnet.train.limits import CHOICES, RANGES
+
+CONFIGS = Path(__file__).parents[2] / "pipelines" / "configs"
+
+
+def values() -> dict[str, Any]:
+    """What a YAML file of the tiny configuration holds."""
+    read: dict[str, Any] = yaml.safe_load(yaml.safe_dump(plain(tiny_config().to_json())))
+    return read
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists."""
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def refusal(path: Path) -> str:
+    """The line with which a file is refused."""
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"{path}: ")
+    return text.removeprefix(f"{path}: ")
+
+
+def refusal_of(folder: Path, change: dict[str, Any]) -> str:
+    """The same for the tiny configuration with changes in the sections that they name."""
+    changed = values()
+    for name, value in change.items():
+        section, _, key = name.rpartition(".")
+        (changed[section] if section else changed)[key] = value
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump(changed), encoding="utf-8")
+    return refusal(path)
+
+
+def test_a_configuration_comes_back_from_yaml_as_it_was(tmp_path: Path) -> None:
+    config = tiny_config(card={"data": "discs"}, backbone={"scale_shares": (1.0, 1.0, 2.0)}, refiners={"shared": True})
+    assert read_config(write_config(tmp_path / "c.yaml", config)) == config
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_configurations_of_the_repository_can_be_read(path: Path) -> None:
+    assert len(read_config(path).class_infos()) >= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"colour": "red"}, "config: unknown field 'colour'"),
+        ({"backbone.step": 3}, "config.backbone: unknown field 'step'"),
+        ({"augment.hue": 1}, "config.augment: unknown field 'hue'"),
+        ({"backbone.steps": "many"}, "config.backbone.steps is 'many', not a whole number"),
+        ({"augment.flips": 1}, "config.augment.flips is 1, not true or false"),
+        ({"backbone.encoder": 5}, "config.backbone.encoder is 5, not text"),
+        (
+            {"classes": [{"name": "a", "value": "b"}, {"name": "c"}]},
+            r"config.classes[0].value is 'b', not a whole number",
+        ),
+        ({"classes": [{"name": "a", "color": [1, 2]}, {"name": "c"}]}, "config.classes[0].color has 2 values, not 3"),
+        ({"refiners": None}, "config.refiners is None, not an object"),
+        ({"mpps": [4.0, 3.0]}, "scales must halve from each to the next, coarse to fine; got 4 then 3"),
+        ({"mpps": [4.0]}, "mpps has 1 scale; MagNet needs at least 2"),
+        ({"backbone.network": "unet"}, "backbone.network 'unet' is none of fpn, psp, hrnet18+ocr, small, identity"),
+        ({"backbone.crop_px": 80}, "backbone.crop_px 80 is not at least 64 and a multiple of 32, as network 'small'"),
+        ({"backbone.crop_px": 32}, "backbone.crop_px 32 is not at least 64"),
+        ({"backbone.scale_shares": [1, 1]}, "backbone.scale_shares [1.0, 1.0] are not 3 numbers, one a scale"),
+        ({"backbone.scale_shares": [0, 0, 0]}, "backbone.scale_shares [0.0, 0.0, 0.0] are not 3 numbers"),
+        ({"backbone.scale_shares": [1, -1, 1]}, "backbone.scale_shares [1.0, -1.0, 1.0] are not 3 numbers"),
+        ({"refiners.window_px": 100}, "refiners.window_px 100 is not a multiple of 8, at least 32"),
+        ({"refiners.window_px": 24}, "refiners.window_px 24 is not a multiple of 8, at least 32"),
+        ({"median_px": 4}, "median_px 4 is not odd"),
+        ({"classes": [{"name": "a"}]}, "classes must be at least two, of different values; got a 1"),
+        ({"classes": [{"name": "a"}, {"name": "A"}]}, "class names must be there and differ; got 'a', 'A'"),
+        ({"classes": [{"name": "a", "value": 2}, {"name": "b"}]}, "got a 2, b 2: give each a value"),
+        ({"classes": [{"name": "a", "value": 255}, {"name": "b"}]}, "class 'a': value 255 is not between 0 and 254"),
+        ({"classes": [{"name": "a", "color": [0, 0, 256]}, {"name": "b"}]}, "class 'a': colour (0, 0, 256) is not RGB"),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    assert said in refusal_of(tmp_path, change)
+
+
+@pytest.mark.parametrize("name", ["name", "mpps", "classes", "backbone", "refiners"])
+def test_a_missing_section_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in values().items() if key != name}), encoding="utf-8")
+    assert refusal(path) == f"config: missing field '{name}'"
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "learning_rate"])
+def test_a_missing_setting_of_a_stage_is_named(tmp_path: Path, name: str) -> None:
+    changed = values()
+    del changed["refiners"][name]
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump(changed), encoding="utf-8")
+    assert refusal(path) == f"config.refiners: missing field '{name}'"
+
+
+def section_of(name: str) -> str:
+    """The prefix of the first section that has a setting."""
+    found = values()
+    return next(
+        prefix
+        for prefix, section in (
+            ("", found),
+            *((f"{key}.", found[key]) for key in ("augment", "backbone", "refiners", "fit")),
+        )
+        if name in section
+    )
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_word_that_is_none_of_a_settings_is_named(tmp_path: Path, name: str) -> None:
+    prefix = section_of(name)
+    text = refusal_of(tmp_path, {f"{prefix}{name}": "odd"})
+    assert text == f"{prefix}{name} 'odd' is none of {', '.join(CHOICES[name])}"
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_below_the_least_is_named(tmp_path: Path, name: str) -> None:
+    prefix, (low, _) = section_of(name), RANGES[name]
+    kind = type(tiny_config_value(f"{prefix}{name}"))
+    below = kind(low - 1)
+    assert refusal_of(tmp_path, {f"{prefix}{name}": below}).startswith(f"{prefix}{name} {below:g} is not ")
+
+
+def tiny_config_value(name: str) -> Any:
+    section, _, key = name.rpartition(".")
+    config: Any = tiny_config()
+    return getattr(getattr(config, section) if section else config, key)
+
+
+def test_canonical_names_have_their_values_and_colours() -> None:
+    config = replace(tiny_config(), classes=(ClassConfig("stroma"), ClassConfig("Gleason 4"), ClassConfig("fat")))
+    assert [c.value for c in config.class_infos()] == [1, 4, 6]
+    assert config.class_infos()[1].color == (255, 140, 0)
+
+
+def test_values_and_colours_that_are_given_are_kept() -> None:
+    config = replace(tiny_config(), classes=(ClassConfig("stroma", 9, (1, 2, 3)), ClassConfig("fat", 4)))
+    first, second = config.class_infos()
+    assert (first.value, first.color, second.value) == (9, (1, 2, 3), 4)
+
+
+def encoder_read(folder: Path, encoder: str) -> str | None:
+    (folder / "sub").mkdir(parents=True)
+    return read_config(
+        write_config(folder / "sub" / "c.yaml", tiny_config(backbone={"encoder": encoder}))
+    ).backbone.encoder
+
+
+def test_a_relative_encoder_is_looked_for_beside_the_configuration(tmp_path: Path) -> None:
+    assert encoder_read(tmp_path, "resnet.pth") == str(tmp_path / "sub" / "resnet.pth")
+
+
+def test_an_absolute_encoder_stays_where_it_is(tmp_path: Path) -> None:
+    assert encoder_read(tmp_path, str(tmp_path / "resnet.pth")) == str(tmp_path / "resnet.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "config is None, not an object"),
+        (b"- a\n- b\n", "config is ['a', 'b'], not an object"),
+        (b"just text", "config is 'just text', not an object"),
+        (b"name: [", "no YAML: "),
+        (b"name: !!python/object:os.system {}", "no YAML: could not determine a constructor"),
+        ("name: Prüfung".encode("latin-1"), "cannot be read: 'utf-8' codec can't decode"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(content)
+    assert refusal(path).startswith(said)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.yaml") == "cannot be read: No such file or directory"
+
+
+def extended(folder: Path, text: str) -> TrainingConfig:
+    """What extends the tiny configuration, in a folder of its own."""
+    write_config(folder / "base.yaml", tiny_config())
+    path = folder / "more.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_config(path)
+
+
+def test_a_configuration_extends_another_section_by_section(tmp_path: Path) -> None:
+    found = extended(tmp_path, "extends: base.yaml\nname: more\nbackbone: {steps: 77}\n")
+    base = tiny_config()
+    assert found == replace(base, name="more", backbone=replace(base.backbone, steps=77))
+
+
+def test_configurations_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    for own, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{own}.yaml").write_text(f"extends: {other}.yaml\n", encoding="utf-8")
+    assert refusal(tmp_path / "a.yaml").endswith("a.yaml extends itself")
+
+
+def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("extends: base.yaml\n", encoding="utf-8")
+    assert refusal(path) == f"extends {tmp_path / 'base.yaml'}: cannot be read: No such file or directory"
