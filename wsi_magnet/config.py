@@ -28,7 +28,8 @@ class RunConfig:
     """Microns per level-0 pixel, where the slide does not say or says it wrongly."""
     refine: Refine = "all"
     """Which tissue cells of each scale after the first are refined: "all", "auto" (those whose mean uncertainty is
-    above the bundle's threshold) or a fraction (the most uncertain over the whole slide: MagNet-Fast, generalised)."""
+    above the bundle's threshold) or a fraction of them all, spent where over the whole slide it clears up most
+    (MagNet-Fast, generalised)."""
     tissue: bool = True
     """Only cells with tissue are analysed; False takes the whole slide, for stains the tissue finder does not know."""
     tile_px: int = 1024

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from wsi_magnet.config import CELL_PX, Refine
-from wsi_magnet.plan import Pass, Plan
+from wsi_magnet.plan import Budget, Pass, Plan
 from wsi_magnet.slides.types import Level
 
 ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr": 14_000, "identity": 40}
@@ -33,7 +31,8 @@ class PassCost:
     tiles: int
     cells: int
     patches: int
-    """Patches that the networks see; at most, where `--refine auto` decides later."""
+    """Patches that the networks see; at most, where `--refine auto` decides later; about, where a fraction is spent as
+    uncertainty will have it, though their sum is exact."""
     decoded_bytes: int
     disk_bytes: int
     """At most, before compression."""
@@ -57,14 +56,25 @@ def estimate(
     plan: Plan, levels: Sequence[Level], network: str, *, classes: int, refine: Refine, threads: int, batch: int
 ) -> Cost:
     """The cost of a plan on workers with that many threads and patches a batch."""
-    passes = tuple(_pass_cost(p, levels, classes, refine) for p in plan.passes)
+    pairs = zip(plan.passes, _patches(plan, refine), strict=True)
+    passes = tuple(_pass_cost(one, levels, classes, patches) for one, patches in pairs)
     return Cost(passes, _memory(plan, network, classes, threads, batch))
 
 
-def _pass_cost(one: Pass, levels: Sequence[Level], classes: int, refine: Refine) -> PassCost:
+def _patches(plan: Plan, refine: Refine) -> list[int]:
+    """Patches of each pass. A fraction is taken to be spent coarse scales first, which is where it is worth most as
+    long as no part of the slide is much surer than another.
+    """
+    cells = [int(one.tissue.sum()) for one in plan.passes]
+    patches, spent = cells[:1], 0
+    for index in range(1, len(cells)):
+        patches.append(min(cells[index], Budget.of(refine, cells[1:], index, spent).left))
+        spent += patches[-1]
+    return patches
+
+
+def _pass_cost(one: Pass, levels: Sequence[Level], classes: int, patches: int) -> PassCost:
     cells = int(one.tissue.sum())
-    share = float(refine) if one.scale.index and not isinstance(refine, str) else 1.0
-    patches = int(np.ceil(cells * share))
     frame, level = one.frame, levels[one.frame.slide_level]
     ratio_xy = [d / s for d, s in zip(frame.scale.downsample_xy, level.downsample_xy, strict=True)]
     decoded = patches * int(frame.patch_px * ratio_xy[0]) * int(frame.patch_px * ratio_xy[1]) * 3

@@ -16,7 +16,7 @@ from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.hall import Job, close_halls
 from wsi_magnet.journal import History, Journal, TileResult, read_history
 from wsi_magnet.ngff import LabelClass
-from wsi_magnet.plan import Cells, Pass, choose_refined, pool_any, square
+from wsi_magnet.plan import Budget, Cells, Pass, choose_refined, pool_any, square
 from wsi_magnet.prepare import Prepared
 from wsi_magnet.provenance import describe_images, describe_run
 from wsi_magnet.result import Fingerprint, Products, ResultFolder, write_json
@@ -125,13 +125,16 @@ class Run:
     def _passes(self, executor: Executor, job: Job, history: History) -> None:
         with Journal(self._folder.journal) as journal:
             coarser: list[TileResult] = []
+            spent = 0
             for one in self._plan.passes:
                 finished = history.of_scale(one.scale.index)
                 if one.scale.index in history.passes:
                     self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
                 else:
-                    finished = self._pass(one, self._choose(one, coarser), finished, (executor, job, journal))
+                    refined = self._choose(one, coarser, spent)
+                    finished = self._pass(one, refined, finished, (executor, job, journal))
                 coarser = finished
+                spent += sum(cell.refined for result in finished for cell in result.cells) if one.scale.index else 0
         for name in self._prepared.config.kept:
             self._build_pyramid(executor, job, name, self._plan.passes[-1])
 
@@ -169,8 +172,11 @@ class Run:
         self._observe(PassFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
         return finished
 
-    def _choose(self, one: Pass, coarser: list[TileResult]) -> Cells:
-        """Which cells to refine: all of the first scale, of the others those whose parent's quarter is uncertain."""
+    def _choose(self, one: Pass, coarser: list[TileResult], spent: int) -> Cells:
+        """Which cells to refine: all of the first scale, of the others those whose parent's quarter is uncertain.
+
+        spent: cells refined at the scales before.
+        """
         index, spec = one.scale.index, self._prepared.spec
         if index == 0:
             return one.tissue.copy()
@@ -180,7 +186,9 @@ class Run:
             for cell in result.cells
             for quarter, (total, pixels) in enumerate(cell.quarters)
         }
-        return choose_refined(one.tissue, scores, self._prepared.config.refine, spec.refine_above[index - 1])
+        refine = self._prepared.config.refine
+        budget = Budget.of(refine, [int(p.tissue.sum()) for p in self._plan.passes[1:]], index, spent)
+        return choose_refined(one.tissue, scores, refine, spec.refine_above[index - 1], budget)
 
     def _build_pyramid(self, executor: Executor, job: Job, product: str, one: Pass) -> None:
         """Make all levels coarser than a pass from its own, level by level."""

@@ -70,11 +70,22 @@ def test_a_missing_field_is_named() -> None:
         ({"temperature": (1.0, 0.0, 1.0)}, "temperature .* is not positive"),
         ({"cell_px": 256}, "works in cells of 512"),
         ({"halo_px": -32}, "halo_px -32 is not between 0 and 512"),
+        ({"select_width": (0.1,)}, "select_width has 1 values, but 3 scales need 2"),
+        ({"select_width": (0.1, -0.1)}, "select_width .* is negative"),
     ],
 )
 def test_values_that_do_not_go_together_are_named(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(BundleError, match=said):
         small_spec(**changes)
+
+
+def test_without_widths_every_selection_is_hard() -> None:
+    assert [small_spec().width_of(step) for step in (0, 1)] == [0, 0]
+
+
+def test_each_step_has_its_width() -> None:
+    spec = BundleSpec.from_json(small_spec(select_width=(0.1, 0.4)).to_json())
+    assert [spec.width_of(step) for step in (0, 1)] == [0.1, 0.4]
 
 
 @pytest.mark.parametrize(("value", "color"), [(255, (0, 0, 0)), (-1, (0, 0, 0)), (1, (0, 0, 256))])

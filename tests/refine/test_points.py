@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.refine.points import count_points, select_fraction, select_threshold
+from wsi_magnet.refine.points import count_points, mixing_weight, select_fraction, select_threshold
 
 
 def scores(values: list[float]) -> Tensor:
@@ -58,6 +58,29 @@ def test_each_image_has_its_own_best() -> None:
 
 def test_the_threshold_itself_is_chosen() -> None:
     assert chosen(select_threshold(scores([0.1, 0.2, 0.3]), 0.2)) == [1, 2]
+
+
+def test_without_a_width_the_selection_is_the_hard_one() -> None:
+    weight = mixing_weight(scores([0.1, 0.2, 0.3]), 0.2, 0.0)
+    assert weight.dtype == torch.bool
+    assert chosen(weight) == [1, 2]
+
+
+def test_with_a_width_weights_rise_from_the_threshold_to_all() -> None:
+    weight = mixing_weight(scores([0.0, 0.2, 0.3, 0.4, 0.9]), 0.2, 0.2)
+    torch.testing.assert_close(weight.flatten(), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
+
+
+def test_a_negative_width_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"-0\.1 wide; give 0"):
+        mixing_weight(scores([0.5]), 0.2, -0.1)
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.floats(0, 0.9), st.floats(0.01, 1))
+def test_weights_are_shares_that_grow_with_the_score(values: list[float], above: float, width: float) -> None:
+    weight = mixing_weight(scores(sorted(values)), above, width).flatten()
+    assert 0 <= weight.min() <= weight.max() <= 1
+    assert (weight.diff() >= 0).all()
 
 
 @settings(deadline=None)

@@ -26,6 +26,23 @@ def test_nothing_selected_is_y_and_everything_is_r() -> None:
         assert torch.equal(magnet_step(coarse=COARSE, refined=REFINED, selected=selected), expected)
 
 
+def test_a_soft_selection_mixes_in_proportion() -> None:
+    weight = torch.full((1, 1, 4, 6), 0.25)
+    merged = magnet_step(coarse=COARSE, refined=REFINED, selected=weight)
+    torch.testing.assert_close(merged, 0.75 * COARSE + 0.25 * REFINED)
+
+
+def test_a_soft_selection_keeps_probabilities_that_add_up() -> None:
+    merged = magnet_step(coarse=COARSE, refined=REFINED, selected=torch.rand(1, 1, 4, 6))
+    torch.testing.assert_close(merged.sum(dim=1), torch.ones(1, 4, 6))
+
+
+def test_all_or_nothing_of_a_soft_selection_is_the_hard_one() -> None:
+    hard = torch.rand(1, 1, 4, 6) < 0.5
+    soft = magnet_step(coarse=COARSE, refined=REFINED, selected=hard.float())
+    torch.testing.assert_close(soft, magnet_step(coarse=COARSE, refined=REFINED, selected=hard))
+
+
 def test_the_refined_map_is_the_softmax_of_the_refiner_given_both_maps_by_name() -> None:
     seen: dict[str, Tensor] = {}
 

@@ -24,7 +24,7 @@ def made(seed: int, height: int = 3, width: int = 4) -> tuple[Tensor, Tensor, Te
     return logits, sets, guide
 
 
-def pixels(logits: Tensor, sets: Tensor) -> list[tuple[np.ndarray, list[int], tuple[int, ...]]]:
+def pixels(logits: Tensor, sets: Tensor) -> list[tuple[np.ndarray, list[int], tuple[int, int, int]]]:
     """Probabilities, allowed classes and place of each labelled pixel."""
     p = logits.detach().double().softmax(dim=1).numpy()
     found = []
@@ -41,7 +41,7 @@ def weight_of(allowed: list[int], weights: Tensor | None) -> float:
 
 def slow_set_loss(logits: Tensor, sets: Tensor, weights: Tensor | None) -> float:
     counted = [(-np.log(p[allowed].sum()), weight_of(allowed, weights)) for p, allowed, _ in pixels(logits, sets)]
-    return sum(loss * w for loss, w in counted) / sum(w for _, w in counted)
+    return float(sum(loss * w for loss, w in counted) / sum(w for _, w in counted))
 
 
 def slow_guided_loss(logits: Tensor, sets: Tensor, guide: Tensor, weights: Tensor | None) -> float:

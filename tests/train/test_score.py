@@ -20,7 +20,7 @@ def sure(labels: list[list[int]], n_classes: int) -> Tensor:
 
 def sets_of(labels: list[list[int]]) -> npt.NDArray[np.uint32]:
     """Sets of one class each."""
-    return np.left_shift(1, np.array(labels)).astype(np.uint32)
+    return np.asarray(np.left_shift(1, np.array(labels)), np.uint32)
 
 
 def slow_miou(predicted: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:

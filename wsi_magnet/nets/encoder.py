@@ -37,6 +37,9 @@ TRUNKS: Mapping[str, Trunk] = {
 }
 """By network: ResNet-50, ResNet-101, and HRNetV2-W18-small-v2 in the keys of their usual ImageNet checkpoints."""
 
+COUNTER = ".num_batches_tracked"
+"""Checkpoints of before 2018 lack it, and nothing depends on it."""
+
 
 def load_encoder(network: nn.Module, name: str, path: str | Path) -> None:
     """Put ImageNet weights into the trunk of a network, all of them or none; the rest stays as it is.
@@ -48,7 +51,11 @@ def load_encoder(network: nn.Module, name: str, path: str | Path) -> None:
         raise BundleError(f"network {name!r} takes no encoder weights; those that do are {', '.join(TRUNKS)}")
     trunk = TRUNKS[name]
     found = {trunk.prefix + key: tensor for key, tensor in _read(Path(path)).items() if _layer(key) not in trunk.heads}
-    own = {key: tensor for key, tensor in network.state_dict().items() if not _in_trunk(key, trunk)}
+    own = {
+        key: tensor
+        for key, tensor in network.state_dict().items()
+        if not _in_trunk(key, trunk) or key.endswith(COUNTER)
+    }
     load_exactly(network, {**own, **found}, f"{path} as the trunk of {name}")
 
 

@@ -96,7 +96,7 @@ def _train(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.
 def _setting(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.device) -> Setting:
     precision = resolve_training_precision(order.config.precision, device)
     checkpoint = order.folder / "backbone.ckpt"
-    return Setting(ranks, device, precision, order.config.seed, checkpoint, data.fingerprint, tell)
+    return Setting(ranks, device, precision, order.config.seed, checkpoint, data.fingerprints["backbone"], tell)
 
 
 class _Training:
@@ -155,7 +155,11 @@ class _Training:
         torch.manual_seed(self._config.seed + 1)
         count = 1 if self._config.refiners.shared else len(self._config.mpps) - 1
         modules = nn.ModuleList(RefinementModule(len(self._config.classes)) for _ in range(count))
-        setting = replace(self._setting, checkpoint=self._order.folder / "refiners.ckpt")
+        setting = replace(
+            self._setting,
+            checkpoint=self._order.folder / "refiners.ckpt",
+            fingerprint=self._data.fingerprints["refiners"],
+        )
         stage = RefinerStage(modules, self._config, self._material, frozen, setting)
         self._histories["refiners"] = Loop(stage, setting).run()
         return list(modules)
@@ -165,7 +169,7 @@ class _Training:
     ) -> dict[str, Any]:
         return {
             "config": self._config.to_json(),
-            "fingerprint": self._data.fingerprint,
+            "fingerprints": dict(self._data.fingerprints),
             **rows_of(self._config, self._data),
             "temperature": temperatures,
             "refiner_temperature": calibrated,

@@ -47,6 +47,10 @@ class Order:
         return self.output.with_name(self.output.name.removesuffix(".safetensors") + ".training")
 
 
+INDIFFERENT = {"backbone": ("name", "card", "refiners", "median_px"), "refiners": ("name", "card")}
+"""Settings that change nothing in the weights of a stage."""
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     """What is learned from, and what it is judged on."""
@@ -54,7 +58,8 @@ class Data:
     manifest: Manifest
     surveys: Mapping[Sample, Survey]
     """Of the training and the validation rows."""
-    fingerprint: str
+    fingerprints: Mapping[str, str]
+    """Of what each stage depends on, by its name: a checkpoint made of anything else is refused."""
 
     def of(self, split: str) -> dict[Sample, Survey]:
         """The surveys of one split."""
@@ -97,7 +102,7 @@ def check(order: Order) -> Data:
         if not any(sample.split == split for sample in manifest.samples):
             raise TrainingError(f"{order.manifest} has no row of split {split!r}; training needs train and validation")
     surveys = survey_manifest(manifest, classes, order.config.mpps[-1], ("train", "validation"))
-    data = Data(manifest, surveys, _fingerprint(order, surveys))
+    data = Data(manifest, surveys, _fingerprints(order, surveys))
     _require_labels(data, len(classes))
     return data
 
@@ -153,8 +158,11 @@ def _require_labels(data: Data, n_classes: int) -> None:
         )
 
 
-def _fingerprint(order: Order, surveys: Mapping[Sample, Survey]) -> str:
-    """Of the configuration and of what was found in the data, wherever it lies."""
+def _fingerprints(order: Order, surveys: Mapping[Sample, Survey]) -> dict[str, str]:
+    """Of the part of the configuration that a stage depends on, and of what was found in the data, wherever it lies.
+
+    The backbone knows nothing of the refiners: with other settings for these it need not be trained again.
+    """
     rows = [
         [
             sample.name,
@@ -167,10 +175,16 @@ def _fingerprint(order: Order, surveys: Mapping[Sample, Survey]) -> str:
         ]
         for sample, one in surveys.items()
     ]
-    config = replace(order.config, backbone=replace(order.config.backbone, encoder=None))
+    own = order.config
+    # The encoder counts by its content; how pixels are selected is fitted afterwards, on views that do count.
+    config = replace(own, backbone=replace(own.backbone, encoder=None), fit=replace(own.fit, select="hard"))
     files = [_sha256(path) for path in (order.backbone, order.config.backbone.encoder)]
-    text = json.dumps([config.to_json(), rows, files], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    found = {}
+    for stage, indifferent in INDIFFERENT.items():
+        settings = {key: value for key, value in config.to_json().items() if key not in indifferent}
+        text = json.dumps([settings, rows, files], sort_keys=True)
+        found[stage] = hashlib.sha256(text.encode()).hexdigest()
+    return found
 
 
 def _sha256(path: str | Path | None) -> str | None:
