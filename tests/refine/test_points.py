@@ -76,6 +76,7 @@ def test_a_negative_width_is_refused() -> None:
         mixing_weight(scores([0.5]), 0.2, -0.1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.floats(0, 0.9), st.floats(0.01, 1))
 def test_weights_are_shares_that_grow_with_the_score(values: list[float], above: float, width: float) -> None:
     weight = mixing_weight(scores(sorted(values)), above, width).flatten()

@@ -18,7 +18,6 @@ from wsi_magnet.train.config import (
     AugmentConfig,
     BackboneConfig,
     ClassConfig,
-    FitConfig,
     RefinerConfig,
     StageConfig,
     TrainingConfig,
@@ -72,15 +71,15 @@ def tiny_config(
 ) -> TrainingConfig:
     """Glands at three scales, a network of width 2, a handful of steps; what is given is changed."""
     first: dict[str, Any] = {"network": "small", "network_args": {"width": 2}, "crop_px": 64}
-    first |= {"steps": 6, "batch": 2, "learning_rate": 0.02, "validate_every": 2, "checkpoint_every": 1}
+    first |= {"steps": 6, "batch": 2, "learning_rate": 0.02, "validate_every": 2, "checkpoint_every": 2}
     second: dict[str, Any] = {"window_px": 64, "crops": 2, "crop_px": 24}
-    second |= {"steps": 4, "batch": 1, "learning_rate": 0.01, "validate_every": 2, "checkpoint_every": 1}
+    second |= {"steps": 4, "batch": 1, "learning_rate": 0.01, "validate_every": 2, "checkpoint_every": 2}
     values: dict[str, Any] = {
         "name": "tiny",
         "mpps": (4.0, 2.0, 1.0),
         "classes": (ClassConfig("background"), ClassConfig("gland")),
         "augment": AugmentConfig(),
-        "fit": FitConfig(most_windows=2),
+        "validation_views": 2,
         "seed": 3,
         "median_px": 3,
         "precision": "fp32",

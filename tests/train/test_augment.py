@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tests.train.made import glands
 from wsi_magnet.slides.types import Image
 from wsi_magnet.train.augment import DENSITY, Bend, compress, draw_bend, restain
-from wsi_magnet.train.config import NO_AUGMENTATION, AugmentConfig
+from wsi_magnet.train.config import AugmentConfig
 
 OUTSIDE = 7
+NOTHING = AugmentConfig(flips=False, scale_jitter=1.0, stain=0.0, light=0.0, rotation=0.0, blur=0.0, jpeg=0.0)
 IDENTITY, FULL_LIGHT = np.eye(3, dtype=np.float32), np.ones(3, np.float32)
 orientations = pytest.mark.parametrize(
     "bend", [Bend(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
@@ -28,7 +29,7 @@ def places(height: int, width: int) -> tuple[Image, npt.NDArray[np.uint32]]:
 
 def test_nothing_is_changed_where_all_is_off() -> None:
     image, sets = places(20, 30)
-    bend = draw_bend(NO_AUGMENTATION, np.random.default_rng(0))
+    bend = draw_bend(NOTHING, np.random.default_rng(0))
     assert np.array_equal(bend.image(image), image)
     assert np.array_equal(bend.labels(sets, OUTSIDE), sets)
 

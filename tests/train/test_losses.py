@@ -158,6 +158,7 @@ def test_the_highest_bit_of_31_classes_is_a_class() -> None:
     ).flatten().nonzero().flatten().tolist() == [30]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 10**7), min_size=2, max_size=8).filter(any),
     st.floats(0.01, 2),

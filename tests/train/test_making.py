@@ -34,7 +34,7 @@ from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.runtime.local import SerialExecutor
 from wsi_magnet.segmentation import segment_slide
 from wsi_magnet.train import making
-from wsi_magnet.train.config import ClassConfig, FitConfig, TrainingConfig
+from wsi_magnet.train.config import AugmentConfig, ClassConfig, FitConfig, TrainingConfig
 from wsi_magnet.train.history import History
 from wsi_magnet.train.making import train_bundle
 from wsi_magnet.train.order import Order, check_order
@@ -168,7 +168,7 @@ def test_with_other_refiners_the_backbone_is_not_trained_again(made: Order, mani
         train_bundle(order_of(manifest, tmp_path), watch=stopping_at("refiners", 1))
     (tmp_path / "b.training" / "refiners.ckpt").unlink(missing_ok=True)
     stages: set[str] = set()
-    other = tiny_config(refiners={"shared": True}, fit=FitConfig(select="soft", most_windows=2), name="other")
+    other = tiny_config(refiners={"shared": True}, fit=FitConfig(select="soft"), name="other")
     train_bundle(order_of(manifest, tmp_path, other), watch=lambda stage, row, steps: stages.add(stage))
     assert stages == {"refiners"}
     trained, before = (load_bundle(path).backbone.state_dict() for path in (tmp_path / "b.safetensors", made.output))
@@ -179,7 +179,7 @@ def test_with_other_views_for_validation_it_is_another_training(manifest: Path, 
     with pytest.raises(Stopped):
         train_bundle(order_of(manifest, tmp_path), watch=stopping_at("backbone", 3))
     with pytest.raises(TrainingError, match="of another configuration or other data"):
-        train_bundle(order_of(manifest, tmp_path, tiny_config(fit=FitConfig(most_windows=1))))
+        train_bundle(order_of(manifest, tmp_path, tiny_config(validation_views=1)))
 
 
 def test_checkpoints_of_other_labels_are_refused(tmp_path: Path) -> None:
@@ -233,9 +233,9 @@ def test_a_backbone_that_was_trained_with_other_colours_is_refused(made: Order, 
 
 WAYS: dict[str, dict[str, Any]] = {
     "published": {"refiners": {"input": "published", "loss": "ohem", "optimizer": "sgd", "schedule": "steps"}},
-    "cumulative": {"refiners": {"input": "cumulative", "steps": 6, "augment": False}},
+    "cumulative": {"refiners": {"input": "cumulative", "steps": 6, "augment": AugmentConfig(stain=0.4)}},
     "shared": {"refiners": {"shared": True}},
-    "soft": {"fit": FitConfig(select="soft", most_windows=1)},
+    "soft": {"fit": FitConfig(select="soft")},
     "weighed": {"class_weight": 0.5, "class_balance": 0.0, "backbone": {"scale_shares": (0.0, 1.0, 1.0)}},
     "poly": {"backbone": {"optimizer": "sgd", "schedule": "poly"}},
     "two scales": {"mpps": (2.0, 1.0), "refiners": {"crop_px": 64}},

@@ -171,6 +171,11 @@ def test_what_is_told_to_another_process_is_heard_by_the_end() -> None:
     assert heard == [("a", 1), ("b", 2)]
 
 
+def test_a_device_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--device gpu is none; pass auto, cpu, cuda or cuda:N"):
+        devices_of("gpu")
+
+
 def test_the_processor_is_one_device() -> None:
     assert devices_of("cpu") == (torch.device("cpu"),)
 

@@ -54,9 +54,6 @@ class AugmentConfig:
     """Share of the crops that go through JPEG, quality 30 to 95."""
 
 
-NO_AUGMENTATION = AugmentConfig(False, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
     """What the loop needs to know of a stage."""
@@ -113,7 +110,12 @@ class RefinerConfig(StageConfig):
     crops: int = 4
     """Crops of a view that are learned from, at each scale."""
     crop_px: int = 96
-    augment: bool = True
+    augment: AugmentConfig | None = None
+    """As the backbone's where left out. Stronger ones let the frozen backbone err on tissue that it has learned by
+    heart as it errs on new tissue, which is what the modules must put right."""
+    statistics_momentum: float = 0.1
+    """Of the running means of batch normalisation. The published 0.01 needs a thousand steps to get near them, until
+    when validation, and the modules' own work in "cumulative", are not what a run would make."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +124,6 @@ class FitConfig:
 
     select: str = "hard"
     """"hard" overwrites what is selected, as published; "soft" mixes by how far the score is above the threshold."""
-    most_windows: int = 64
-    """Views of the validation rows that are looked at, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +138,8 @@ class TrainingConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     seed: int = 0
+    validation_views: int = 64
+    """Windows of the validation rows that are looked at, at most."""
     class_balance: float = 0.5
     """Crops are drawn round a class with its pixels to this power: 1 as often as it occurs, 0 all alike."""
     class_weight: float = 0.0
@@ -156,6 +158,7 @@ class TrainingConfig:
         check_settings("", self)
         for name in ("augment", "backbone", "refiners", "fit"):
             check_settings(f"{name}.", getattr(self, name))
+        check_settings("refiners.augment.", self.refiners.augment)
         if self.median_px % 2 == 0:
             raise ConfigError(f"median_px {self.median_px} is not odd")
         self._check_backbone()

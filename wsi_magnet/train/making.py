@@ -113,7 +113,7 @@ class _Training:
             pool,
             Drawer(data.of("train"), n_classes, config.class_balance),
             None if weights is None else torch.from_numpy(weights).to(setting.device),
-            tuple(validation_views(pool, validation, config.mpps, windows, config.fit.most_windows)),
+            tuple(validation_views(pool, validation, config.mpps, windows, config.validation_views)),
             windows,
             data.part_of(n_classes),
         )

@@ -23,7 +23,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from wsi_magnet import errors
 from wsi_magnet.engine import resolve_device
-from wsi_magnet.errors import TrainingError
+from wsi_magnet.errors import ConfigError, TrainingError
 
 TIMEOUT = timedelta(hours=2)
 """The others wait while the first one validates."""
@@ -96,8 +96,14 @@ Work = Callable[[Ranks, torch.device], None]
 
 
 def devices_of(device: str) -> tuple[torch.device, ...]:
-    """The devices that a training uses: all of CUDA's for "auto" and "cuda", the one named, or the CPU."""
-    resolved = resolve_device(device)
+    """The devices that a training uses: all of CUDA's for "auto" and "cuda", the one named, or the CPU.
+
+    Raises ConfigError for a name that is none, or a device that is not here.
+    """
+    try:
+        resolved = resolve_device(device)
+    except RuntimeError:
+        raise ConfigError(f"--device {device} is none; pass auto, cpu, cuda or cuda:N") from None
     if resolved.type == "cuda" and resolved.index is None:
         return tuple(torch.device("cuda", i) for i in range(torch.cuda.device_count()))
     return (resolved,)

@@ -18,7 +18,7 @@ from wsi_magnet.refine.points import select_threshold
 from wsi_magnet.refine.step import magnet_step, refine_patch
 from wsi_magnet.refine.uncertainty import query_score
 from wsi_magnet.train.augment import draw_bend
-from wsi_magnet.train.config import NO_AUGMENTATION, TrainingConfig
+from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.draw import box_round, jitter
 from wsi_magnet.train.frozen import Frozen, double
 from wsi_magnet.train.loop import Setting, evaluating
@@ -49,6 +49,9 @@ class RefinerStage:
         """modules: one, shared by all steps up the ladder, or one a step."""
         self.learned = modules.to(setting.device)
         self.config = config.refiners
+        for module in modules.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = self.config.statistics_momentum
         self._training, self._material, self._setting = config, material, setting
         self._windows = Windows(config.refiners.window_px, config.halo_px, len(config.mpps))
         self._frozen = replace(frozen, windows=self._windows)
@@ -60,7 +63,7 @@ class RefinerStage:
         return [self._view(np.random.default_rng([self._training.seed, SEED_OF_STAGE, step, i])) for i in mine]
 
     def _view(self, rng: np.random.Generator) -> View:
-        augment = self._training.augment if self.config.augment else NO_AUGMENTATION
+        augment = self.config.augment or self._training.augment
         spot = self._material.drawer.draw(rng)
         opened = self._material.pool.get(spot.sample)
         scales = ladder_at(opened, self._training.mpps, jitter(1.0, augment.scale_jitter, rng))
