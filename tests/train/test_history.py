@@ -30,7 +30,7 @@ def test_only_more_is_better(miou: float, better: bool) -> None:
 
 
 def test_the_first_look_is_the_best_so_far_even_at_0() -> None:
-    assert looks(None).is_best(0.0)
+    assert looks(None).is_best(9, 0.0)
 
 
 @pytest.mark.parametrize(("mious", "stale"), [((0.5,), False), ((0.5, 0.4), False), ((0.5, 0.4, 0.5), True)])

@@ -42,7 +42,7 @@ def _parse_dataclass(kind: Any, value: object, name: str) -> Any:
     needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
     for word, names in (("unknown", values.keys() - wanted), ("missing", needed - values.keys())):
         if names:
-            raise BundleError(f"{name}: {word} field {', '.join(map(repr, sorted(names)))}")
+            raise BundleError(f"{name}: {word} field {', '.join(sorted(map(repr, names)))}")
     return kind(**{key: parse(hints[key], one, f"{name}.{key}") for key, one in values.items()})
 
 

@@ -72,6 +72,9 @@ class StageConfig:
     clip: float = 5.0
     """Longest gradient; 0 leaves it."""
     validate_every: int = 100
+    keep_from: float = 0.0
+    """Share of the steps before which no weights are kept. While the learning rate is high, validation on a few images
+    goes up and down by luck, and the best of it may be a network that has hardly learned: 0.7 looks at settled ones."""
     patience: int = 1000
     """Validations without a better mIoU after which the stage ends."""
     checkpoint_every: int = 50

@@ -29,6 +29,8 @@ class History:
     """The steps of a stage so far."""
 
     rows: list[Row] = field(default_factory=list)
+    kept_from: int = 0
+    """The first step that may be the best."""
 
     @property
     def looks(self) -> list[Row]:
@@ -37,12 +39,13 @@ class History:
 
     @property
     def best(self) -> Row | None:
-        """The first of the steps with the highest mIoU."""
-        return max(self.looks, key=lambda row: (row.miou or 0.0, -row.step), default=None)
+        """The first of the steps with the highest mIoU, of those that may be."""
+        kept = [row for row in self.looks if row.step >= self.kept_from]
+        return max(kept, key=lambda row: (row.miou or 0.0, -row.step), default=None)
 
-    def is_best(self, miou: float) -> bool:
-        """True where that is more than ever before."""
-        return self.best is None or miou > (self.best.miou or 0.0)
+    def is_best(self, step: int, miou: float) -> bool:
+        """True where that is more than in any step before that may be the best."""
+        return step >= self.kept_from and (self.best is None or miou > (self.best.miou or 0.0))
 
     def stale(self, patience: int) -> bool:
         """True after that many validations without a better one."""
@@ -54,9 +57,9 @@ class History:
         return [[row.step, row.loss, row.learning_rate, row.miou, row.seconds] for row in self.rows]
 
     @staticmethod
-    def from_json(values: Sequence[Sequence[Any]]) -> History:
+    def from_json(values: Sequence[Sequence[Any]], kept_from: int = 0) -> History:
         """The inverse of `to_json`."""
-        return History([Row(*value) for value in values])
+        return History([Row(*value) for value in values], kept_from)
 
 
 def to_csv(histories: Mapping[str, History]) -> str:

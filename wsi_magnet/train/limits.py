@@ -22,7 +22,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "batch", "validate_every", "patience", "checkpoint_every"), (1, inf)),
     **dict.fromkeys(("crops", "ohem_kept", "validation_views"), (1, inf)),
     **dict.fromkeys(("weight_decay", "clip", "auxiliary"), (0, inf)),
-    **dict.fromkeys(("momentum", "blur", "jpeg", "class_balance"), (0, 1)),
+    **dict.fromkeys(("momentum", "blur", "jpeg", "class_balance", "keep_from"), (0, 1)),
     **dict.fromkeys(("stain", "light", "class_weight"), (0, 2)),
     "learning_rate": (1e-9, 100),
     "statistics_momentum": (1e-4, 1),

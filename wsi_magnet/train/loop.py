@@ -93,7 +93,7 @@ class Loop(Generic[Batch]):
         self._optimizer = make_optimizer(stage.learned, config)
         self._schedule = make_schedule(self._optimizer, config)
         self._scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
-        self._history = History()
+        self._history = History(kept_from=round(config.keep_from * config.steps))
         self._best: dict[str, Tensor] | None = None
         self._step = 0
 
@@ -176,7 +176,7 @@ class Loop(Generic[Batch]):
             return
         with evaluating(self._stage.learned), torch.no_grad():
             miou = self._stage.validate()
-        if self._history.is_best(miou):
+        if self._history.is_best(self._step, miou):
             state = self._stage.learned.state_dict()
             self._best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
         last = self._history.rows[-1]
@@ -210,7 +210,7 @@ class Loop(Generic[Batch]):
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
         self._step, self._best = int(saved["step"]), saved["best"]
-        self._history = History.from_json(saved["history"])
+        self._history = History.from_json(saved["history"], self._history.kept_from)
         log.info("%s goes on from step %d of %d", self._stage.name, self._step, self._stage.config.steps)
 
 
