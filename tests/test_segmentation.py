@@ -107,7 +107,7 @@ def test_the_shipped_bundle_on_real_tissue(demo_slide: Path, tmp_path: Path) -> 
         config = RunConfig(tile_px=tile_px, mpp=0.93)
         summary = segment_slide(demo_slide, tmp_path / str(tile_px), config=config, execution=execution)
         masks.append(labels_of(summary.folder))
-    assert len(np.unique(masks[0])) >= 3
+    assert {1, 6} <= set(np.unique(masks[0]).tolist())
     assert (masks[0] == masks[1]).all()
     assert (masks[0] == masks[2]).all()
 

@@ -26,7 +26,7 @@ def test_without_a_look_there_is_no_best() -> None:
 
 @pytest.mark.parametrize(("miou", "better"), [(0.49, False), (0.5, False), (0.51, True)])
 def test_only_more_is_better(miou: float, better: bool) -> None:
-    assert looks(0.2, 0.5, 0.3).is_best(miou) is better
+    assert looks(0.2, 0.5, 0.3).is_best(9, miou) is better
 
 
 def test_the_first_look_is_the_best_so_far_even_at_0() -> None:

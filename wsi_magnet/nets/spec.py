@@ -24,7 +24,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 SHIPPED = Path(__file__).parent.parent / "bundles"
-DEFAULT_BUNDLE = "prostate-glands-small"
+DEFAULT_BUNDLE = "prostate-glands"
 """Name of the bundle that is used where none is given."""
 
 MOST_HALO_PX, MOST_MEDIAN_PX = 512, 51
