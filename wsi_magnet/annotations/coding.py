@@ -31,7 +31,8 @@ class Coding:
     @staticmethod
     def parse(text: str, classes: Sequence[ClassInfo]) -> Coding:
         """Read a coding. Values among the meanings that are no class of the list are left out of a set; if that leaves
-        nothing the label is kept with an empty set, and `set_of` refuses it where it occurs. Raises AnnotationError.
+        nothing the label is kept with an empty set, and `set_of` refuses it where it occurs. Raises AnnotationError,
+        also for a name that no class has, which is likelier a slip of the pen.
         """
         if len(classes) > MOST_CLASSES:
             raise AnnotationError(f"{len(classes)} classes are more than the {MOST_CLASSES} that a label set can hold")
@@ -51,9 +52,8 @@ class Coding:
     def set_of(self, label: int | str) -> int:
         """The set of one label: a value, a colour "#rrggbb" or a name.
 
-        What is not listed, where there is no "*", means itself: a value the class of that value, a name that of that
-        name. Raises
-        AnnotationError for a label that is neither, or whose classes are none of the list's.
+        What is not listed, where there is no "*", means itself: a value the class of that value, a name the class of
+        that name. Raises AnnotationError for a label that is neither, or whose classes are none of the list's.
         """
         found = self.entries.get(_key(str(label)))
         if found is None and label == IGNORE_VALUE:
@@ -92,5 +92,8 @@ def _set_of_meaning(meaning: str, classes: Sequence[ClassInfo]) -> int:
         if not key:
             raise AnnotationError(f"coding {meaning!r} has an empty class between its bars")
         matching = [i for i, c in enumerate(classes) if str(c.value) == key or _key(c.name) == key]
+        if not matching and not key.isdigit():
+            names = ", ".join(f"{c.value} {c.name}" for c in classes)
+            raise AnnotationError(f"coding {meaning!r}: no class is called {one.strip()!r}; the classes are {names}")
         found |= sum(1 << i for i in matching)
     return found

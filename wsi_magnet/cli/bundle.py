@@ -37,6 +37,7 @@ def show(bundle: str | None, as_json: bool) -> None:
             ),
             ("scales", ", ".join(f"{m:g}" for m in spec.mpps) + " µm/px"),
             ("select above", ", ".join(f"{t:g}" for t in spec.select_above)),
+            ("select width", ", ".join(f"{w:g}" for w in spec.select_width) or "0: hard, as published"),
             ("refine above", ", ".join(f"{t:g}" for t in spec.refine_above)),
         ]
     )

@@ -44,6 +44,8 @@ class Choices:
     def __post_init__(self) -> None:
         if self.results and (self.bundles or self.methods or self.fractions is not None):
             raise ConfigError("--result judges what is there; --bundle, --methods and --refine-curve make results anew")
+        if self.methods and self.fractions is not None:
+            raise ConfigError("--refine-curve is of MagNet alone; leave --methods out")
         if self.keep_results and self.output is None:
             raise ConfigError("--keep-results needs a folder to keep them in; pass -o FOLDER")
         if not all(0 <= f <= 1 for f in (self.fast, *(self.fractions or ()))):
@@ -68,7 +70,13 @@ class Choices:
     show_default=True,
     help="Rows of the manifest that are judged.",
 )
-@click.option("--methods", default="", metavar="NAME,NAME,...", help="Rows of the table. [default: all]")
+@click.option(
+    "--methods",
+    default="",
+    metavar="NAME,NAME,...",
+    help="Rows of the table: Patching, Downsample, MagNet-Fast, MagNet, and those of installed plug-ins. "
+    "[default: all]",
+)
 @click.option("--fast", default=0.25, show_default=True, help="Share of the squares that MagNet-Fast refines.")
 @click.option(
     "--tissue/--no-tissue",

@@ -4,7 +4,7 @@
   SLIDE         info, plan, run
   --bundle      info, plan, run
   --mpp         info, plan, run
-  --json        info, plan, run, bundle show
+  --json        info, plan, run, bundle show, manifest, train, evaluate
   work options  plan, run: --refine --no-tissue --tile --ngff --keep --batch-size --precision
 """
 
@@ -50,7 +50,8 @@ def work_options(command: Command) -> Command:
                 default="all",
                 show_default=True,
                 metavar="all|auto|FRACTION",
-                help="Which squares of tissue (512 px) finer scales refine: all, the uncertain, or that part of them.",
+                help="Which squares of tissue (512 px) finer scales refine: all, the uncertain, or that part of "
+                "them all, spent where it clears up most.",
             ),
             click.option(
                 "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."

@@ -155,8 +155,10 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
         )
     ]
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in report["seconds"].items())
+    before = ["Finished before; nothing to do (--restart begins again)."] if report["done_before"] else []
     return "\n\n".join(
         [
+            *before,
             _rows_text(report, classes),
             table(["after scale", "temperature", "validation mIoU, %"], scales),
             facts([("bundle", bundle), ("curves", folder / "curves.png"), ("trained in", seconds)]),

@@ -15,7 +15,12 @@ from wsi_magnet.cli import options
 @click.command("train", short_help="Train a bundle on annotated images.")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option(
-    "--config", "config_path", required=True, type=click.Path(path_type=Path), metavar="C.yaml", help="What to train."
+    "--config",
+    "config_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="C.yaml",
+    help="What to train; docs/training.md describes the settings.",
 )
 @click.option(
     "-o",

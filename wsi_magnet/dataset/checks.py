@@ -11,7 +11,7 @@ import numpy as np
 from wsi_magnet.dataset.manifest import Manifest
 from wsi_magnet.dataset.opening import open_sample
 from wsi_magnet.dataset.sample import SPLITS, Sample, Split
-from wsi_magnet.dataset.survey import Survey, survey
+from wsi_magnet.dataset.survey import Survey, check_labels, survey
 from wsi_magnet.errors import ManifestError, WsiMagnetError
 from wsi_magnet.nets.spec import ClassInfo
 
@@ -41,6 +41,16 @@ def survey_manifest(
     if "train" in splits:
         _require_all_classes(manifest, classes, [found[sample] for sample in manifest.of("train")])
     return found
+
+
+def check_rows(manifest: Manifest, classes: Sequence[ClassInfo], *splits: Split) -> None:
+    """Open every sample of some splits and meet each of its labels, without counting any.
+
+    Raises ManifestError, naming the row, for the first that does not fit.
+    """
+    for sample in manifest.of(*splits):
+        with _naming_the_row(manifest, sample), closing(open_sample(sample, classes)) as opened:
+            check_labels(opened)
 
 
 @contextmanager

@@ -41,12 +41,17 @@ def _facts(config: TrainingConfig, report: Mapping[str, Any]) -> dict[str, str]:
         for mpp, miou in zip(config.mpps, report["validation_miou_after_scale"], strict=True)
     )
     return {
-        "trained on": f"{len(rows['train'])} images of {len(groups['train'])} groups: {_some(groups['train'])}",
-        "validated on": f"{len(rows['validation'])} images of {len(groups['validation'])} groups: "
-        f"{_some(groups['validation'])}; best steps, temperatures and thresholds were chosen on them",
+        "trained on": _extent(rows["train"], groups["train"]),
+        "validated on": _extent(rows["validation"], groups["validation"])
+        + "; best steps, temperatures and thresholds were chosen on these",
         "validation mIoU in percent, after each scale": after,
         "made by": "wsi-magnet train",
     }
+
+
+def _extent(rows: list[str], groups: list[str]) -> str:
+    images = "1 image" if len(rows) == 1 else f"{len(rows)} images"
+    return f"{images} of {'1 group' if len(groups) == 1 else f'{len(groups)} groups'}: {_some(groups)}"
 
 
 def _some(names: list[str], most: int = 12) -> str:

@@ -20,10 +20,12 @@ from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.registry import build_network
+from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.provenance import versions
 from wsi_magnet.result import write_json
 from wsi_magnet.store import explained
 from wsi_magnet.train.backbone import BackboneStage
+from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.curves import draw_curves
 from wsi_magnet.train.describe import describe_bundle
 from wsi_magnet.train.draw import Drawer, class_pixels
@@ -40,6 +42,8 @@ from wsi_magnet.train.views import Windows, validation_views
 
 VALIDATION_PX = 512
 """Side of the windows in which validation rows are looked at, at the finest scale."""
+
+REPORT = "training.json"
 
 MOST_OPEN = 256
 """Slides and annotations that are kept open at a time."""
@@ -60,11 +64,32 @@ def train_bundle(order: Order, *, restart: bool = False, watch: Watcher | None =
     with _claimed(order.folder):
         if restart:
             _forget(order.folder)
+        elif finished := _finished_before(order, data):
+            return {**finished, "done_before": True}
         devices = devices_of(order.device)
         with telling(watch or _nobody, processes=len(devices)) as tell:
             run_on(devices, partial(_train, order, data, tell))
-    report: dict[str, Any] = json.loads((order.folder / "training.json").read_text())
+    return {**_report_of(order), "done_before": False}
+
+
+def _report_of(order: Order) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((order.folder / REPORT).read_text())
     return report
+
+
+def _finished_before(order: Order, data: Data) -> dict[str, Any] | None:
+    """The report of a training of just this that has ended and whose bundle is still there."""
+    if not (order.folder / REPORT).exists() or not order.output.exists():
+        return None
+    with explained(order.folder):
+        report = _report_of(order)
+    same = report["fingerprints"] == data.fingerprints and report["config"] == _plain(order.config)
+    return report if same and report["bundle_sha256"] == read_spec(order.output)[1] else None
+
+
+def _plain(config: TrainingConfig) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(config.to_json()))
 
 
 def _nobody(stage: str, row: Row, steps: int) -> None:
@@ -137,7 +162,7 @@ class _Training:
         report = self._report(temperatures, calibrated, fitted.miou)
         spec = describe_bundle(self._config, temperatures, fitted, report)
         save_bundle(self._order.output, spec, network.cpu(), [one.cpu() for one in modules])
-        self._write(report)
+        self._write({**report, "bundle_sha256": read_spec(self._order.output)[1]})
 
     def _backbone(self) -> nn.Module:
         if self._order.backbone is not None:
@@ -187,4 +212,4 @@ class _Training:
         with explained(folder):
             (folder / "curves.csv").write_text(to_csv(self._histories))
             draw_curves(self._histories, folder / "curves.png")
-        write_json(folder / "training.json", report)
+        write_json(folder / REPORT, report)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from wsi_magnet.annotations.partition import partition
-from wsi_magnet.dataset.checks import survey_manifest
+from wsi_magnet.dataset.checks import check_rows, survey_manifest
 from wsi_magnet.dataset.manifest import Manifest, read_manifest
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.dataset.survey import Survey
@@ -102,6 +102,7 @@ def check(order: Order) -> Data:
         if not any(sample.split == split for sample in manifest.samples):
             raise TrainingError(f"{order.manifest} has no row of split {split!r}; training needs train and validation")
     surveys = survey_manifest(manifest, classes, order.config.mpps[-1], ("train", "validation"))
+    check_rows(manifest, classes, "test")
     data = Data(manifest, surveys, _fingerprints(order, surveys))
     _require_labels(data, len(classes))
     return data
