@@ -10,6 +10,7 @@ from tests.annotations.made import ALL, BACKGROUND, CLASSES, GLAND, GLEASON_3, S
 from wsi_magnet.annotations.coding import Coding
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.nets.classes import unnamed_classes
+from wsi_magnet.nets.spec import ClassInfo
 
 
 def meant(coding: str, label: int | str) -> int:
@@ -90,3 +91,12 @@ def test_what_is_not_labelled_may_be_any_class() -> None:
 def test_more_classes_than_bits_are_refused() -> None:
     with pytest.raises(AnnotationError, match="32 classes are more than the 31"):
         Coding.parse("", unnamed_classes(32))
+
+
+def test_a_name_that_no_class_has_is_refused_and_a_value_is_passed_over() -> None:
+    with pytest.raises(AnnotationError, match="no class is called 'Gleeson 4'"):
+        Coding.parse("Tumor=gland|Gleeson 4", GLANDS)
+    assert Coding.parse("Tumor=6|4", GLANDS).set_of("Tumor") == 0b10
+
+
+GLANDS = (ClassInfo("stroma", 1, (0, 0, 0)), ClassInfo("gland", 6, (0, 0, 0)))

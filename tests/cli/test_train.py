@@ -72,8 +72,13 @@ def test_a_training_writes_a_bundle_and_says_what_it_is_worth(
     assert str(tmp_path / "b.safetensors") in result.stdout
     assert "backbone step 6 of 6: loss" in result.stderr
     assert (tmp_path / "b.training" / "curves.png").stat().st_size > 1000
+    written = json.loads((tmp_path / "b.training" / "training.json").read_text())
     again = call("train", *data, "--threads", "1", "--device", "cpu", "--json")
-    assert json.loads(again.stdout) == json.loads((tmp_path / "b.training" / "training.json").read_text())
+    assert json.loads(again.stdout) == {**written, "done_before": True}
+    assert "step" not in again.stderr
+    assert "Finished before" in call("train", *data, "--device", "cpu").stdout
+    (tmp_path / "b.safetensors").unlink()
+    assert not json.loads(call("train", *data, "--threads", "1", "--device", "cpu", "--json").stdout)["done_before"]
 
 
 @pytest.mark.parametrize(

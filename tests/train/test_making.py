@@ -83,7 +83,7 @@ def test_the_bundle_can_be_loaded_and_is_what_was_ordered(made: Order) -> None:
 def test_the_card_says_what_it_was_trained_on(made: Order) -> None:
     card = read_spec(made.output)[0].card
     assert card["trained on"] == "4 images of 2 groups: a, b"
-    assert card["validated on"].startswith("1 images of 1 groups: c")
+    assert card["validated on"].startswith("1 image of 1 group: c")
 
 
 def test_a_slide_is_segmented_with_it(made: Order, tmp_path: Path) -> None:
