@@ -67,6 +67,8 @@ def make_manifest(
         rows, joined = _with_twins_together(rows)
         notes += (f"{joined} groups hold an image of another group and were joined with it",) if joined else ()
     samples = _samples(rows, "first" if joining == "staple" else joining, options)
+    if len({sample.group for sample in samples if sample.split == "test"}) == 1:
+        notes += ("test has one group, too few for intervals; --test and --fractions choose more",)
     refuse(output, leaks(samples))
     write_manifest(output, samples)
     return read_manifest(output), notes
