@@ -57,7 +57,7 @@ def test_our_errors_come_back_as_they_are(executor: Executor) -> None:
 def test_without_workers_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_POLL_S", 0.2)
     monkeypatch.setattr(runtime, "_DESERTED_S", 1.0)
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         lonely = DaskExecutor(Client(cluster, set_as_default=False), description="nobody", needs_gpu=False)
         with pytest.raises(ClusterError, match="no worker has been there"):
             list(lonely.map(square, [1, 2]))
@@ -66,7 +66,7 @@ def test_without_workers_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_scheduler_without_workers_is_refused() -> None:
     with (
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster,
         pytest.raises(ClusterError, match=f"no workers; start some with `dask worker {cluster.scheduler_address}`"),
     ):
         start_executor(Execution("cpu", scheduler=cluster.scheduler_address), threads=1)
