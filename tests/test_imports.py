@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config", "machine", "metrics", "scales"),
     ("ngff", "nets", "refine", "runtime", "slides", "store"),
     ("annotations", "image_loop", "journal", "plan", "tissue"),
-    ("dataset", "events", "export", "report", "result", "stitch"),
+    ("choice", "dataset", "events", "export", "report", "result", "stitch"),
     ("engine", "prepare"),
     ("estimate", "hall", "provenance", "summary"),
     ("tasks",),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wsi_magnet.choice import Budget
 from wsi_magnet.config import CELL_PX, Refine
-from wsi_magnet.plan import Budget, Pass, Plan
+from wsi_magnet.plan import Pass, Plan
 from wsi_magnet.slides.types import Level
 
 ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr": 14_000, "identity": 40}

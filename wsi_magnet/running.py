@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from wsi_magnet.choice import Budget, choose_refined
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
@@ -16,7 +17,7 @@ from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.hall import Job, close_halls
 from wsi_magnet.journal import History, Journal, TileResult, read_history
 from wsi_magnet.ngff import LabelClass
-from wsi_magnet.plan import Budget, Cells, Pass, choose_refined, pool_any, square
+from wsi_magnet.plan import Cells, Pass, pool_any, square
 from wsi_magnet.prepare import Prepared
 from wsi_magnet.provenance import describe_images, describe_run
 from wsi_magnet.result import Fingerprint, Products, ResultFolder, write_json

@@ -15,7 +15,7 @@ from wsi_magnet.train.history import History, Row
 from wsi_magnet.train.loop import Loop, evaluating, make_optimizer, make_schedule, resolve_training_precision
 
 WAYS: list[dict[str, Any]] = [
-    {"optimizer": "adamw", "schedule": "one_cycle"},
+    {"optimizer": "adamw", "schedule": "one_cycle", "average": 0.9},
     {"optimizer": "sgd", "schedule": "poly", "clip": 0.0},
     {"optimizer": "sgd", "schedule": "steps", "checkpoint_every": 1},
 ]
@@ -254,3 +254,28 @@ def test_half_precision_on_a_processor_is_refused() -> None:
 
 def test_auto_on_a_processor_is_never_half_precision() -> None:
     assert resolve_training_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
+
+
+def test_kept_weights_are_the_moving_average_of_those_of_every_step(tmp_path: Path) -> None:
+    stage, decay, seen = ToyStage(toy_config(average=0.9, validate_every=100)), 0.9, []
+
+    def remember(name: str, row: Row, steps: int) -> None:
+        if row.miou is None:
+            seen.append({key: tensor.clone() for key, tensor in stage.learned.state_dict().items()})
+
+    Loop(stage, setting_of(tmp_path, tell=remember)).run()
+    expected = seen[0]
+    for weights in seen[1:]:
+        expected = {key: decay * expected[key] + (1 - decay) * weights[key] for key in expected}
+    kept = stage.learned.state_dict()
+    for key in (key for key, tensor in kept.items() if tensor.is_floating_point()):
+        torch.testing.assert_close(kept[key], expected[key])
+    assert not all(torch.equal(kept[key], seen[-1][key]) for key in kept)
+
+
+def test_weights_of_early_steps_are_not_kept(tmp_path: Path) -> None:
+    stage = ToyStage(toy_config(keep_from=0.6, validate_every=1))
+    history = Loop(stage, setting_of(tmp_path)).run()
+    assert history.best is not None
+    assert history.best.step >= 0.6 * stage.config.steps
+    assert len(history.looks) == stage.config.steps

@@ -72,6 +72,9 @@ class StageConfig:
     clip: float = 5.0
     """Longest gradient; 0 leaves it."""
     validate_every: int = 100
+    average: float = 0.0
+    """Weights are validated and kept as their moving average with this decay, 0.99 being over about 100 steps; 0 takes
+    them as they are. With few images single steps pull them this way and that."""
     keep_from: float = 0.0
     """Share of the steps before which no weights are kept. While the learning rate is high, validation on a few images
     goes up and down by luck, and the best of it may be a network that has hardly learned: 0.7 looks at settled ones."""

@@ -26,6 +26,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("stain", "light", "class_weight"), (0, 2)),
     "learning_rate": (1e-9, 100),
     "statistics_momentum": (1e-4, 1),
+    "average": (0, 0.9999),
     "ohem_below": (0.01, 1),
     "crop_px": (8, inf),
     "scale_jitter": (1, 4),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_magnet.errors import TrainingError
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
@@ -94,6 +95,9 @@ class Loop(Generic[Batch]):
         self._schedule = make_schedule(self._optimizer, config)
         self._scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self._history = History(kept_from=round(config.keep_from * config.steps))
+        self._average = AveragedModel(
+            stage.learned, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
+        )
         self._best: dict[str, Tensor] | None = None
         self._step = 0
 
@@ -167,18 +171,20 @@ class Loop(Generic[Batch]):
             nn.utils.clip_grad_norm_(parameters, self._stage.config.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        self._average.update_parameters(self._stage.learned)
         self._schedule.step()
 
     def _look(self) -> None:
         """Validate; the best weights so far are kept."""
-        self._setting.ranks.average_statistics(self._stage.learned)
+        for module in (self._stage.learned, self._average):
+            self._setting.ranks.average_statistics(module)
         if not self._setting.ranks.first:
             return
-        with evaluating(self._stage.learned), torch.no_grad():
+        averaged = _copy_of(self._average.module)
+        with with_weights(self._stage.learned, averaged), evaluating(self._stage.learned), torch.no_grad():
             miou = self._stage.validate()
         if self._history.is_best(self._step, miou):
-            state = self._stage.learned.state_dict()
-            self._best = {key: tensor.detach().cpu().clone() for key, tensor in state.items()}
+            self._best = averaged
         last = self._history.rows[-1]
         self._history.rows[-1] = Row(last.step, last.loss, last.learning_rate, miou, last.seconds)
         self._setting.tell(self._stage.name, self._history.rows[-1], self._stage.config.steps)
@@ -193,6 +199,7 @@ class Loop(Generic[Batch]):
             "learned": self._stage.learned,
             "optimizer": self._optimizer,
             "schedule": self._schedule,
+            "average": self._average,
             "scaler": self._scaler,
         }
 
@@ -212,6 +219,21 @@ class Loop(Generic[Batch]):
         self._step, self._best = int(saved["step"]), saved["best"]
         self._history = History.from_json(saved["history"], self._history.kept_from)
         log.info("%s goes on from step %d of %d", self._stage.name, self._step, self._stage.config.steps)
+
+
+@contextmanager
+def with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it, a module has other weights."""
+    own = _copy_of(module)
+    module.load_state_dict(weights)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
+
+
+def _copy_of(module: nn.Module) -> dict[str, Tensor]:
+    return {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
 
 
 @contextmanager
