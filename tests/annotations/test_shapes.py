@@ -117,7 +117,7 @@ def test_a_label_that_nobody_knows_is_refused_when_it_is_opened(tmp_path: Path) 
 
 def test_regions_of_another_slide_are_refused(tmp_path: Path) -> None:
     path = write_geojson(tmp_path / "a.geojson", feature([square(1000, 0, 1009, 9)]))
-    with pytest.raises(AnnotationError, match="lie outside the slide's 40 x 30 pixels"):
+    with pytest.raises(AnnotationError, match="lies on the slide's 40 x 30 pixels"):
         opened(path, INFO)
 
 

@@ -76,6 +76,13 @@ def test_asaps_dots_are_no_regions(kind: str) -> None:
     assert asap_labels(asap_annotation([[1, 1]], kind=kind)) == []
 
 
+@pytest.mark.parametrize("far", ["nan", "1e308"])
+def test_an_ellipse_of_no_pixels_is_refused(tmp_path: Path, far: str) -> None:
+    text = imagescope(imagescope_region(SQUARE[:3], kind=2)).replace('X="15"', f'X="{far}"')
+    with pytest.raises(AnnotationError, match="not finite, or beyond"):
+        read_text(tmp_path, text)
+
+
 def test_a_kind_that_asap_does_not_have_is_refused() -> None:
     with pytest.raises(AnnotationError, match="annotation 1 'a': unknown type 'Cloud'"):
         asap_labels(asap_annotation(SQUARE, kind="Cloud"))

@@ -144,3 +144,22 @@ def test_options_that_cannot_be_meant(call: Call, tmp_path: Path, arguments: lis
     result = call("evaluate", tmp_path / "m.csv", *arguments)
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_one_that_is_stopped_does_not_say_that_it_goes_on(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsi_magnet.dataset.manifest.read_manifest", stopped)
+    result = call("evaluate", tmp_path / "m.csv")
+    assert (result.exit_code, result.stderr) == (130, "Stopped. The same command begins anew.\n")
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_judged(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsi_magnet.cli.evaluate._compare", lambda samples, choices: pytest.fail("it was begun"))
+    manifest = manifest_of(tmp_path)
+    assert f"{manifest}" in one_line(call("evaluate", manifest, "-o", manifest))

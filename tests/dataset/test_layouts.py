@@ -230,6 +230,14 @@ def test_folders_in_folders_of_patients_are_matched_by_both_names(tmp_path: Path
     assert [(row.group, row.annotations[0].parent.name) for row in rows] == [("P1", "P1"), ("P2", "P2")]
 
 
+def test_a_zarr_folder_is_an_annotation_as_a_file_is(tmp_path: Path) -> None:
+    for name in ("a.ome.zarr", "b_mask.zarr"):
+        made.image(tmp_path / "img" / f"{name[0]}.png")
+        (tmp_path / "mask" / name).mkdir(parents=True)
+        (tmp_path / "mask" / name / "zarr.json").write_text("{}")
+    assert [row.annotations[0].name for row in samples("folders", tmp_path)] == ["a.ome.zarr", "b_mask.zarr"]
+
+
 def test_an_image_may_be_called_mask_itself(tmp_path: Path) -> None:
     made.image(tmp_path / "img" / "a_mask.jpg")
     made.mask(tmp_path / "mask" / "a_mask.png")

@@ -69,6 +69,21 @@ def test_semicolons_and_the_mark_of_utf8_are_understood(folder: Path) -> None:
     assert (sample.mpp, sample.group, len(sample.annotations)) == (0.25, "Käthe", 2)
 
 
+def test_tabs_are_understood(folder: Path) -> None:
+    sample = read(folder, "image\tannotation\tmpp\tgroup", "a.png\ta_mask.png\t\tP1").samples[0]
+    assert (sample.mpp, sample.group) == (None, "P1")
+
+
+@pytest.mark.parametrize("said", ["sep=;", "SEP=;"])
+def test_the_line_in_which_spreadsheets_name_the_separator_is_passed_over(folder: Path, said: str) -> None:
+    sample = read(folder, said, "image;annotation;group", 'a.png;"a_mask.png;b_mask.png";P1').samples[0]
+    assert (sample.row, len(sample.annotations)) == (3, 2)
+
+
+def test_a_quote_that_is_never_closed_is_refused(folder: Path) -> None:
+    assert "not CSV" in refusal(folder, "image,annotation,group", 'a.png,"a_mask.png,P1', "b.png,b_mask.png,P2")
+
+
 def test_the_users_own_columns_are_passed_over(folder: Path) -> None:
     assert len(read(folder, "image,annotation,group,isup", "a.png,a_mask.png,P1,3").samples) == 1
 
@@ -112,6 +127,7 @@ def test_paths_from_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatc
         ("a.png,a_mask.png,-1,P1,train,,", "row 2: mpp '-1' is not"),
         ("a.png,a_mask.png,inf,P1,train,,", "row 2: mpp 'inf' is not"),
         ("a.png,a_mask.png,forty,P1,train,,", "row 2: mpp 'forty' is not"),
+        ("a.png,a_mask.png,1000,P1,train,,", "row 2: mpp '1000' is no resolution of a slide"),
         ("a.png,a_mask.png,,P1,tset,,", "row 2: split 'tset' is not train, validation or test"),
         ("a.png,a_mask.png,,P1,train,,mean", "row 2: consensus 'mean' is not first, majority or soft"),
         ("a.png,a_mask.png,,P1,train,,,,", "row 2: 9 cells under 7 columns"),

@@ -26,7 +26,7 @@ from tests.runs import write_bundle
 from wsi_magnet.config import Execution
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import BundleError, ManifestError
-from wsi_magnet.evaluate.comparison import Comparison, Conditions, candidates, compare_methods, compare_results
+from wsi_magnet.evaluate.comparison import Comparison, Conditions, Row, candidates, compare_methods, compare_results
 from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
 from wsi_magnet.evaluate.gather import gather
 from wsi_magnet.evaluate.measures import MIOU
@@ -114,6 +114,16 @@ def test_one_group_is_said_to_have_no_interval(compared: Comparison) -> None:
     report = make_report(alone)
     assert "[" not in tables(report)[0].rows[0][1]
     assert any("at least two groups" in note for note in notes(report))
+
+
+def test_one_image_of_one_group_is_counted_in_the_singular(compared: Comparison) -> None:
+    report = make_report(replace(compared, images=compared.images[:1], rows=tuple(_first_only(compared))))
+    assert notes(report)[0].startswith("1 image of 1 group; ")
+
+
+def _first_only(comparison: Comparison) -> list[Row]:
+    """The rows with their first image alone."""
+    return [replace(row, counts=row.counts[:1], seconds=None) for row in comparison.rows]
 
 
 def test_two_images_of_one_name_do_not_meet(tmp_path: Path) -> None:

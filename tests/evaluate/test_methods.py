@@ -38,6 +38,15 @@ class Failing:
 
 
 @dataclass(frozen=True)
+class Strange(Failing):
+    """One that its author has not finished."""
+
+    def segment(self, slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
+        """Raises ZeroDivisionError."""
+        raise ZeroDivisionError("no such\nnumber")
+
+
+@dataclass(frozen=True)
 class Dying(Failing):
     """A method whose process is gone in the midst of it."""
 
@@ -116,6 +125,28 @@ def test_a_workers_error_is_one_line(tmp_path: Path) -> None:
     here, there = Pipe(duplex=False)
     work(there, Failing(), bundle_at(tmp_path), [Item(tmp_path / "a.png", tmp_path / "out", SETTINGS)], tmp_path)
     assert here.recv() == Failure("a.png is too much")
+
+
+def test_whatever_a_strange_method_raises_is_one_line(tmp_path: Path) -> None:
+    here, there = Pipe(duplex=False)
+    work(there, Strange(), bundle_at(tmp_path), [Item(tmp_path / "a.png", tmp_path / "out", SETTINGS)], tmp_path)
+    assert here.recv() == Failure("ZeroDivisionError: no such number")
+
+
+class Unloadable:
+    """An entry point whose package is broken."""
+
+    name, value = "broken", "broken:METHOD"
+
+    def load(self) -> object:
+        """Raises ModuleNotFoundError."""
+        raise ModuleNotFoundError("No module named 'broken'")
+
+
+def test_a_method_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "entry_points", lambda group: [Unloadable()])
+    with pytest.raises(ConfigError, match=r"entry point 'broken' .* cannot be loaded: ModuleNotFoundError"):
+        all_methods(0.25)
 
 
 def test_a_worker_that_is_gone_is_said_to_be(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_the_configurations_of_the_repository_can_be_read(path: Path) -> None:
         ({"backbone.network": "unet"}, "backbone.network 'unet' is none of fpn, psp, hrnet18+ocr, small, identity"),
         ({"backbone.crop_px": 80}, "backbone.crop_px 80 is not at least 64 and a multiple of 32, as network 'small'"),
         ({"backbone.crop_px": 32}, "backbone.crop_px 32 is not at least 64"),
+        ({"backbone.crop_px": 64_000_000}, "backbone.crop_px 6.4e+07 is not between 8 and 8192"),
+        ({"backbone.network_args": {"width": 0}}, "backbone.network_args.width 0 is not above 0"),
         ({"backbone.scale_shares": [1, 1]}, "backbone.scale_shares [1.0, 1.0] are not 3 numbers, one a scale"),
         ({"backbone.scale_shares": [0, 0, 0]}, "backbone.scale_shares [0.0, 0.0, 0.0] are not 3 numbers"),
         ({"backbone.scale_shares": [1, -1, 1]}, "backbone.scale_shares [1.0, -1.0, 1.0] are not 3 numbers"),
@@ -182,6 +184,8 @@ def test_an_absolute_encoder_stays_where_it_is(tmp_path: Path) -> None:
         (b"- a\n- b\n", "config is ['a', 'b'], not an object"),
         (b"just text", "config is 'just text', not an object"),
         (b"name: [", "no YAML: "),
+        (b"[" * 5000, "it is nested too deeply"),
+        (b"seed: 1\nbackbone:\n  steps: 1\n  steps: 2\n", "'steps' stands there twice, in or below line 3"),
         (b"name: !!python/object:os.system {}", "no YAML: could not determine a constructor"),
         ("name: Prüfung".encode("latin-1"), "cannot be read: 'utf-8' codec can't decode"),
     ],
@@ -208,6 +212,13 @@ def test_a_configuration_extends_another_section_by_section(tmp_path: Path) -> N
     found = extended(tmp_path, "extends: base.yaml\nname: more\nbackbone: {steps: 77}\n")
     base = tiny_config()
     assert found == replace(base, name="more", backbone=replace(base.backbone, steps=77))
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.e-3", "1.0e-3", ".1e-2", "0.001"])
+def test_a_number_may_be_written_as_people_write_it(tmp_path: Path, text: str) -> None:
+    assert (
+        extended(tmp_path, f"extends: base.yaml\nbackbone: {{learning_rate: {text}}}\n").backbone.learning_rate == 0.001
+    )
 
 
 def test_configurations_that_extend_each_other_are_refused(tmp_path: Path) -> None:

@@ -175,6 +175,36 @@ def test_with_other_refiners_the_backbone_is_not_trained_again(made: Order, mani
     assert same(trained, before)
 
 
+def test_a_restart_with_other_refiners_keeps_the_backbone(manifest: Path, tmp_path: Path) -> None:
+    train_bundle(order_of(manifest, tmp_path))
+    stages: list[str] = []
+    order = order_of(manifest, tmp_path, tiny_config(refiners={"learning_rate": 0.002}))
+    train_bundle(order, restart=True, watch=lambda stage, row, steps: stages.append(stage))
+    assert set(stages) == {"refiners"}
+    train_bundle(order, restart=True, watch=lambda stage, row, steps: stages.append(stage))
+    assert set(stages) == {"backbone", "refiners"}
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "{}"])
+def test_a_damaged_report_is_written_again(manifest: Path, tmp_path: Path, damaged: str) -> None:
+    order = order_of(manifest, tmp_path)
+    train_bundle(order)
+    (order.folder / "training.json").write_text(damaged)
+    assert not train_bundle(order)["done_before"]
+
+
+def test_the_bundle_whose_backbone_is_taken_is_not_overwritten(made: Order) -> None:
+    with pytest.raises(ConfigError, match="give the new one another name"):
+        train_bundle(replace(made, backbone=made.output))
+
+
+def test_a_bundle_that_is_a_folder_is_refused_before_anything_is_trained(manifest: Path, tmp_path: Path) -> None:
+    order = order_of(manifest, tmp_path)
+    order.output.mkdir()
+    with pytest.raises(ConfigError, match="is a folder"):
+        train_bundle(order)
+
+
 def test_with_other_views_for_validation_it_is_another_training(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train_bundle(order_of(manifest, tmp_path), watch=stopping_at("backbone", 3))

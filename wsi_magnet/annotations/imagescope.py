@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
+import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from wsi_magnet.annotations.safe_xml import open_by, point_of
-from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, Ring, checked_ring, region_of, surfaces
+from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, Ring, check_pixels, checked_ring, region_of, surfaces
 from wsi_magnet.errors import AnnotationError
 
 ROOT = "Annotations"
@@ -87,6 +88,7 @@ def _corners(points: list[tuple[float, float]], what: str) -> list[tuple[float, 
     """The corners of the box round some points: ImageScope gives two or four of an ellipse's, or of a rectangle's."""
     if len(points) < 2:
         raise AnnotationError(f"{what}: has {len(points)} points; a rectangle or an ellipse needs 2")
+    check_pixels(np.array(points, np.float64), what)
     xs, ys = zip(*points, strict=True)
     return [(min(xs), min(ys)), (max(xs), min(ys)), (max(xs), max(ys)), (min(xs), max(ys))]
 

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 from tifffile import COMPRESSION, PHOTOMETRIC, RESUNIT
 
 from wsi_magnet.annotations.labels import COLOUR, NOTHING, Codes, colour_codes, value_codes
-from wsi_magnet.errors import AnnotationError
+from wsi_magnet.errors import AnnotationError, SlideOpenError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.slides.image import JPEG_MAGIC, MOST_DECODED_PIXELS, PNG_MAGIC, TIFF_MAGIC
 from wsi_magnet.slides.mpp import MppXY, mpp_from_tiff_tags
@@ -173,7 +173,13 @@ class TiffLabels:
     """The first page of a TIFF, read strip by strip or tile by tile; coarser pages are not looked at."""
 
     def __init__(self, path: Path, *, colours: bool) -> None:
-        self._tiff = _TiffSamples(path)
+        try:
+            self._tiff = _TiffSamples(path)
+        except SlideOpenError as error:
+            # What is said of slides would be wrong for labels.
+            what, _, cure = str(error).partition("; ")
+            cure = "save it with 8 or 16 bits a pixel, not below 0" if "RGB" in cure else cure
+            raise AnnotationError(f"{path} cannot be read as a label image: {what}; {cure}") from error
         self._page = self._tiff.page
         self.size = self._tiff.size
         x, y = self._page.get_resolution()

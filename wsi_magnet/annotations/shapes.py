@@ -50,12 +50,17 @@ def checked_ring(points: Any, what: str) -> Ring:
         ring = np.array([(point[0], point[1]) for point in points], np.float64).reshape(-1, 2)
     except (LookupError, TypeError, ValueError) as error:
         raise AnnotationError(f"{what}: its contour is no list of points (x, y)") from error
-    if not np.isfinite(ring).all() or (np.abs(ring) > FARTHEST_PX).any():
-        raise AnnotationError(f"{what}: its contour has a point that is no pixel (not finite, or beyond 1e9)")
+    check_pixels(ring, what)
     different = len(np.unique(ring[:, 0] + 1j * ring[:, 1]))
     if different < 3:
         raise AnnotationError(f"{what}: its contour has {different} different points; a region needs 3")
     return ring
+
+
+def check_pixels(points: Ring, what: str) -> None:
+    """Raises AnnotationError for a point that is not finite, or so far away that it is no pixel."""
+    if not np.isfinite(points).all() or (np.abs(points) > FARTHEST_PX).any():
+        raise AnnotationError(f"{what}: its contour has a point that is no pixel (not finite, or beyond 1e9)")
 
 
 def region_of(shell: Ring, holes: Sequence[Ring] = ()) -> BaseGeometry:
@@ -94,7 +99,7 @@ class ShapeAnnotation:
         self._tree = shapely.STRtree([one.region for one in drawn])
         if not len(self._tree.query(shapely.box(0, 0, *canvas.wh))):
             raise AnnotationError(
-                f"all its {len(drawn)} regions lie outside the slide's {canvas} pixels; are they another slide's?"
+                f"none of its regions ({len(drawn)}) lies on the slide's {canvas} pixels; are they another slide's?"
             )
 
     def read(self, scale: Scale, box: Box) -> Sets:

@@ -147,14 +147,19 @@ def command(
     from wsi_magnet.dataset.manifest import read_manifest
     from wsi_magnet.errors import ManifestError
     from wsi_magnet.evaluate.report import make_report
+    from wsi_magnet.store import explained
 
     samples = [sample for sample in read_manifest(manifest).samples if sample.split == split]
     if not samples:
         raise ManifestError(f"{manifest} has no rows of the split {split}; choose another with --split")
+    if output is not None:
+        # A folder that cannot be made is told now, and not after hours.
+        with explained(output):
+            output.mkdir(parents=True, exist_ok=True)
     report = make_report(_compare(samples, choices), resamples=resamples, seed=seed)
+    click.echo(_json(report) if as_json else _text(report, curve=refine_curve))
     if output is not None:
         _write(report, output, curve=refine_curve)
-    click.echo(_json(report) if as_json else _text(report, curve=refine_curve))
 
 
 def _fractions(text: str) -> tuple[float, ...]:

@@ -19,6 +19,14 @@ from wsi_magnet.errors import WsiMagnetError
 COMMANDS = {name: name for name in ("run", "plan", "info", "overlay", "manifest", "train", "evaluate", "bundle")}
 """Command names and the modules of `wsi_magnet.cli` that hold them as `command`."""
 
+BEGINS_ANEW = "The same command begins anew."
+STOPPED = {
+    "run": "What is finished is kept: the same command, without --restart or --overwrite, goes on from there.",
+    "train": "What is finished is kept: the same command, without --restart, goes on from there.",
+    "manifest": "What was made by STAPLE is kept; the same command does the rest.",
+}
+"""What becomes of a command that was stopped, by its name; the others begin anew."""
+
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
 
@@ -45,7 +53,7 @@ class LazyGroup(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("Stopped. What is finished is kept: the same command goes on from there.", err=True)
+            click.echo(f"Stopped. {STOPPED.get(ctx.invoked_subcommand or '', BEGINS_ANEW)}", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             # Whoever read our output has gone (`| head`): nothing to say and nobody to say it to.

@@ -45,7 +45,12 @@ from wsi_magnet.cli import options
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU. [default: all]")
 @click.option("--check", is_flag=True, help="Check configuration and data, say what there is, and train nothing.")
-@click.option("--restart", is_flag=True, help="Begin again instead of going on from the checkpoints.")
+@click.option(
+    "--restart",
+    is_flag=True,
+    help="Begin again instead of going on from the checkpoints. Where only settings of the refiners were changed, the "
+    "backbone's is kept.",
+)
 @options.json_option
 def command(
     manifest: Path,

@@ -65,7 +65,7 @@ def make_manifest(
     notes = finding.notes
     if rows[0].split is None:
         rows, joined = _with_twins_together(rows)
-        notes += (f"{joined} groups hold an image of another group and were joined with it",) if joined else ()
+        notes += (f"groups joined with another because they hold an image of it: {joined}",) if joined else ()
     samples = _samples(rows, "first" if joining == "staple" else joining, options)
     if len({sample.group for sample in samples if sample.split == "test"}) == 1:
         notes += ("test has one group, too few for intervals; --test and --fractions choose more",)

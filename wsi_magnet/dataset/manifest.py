@@ -17,6 +17,7 @@ from wsi_magnet.dataset.sample import SPLITS, Consensus, Sample, Split
 from wsi_magnet.dataset.splits import assign_splits
 from wsi_magnet.dataset.table import COLUMNS, REQUIRED, SEPARATOR, Cells, codings, read_table
 from wsi_magnet.errors import ManifestError
+from wsi_magnet.slides.mpp import LEAST_MPP, MOST_MPP
 from wsi_magnet.store import explained
 
 SPLIT_WORDS: Mapping[str, Split] = {**{split: split for split in SPLITS}, "val": "validation", "valid": "validation"}
@@ -125,6 +126,10 @@ def _mpp(text: str) -> float | None:
         mpp = float("nan")
     if not (isfinite(mpp) and mpp > 0):
         raise ManifestError(f"mpp {text!r} is not a positive number; give microns per pixel, or leave it empty")
+    if not LEAST_MPP <= mpp <= MOST_MPP:
+        raise ManifestError(
+            f"mpp {text!r} is no resolution of a slide; give microns per pixel, {LEAST_MPP:g} to {MOST_MPP:g}"
+        )
     return mpp
 
 

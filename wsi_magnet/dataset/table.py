@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from io import StringIO
@@ -20,6 +21,11 @@ REQUIRED = ("image", "annotation", "group")
 SEPARATOR = ";"
 """Between the files of one annotation cell."""
 
+DELIMITERS = (",", ";", "\t")
+"""What may part the cells of a row."""
+
+_SEPARATOR_LINE = re.compile(r"sep=.?\s*$", re.IGNORECASE)
+
 CODING_SEPARATOR = "//"
 """Between codings in the labels column, where the annotation files of a row do not share one."""
 
@@ -30,15 +36,18 @@ Cells = dict[str, str]
 def read_table(path: Path) -> list[tuple[int, Cells]]:
     """(line, cells by column) of each row that is not blank; the header is the first of them and not returned.
 
-    UTF-8, with or without its mark; parted by commas or by semicolons, whichever the header has more of. Raises
-    ManifestError.
+    UTF-8, with or without its mark; parted by commas, semicolons or tabs, whichever the header has most of. A first
+    line "sep=;", by which spreadsheets tell each other so, is passed over. Raises ManifestError.
     """
     text = _text(path)
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = ";" if header.count(";") > header.count(",") else ","
-    lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    head = [line for line in text.splitlines() if line.strip() and not _SEPARATOR_LINE.match(line)]
+    delimiter = max(DELIMITERS, key=head[0].count) if head else DELIMITERS[0]
+    # Strict, for a quote that is never closed would swallow the rows below it.
+    lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
     try:
         rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if any(cell.strip() for cell in row)]
+        if rows and _SEPARATOR_LINE.match(delimiter.join(rows[0][1])):
+            rows = rows[1:]
     except csv.Error as error:
         raise ManifestError(f"{path}, row {lines.line_num}: not CSV ({error})") from error
     if not rows:

@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 from wsi_magnet.evaluate.comparison import Row
 from wsi_magnet.evaluate.measures import MIOU, iou_key
 from wsi_magnet.evaluate.report import Report
+from wsi_magnet.evaluate.tables import images_text
 
 AUTO = "auto"
 """Row of a curve whose share of squares the bundle's own thresholds chose."""
@@ -132,9 +133,8 @@ def _curve(axes: Axes, report: Report, rows: Sequence[Row], color: str) -> None:
 
 
 def _title(report: Report) -> str:
-    comparison = report.comparison
     interval = ", lines: 95 % intervals" if report.groups >= 2 else ""
-    return f"{len(comparison.images)} images of {report.groups} groups{interval}"
+    return f"{images_text(report)}{interval}"
 
 
 def _color(report: Report, row: Row) -> str:

@@ -119,7 +119,13 @@ def all_methods(fast: float) -> tuple[Method, ...]:
     """The built-in rows and those that other packages bring. Raises ConfigError for one that is no method."""
     brought: list[Method] = []
     for point in entry_points(group=GROUP):
-        found = point.load()
+        try:
+            found = point.load()
+        except Exception as error:  # another package's code: whatever its import ends in
+            raise ConfigError(
+                f"entry point {point.name!r} of group {GROUP} ({point.value}) cannot be loaded: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         if not isinstance(found, Method):
             raise ConfigError(f"entry point {point.name!r} of group {GROUP} ({point.value}) is no method")
         brought.append(found)

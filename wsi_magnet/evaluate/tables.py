@@ -57,7 +57,7 @@ def notes(report: Report, *, curve: bool = False) -> list[str]:
     missing = [name for name, n in zip(comparison.target.names, pixels, strict=True) if not n]
     grids = ", ".join(f"{mpp:g}" for mpp in sorted({image.mpp for image in comparison.images}))
     found = [
-        f"{len(comparison.images)} images of {report.groups} groups; {sum(pixels) / 1e6:.3g} megapixels are labelled "
+        f"{images_text(report)}; {sum(pixels) / 1e6:.3g} megapixels are labelled "
         f"at {grids} µm/px, and all rows are judged on these",
         f"mIoU and Dice are means over {', '.join(known)}"
         + (f"; {', '.join(missing)}: nowhere labelled, and pixels taken for it are errors" if missing else ""),
@@ -85,6 +85,12 @@ def estimate_text(estimate: Estimate, *, percent: bool) -> str:
     value, low, high = (factor * n for n in (estimate.value, estimate.low, estimate.high))
     interval = "" if isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return number_text(value, digits) + interval
+
+
+def images_text(report: Report) -> str:
+    """As "2 images of 1 group"."""
+    images, groups = len(report.comparison.images), report.groups
+    return f"{images} image{'s' * (images != 1)} of {groups} group{'s' * (groups != 1)}"
 
 
 def number_text(value: float, digits: int) -> str:

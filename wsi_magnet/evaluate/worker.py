@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import resource
 import signal
@@ -122,6 +123,11 @@ def work(connection: Connection, method: Method, bundle: Path, items: Sequence[I
             connection.send(Segmented(folder, time.perf_counter() - begun))
     except WsiMagnetError as error:
         connection.send(Failure(str(error)))
+    except Exception as error:
+        # A method of another package may raise whatever it likes; its author asks for the traceback as elsewhere.
+        if os.environ.get("WSI_MAGNET_TRACEBACK"):
+            raise
+        connection.send(Failure(f"{type(error).__name__}: {' '.join(str(error).split())}"))
     else:
         gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
         connection.send(Peak(peak_memory_bytes(), gpu))

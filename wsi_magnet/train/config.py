@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +182,10 @@ class TrainingConfig:
         network, crop_px, shares = self.backbone.network, self.backbone.crop_px, self.backbone.scale_shares
         if network not in NETWORKS:
             raise ConfigError(f"backbone.network {network!r} is none of {', '.join(NETWORKS)}")
+        if wrong := [name for name, value in self.backbone.network_args.items() if value <= 0]:
+            raise ConfigError(
+                f"backbone.network_args.{wrong[0]} {self.backbone.network_args[wrong[0]]:g} is not above 0"
+            )
         multiple = INPUT_MULTIPLE.get(network, 1)
         if crop_px < LEAST_CROP_PX or crop_px % multiple:
             raise ConfigError(
@@ -215,6 +221,21 @@ class TrainingConfig:
         return asdict(self)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: 1e-3 is a number, which to YAML 1.1 is text, and no setting stands there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = Counter(str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if repeated := [name for name, count in names.items() if count > 1]:
+            raise ConfigError(f"{repeated[0]!r} stands there twice, in or below line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
 def read_config(path: str | Path) -> TrainingConfig:
     """Read a YAML file. Raises ConfigError, one line, for what is unknown, missing or cannot be.
 
@@ -234,11 +255,13 @@ def read_config(path: str | Path) -> TrainingConfig:
 def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> object:
     """The values of a file, laid over those of the file that it extends."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"no YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError("it is nested too deeply to be a configuration") from None
     if not isinstance(values, dict) or EXTENDS not in values:
         return values
     base = path.parent / str(values.pop(EXTENDS))

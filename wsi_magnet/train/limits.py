@@ -19,7 +19,7 @@ CHOICES = {
 """Words that a setting of that name may be."""
 
 RANGES: Mapping[str, tuple[float, float]] = {
-    **dict.fromkeys(("steps", "batch", "validate_every", "patience", "checkpoint_every"), (1, inf)),
+    **dict.fromkeys(("steps", "validate_every", "patience", "checkpoint_every"), (1, inf)),
     **dict.fromkeys(("crops", "ohem_kept", "validation_views"), (1, inf)),
     **dict.fromkeys(("weight_decay", "clip", "auxiliary"), (0, inf)),
     **dict.fromkeys(("momentum", "blur", "jpeg", "class_balance", "keep_from"), (0, 1)),
@@ -28,7 +28,10 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "statistics_momentum": (1e-4, 1),
     "average": (0, 0.9999),
     "ohem_below": (0.01, 1),
-    "crop_px": (8, inf),
+    # No memory holds more; a slip of the pen is told before the data are read.
+    "batch": (1, 4096),
+    "crop_px": (8, 8192),
+    "window_px": (8, 8192),
     "scale_jitter": (1, 4),
     "rotation": (0, 45),
     "seed": (0, 2**32 - 1),

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from wsi_magnet.dataset.opening import SamplePool
-from wsi_magnet.errors import ResultBusyError
+from wsi_magnet.errors import ResultBusyError, TrainingError
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.refiner import RefinementModule
@@ -25,6 +25,7 @@ from wsi_magnet.provenance import versions
 from wsi_magnet.result import write_json
 from wsi_magnet.store import explained
 from wsi_magnet.train.backbone import BackboneStage
+from wsi_magnet.train.checkpoint import load_checkpoint
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.curves import draw_curves
 from wsi_magnet.train.describe import describe_bundle
@@ -63,7 +64,7 @@ def train_bundle(order: Order, *, restart: bool = False, watch: Watcher | None =
         order.folder.mkdir(parents=True, exist_ok=True)
     with _claimed(order.folder):
         if restart:
-            _forget(order.folder)
+            _forget(order.folder, data.fingerprints)
         elif finished := _finished_before(order, data):
             return {**finished, "done_before": True}
         devices = devices_of(order.device)
@@ -82,9 +83,13 @@ def _finished_before(order: Order, data: Data) -> dict[str, Any] | None:
     if not (order.folder / REPORT).exists() or not order.output.exists():
         return None
     with explained(order.folder):
-        report = _report_of(order)
-    same = report["fingerprints"] == data.fingerprints and report["config"] == _plain(order.config)
-    return report if same and report["bundle_sha256"] == read_spec(order.output)[1] else None
+        try:
+            report = _report_of(order)
+        except ValueError:  # damaged: it will be written again
+            return None
+    wanted = {"fingerprints": dict(data.fingerprints), "config": _plain(order.config)}
+    same = isinstance(report, dict) and all(report.get(key) == value for key, value in wanted.items())
+    return report if same and report.get("bundle_sha256") == read_spec(order.output)[1] else None
 
 
 def _plain(config: TrainingConfig) -> Any:
@@ -104,10 +109,21 @@ def _claimed(folder: Path) -> Any:
         raise ResultBusyError(f"another training is at work in {folder}; wait for it, or choose another -o") from None
 
 
-def _forget(folder: Path) -> None:
+def _forget(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    """Delete the checkpoints. Where only the settings of the refiners are others, the backbone's stands as it is."""
+    stale = [stage for stage, one in fingerprints.items() if not _continues(folder / f"{stage}.ckpt", one)]
     with explained(folder):
-        for path in folder.glob("*.ckpt*"):
+        for path in folder.glob("refiners.ckpt*" if stale == ["refiners"] else "*.ckpt*"):
             path.unlink()
+
+
+def _continues(checkpoint: Path, fingerprint: str) -> bool:
+    """True where a training could go on from a checkpoint, or there is none."""
+    try:
+        load_checkpoint(checkpoint, fingerprint)
+    except TrainingError:
+        return False
+    return True
 
 
 def _train(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.device) -> None:

@@ -91,6 +91,10 @@ def check(order: Order) -> Data:
     """Everything that can be refused, before anything is trained."""
     if order.output.suffix != ".safetensors":
         raise ConfigError(f"-o {order.output} is no name of a bundle; end it with .safetensors")
+    if order.output.is_dir():
+        raise ConfigError(f"-o {order.output} is a folder; give the bundle another name")
+    if order.backbone is not None and order.backbone.expanduser().resolve() == order.output.resolve():
+        raise ConfigError(f"-o {order.output} is the bundle that --backbone takes; give the new one another name")
     _require_even_batches(order)
     manifest = read_manifest(order.manifest)
     classes = order.config.class_infos()

@@ -19,8 +19,8 @@ from wsi_magnet.dataset.layouts.found import (
 from wsi_magnet.errors import ManifestError
 
 ABOUT = """Your own: images in ROOT/img or ROOT/images and annotations in ROOT/mask, ROOT/masks or ROOT/labels
-(--images and --masks name other folders), with the same name, or with _mask or _label behind it: masks (PNG, TIFF),
-QuPath GeoJSON, ASAP or ImageScope XML. Labels mean themselves, or what --labels says, e.g.
+(--images and --masks name other folders), with the same name, or with _mask or _label behind it: masks (PNG, TIFF,
+OME-Zarr), QuPath GeoJSON, ASAP or ImageScope XML. Labels mean themselves, or what --labels says, e.g.
 "0=ignore; 1=stroma; 2=3|4|5". Group: each image, unless --group-pattern finds the patient in its name:
 "^(P[0-9]+)_"."""
 
@@ -28,8 +28,8 @@ IMAGE_FOLDERS = ("img", "images", "imgs")
 MASK_FOLDERS = ("mask", "masks", "label", "labels", "annotations")
 
 IMAGE = r"(.+?)(?:\.ome)?\.(svs|tiff?|ndpi|png|jpe?g|mrxs|scn|bif|vms|vmu|svslide|dcm)"
-ANNOTATION = r"(.+?)(?:[_-](?:mask|label)s?)?(?:\.ome)?\.(png|tiff?|geojson|json|xml)"
-WHOLE_NAME = r"(.+?)(?:\.ome)?\.(png|tiff?|geojson|json|xml)"
+ANNOTATION = r"(.+?)(?:[_-](?:mask|label)s?)?(?:\.ome)?\.(png|tiff?|geojson|json|xml|zarr)"
+WHOLE_NAME = r"(.+?)(?:\.ome)?\.(png|tiff?|geojson|json|xml|zarr)"
 
 
 def find(root: Path, options: LayoutOptions) -> Finding:

@@ -68,8 +68,8 @@ class Layout:
 def files_below(root: Path, pattern: str) -> list[tuple[Path, re.Match[str]]]:
     """Files below a folder, at any depth, whose whole name matches the regular expression, whatever its case; sorted.
 
-    Links to folders are followed; names that begin with a dot are passed over. Raises ManifestError where `root` is no
-    folder.
+    Links to folders are followed; names that begin with a dot are passed over; a folder "*.zarr" counts as a file.
+    Raises ManifestError where `root` is no folder.
     """
     if not root.is_dir():
         raise ManifestError(f"{root} is not a folder; give the one into which the data set was unpacked")
@@ -112,7 +112,8 @@ def _walk(root: Path) -> Iterator[Path]:
     seen = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        zarrs = [name for name in folders if name.lower().endswith(".zarr")]
+        folders[:] = [] if real in seen else sorted(n for n in folders if n not in zarrs and not n.startswith("."))
         if real not in seen:
-            yield from (Path(folder, name) for name in names if not name.startswith("."))
+            yield from (Path(folder, name) for name in (*names, *zarrs) if not name.startswith("."))
         seen.add(real)
