@@ -151,6 +151,19 @@ def test_glass_round_a_small_section_is_no_lumen() -> None:
     assert not tissue[:48].any()
 
 
+def test_glass_beside_a_corner_of_ragged_tissue_is_no_lumen() -> None:
+    """A crop of 0.55 x 0.7 mm of the edge of a slide: the border between tissue and glass is longer than the frame."""
+    image = blank()[:87, :69]
+    rows, cols = np.mgrid[:87, :69]
+    teeth = 34 + 12 * ((rows // 3) % 2)
+    corner = (rows < 60) & (cols < teeth)
+    image[corner] += np.subtract((224, 168, 196), GLASS_RGB)
+    tissue = found(image)
+    assert tissue[corner].mean() > 0.9
+    assert not tissue[:, 50:].any()
+    assert not tissue[63:].any()
+
+
 def test_specks_are_dirt() -> None:
     image = blank()
     image[50:56, 50:56] = image[200:204, 100:110] = (224, 120, 180)
@@ -245,6 +258,8 @@ REAL = {
     "rings_mosaics/P1_D5_3_12_tiles4-5-6_no-mpp.tif": (0.55, 0.70),
     "rings_mosaics/P1_D5_9_13_tiles4-6_no-mpp.tif": (0.98, 1.0),
     "rings_glands/img/P1_D5_3_12_5.png": (0.9, 1.0),
+    "rings_glands/img/P1_D5_3_12_6.png": (0.99, 1.0),
+    "rings_glands/img/P1_D5_14_10_1.png": (0.99, 1.0),
     "rings_tumour/img/P3_A8_7_11_1.png": (0.99, 1.0),
     "gleason_tiles/img/test104.jpg": (0.99, 1.0),
 }

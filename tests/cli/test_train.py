@@ -71,6 +71,7 @@ def test_a_training_writes_a_bundle_and_says_what_it_is_worth(
     assert load_bundle(tmp_path / "b.safetensors").spec.name == "tiny"
     assert str(tmp_path / "b.safetensors") in result.stdout
     assert "backbone step 6 of 6: loss" in result.stderr
+    assert "fitting thresholds at scale 3 of 3" in result.stderr
     assert (tmp_path / "b.training" / "curves.png").stat().st_size > 1000
     written = json.loads((tmp_path / "b.training" / "training.json").read_text())
     again = call("train", *data, "--threads", "1", "--device", "cpu", "--json")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.evaluate.made import (
@@ -26,10 +28,11 @@ from tests.runs import write_bundle
 from wsi_magnet.config import Execution
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import BundleError, ManifestError
+from wsi_magnet.evaluate.bootstrap import Estimate
 from wsi_magnet.evaluate.comparison import Comparison, Conditions, Row, candidates, compare_methods, compare_results
-from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
+from wsi_magnet.evaluate.figure import LEAST_SPAN, _limits, draw_comparison, draw_curve
 from wsi_magnet.evaluate.gather import gather
-from wsi_magnet.evaluate.measures import MIOU
+from wsi_magnet.evaluate.measures import MIOU, measures
 from wsi_magnet.evaluate.methods import MagNet, built_in
 from wsi_magnet.evaluate.report import make_report
 from wsi_magnet.evaluate.tables import curve_table, notes, tables
@@ -107,6 +110,49 @@ def test_pictures_are_drawn_with_and_without_intervals(compared: Comparison) -> 
         report = make_report(one, resamples=30)
         for png in (draw_comparison(report), draw_curve(report)):
             assert min(Image.open(BytesIO(png)).size) > 200
+
+
+def test_a_single_row_has_no_difference(compared: Comparison) -> None:
+    one = replace(compared, rows=compared.rows[-1:], reference=compared.rows[-1].name)
+    report = make_report(one, resamples=30)
+    assert tables(report)[0].head == ("method", "mIoU %", "memory MB", "s/megapixel")
+    assert not any("difference" in note for note in notes(report))
+    assert min(Image.open(BytesIO(draw_comparison(report))).size) > 150
+
+
+def test_what_is_shown_of_a_measure_is_also_explained(compared: Comparison) -> None:
+    report = make_report(compared, resamples=30)
+    assert any(note.startswith("quadratic kappa takes") for note in notes(report))
+    assert not any("Gleason" in note for note in notes(report))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["stroma", "gland"], set()),
+        (["stroma", "gland", "lumen"], {"quadratic_kappa"}),
+        (["stroma", "Gleason 3/Gleason 4"], set()),
+        (["stroma", "Gleason 3", "lumen"], {"quadratic_kappa"}),
+        (["gleason 3", "Gleason 4"], {"gleason2019"}),
+        (["stroma", "Gleason 3", "Gleason 4", "Gleason 5"], {"quadratic_kappa", "gleason2019"}),
+    ],
+)
+def test_measures_are_those_that_mean_something_for_the_classes(names: list[str], expected: set[str]) -> None:
+    keys = {one.key for one in measures(names, [10.0])}
+    assert keys & {"quadratic_kappa", "gleason2019"} == expected
+
+
+SHARES = st.floats(0, 1) | st.just(float("nan"))
+
+
+@given(st.lists(st.tuples(SHARES, SHARES, SHARES), min_size=1, max_size=5))
+def test_an_axis_of_percentages_shows_all_numbers_ends_at_100_and_is_never_tiny(
+    rows: list[tuple[float, float, float]],
+) -> None:
+    low, high = _limits([Estimate(*row) for row in rows])
+    assert 0 <= low < high <= 100
+    assert high - low >= LEAST_SPAN - 1e-9
+    assert all(low - 1e-9 <= 100 * one <= high + 1e-9 for row in rows for one in row if not np.isnan(one))
 
 
 def test_one_group_is_said_to_have_no_interval(compared: Comparison) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,50 @@ def test_stopped_again_and_again_it_ends_in_the_same_weights(tmp_path: Path) -> 
     history, found = trained(ToyStage(config), setting_of(tmp_path))
     assert same(found, weights)
     assert told(history) == told(expected)
+
+
+def interrupting_at(step: int, number: signal.Signals) -> Callable[[str, Row, int], None]:
+    """A watcher that sends this process a signal when it is told of a step."""
+
+    def tell(name: str, row: Row, steps: int) -> None:
+        if row.step == step and row.miou is None:
+            signal.raise_signal(number)
+
+    return tell
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 8])
+def test_ctrl_c_loses_no_step_and_changes_no_weight(tmp_path: Path, step: int) -> None:
+    config = toy_config(checkpoint_every=1000)
+    expected, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "through.ckpt"))
+    with pytest.raises(KeyboardInterrupt):
+        Loop(ToyStage(config), setting_of(tmp_path, tell=interrupting_at(step, signal.SIGINT))).run()
+    assert torch.load(tmp_path / "toy.ckpt", weights_only=True)["step"] == step
+    history, found = trained(ToyStage(config), setting_of(tmp_path))
+    assert same(found, weights)
+    assert told(history) == told(expected)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_twice_does_not_wait(tmp_path: Path) -> None:
+    def tell(name: str, row: Row, steps: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        Loop(ToyStage(toy_config()), setting_of(tmp_path, tell=tell)).run()
+    assert not (tmp_path / "toy.ckpt").exists()
+
+
+def test_a_signal_that_others_handle_is_left_to_them(tmp_path: Path) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        history, _ = trained(ToyStage(toy_config()), setting_of(tmp_path, tell=interrupting_at(2, signal.SIGTERM)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+    assert len(history.rows) == 8
 
 
 def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:

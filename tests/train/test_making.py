@@ -99,7 +99,7 @@ def test_a_slide_is_segmented_with_it(made: Order, tmp_path: Path) -> None:
 
 def test_the_folder_holds_checkpoints_curves_and_a_report(made: Order) -> None:
     names = {path.name for path in made.folder.iterdir()} - {".lock"}
-    assert names == {"backbone.ckpt", "refiners.ckpt", "curves.csv", "training.json"}
+    assert names == {"backbone.ckpt", "temperatures.ckpt", "refiners.ckpt", "curves.csv", "training.json"}
 
 
 def test_the_curves_have_every_step_once(made: Order) -> None:
@@ -173,6 +173,30 @@ def test_with_other_refiners_the_backbone_is_not_trained_again(made: Order, mani
     assert stages == {"refiners"}
     trained, before = (load_bundle(path).backbone.state_dict() for path in (tmp_path / "b.safetensors", made.output))
     assert same(trained, before)
+
+
+def test_temperatures_are_not_fitted_again(
+    made: Order, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = order_of(manifest, tmp_path)
+    with pytest.raises(Stopped):
+        train_bundle(order, watch=stopping_at("refiners", 1))
+    with monkeypatch.context() as patch:
+        patch.delattr(making, "fit_temperatures")
+        train_bundle(order)
+    assert order.output.read_bytes() == made.output.read_bytes()
+
+
+def test_what_is_being_fitted_is_logged(manifest: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "wsi_magnet.train")
+    train_bundle(order_of(manifest, tmp_path, tiny_config(mpps=(2.0, 1.0))))
+    assert [text for text in caplog.messages if text.startswith(("reading", "fitting"))] == [
+        "reading the labels of all rows",
+        "fitting the backbone's temperature at scale 1 of 2",
+        "fitting the backbone's temperature at scale 2 of 2",
+        "fitting the temperatures of the refinement modules",
+        "fitting thresholds at scale 2 of 2",
+    ]
 
 
 def test_a_restart_with_other_refiners_keeps_the_backbone(manifest: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 SMOOTH_STEPS, LINE_EVERY_STEPS = 50, 50
 """The loss that is shown is the mean of so many steps; where nobody watches, a line is printed every so many."""
 
+TRAINING_LOG = "wsi_magnet.train"
+"""The logger above all of a training's."""
+
 
 @contextmanager
 def watching() -> Iterator[Observer]:
@@ -47,7 +51,10 @@ def watching() -> Iterator[Observer]:
 
 @contextmanager
 def watching_training() -> Iterator[Callable[[str, Row, int], None]]:
-    """A watcher of a training: a bar a stage on a terminal, otherwise a line every so often; a line a validation."""
+    """A watcher of a training: a bar a stage on a terminal, otherwise a line every so often; a line a validation.
+
+    What the training logs of its course, as what is being fitted, is shown as well.
+    """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
@@ -58,8 +65,31 @@ def watching_training() -> Iterator[Callable[[str, Row, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress, _shown_log(console):
         yield _TrainingWatcher(console, progress)
+
+
+@contextmanager
+def _shown_log(console: Console) -> Iterator[None]:
+    """Within it, what trainings log goes to a console."""
+    logger, shown = logging.getLogger(TRAINING_LOG), _Shown(console)
+    level = logger.level
+    logger.addHandler(shown)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(shown)
+
+
+class _Shown(logging.Handler):
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(record.getMessage(), markup=False)
 
 
 class _TrainingWatcher:

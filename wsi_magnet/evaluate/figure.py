@@ -8,8 +8,8 @@ from math import isnan
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
+from wsi_magnet.evaluate.bootstrap import Estimate
 from wsi_magnet.evaluate.comparison import Row
 from wsi_magnet.evaluate.measures import MIOU, iou_key
 from wsi_magnet.evaluate.report import Report
@@ -20,6 +20,9 @@ AUTO = "auto"
 
 COLUMNS = 4
 """Most panels side by side."""
+
+LEAST_SPAN = 10.0
+"""Points that an axis of percentages shows at least: what differs by a tenth of one looks alike."""
 
 _INK, _ACCENT, _PALE = "#33475b", "#c8102e", "#c9d1d9"
 """Of the other rows, the row of reference, and what is only for the eye's guidance."""
@@ -60,7 +63,8 @@ def draw_curve(report: Report) -> bytes:
         _curve(axes, report, rows, f"C{i}" if len(bundles) > 1 else _INK)
     axes.set_xlabel("squares refined, % of those with tissue")
     axes.set_ylabel("mIoU %")
-    axes.margins(x=0.06, y=0.18)
+    axes.set_xlim(-4, 104)
+    axes.set_ylim(*_limits([report.estimate(row, MIOU) for row in report.comparison.rows]))
     _plain_frame(axes)
     axes.grid(color=_PALE, linewidth=0.6)
     if len(bundles) > 1:
@@ -72,26 +76,40 @@ def draw_curve(report: Report) -> bytes:
 def _estimates(axes: Axes, report: Report, title: str, key: str, *, named: bool) -> None:
     rows = report.comparison.rows
     for place, row in enumerate(rows):
-        found = report.estimate(row, key)
-        color = _color(report, row)
-        if not isnan(found.low):
-            axes.plot([100 * found.low, 100 * found.high], [place, place], color=color, linewidth=2, alpha=0.5)
-        if not isnan(found.value):
-            axes.plot(100 * found.value, place, "o", color=color, markersize=6)
-            axes.annotate(
-                f"{100 * found.value:.1f}",
-                (100 * found.value, place),
-                xytext=(0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color=color,
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            )
-    reference = next(report.estimate(row, key).value for row in rows if row.name == report.comparison.reference)
-    axes.axvline(100 * reference, color=_ACCENT, linewidth=0.8, linestyle=":", zorder=0)
-    axes.margins(x=0.15)
+        _dot(axes, report.estimate(row, key), place, _color(report, row))
+    if len(rows) > 1:
+        reference = next(report.estimate(row, key).value for row in rows if row.name == report.comparison.reference)
+        axes.axvline(100 * reference, color=_ACCENT, linewidth=0.8, linestyle=":", zorder=0)
+    axes.set_xlim(*_limits([report.estimate(row, key) for row in rows]))
     _panel(axes, report, title, named=named)
+
+
+def _dot(axes: Axes, found: Estimate, place: int, color: str) -> None:
+    if not isnan(found.low):
+        axes.plot([100 * found.low, 100 * found.high], [place, place], color=color, linewidth=2, alpha=0.5)
+    if isnan(found.value):
+        return
+    axes.plot(100 * found.value, place, "o", color=color, markersize=6, clip_on=False)
+    axes.annotate(
+        f"{100 * found.value:.1f}",
+        (100 * found.value, place),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="center",
+        fontsize=8,
+        color=color,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},  # breaks the dotted line
+    )
+
+
+def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
+    """Of an axis of percentages: round the numbers and their intervals, within 0 to 100."""
+    ends = [100 * end for one in estimates for end in (one.value, one.low, one.high) if not isnan(end)] or [0.0, 100.0]
+    low, high = min(ends), max(ends)
+    margin = max(0.15 * (high - low), (LEAST_SPAN - (high - low)) / 2)
+    high = min(high + margin, 100.0)
+    low = min(low - margin, high - LEAST_SPAN)
+    return max(low, 0.0), max(high, LEAST_SPAN)
 
 
 def _seconds(axes: Axes, report: Report, *, named: bool) -> None:

@@ -10,8 +10,11 @@ from wsi_magnet.metrics import confusion as of
 from wsi_magnet.metrics.boundary import boundary_f
 from wsi_magnet.metrics.calibration import expected_calibration_error
 from wsi_magnet.metrics.confusion import Confusion, Values
+from wsi_magnet.report import PATTERNS
 
 MIOU = "miou"
+QUADRATIC_KAPPA = "quadratic_kappa"
+GLEASON_2019 = "gleason2019"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,14 @@ class Measure:
 
 
 def measures(class_names: Sequence[str], tolerances_um: Sequence[float]) -> tuple[Measure, ...]:
-    """All of them: the poster's own first, then IoU by class, then the others."""
+    """All that mean something for these classes: the poster's own first, then IoU by class, then the others.
+
+    Two classes are always next to each other, so that quadratic kappa is kappa; the Gleason 2019 score is for patterns.
+    """
+    patterns = {f"gleason {pattern}" for pattern in PATTERNS}
+    found = sum(name.lower() in patterns for name in class_names)
+    quadratic = _of_confusion(QUADRATIC_KAPPA, "quadratic kappa", of.quadratic_kappa)
+    gleason = _of_confusion(GLEASON_2019, "Gleason 2019", of.gleason2019_score)
     return (
         _of_confusion(MIOU, "mIoU %", of.mean_iou, percent=True),
         *(_class_iou(i, name) for i, name in enumerate(class_names)),
@@ -37,8 +47,8 @@ def measures(class_names: Sequence[str], tolerances_um: Sequence[float]) -> tupl
         _of_confusion("dice", "Dice %", of.mean_dice, percent=True),
         _of_confusion("accuracy", "accuracy %", of.pixel_accuracy, percent=True),
         _of_confusion("kappa", "kappa", of.cohen_kappa),
-        _of_confusion("quadratic_kappa", "quadratic kappa", of.quadratic_kappa),
-        _of_confusion("gleason2019", "Gleason 2019", of.gleason2019_score),
+        *([quadratic] if len(class_names) > 2 else []),
+        *([gleason] if found > 1 else []),
         *(_boundary(i, um) for i, um in enumerate(tolerances_um)),
         Measure("calibration_error", "calibration error %", True, lambda c: expected_calibration_error(c.calibration)),
     )

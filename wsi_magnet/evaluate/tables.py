@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import isnan
 
 from wsi_magnet.evaluate.bootstrap import LEVEL, Estimate
-from wsi_magnet.evaluate.measures import MIOU, iou_key
+from wsi_magnet.evaluate.comparison import Row
+from wsi_magnet.evaluate.measures import GLEASON_2019, MIOU, QUADRATIC_KAPPA, iou_key
 from wsi_magnet.evaluate.report import Report
 
 UNKNOWN = "-"
@@ -15,6 +16,12 @@ UNKNOWN = "-"
 
 FEW_GROUPS = 10
 """With fewer, the percentiles of a bootstrap are known to lie too close together."""
+
+CAUTIONS = {
+    QUADRATIC_KAPPA: "quadratic kappa takes the classes as ordered by their label values",
+    GLEASON_2019: "the weights of the Gleason 2019 score are from memory of the challenge, unverified",
+}
+"""What must be known of a measure where it is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +70,7 @@ def notes(report: Report, *, curve: bool = False) -> list[str]:
         + (f"; {', '.join(missing)}: nowhere labelled, and pixels taken for it are errors" if missing else ""),
     ]
     if not curve:
-        found.append(
-            "quadratic kappa takes the classes as ordered by their label values; the weights of the Gleason 2019 score "
-            "are from memory of the challenge, unverified"
-        )
+        found += [CAUTIONS[one.key] for one in report.measures if one.key in CAUTIONS]
     return [*found, _interval_note(report, curve=curve)]
 
 
@@ -74,7 +78,7 @@ def _interval_note(report: Report, *, curve: bool) -> str:
     if report.groups < 2:
         return "there are no intervals: they need at least two groups (column group)"
     few = f"; of {report.groups} groups they are only a hint" if report.groups < FEW_GROUPS else ""
-    paired = "" if curve else f"; differences to {report.comparison.reference} are paired"
+    paired = "" if curve or _alone(report) else f"; differences to {report.comparison.reference} are paired"
     how = f"by {report.resamples} resamples of groups (seed {report.seed})"
     return f"in brackets {LEVEL:g} % intervals, {how}{few}{paired}"
 
@@ -99,20 +103,34 @@ def number_text(value: float, digits: int) -> str:
 
 
 def _poster_table(report: Report) -> Table:
-    gpu = any(row.peak and row.peak.gpu for row in report.comparison.rows)
-    head = ("method", "mIoU %", f"difference to {report.comparison.reference}", "memory MB", "s/megapixel")
-    rows = []
-    for row in report.comparison.rows:
-        difference = report.difference(row, MIOU)
-        cells = (
-            row.name,
-            estimate_text(report.estimate(row, MIOU), percent=True),
-            UNKNOWN if difference is None else estimate_text(difference, percent=True),
-            f"{row.peak.ram / 1e6:.0f}" if row.peak else UNKNOWN,
-            number_text(report.seconds_a_megapixel(row), 3),
-        )
-        rows.append((*cells, f"{row.peak.gpu / 1e6:.0f}" if row.peak and row.peak.gpu else UNKNOWN) if gpu else cells)
-    return Table((*head, "GPU memory MB") if gpu else head, tuple(rows))
+    rows = report.comparison.rows
+    columns = {
+        "method": [row.name for row in rows],
+        "mIoU %": [estimate_text(report.estimate(row, MIOU), percent=True) for row in rows],
+        f"difference to {report.comparison.reference}": [_difference(report, row) for row in rows],
+        "memory MB": [_megabytes(row.peak.ram if row.peak else None) for row in rows],
+        "s/megapixel": [number_text(report.seconds_a_megapixel(row), 3) for row in rows],
+        "GPU memory MB": [_megabytes(row.peak.gpu if row.peak else None) for row in rows],
+    }
+    if _alone(report):
+        del columns[f"difference to {report.comparison.reference}"]
+    if not any(row.peak and row.peak.gpu for row in rows):
+        del columns["GPU memory MB"]
+    return Table(tuple(columns), tuple(zip(*columns.values(), strict=True)))
+
+
+def _alone(report: Report) -> bool:
+    """True where there is no other row to differ from."""
+    return len(report.comparison.rows) == 1
+
+
+def _difference(report: Report, row: Row) -> str:
+    found = report.difference(row, MIOU)
+    return UNKNOWN if found is None else estimate_text(found, percent=True)
+
+
+def _megabytes(count: int | None) -> str:
+    return f"{count / 1e6:.0f}" if count else UNKNOWN
 
 
 def _measure_table(report: Report, keys: Sequence[str]) -> Table:

@@ -64,10 +64,12 @@ def fit_temperature(logits: Sequence[Tensor], sets: Sequence[Tensor]) -> float:
 
 def fit_temperatures(frozen: Frozen, views: Sequence[View]) -> tuple[float, ...]:
     """Of the backbone at each scale."""
-    return tuple(
-        fit_temperature([frozen.logits(view, scale) for view in views], _truths(views, scale, frozen))
-        for scale in range(frozen.windows.scales)
-    )
+    scales, found = frozen.windows.scales, []
+    for scale in range(scales):
+        log.info("fitting the backbone's temperature at scale %d of %d", scale + 1, scales)
+        logits = [frozen.logits(view, scale) for view in views]
+        found.append(fit_temperature(logits, _truths(views, scale, frozen)))
+    return tuple(found)
 
 
 def _truths(views: Sequence[View], scale: int, frozen: Frozen) -> list[Tensor]:
@@ -92,6 +94,7 @@ class Fitter:
         cumulative = [said[0] for said in self._said]
         chosen, refine_above, mious = [], [], [self._score(cumulative, 0)]
         for scale, module in enumerate(modules, start=1):
+            log.info("fitting thresholds at scale %d of %d", scale + 1, len(modules) + 1)
             coarse = [double(one) for one in cumulative]
             refined = [
                 refine_patch(fine=said[scale], coarse=y, refiner=module)
@@ -100,7 +103,7 @@ class Fitter:
             scores = [self._query(y, r, scale) for y, r in zip(coarse, refined, strict=True)]
             found = [self._score(_mix(coarse, refined, scores, *one), scale) for one in self._candidates]
             best = int(np.argmax(np.round(found, 5)))  # the first, which refines most, of those that are as good
-            log.info("scale %d: mIoU %s", scale, dict(zip(self._candidates, np.round(found, 4).tolist(), strict=True)))
+            log.debug("scale %d: mIoU %s", scale, dict(zip(self._candidates, np.round(found, 4).tolist(), strict=True)))
             cumulative = _mix(coarse, refined, scores, *self._candidates[best])
             chosen.append(self._candidates[best])
             refine_above.append(_refine_above(coarse, cumulative))
@@ -125,6 +128,7 @@ class Fitter:
         The query score compares how sure two maps are, so that both must mean it. Y is what the modules make of it
         where everything is refined; a module that serves several steps is fitted on all of them.
         """
+        log.info("fitting the temperatures of the refinement modules")
         logits: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
         truths: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
         for view, said in zip(self._views, self._said, strict=True):

@@ -1,7 +1,8 @@
 """The training loop of both stages: draw, descend, look how it goes, remember.
 
 A step depends on the seed and its number alone, and a checkpoint holds all that a step changes, so that a training that
-was killed goes on as if it had not been: on a processor, with the same number of threads, to the same weights.
+was killed goes on as if it had not been: on a processor, with the same number of threads, to the same weights. Ctrl-C
+waits for the end of a step, so that nothing that was learned is lost.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -23,6 +25,7 @@ from wsi_magnet.errors import TrainingError
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import StageConfig
 from wsi_magnet.train.history import History, Row
+from wsi_magnet.train.interrupt import interrupt_later
 from wsi_magnet.train.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -108,24 +111,32 @@ class Loop(Generic[Batch]):
         """
         self._resume()
         stage, config, ranks = self._stage, self._stage.config, self._setting.ranks
-        ended = self._history.stale(config.patience) or self._step >= config.steps
-        if not ended:
-            for batch in self._batches():
-                self._learn(batch)
-                looked = self._step % config.validate_every == 0 or self._step == config.steps
-                if looked:
-                    self._look()
-                ended = ranks.agree(self._history.stale(config.patience)) if looked else False
-                if self._step % config.checkpoint_every == 0 or looked:
-                    self._save()
-                if ended:
-                    log.info("%s ended at step %d: no better in %d looks", stage.name, self._step, config.patience)
-                    break
+        if not self._history.stale(config.patience) and self._step < config.steps:
+            # Several processes do not hear of a signal at the same step: they are ended at once, as if killed.
+            with interrupt_later(stage.name) if ranks.world == 1 else nullcontext(Event()) as asked:
+                self._train(asked)
         if self._best is not None:
             stage.learned.load_state_dict(self._best)
         ranks.share(stage.learned)  # only the first has kept the best
         stage.learned.eval().requires_grad_(False)
         return self._history
+
+    def _train(self, asked: Event) -> None:
+        """Step after step, to the end or until asked to stop."""
+        stage, config, ranks = self._stage, self._stage.config, self._setting.ranks
+        for batch in self._batches():
+            self._learn(batch)
+            looked = self._step % config.validate_every == 0 or self._step == config.steps
+            if looked:
+                self._look()
+            ended = ranks.agree(self._history.stale(config.patience)) if looked else False
+            stopping = asked.is_set()
+            if self._step % config.checkpoint_every == 0 or looked or stopping:
+                self._save()
+            if ended:
+                log.info("%s ended at step %d: no better in %d looks", stage.name, self._step, config.patience)
+            if ended or stopping:
+                break
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from the next step on, always a few ahead."""

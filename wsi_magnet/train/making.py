@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -25,7 +26,7 @@ from wsi_magnet.provenance import versions
 from wsi_magnet.result import write_json
 from wsi_magnet.store import explained
 from wsi_magnet.train.backbone import BackboneStage
-from wsi_magnet.train.checkpoint import load_checkpoint
+from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.curves import draw_curves
 from wsi_magnet.train.describe import describe_bundle
@@ -41,10 +42,15 @@ from wsi_magnet.train.ranks import Ranks, devices_of, run_on, telling
 from wsi_magnet.train.refiners import RefinerStage
 from wsi_magnet.train.views import Windows, validation_views
 
+log = logging.getLogger(__name__)
+
 VALIDATION_PX = 512
 """Side of the windows in which validation rows are looked at, at the finest scale."""
 
 REPORT = "training.json"
+
+TEMPERATURES = "temperatures.ckpt"
+"""Those of the backbone at each scale."""
 
 MOST_OPEN = 256
 """Slides and annotations that are kept open at a time."""
@@ -59,6 +65,7 @@ def train_bundle(order: Order, *, restart: bool = False, watch: Watcher | None =
     Returns what is also written to `training.json`: figures on the validation rows, and what went into it. Raises
     ManifestError, naming the row, ConfigError, TrainingError, BundleError, StoreError.
     """
+    log.info("reading the labels of all rows")
     data = check(order)
     with explained(order.folder):
         order.folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +172,7 @@ class _Training:
         network = self._backbone()
         windows, views = self._material.windows, self._material.views
         unfitted = Frozen.of(network, (1.0,) * len(self._config.mpps), windows, self._setting)
-        temperatures = fit_temperatures(unfitted, views)
+        temperatures = self._temperatures(unfitted)
         frozen = replace(unfitted, temperatures=temperatures)
         modules = self._refiners(frozen)
         if not self._setting.ranks.first:
@@ -191,6 +198,17 @@ class _Training:
         stage = BackboneStage(network, self._config, self._material, self._setting)
         self._histories["backbone"] = Loop(stage, self._setting).run()
         return network
+
+    def _temperatures(self, unfitted: Frozen) -> tuple[float, ...]:
+        """Of the backbone; kept, so that a training that goes on does not fit them again."""
+        path, fingerprint = self._order.folder / TEMPERATURES, self._data.fingerprints["backbone"]
+        saved = load_checkpoint(path, fingerprint)
+        if saved is not None:
+            return tuple(saved["temperatures"])
+        found = fit_temperatures(unfitted, self._material.views)
+        if self._setting.ranks.first:
+            save_checkpoint(path, {"temperatures": list(found)}, fingerprint)
+        return found
 
     def _refiners(self, frozen: Frozen) -> list[nn.Module]:
         torch.manual_seed(self._config.seed + 1)
