@@ -21,14 +21,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
     ("config", "machine", "metrics", "scales"),
     ("ngff", "nets", "refine", "runtime", "slides", "store"),
-    ("annotations", "image_loop", "journal", "plan", "tissue"),
-    ("choice", "dataset", "events", "export", "report", "result", "stitch"),
-    ("engine", "prepare"),
+    ("annotations", "image_loop", "journal", "ome_xml", "plan", "tissue"),
+    ("choice", "dataset", "events", "report", "result", "stitch"),
+    ("engine", "export", "prepare"),
     ("estimate", "hall", "provenance", "summary"),
     ("tasks",),
     ("running",),
     ("overlay", "segmentation", "train"),
-    ("evaluate",),
+    ("evaluate", "pages"),
     ("cli",),
     ("__main__",),
 )
@@ -38,7 +38,7 @@ never from a neighbour."""
 NARROW = {
     "refine": (*GROUND,),  # is handed tensors and callables: knows neither networks nor slides
     "runtime": (*GROUND, "config"),  # knows no pathology
-    "export": (*GROUND, "store", "ngff", "report"),  # knows only what lies in a result
+    "export": (*GROUND, "config", "ngff", "ome_xml", "report", "result", "store"),  # knows only what lies in a result
 }
 """Rooms that may use less than all that lies below them."""
 

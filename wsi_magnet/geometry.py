@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -68,6 +69,10 @@ class Box:
         """The common part; empty where there is none."""
         return Box(max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1))
 
+    def contains(self, other: Box) -> bool:
+        """True where no pixel of `other` lies outside."""
+        return other.empty or self.intersect(other) == other
+
     def grow(self, margin_px: int) -> Box:
         """With `margin_px` pixels more on each side."""
         return Box(self.x0 - margin_px, self.y0 - margin_px, self.x1 + margin_px, self.y1 + margin_px)
@@ -110,6 +115,14 @@ class FloatBox:
     def outer(self) -> Box:
         """The smallest rectangle of whole pixels that covers it."""
         return Box(floor(self.x0), floor(self.y0), ceil(self.x1), ceil(self.y1))
+
+
+def halved_until(sizes: Sequence[Size], longest_px: int) -> tuple[Size, ...]:
+    """Extents of a pyramid, finest first: those given, then halved until both sides are at most `longest_px`."""
+    found = list(sizes)
+    while max(found[-1].wh) > longest_px:
+        found.append(found[-1].halve())
+    return tuple(found)
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -64,6 +64,14 @@ def multiscales(
     return entry
 
 
+def with_reserved(classes: Sequence[LabelClass]) -> list[LabelClass]:
+    """The classes, and the two values that every mask may hold besides, by value."""
+    reserved = [LabelClass(0, "background", (0, 0, 0)), LabelClass(255, "not analysed", (128, 128, 128))]
+    return sorted(
+        [*classes, *(r for r in reserved if r.value not in {c.value for c in classes})], key=lambda c: c.value
+    )
+
+
 def image_label(classes: Sequence[LabelClass], version: Ngff) -> dict[str, Any]:
     """The `image-label` entry: colours and names of label values; background is transparent."""
     colors = [{"label-value": c.value, "rgba": [*c.color, 0 if c.value == 0 else 255]} for c in classes]

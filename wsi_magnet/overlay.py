@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from wsi_magnet.config import RunConfig
-from wsi_magnet.errors import ResultMismatchError, StoreError
-from wsi_magnet.geometry import Box, Size
+from wsi_magnet.errors import ResultMismatchError, SlideReadError, StoreError
+from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.ngff import LabelClass
 from wsi_magnet.result import Products, ResultFolder
 from wsi_magnet.scales import Scale
@@ -25,7 +25,12 @@ from wsi_magnet.store import Pyramid
 
 Pixels = npt.NDArray[np.uint8]
 
-_BLOCK_PX = 1024
+_BLOCK_PX, _LEAST_BLOCK_PX = 1024, 64
+"""Side of the blocks in which the slide is read; one that cannot be read is quartered, as far as that."""
+
+UNREADABLE = 190
+"""Grey of what the slide does not give, as of one whose run has finished with errors."""
+
 _FONT_PX = 20
 """Of Pillow's own font, the only one that is there everywhere; it has neither µ nor ², so units are spelt out."""
 _NICE_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
@@ -48,10 +53,8 @@ def draw_overlay(result: Path, style: OverlayStyle | None = None) -> Image.Image
     if run is None:
         raise StoreError(f"{result} is no result folder: it has no run.json of this program")
     pyramid, level, mpp = _mask_level(result, run, style.longest_px)
-    with closing(open_slide(run["slide"]["path"], mpp=run["config"]["mpp"])) as reader:
-        if reader.info.identity != run["slide"]["identity"]:
-            raise ResultMismatchError(f"{reader.info.path} is no longer the slide that {result} was made from")
-        tissue = _tissue(reader, pyramid.spec.sizes[level], mpp)
+    with closing(open_own_slide(result, run)) as reader:
+        tissue = tissue_at(reader, pyramid.spec.sizes[level], mpp)
     labels = pyramid.read(level, Box.of(pyramid.spec.sizes[level]))
     classes = [LabelClass(c["value"], c["name"], tuple(c["color"])) for c in run["bundle"]["classes"]]
     picture = Image.fromarray(blend(tissue, labels, classes, style.opacity))
@@ -79,16 +82,38 @@ def _mask_level(result: Path, run: dict[str, Any], longest_px: int) -> tuple[Pyr
     return pyramid, level, finest["mpp"] * 2**level
 
 
-def _tissue(reader: SlideReader, size: Size, mpp: float) -> Pixels:
-    """The slide at that mpp, uint8 (height, width, 3), read block by block."""
+def open_own_slide(result: Path, run: Mapping[str, Any]) -> SlideReader:
+    """The slide that a result was made from. Raises SlideOpenError, ResultMismatchError where it is another by now."""
+    reader = open_slide(run["slide"]["path"], mpp=run["config"]["mpp"])
+    if reader.info.identity != run["slide"]["identity"]:
+        reader.close()
+        raise ResultMismatchError(f"{reader.info.path} is no longer the slide that {result} was made from")
+    return reader
+
+
+def tissue_at(reader: SlideReader, size: Size, mpp: float) -> Pixels:
+    """The slide's canvas at that mpp, uint8 (height, width, 3), read block by block; grey what cannot be decoded."""
     dx, dy = (mpp / m for m in reader.info.require_mpp())
     scale = Scale(0, mpp, (dx, dy), size)
-    pixels = np.empty((*size.hw, 3), np.uint8)
-    for y in range(0, size.height, _BLOCK_PX):
-        for x in range(0, size.width, _BLOCK_PX):
-            box = Box(x, y, x + _BLOCK_PX, y + _BLOCK_PX).intersect(scale.grid)
+    pixels = np.full((*size.hw, 3), UNREADABLE, np.uint8)
+    todo = _squares(scale.grid, _BLOCK_PX)
+    while todo:
+        box = todo.pop()
+        try:
             pixels[box.slices_yx] = read_scale(reader, scale, box)
+        except SlideReadError:
+            if (side := max(box.size.wh)) > _LEAST_BLOCK_PX:
+                todo += _squares(box, ceil_div(side, 2))
     return pixels
+
+
+def _squares(box: Box, side: int) -> list[Box]:
+    """A box cut into squares of that side, the last ones smaller."""
+    return [
+        Box(x, y, x + side, y + side).intersect(box)
+        for y in range(box.y0, box.y1, side)
+        for x in range(box.x0, box.x1, side)
+    ]
 
 
 def blend(tissue: Pixels, labels: Pixels, classes: Sequence[LabelClass], opacity: float) -> Pixels:
@@ -134,7 +159,7 @@ def _with_legend(
     y = picture.height + 8
     draw.text((12, y), title, "black", font)
     draw.text((12, y + line), "Not for diagnosis.", "black", font)
-    _scale_bar(draw, width, y + line, mpp, font)
+    scale_bar(draw, width, y + line, mpp, font)
     y += line
     for one in shown:
         y += line
@@ -143,7 +168,7 @@ def _with_legend(
     return canvas
 
 
-def _scale_bar(draw: ImageDraw.ImageDraw, width: int, y: int, mpp: float, font: Any) -> None:
+def scale_bar(draw: ImageDraw.ImageDraw, width: int, y: int, mpp: float, font: Any) -> None:
     """A bar of a round length, about a fifth of the width, at the right."""
     length_um = max((n for n in _NICE_UM if n / mpp <= width / 5), default=_NICE_UM[0])
     length_px = length_um / mpp

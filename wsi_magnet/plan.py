@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.geometry import Box, Size, ceil_div, round_up
+from wsi_magnet.geometry import Box, Size, ceil_div, halved_until, round_up
 from wsi_magnet.scales import Ladder, Scale, best_level
 from wsi_magnet.slides.types import SlideInfo
 
@@ -133,10 +133,7 @@ class Plan:
     @property
     def pyramid_sizes(self) -> tuple[Size, ...]:
         """Extent of each level of the mask, finest first: one a scale, then halved until a level fits in a cell."""
-        sizes = [p.scale.size for p in reversed(self.passes)]
-        while max(sizes[-1].wh) > CELL_PX:
-            sizes.append(sizes[-1].halve())
-        return tuple(sizes)
+        return halved_until([p.scale.size for p in reversed(self.passes)], CELL_PX)
 
 
 def halo_px(least_px: int, median_px: int, ratio: int) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, get_args
 
 from wsi_magnet import ngff
+from wsi_magnet.ome_xml import Product, image_of, ome_xml
 from wsi_magnet.prepare import Prepared
 from wsi_magnet.result import RUN_VERSION, Products
 
@@ -81,16 +82,8 @@ def describe_images(
         ngff.level_frame(str(level), finest_mpp * 2**level, info.require_mpp(), bounds_xy)
         for level in range(finest_level, len(products.sizes))
     ]
-    origin = {
-        "slide_identity": info.identity,
-        "bundle": prepared.spec.name,
-        "bounds_xy_level0_px": list(bounds_xy),
-        "slide_mpp_xy": list(info.require_mpp()),
-        "finest_complete_mpp": finest_mpp * 2**finest_level,
-        "version": versions()["wsi-magnet"],
-    }
     kinds: dict[str, dict[str, Any]] = {
-        "mask": {"image-label": ngff.image_label(_with_reserved(classes), products.ngff)},
+        "mask": {"image-label": ngff.image_label(ngff.with_reserved(classes), products.ngff)},
         "probabilities": {"omero": ngff.omero_channels(classes)},
         "uncertainty": {},
     }
@@ -106,13 +99,32 @@ def describe_images(
             ],
             **extra,
         }
-        described[name] = ngff.attributes(products.ngff, body, origin)
+        described[name] = ngff.attributes(products.ngff, body, _origin(prepared, finest_level))
     return described
 
 
-def _with_reserved(classes: Sequence[ngff.LabelClass]) -> list[ngff.LabelClass]:
-    """The classes, and the two values that every mask may hold besides."""
-    reserved = [ngff.LabelClass(0, "background", (0, 0, 0)), ngff.LabelClass(255, "not analysed", (128, 128, 128))]
-    return sorted(
-        [*classes, *(r for r in reserved if r.value not in {c.value for c in classes})], key=lambda c: c.value
-    )
+def describe_ome(
+    prepared: Prepared, products: Products, classes: Sequence[ngff.LabelClass], finest_level: int
+) -> dict[str, str]:
+    """OME-XML of each image by product, as `describe_images`."""
+    mpp = prepared.plan.ladder.finest.mpp * 2**finest_level
+    about = _origin(prepared, finest_level)
+    names: tuple[Product, ...] = get_args(Product)
+    return {
+        name: ome_xml(image_of(name, products.sizes[finest_level], mpp, classes, about), tiff=False)
+        for name in names
+        if name != "uncertainty" or products.uncertainty
+    }
+
+
+def _origin(prepared: Prepared, finest_level: int) -> dict[str, Any]:
+    """Where an image comes from, for the image itself."""
+    info = prepared.info
+    return {
+        "slide_identity": info.identity,
+        "bundle": prepared.spec.name,
+        "bounds_xy_level0_px": [info.bounds.x0, info.bounds.y0],
+        "slide_mpp_xy": list(info.require_mpp()),
+        "finest_complete_mpp": prepared.plan.ladder.finest.mpp * 2**finest_level,
+        "version": versions()["wsi-magnet"],
+    }

@@ -19,7 +19,7 @@ from wsi_magnet.journal import History, Journal, TileResult, read_history
 from wsi_magnet.ngff import LabelClass
 from wsi_magnet.plan import Cells, Pass, pool_any, square
 from wsi_magnet.prepare import Prepared
-from wsi_magnet.provenance import describe_images, describe_run
+from wsi_magnet.provenance import describe_images, describe_ome, describe_run
 from wsi_magnet.result import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.store import Pyramid, explained
@@ -209,9 +209,10 @@ class Run:
 
     def _publish(self, one: Pass) -> None:
         """From now on the images begin at this scale."""
-        for name, attributes in describe_images(
-            self._prepared, self._products, self._classes, one.frame.mask_level
-        ).items():
+        told = (self._prepared, self._products, self._classes, one.frame.mask_level)
+        for name, text in describe_ome(*told).items():
+            self._pyramids[name].describe_ome(text)
+        for name, attributes in describe_images(*told).items():
             self._pyramids[name].describe(attributes)
 
     def _finish(self, description: Mapping[str, Any], seconds: float) -> RunSummary:

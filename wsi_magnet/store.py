@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ import zarr.codecs
 
 from wsi_magnet.config import CELL_PX, Ngff
 from wsi_magnet.errors import StoreError
-from wsi_magnet.geometry import Box, Size
+from wsi_magnet.geometry import Box, Size, ceil_div
 
 CHUNK_PX = CELL_PX
 """Side of a chunk: a cell, so that a cell without tissue is a chunk that is not written."""
@@ -79,6 +79,17 @@ class Pyramid:
         path = self.spec.path / str(level) / metadata
         return path.is_file() and path.stat().st_size > 0
 
+    def require(self, level: int) -> None:
+        """Raises StoreError where a level that should be there is not."""
+        if not self.has_level(level):
+            raise StoreError(
+                f"{self.spec.path} has lost its level {level}; make it anew with `wsi-magnet run --restart`"
+            )
+
+    def stored(self, level: int, box: Box) -> bool:
+        """False where nothing of a box was ever written, so that all of it is 0; cheaper than to read it."""
+        return any(path.exists() for path in self._objects(level, box))
+
     def _create_level(self, level: int, size: Size) -> None:
         lead = () if self.spec.channels is None else (self.spec.channels,)
         names = ("y", "x") if self.spec.channels is None else ("c", "y", "x")
@@ -110,6 +121,18 @@ class Pyramid:
             group = zarr.open_group(self.spec.path, mode="r+", zarr_format=self.spec.zarr_format)
             group.attrs.put(dict(attributes))
 
+    def describe_ome(self, text: str) -> None:
+        """Replace the OME-XML beside the levels at once. Raises StoreError."""
+        path = self.spec.path / "OME" / "METADATA.ome.xml"
+        partial = path.with_name(path.name + ".partial")
+        with explained(self.spec.path):
+            path.parent.mkdir(exist_ok=True)
+            with partial.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+
     def level(self, level: int) -> zarr.Array[Any]:
         """The array of a level, uint8 ([channels,] rows, columns)."""
         if level not in self._levels:
@@ -120,10 +143,16 @@ class Pyramid:
         return self._levels[level]
 
     def read(self, level: int, box: Box) -> Pixels:
-        """uint8 ([channels,] box height, box width); the box lies inside the level."""
+        """uint8 ([channels,] box height, box width); the box lies inside the level. Raises StoreError."""
         rows, cols = box.slices_yx
         with explained(self.spec.path):
-            return np.asarray(self.level(level)[..., rows, cols])
+            try:
+                return np.asarray(self.level(level)[..., rows, cols])
+            except (RuntimeError, ValueError) as error:
+                raise StoreError(
+                    f"{self.spec.path}, level {level}: damaged at rows {box.y0} to {box.y1}, columns {box.x0} to "
+                    f"{box.x1} ({error}); make the result anew with `wsi-magnet run --restart`"
+                ) from error
 
     def write(self, level: int, box: Box, pixels: Pixels) -> None:
         """Write a tile, uint8 ([channels,] box height, box width), and make it last. Raises StoreError."""
@@ -147,8 +176,8 @@ class Pyramid:
         root = self.spec.path / str(level)
         lead = [] if self.spec.channels is None else ["0"]
         base = root.joinpath(*lead) if self.spec.zarr_format == 2 else root.joinpath("c", *lead)
-        for row in range(box.y0 // side, -(-box.y1 // side)):
-            for col in range(box.x0 // side, -(-box.x1 // side)):
+        for row in range(box.y0 // side, ceil_div(box.y1, side)):
+            for col in range(box.x0 // side, ceil_div(box.x1, side)):
                 yield base / str(row) / str(col)
 
     def remove_level(self, level: int) -> None:
@@ -189,6 +218,28 @@ def halve_tile(pyramid: Pyramid, level: int, box: Box, *, labels: bool) -> None:
     lead = [(0, 0)] * (pixels.ndim - 2)
     pixels = np.pad(pixels, [*lead, (0, pixels.shape[-2] % 2), (0, pixels.shape[-1] % 2)], mode="edge")
     pyramid.write(level, box, majority(pixels) if labels else mean(pixels))
+
+
+def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
+    """A new group of Zarr v3. Raises StoreError."""
+    with explained(path):
+        zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(attributes))
+
+
+def write_values(path: Path, values: npt.NDArray[Any] | Sequence[str] | str, attributes: Mapping[str, Any]) -> None:
+    """A new array of Zarr v3, small enough for one chunk: numbers, or texts of any length. Raises StoreError."""
+    told = values if isinstance(values, np.ndarray) else np.array(values, np.dtypes.StringDType())
+    with explained(path):
+        zarr.create_array(path, data=told, zarr_format=3, attributes=dict(attributes))
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Attributes of a group, whole. Raises StoreError where there is none."""
+    with explained(path):
+        try:
+            return dict(zarr.open_group(path, mode="r").attrs)
+        except (LookupError, TypeError, ValueError) as error:
+            raise StoreError(f"{path} is no OME-Zarr image ({type(error).__name__}: {error})") from error
 
 
 def open_finest(path: Path) -> tuple[zarr.Array[Any], Mapping[str, Any]]:

@@ -19,6 +19,7 @@ def main() -> None:
             ("tests.benchmarks.activations",),
             ("tests.benchmarks.compression", f"{folder}/{DEMO.stem}"),
             ("tests.benchmarks.memory",),
+            ("tests.benchmarks.export",),
         ):
             print(f"\n$ python -m {' '.join([module, *arguments])}", flush=True)
             subprocess.run([sys.executable, "-m", module, *arguments], check=True)

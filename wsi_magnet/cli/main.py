@@ -16,7 +16,10 @@ import click
 from wsi_magnet._version import __version__
 from wsi_magnet.errors import WsiMagnetError
 
-COMMANDS = {name: name for name in ("run", "plan", "info", "overlay", "manifest", "train", "evaluate", "bundle")}
+COMMANDS = {
+    name: name
+    for name in ("run", "plan", "info", "overlay", "report", "export", "manifest", "train", "evaluate", "bundle")
+}
 """Command names and the modules of `wsi_magnet.cli` that hold them as `command`."""
 
 BEGINS_ANEW = "The same command begins anew."

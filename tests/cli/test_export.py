@@ -1,0 +1,132 @@
+"""`wsi-magnet export`: from a run's result to files, and one line for what cannot be."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from tests.commands import Call
+from tests.export.qupath_rules import features_of, violations
+from tests.export.results import make_result
+from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
+from wsi_magnet.config import RunConfig
+
+
+@pytest.fixture(scope="module")
+def real(small_svs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result of a real slide, with everything that a run can keep: at 8 µm/px, where a network that sees no
+    neighbours leaves some thousand regions.
+    """
+    folder = tmp_path_factory.mktemp("real")
+    bundle = write_bundle(folder / "free.safetensors", free_spec(mpps=(32.0, 16.0, 8.0)))
+    config = RunConfig(tile_px=512, keep_probabilities=True, keep_uncertainty=True)
+    return run_serially(MadeRun(small_svs, bundle), folder / "out", config).folder
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:40, 8:40] = 3
+    make_result(tmp_path / "result", mask)
+    return tmp_path / "result"
+
+
+@pytest.mark.parametrize("options", [(), ("--simplify", "2", "--min-area", "50"), ("--object-type", "detection")])
+def test_a_real_result_breaks_no_rule_of_qupath(
+    call: Call, real: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    done = call("export", real, "--to", "geojson", "-o", tmp_path / "x.geojson", *options)
+    assert (done.exit_code, violations(tmp_path / "x.geojson")) == (0, [])
+
+
+def test_areas_of_all_regions_are_those_of_the_mask(call: Call, real: Path, tmp_path: Path) -> None:
+    call("export", real, "--to", "geojson", "-o", tmp_path / "x.geojson")
+    found = sum(next(iter(f["properties"]["measurements"].values())) for f in features_of(tmp_path / "x.geojson"))
+    assert found == pytest.approx(np.count_nonzero(labels_of(real)) * 64)
+
+
+def test_it_says_what_it_has_written(call: Call, small: Path, tmp_path: Path) -> None:
+    done = call("export", small, "--to", "geojson", "-o", tmp_path / "x.geojson.gz")
+    assert done.stdout.split() == [str(tmp_path / "x.geojson.gz")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("geojson", "x.geojson"), ("tiles", "x.json"), ("qupath-script", "x.groovy"), ("ome-tiff", "x.tif")],
+)
+def test_everything_can_be_made_of_a_real_result(call: Call, real: Path, tmp_path: Path, kind: str, name: str) -> None:
+    target = tmp_path / (name if kind != "ome-tiff" else "x.ome.tif")
+    done = call("export", real, "--to", kind, "-o", target)
+    assert (done.exit_code, target.exists()) == (0, True), done.stderr
+
+
+def test_the_ome_tiff_is_the_mask(call: Call, real: Path, tmp_path: Path) -> None:
+    call("export", real, "--to", "ome-tiff", "-o", tmp_path / "x.ome.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "x.ome.tif"), labels_of(real))
+
+
+def test_an_option_of_another_kind_is_refused(call: Call, small: Path, tmp_path: Path) -> None:
+    done = call("export", small, "--to", "csv", "-o", tmp_path / "x.csv", "--simplify", "2")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        "Error: --simplify means nothing to --to csv, only to geojson, qupath-script\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--simplify", "-1"), "--simplify and --min-area must be 0 or more; got -1 and 0"),
+        (("--simplify", "nan"), "--simplify and --min-area must be 0 or more; got nan and 0"),
+        (("--max-vertices", "3"), "--max-vertices must be 8 or more; got 3"),
+        (("--classes", "tumor"), "has no class tumor; its classes are stroma, benign epithelium"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    call: Call, small: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = call("export", small, "--to", "geojson", "-o", tmp_path / "x.geojson", *arguments)
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_no_result_is_told_so(call: Call, tmp_path: Path) -> None:
+    done = call("export", tmp_path, "--to", "geojson", "-o", tmp_path / "x.geojson")
+    assert (done.exit_code, "is no result folder" in done.stderr) == (1, True)
+
+
+def test_an_existing_file_needs_overwrite(call: Call, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.geojson").write_text("mine")
+    refused = call("export", small, "--to", "geojson", "-o", tmp_path / "x.geojson")
+    replaced = call("export", small, "--to", "geojson", "-o", tmp_path / "x.geojson", "--overwrite")
+    assert (refused.exit_code, replaced.exit_code) == (1, 0)
+    assert json.loads((tmp_path / "x.geojson").read_text())["type"] == "FeatureCollection"
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    call: Call, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = Path.open
+
+    def full(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.endswith(".partial"):
+            opened(path, "wb").close()
+            return Full()
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    done = call("export", small, "--to", "geojson", "-o", tmp_path / "x.geojson")
+    assert (done.exit_code, "no space left" in done.stderr) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]

@@ -1,0 +1,143 @@
+"""OME-TIFFs hold the store's own pixels, level by level, and say what they are."""
+
+from __future__ import annotations
+
+import errno
+import tracemalloc
+from pathlib import Path
+from typing import Any, get_args
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import tifffile
+
+from tests.export.results import CLASSES, Made, make_result, make_sparse_result
+from wsi_magnet.config import Ngff
+from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.export.geojson import FileOptions
+from wsi_magnet.export.ome_tiff import add_ome_xml, write_ome_tiff
+from wsi_magnet.export.source import ResultSource
+from wsi_magnet.geometry import Box
+from wsi_magnet.ome_xml import NAMESPACE, Product
+from wsi_magnet.store import Pyramid
+
+FILES = FileOptions()
+
+
+def random_result(folder: Path, made: Made | None = None) -> ResultSource:
+    """Two cells and a bit wide, one and a bit high; the middle column is empty."""
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 5, (600, 1100), np.uint8)
+    probabilities = rng.integers(0, 64, (len(CLASSES), 600, 1100), np.uint8)
+    uncertainty = rng.integers(0, 255, (600, 1100), np.uint8)
+    for pixels in (mask, probabilities, uncertainty):
+        pixels[..., 512:1024] = 0
+    return make_result(folder, mask, made, probabilities=probabilities, uncertainty=uncertainty)
+
+
+def stored(pyramid: Pyramid | None, level: int) -> np.ndarray[Any, Any]:
+    assert pyramid is not None
+    return pyramid.read(level, Box.of(pyramid.spec.sizes[level]))
+
+
+def comment_of(path: Path) -> str:
+    with tifffile.TiffFile(path) as tiff:
+        return tiff.ome_metadata or ""
+
+
+@pytest.mark.parametrize("product", get_args(Product))
+@pytest.mark.parametrize("ngff", ["0.4", "0.5"])
+def test_every_level_is_the_store_s_own(tmp_path: Path, product: Product, ngff: Ngff) -> None:
+    source = random_result(tmp_path / "result", Made(ngff=ngff))
+    (path,) = write_ome_tiff(source, tmp_path / "x.ome.tif", product, FILES).files
+    pyramid = {"mask": source.mask, "probabilities": source.probabilities, "uncertainty": source.uncertainty}[product]
+    with tifffile.TiffFile(path) as tiff:
+        (series,) = tiff.series
+        assert len(series.levels) == len(source.levels)
+        assert all((series.levels[i].asarray() == stored(pyramid, i)).all() for i in source.levels)
+
+
+def test_it_is_a_tiled_big_tiff_with_its_levels_in_sub_ifds(tmp_path: Path) -> None:
+    source = random_result(tmp_path / "result")
+    write_ome_tiff(source, tmp_path / "x.ome.tiff", "probabilities", FILES)
+    with tifffile.TiffFile(tmp_path / "x.ome.tiff") as tiff:
+        pages = [page.aspage() for page in tiff.pages]
+        facts = {(p.tilewidth, p.tilelength, p.compression, len(p.subifds or ())) for p in pages}
+        assert (tiff.is_bigtiff, tiff.is_ome, len(pages), tiff.series[0].axes) == (True, True, len(CLASSES), "CYX")
+    assert facts == {(512, 512, tifffile.COMPRESSION.ADOBE_DEFLATE, len(source.levels) - 1)}
+
+
+def test_it_tells_microns_channels_and_where_it_comes_from(tmp_path: Path) -> None:
+    source = random_result(tmp_path / "result", Made(mpp=0.5, slide_mpp=0.25))
+    write_ome_tiff(source, tmp_path / "x.ome.tif", "probabilities", FILES)
+    root = ElementTree.fromstring(comment_of(tmp_path / "x.ome.tif"))
+    told = {m.get("K"): m.text for m in root.iter(f"{{{NAMESPACE}}}M")}
+    assert [c.get("Name") for c in root.iter(f"{{{NAMESPACE}}}Channel")] == [c.name for c in CLASSES]
+    assert [p.get("PhysicalSizeX") for p in root.iter(f"{{{NAMESPACE}}}Pixels")] == ["0.5"]
+    assert (told["slide"], told["bundle"], told["version"]) == ("slide.svs", "made", "0.0")
+
+
+def test_a_run_that_goes_on_gives_its_finest_complete_scale(tmp_path: Path) -> None:
+    source = random_result(tmp_path / "result", Made(state="running", first_level=1))
+    exported = write_ome_tiff(source, tmp_path / "x.ome.tif", "mask", FILES)
+    assert (tifffile.imread(tmp_path / "x.ome.tif") == stored(source.mask, 1)).all()
+    assert "2 µm/px" in exported.notes[0]
+
+
+def test_missing_tiles_cost_next_to_nothing(tmp_path: Path) -> None:
+    """100 megapixels with one patch: less than 1 % of that on disk, and less than 8 % in memory."""
+    make_sparse_result(tmp_path / "result", 10_000, [(5_000, 5_000, np.full((100, 100), 3, np.uint8))])
+    source = ResultSource(tmp_path / "result")
+    tracemalloc.start()
+    (path,) = write_ome_tiff(source, tmp_path / "x.ome.tif", "mask", FILES).files
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert path.stat().st_size < 1e6
+    assert peak < 8e6
+    assert tifffile.imread(path, level=0).sum() == 3 * 100 * 100
+
+
+@pytest.mark.parametrize("product", ["probabilities", "uncertainty"])
+def test_an_image_that_was_not_kept_is_named(tmp_path: Path, product: Product) -> None:
+    source = make_result(tmp_path / "result", np.ones((64, 64), np.uint8))
+    with pytest.raises(ConfigError, match=f"has kept no {product}; run with --keep {product}"):
+        write_ome_tiff(source, tmp_path / "x.ome.tif", product, FILES)
+
+
+def test_an_existing_file_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
+    source, path = make_result(tmp_path / "result", np.ones((64, 64), np.uint8)), tmp_path / "x.ome.tif"
+    path.write_text("mine")
+    with pytest.raises(StoreError, match="--overwrite"):
+        write_ome_tiff(source, path, "mask", FILES)
+    assert path.read_text() == "mine"
+    write_ome_tiff(source, path, "mask", FileOptions(overwrite=True))
+    assert tifffile.imread(path).all()
+
+
+def test_another_suffix_is_refused(tmp_path: Path) -> None:
+    source = make_result(tmp_path / "result", np.ones((64, 64), np.uint8))
+    with pytest.raises(ConfigError, match=r"\.ome\.tif"):
+        write_ome_tiff(source, tmp_path / "x.tif", "mask", FILES)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_result(tmp_path / "result", np.ones((64, 64), np.uint8))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tifffile.TiffWriter, "write", full)
+    with pytest.raises(StoreError, match="no space left"):
+        write_ome_tiff(source, tmp_path / "x.ome.tif", "mask", FILES)
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_result_of_an_older_version_gets_the_ome_xml_of_its_images(tmp_path: Path) -> None:
+    source = random_result(tmp_path / "result")
+    add_ome_xml(source)
+    texts = [
+        (source.folder / f"{name}.ome.zarr" / "OME" / "METADATA.ome.xml").read_text() for name in get_args(Product)
+    ]
+    counts = [len(list(ElementTree.fromstring(text).iter(f"{{{NAMESPACE}}}Channel"))) for text in texts]
+    assert counts == [1, len(CLASSES), 1]

@@ -1,0 +1,46 @@
+"""`wsi-magnet report`: results as pages to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report", short_help="Make pages to look at.")
+@click.argument("results", metavar="RESULT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default="report.html",
+    show_default=True,
+    metavar="HTML",
+    help="The page; of several results, the index, with a folder of pages beside it.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(200, 6000),
+    default=2000,
+    show_default=True,
+    help="Longest side of pictures, pixels.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier report of that name.")
+def command(results: tuple[Path, ...], output: Path, size: int, overwrite: bool) -> None:
+    """Make an HTML page of RESULT, a slide's result folder: the slide with its mask, uncertainty and what was refined,
+    areas, grade and provenance. It needs no network and no other file. Several results get an index besides.
+
+    \b
+      wsi-magnet report results/slide -o slide.html
+      wsi-magnet report results/* -o cohort.html
+    """
+    from wsi_magnet.pages.writing import ReportOptions, write_report
+
+    def tell(result: Path) -> None:
+        if len(results) > 1:
+            click.echo(f"{result} ...", err=True)
+
+    reported = write_report(results, output, ReportOptions(longest_px=size, overwrite=overwrite), tell)
+    for note in reported.notes:
+        click.echo(f"Note: {note}", err=True)
+    click.echo(reported.files[0])

@@ -1,0 +1,186 @@
+"""GeoJSON files, written feature by feature: whole under their names or not there; in parts where one is too large."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.export.objects import ObjectOptions, objects_of
+from wsi_magnet.export.qupath import MANY_ANNOTATIONS, FeatureStyle, feature
+from wsi_magnet.export.source import ResultSource
+from wsi_magnet.store import explained
+
+SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
+"""What QuPath opens; of other names it reads nothing and says nothing."""
+
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """How files are written."""
+
+    part_bytes: int = 100_000_000
+    """A part is closed once it holds more, before compression; 0 = never. QuPath needs 20 to 25 times as much memory to
+    read it."""
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export has written."""
+
+    files: tuple[Path, ...]
+    objects: int
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+
+
+def write_geojson(
+    source: ResultSource, target: Path, objects: ObjectOptions, style: FeatureStyle, files: FileOptions
+) -> Exported:
+    """The regions of a result as GeoJSON.
+
+    Raises ConfigError for a name or a class that does not fit, StoreError for what cannot be read or written, and where
+    the target exists.
+    """
+    features = (feature(one, style) for one in objects_of(source, objects))
+    exported = write_features(features, target, describe(source, objects), files)
+    notes = []
+    if source.running:
+        notes.append(f"the run is not finished: this is what it has found at {source.placement.mpp:g} µm/px")
+    if not exported.objects:
+        notes.append("the mask holds no region of these classes, so there are no objects")
+    if style.object_type == "annotation" and exported.objects > MANY_ANNOTATIONS:
+        notes.append(
+            f"{exported.objects} annotations make QuPath slow; --object-type detection or --min-area keep it quick"
+        )
+    return Exported(exported.files, exported.objects, tuple(notes))
+
+
+def describe(source: ResultSource, options: ObjectOptions) -> dict[str, Any]:
+    """Where objects come from, for the file itself; QuPath passes over it."""
+    return {
+        "slide": source.name,
+        "slide_identity": source.identity,
+        "bundle": source.run["bundle"]["name"],
+        "bundle_sha256": source.run["bundle"]["sha256"],
+        "version": source.run["software"]["wsi-magnet"],
+        "state": source.run["state"],
+        "mpp": source.placement.mpp,
+        "frame": options.frame,
+        "origin_xy_level0_px": list(source.placement.bounds_xy if options.frame == "qupath" else (0, 0)),
+        "simplified_um": options.simplify_um,
+        "note": "Not for diagnosis.",
+    }
+
+
+def write_features(
+    features: Iterable[Mapping[str, Any]], target: Path, description: Mapping[str, Any], options: FileOptions
+) -> Exported:
+    """Features as one FeatureCollection, or as several, named x-1.geojson, x-2.geojson and so on.
+
+    Raises ConfigError for a name that QuPath would pass over, StoreError as `write_geojson` does.
+    """
+    check_target(target, options.overwrite)
+    with explained(target), closing(_Parts(target, description)) as parts:
+        count = 0
+        for one in features:
+            parts.add(json.dumps(one, separators=(",", ":"), ensure_ascii=False), options.part_bytes)
+            count += 1
+        return Exported(parts.finish(), count)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """Raises ConfigError for a name of another kind, StoreError where the file or a part of it exists."""
+    if not target.name.lower().endswith(SUFFIXES):
+        raise ConfigError(f"{target} has no suffix that QuPath reads; end it in {', '.join(SUFFIXES)}")
+    there = [path for path in (target, *_numbered(target)) if path.exists()]
+    if there and not overwrite:
+        raise StoreError(f"{there[0]} exists; choose another name with -o, or replace it with --overwrite")
+
+
+class _Parts:
+    """Files under way, with provisional names until all are whole."""
+
+    def __init__(self, target: Path, description: Mapping[str, Any]) -> None:
+        self._target = target
+        self._head = '{"type":"FeatureCollection","wsi-magnet":' + json.dumps(description, ensure_ascii=False)
+        self._file: IO[str] | None = None
+        self._open = ExitStack()
+        self._paths: list[Path] = []
+        self._bytes = 0
+
+    def add(self, text: str, part_bytes: int) -> None:
+        if self._file is None or (part_bytes and self._bytes > part_bytes):
+            self._next()
+        assert self._file is not None
+        self._bytes += self._file.write(("," if self._bytes else "") + "\n" + text)
+
+    def _next(self) -> None:
+        self._end()
+        path = self._target.with_name(f"{self._target.name}.{len(self._paths) + 1}{_PARTIAL}")
+        self._paths.append(path)
+        raw: IO[bytes] = self._open.enter_context(path.open("wb"))
+        if self._target.name.lower().endswith(".gz"):
+            # Without name and time, so that two exports of one result are the same bytes.
+            compressed = gzip.GzipFile("", "wb", 6, raw, mtime=0)
+            self._open.callback(compressed.close)
+            raw = cast(IO[bytes], compressed)
+        self._file = self._open.enter_context(io.TextIOWrapper(raw, encoding="utf-8"))
+        self._file.write(self._head + ',"features":[')
+        self._bytes = 0
+
+    def _end(self) -> None:
+        if self._file is not None:
+            self._file.write("\n]}\n")
+            self._open.close()
+            self._file = None
+
+    def finish(self) -> tuple[Path, ...]:
+        """Give all files their names; those of an earlier export go."""
+        if not self._paths:
+            self._next()
+        self._end()
+        names = (
+            [self._target] if len(self._paths) == 1 else [_part(self._target, i + 1) for i in range(len(self._paths))]
+        )
+        for earlier in (self._target, *_numbered(self._target)):
+            earlier.unlink(missing_ok=True)
+        for path, name in zip(self._paths, names, strict=True):
+            path.replace(name)
+        self._paths = []
+        return tuple(names)
+
+    def close(self) -> None:
+        """Delete what did not become whole."""
+        with suppress(OSError):  # of a full disk, say, which has been told already
+            self._open.close()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+
+
+def _stem(target: Path) -> tuple[str, str]:
+    suffix = next(s for s in sorted(SUFFIXES, key=len, reverse=True) if target.name.lower().endswith(s))
+    return target.name[: -len(suffix)], target.name[-len(suffix) :]
+
+
+def _part(target: Path, number: int) -> Path:
+    stem, suffix = _stem(target)
+    return target.with_name(f"{stem}-{number}{suffix}")
+
+
+def _numbered(target: Path) -> list[Path]:
+    """Parts of an earlier export."""
+    stem, suffix = _stem(target)
+    pattern = re.compile(re.escape(stem) + r"-[0-9]+" + re.escape(suffix))
+    folder = target.parent
+    return sorted(p for p in folder.iterdir() if pattern.fullmatch(p.name)) if folder.is_dir() else []

@@ -1,0 +1,173 @@
+"""The regions of a result as objects on its slide: polygons in level-0 pixels with what was measured in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.export.regions import Block, Region, Tracing, trace
+from wsi_magnet.export.shapes import Shape, ShapeLimits, shapes_of
+from wsi_magnet.export.simplify import Simplifier
+from wsi_magnet.export.source import NOT_ANALYSED, Frame, ResultSource
+from wsi_magnet.geometry import Box
+from wsi_magnet.ngff import LabelClass
+
+GRID = 0.01
+"""Level-0 pixels: the grid on which QuPath since 0.6 puts all points; ours are on it, so that nothing moves there."""
+
+_WIDE = 8
+"""Cells of the mask that are read at once."""
+
+FULL = 255
+"""A stored probability or uncertainty of 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectOptions:
+    """Which objects are made of a mask."""
+
+    frame: Frame = "qupath"
+    simplify_um: float = 0
+    """How far outlines may move, in microns; 0 = they follow the pixels' edges exactly."""
+    min_area_um2: float = 0
+    """Smaller regions are left out and smaller holes closed, in square microns."""
+    classes: tuple[str, ...] = ()
+    """Names; empty = all but background."""
+    max_vertices: int = 5000
+    """A polygon with more is cut."""
+
+    def __post_init__(self) -> None:
+        if self.frame not in get_args(Frame):
+            raise ConfigError(f"--frame must be {' or '.join(get_args(Frame))}; got {self.frame}")
+        if not 0 <= self.simplify_um < np.inf or not 0 <= self.min_area_um2 < np.inf:
+            raise ConfigError(
+                f"--simplify and --min-area must be 0 or more; got {self.simplify_um:g} and {self.min_area_um2:g}"
+            )
+        if self.max_vertices < 8:
+            raise ConfigError(f"--max-vertices must be 8 or more; got {self.max_vertices}")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class SlideObject:
+    """A polygon on a slide."""
+
+    label: LabelClass
+    polygon: shapely.Polygon
+    """Valid, in level-0 pixels of the chosen frame, on the grid of a hundredth."""
+    area_um2: float
+    """Of the pixels, not of the simplified outline."""
+    mean_probability: float | None
+    """Of its class over the region; None where the run did not keep it."""
+    mean_uncertainty: float | None
+
+
+def objects_of(source: ResultSource, options: ObjectOptions) -> Iterator[SlideObject]:
+    """All objects, strip by strip from the top; memory does not grow with the slide.
+
+    Raises ConfigError for a class that the result does not have, StoreError for what cannot be read.
+    """
+    labels = chosen_classes(source, options.classes)
+    mpp = source.placement.mpp
+    pixel_um2 = mpp * mpp
+    limits = ShapeLimits(options.min_area_um2 / pixel_um2, options.min_area_um2 / pixel_um2, options.max_vertices)
+    keep = Simplifier(options.simplify_um / mpp) if options.simplify_um else None
+    reader = _Reader(source, labels)
+    for region in trace(Tracing(source.placement.size, reader, reader.n_values, keep)):
+        for shape in shapes_of(region, limits):
+            yield from reader.objects(shape, options.frame, pixel_um2)
+
+
+def chosen_classes(source: ResultSource, names: tuple[str, ...]) -> tuple[LabelClass, ...]:
+    """The classes of that name, upper or lower case, in the bundle's order; without names all but background.
+
+    "not analysed" is one of them. Raises ConfigError.
+    """
+    every = [one for one in source.classes if one.value]
+    every.append(LabelClass(NOT_ANALYSED, "not analysed", (128, 128, 128)))
+    if not names:
+        return tuple(every)
+    wanted = {name.strip().lower() for name in names}
+    found = tuple(one for one in every if one.name.lower() in wanted)
+    if unknown := wanted - {one.name.lower() for one in found}:
+        known = ", ".join(one.name for one in every)
+        raise ConfigError(f"{source.folder} has no class {', '.join(sorted(unknown))}; its classes are {known}")
+    return found
+
+
+class _Reader:
+    """Reads what is traced, and says what was measured in it."""
+
+    def __init__(self, source: ResultSource, labels: tuple[LabelClass, ...]) -> None:
+        self._source, self._labels = source, labels
+        self._code = np.zeros(256, np.uint8)
+        for code, one in enumerate(labels, 1):
+            self._code[one.value] = code
+        order = {one.value: channel for channel, one in enumerate(source.classes)}
+        self._channel = np.array([0] + [order.get(one.value, 0) for one in labels])
+        self._wide_box, self._wide_codes = Box(0, 0, 0, 0), np.zeros((0, 0), np.uint8)
+        self.n_values = (source.probabilities is not None) + (source.uncertainty is not None)
+
+    def __call__(self, box: Box) -> Block | None:
+        source = self._source
+        if not source.mask.stored(source.level, box):
+            return None
+        if not self._wide_box.contains(box):
+            self._read_wide(box)
+        part = box.relative_to(self._wide_box).slices_yx
+        codes = self._wide_codes[part]
+        return Block(codes, self._values(codes, box)) if codes.any() else None
+
+    def _read_wide(self, box: Box) -> None:
+        """A box and those on its right, as far as they are stored: one call for many costs far less than many."""
+        source, wide = self._source, box
+        for _ in range(_WIDE - 1):
+            right = Box(wide.x1, box.y0, wide.x1 + CELL_PX, box.y1).intersect(Box.of(source.placement.size))
+            if right.empty or not source.mask.stored(source.level, right):
+                break
+            wide = Box(box.x0, box.y0, right.x1, box.y1)
+        self._wide_box, self._wide_codes = wide, self._code[source.mask.read(source.level, wide)]
+
+    def _values(self, codes: npt.NDArray[np.uint8], box: Box) -> npt.NDArray[np.uint8] | None:
+        source = self._source
+        values = []
+        if source.probabilities is not None:
+            every = source.probabilities.read(source.level, box)
+            values.append(np.take_along_axis(every, self._channel[codes][None], axis=0)[0])
+        if source.uncertainty is not None:
+            values.append(source.uncertainty.read(source.level, box))
+        return np.stack(values) if values else None
+
+    def objects(self, shape: Shape, frame: Frame, pixel_um2: float) -> Iterator[SlideObject]:
+        label = self._labels[shape.region.code - 1]
+        probability, uncertainty = self._means(shape.region, label)
+        for polygon in self._placed(shape.polygon, frame):
+            yield SlideObject(label, polygon, shape.area_px * pixel_um2, probability, uncertainty)
+
+    def _means(self, region: Region, label: LabelClass) -> tuple[float | None, float | None]:
+        if label.value == NOT_ANALYSED:
+            return None, None
+        means = iter((region.sums / (FULL * region.pixels)).tolist())
+        probability = next(means) if self._source.probabilities is not None else None
+        return probability, next(means) if self._source.uncertainty is not None else None
+
+    def _placed(self, polygon: shapely.Polygon, frame: Frame) -> Iterator[shapely.Polygon]:
+        """On the slide; rounded first and checked then, since rounding may close what was open."""
+        placement = self._source.placement
+        scale, limit = np.array(placement.downsample_xy), np.array(placement.canvas.wh)
+        origin = np.array(placement.origin_xy(frame))
+        placed = shapely.transform(
+            polygon, lambda points: np.round((np.minimum(points * scale, limit) + origin) / GRID) * GRID
+        )
+        if placed.is_valid and placed.area > 0:
+            yield placed
+            return
+        for part in shapely.get_parts(shapely.make_valid(placed)):
+            if part.geom_type == "Polygon" and part.area > GRID:
+                yield part

@@ -1,0 +1,143 @@
+"""OME-TIFF of a result's image: the levels of its own pyramid, tile by tile, so that no slide is too large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from wsi_magnet._version import __version__
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.export.geojson import Exported, FileOptions
+from wsi_magnet.export.source import ResultSource
+from wsi_magnet.geometry import Box
+from wsi_magnet.ome_xml import OmeImage, Product, image_of, ome_xml
+from wsi_magnet.store import Pyramid, explained
+
+SUFFIXES = (".ome.tif", ".ome.tiff")
+"""By which Bio-Formats, and with it QuPath, knows that the file describes itself."""
+
+_SIDE = CELL_PX
+"""Of a tile: a chunk of the store, so that each is read once a channel."""
+
+_DEFLATE = 6
+
+
+def write_ome_tiff(source: ResultSource, target: Path, product: Product, files: FileOptions) -> Exported:
+    """An image as tiled BigTIFF with its pyramid in SubIFDs, uint8; probabilities have a page a class.
+
+    Raises ConfigError for another suffix and for an image that the run did not keep, StoreError for what cannot be
+    read or written, and where the target exists.
+    """
+    if not target.name.lower().endswith(SUFFIXES):
+        raise ConfigError(f"{target} is no name for an OME-TIFF; end it in {' or '.join(SUFFIXES)}")
+    if target.exists() and not files.overwrite:
+        raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
+    pyramid = pyramid_of(source, product)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with explained(target):
+            with tifffile.TiffWriter(partial, bigtiff=True) as tiff:
+                _write(tiff, source, pyramid, describe_image(source, product))
+            partial.replace(target)
+    finally:
+        with suppress(OSError):  # of a full disk, say, which has been told already
+            partial.unlink(missing_ok=True)
+    note = f"the run is not finished: this is what it has found at {source.placement.mpp:g} µm/px"
+    return Exported((target,), 0, (note,) if source.running else ())
+
+
+def pyramid_of(source: ResultSource, product: Product) -> Pyramid:
+    """An image of a result. Raises ConfigError where the run does not have it (yet)."""
+    pyramid = {"mask": source.mask, "probabilities": source.probabilities, "uncertainty": source.uncertainty}[product]
+    if pyramid is None and source.running:
+        raise ConfigError(f"{source.folder} has no {product} until the run is finished; export its mask, or wait")
+    if pyramid is None:
+        raise ConfigError(f"{source.folder} has kept no {product}; run with --keep {product}")
+    return pyramid
+
+
+def describe_image(source: ResultSource, product: Product) -> OmeImage:
+    """What the OME-XML of a result's image says."""
+    about = {
+        "slide": source.name,
+        "slide_identity": source.identity,
+        "bundle": source.run["bundle"]["name"],
+        "bundle_sha256": source.run["bundle"]["sha256"],
+        "bounds_xy_level0_px": list(source.placement.bounds_xy),
+        "slide_mpp_xy": list(source.placement.slide_mpp_xy),
+        "finest_complete_mpp": source.placement.mpp,
+        "version": source.run["software"]["wsi-magnet"],
+        "state": source.run["state"],
+        "exported_by": f"wsi-magnet {__version__}",
+        "note": "Not for diagnosis.",
+    }
+    return image_of(product, source.placement.size, source.placement.mpp, source.classes, about)
+
+
+def add_ome_xml(source: ResultSource) -> None:
+    """Give the images of a result that an older version made the OME-XML that QuPath reads. Raises StoreError."""
+    images: dict[Product, Pyramid | None] = {
+        "mask": source.mask,
+        "probabilities": source.probabilities,
+        "uncertainty": source.uncertainty,
+    }
+    for product, pyramid in images.items():
+        if pyramid is not None:
+            pyramid.describe_ome(ome_xml(describe_image(source, product), tiff=False))
+
+
+def _write(tiff: tifffile.TiffWriter, source: ResultSource, pyramid: Pyramid, image: OmeImage) -> None:
+    channels = pyramid.spec.channels
+    for level in source.levels:
+        first = level == source.level
+        per_cm = 1e4 / source.mpp(level)
+        options: dict[str, Any] = (
+            {"description": ome_xml(image, tiff=True), "subifds": len(source.levels) - 1}
+            if first
+            else {"subfiletype": 1}
+        )
+        tiff.write(
+            _tiles(source, pyramid, level),
+            shape=(*(() if channels is None else (channels,)), *pyramid.spec.sizes[level].hw),
+            dtype=np.uint8,
+            tile=(_SIDE, _SIDE),
+            photometric="minisblack",
+            compression="zlib",
+            metadata=None,
+            software=f"wsi-magnet {__version__}",
+            resolution=(per_cm, per_cm),
+            resolutionunit="CENTIMETER",
+            **options,
+        )
+
+
+def _tiles(source: ResultSource, pyramid: Pyramid, level: int) -> Iterator[bytes]:
+    """The compressed tiles of a level, row by row, channel after channel.
+
+    What was never written is a tile of zeros all the same, of 0.1 % of its size: where a TIFF leaves tiles out, libtiff
+    calls it damaged.
+    """
+    pyramid.require(level)
+    empty = _compressed(np.zeros((_SIDE, _SIDE), np.uint8))
+    for channel in range(pyramid.spec.channels or 1):
+        for row in source.blocks(level, _SIDE):
+            for box in row:
+                yield _compressed(_tile(pyramid, level, box, channel)) if pyramid.stored(level, box) else empty
+
+
+def _tile(pyramid: Pyramid, level: int, box: Box, channel: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    pixels = pyramid.read(level, box)
+    tile = np.zeros((_SIDE, _SIDE), np.uint8)
+    tile[: box.size.height, : box.size.width] = pixels if pixels.ndim == 2 else pixels[channel]
+    return tile
+
+
+def _compressed(tile: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    return bytes(imagecodecs.deflate_encode(tile.tobytes(), level=_DEFLATE))

@@ -1,0 +1,102 @@
+"""How QuPath wants objects: names of classes and measurements, the fields of a feature, and what it can hold at once.
+
+The rules are those that QuPath 0.5.1, 0.6 and 0.7 were seen to follow: a feature a polygon, since a multipolygon of one
+part is refused by 0.5 and one of thousands is slow; a colour with every class, as [r, g, b]; no null but where allowed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import shapely
+
+from wsi_magnet.export.objects import SlideObject
+from wsi_magnet.export.source import NOT_ANALYSED
+from wsi_magnet.ngff import LabelClass
+
+ObjectType = Literal["annotation", "detection", "tile"]
+
+Naming = Literal["flat", "derived"]
+"""Whether a Gleason pattern is the class "Gleason 3", or "Tumor: Gleason 3", which QuPath counts to Tumor as well."""
+
+CLASSIFIER = "MagNet"
+"""In the names of measurements, as QuPath names those of its pixel classifiers."""
+
+TUMOUR = "Tumor"
+"""As QuPath spells its own class."""
+
+MANY_ANNOTATIONS = 5000
+"""From about here on QuPath becomes slow with annotations, and detections are the better choice."""
+
+_NAMESPACE = uuid.UUID("5f2b5a0e-3f5d-4d0c-9b55-0d6a5a3a7f10")
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureStyle:
+    """What kind of objects features are."""
+
+    object_type: ObjectType = "annotation"
+    naming: Naming = "flat"
+    identity: str = ""
+    """Of the result: the same object of the same result has the same id, so that QuPath notices a second import."""
+    metadata: Mapping[str, str] | None = None
+    """Told with every object."""
+
+
+def class_names(label: LabelClass, naming: Naming) -> list[str]:
+    """The levels of a class's name in QuPath. A colon would part it, and "*" at its end has QuPath ignore the class."""
+    if label.value == NOT_ANALYSED:
+        return ["Not analysed*"]
+    name = label.name.replace(":", " -").strip().rstrip("*").strip() or f"class {label.value}"
+    return [TUMOUR, name] if naming == "derived" and is_tumour(label) else [name]
+
+
+def is_tumour(label: LabelClass) -> bool:
+    """True for Gleason patterns."""
+    return label.name.lower().startswith("gleason ")
+
+
+def classification(label: LabelClass, naming: Naming) -> dict[str, Any]:
+    """The "classification" of a feature."""
+    names = class_names(label, naming)
+    color = list(label.color)
+    return {"name": names[0], "color": color} if len(names) == 1 else {"names": names, "color": color}
+
+
+def measurements(one: SlideObject) -> dict[str, float]:
+    """By the names that QuPath's own pixel classifiers use."""
+    found = {f"{CLASSIFIER}: {one.label.name} area µm^2": round(one.area_um2, 3)}
+    if one.mean_probability is not None:
+        found[f"{CLASSIFIER}: mean probability"] = round(one.mean_probability, 4)
+    if one.mean_uncertainty is not None:
+        found[f"{CLASSIFIER}: mean uncertainty"] = round(one.mean_uncertainty, 4)
+    return found
+
+
+def feature(one: SlideObject, style: FeatureStyle) -> dict[str, Any]:
+    """One object as a GeoJSON feature."""
+    rings = [one.polygon.exterior, *one.polygon.interiors]
+    coordinates = [_points(ring) for ring in rings]
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_NAMESPACE, f"{style.identity} {one.label.value} {coordinates[0][:3]}")),
+        "geometry": {"type": "Polygon", "coordinates": coordinates},
+        "properties": {
+            "objectType": style.object_type,
+            "classification": classification(one.label, style.naming),
+            "isLocked": True,
+            "measurements": measurements(one),
+            **({"metadata": dict(style.metadata)} if style.metadata else {}),
+        },
+    }
+
+
+def _points(ring: shapely.LinearRing) -> list[list[float]]:
+    """To two decimals, or without any where all are whole."""
+    points = np.round(shapely.get_coordinates(ring), 2)
+    whole = points.astype(np.int64)
+    return (whole if (whole == points).all() else points).tolist()  # type: ignore[no-any-return]

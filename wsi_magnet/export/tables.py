@@ -1,0 +1,142 @@
+"""Areas of results as one CSV table: a row a class, slide after slide."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.export.geojson import Exported, FileOptions
+from wsi_magnet.export.source import NOT_ANALYSED, ResultSource
+from wsi_magnet.report import PATTERNS, summarise
+from wsi_magnet.store import explained
+
+SUFFIX = ".csv"
+
+_COUNT_PX = 4 * CELL_PX
+"""Side of the squares in which a mask is counted."""
+
+_GRADE = {
+    "gleason_primary": "primary",
+    "gleason_secondary": "secondary",
+    "gleason_score": "score",
+    "isup_grade_group": "grade_group",
+}
+"""Columns, and the names of what they hold in a summary."""
+
+COLUMNS = (
+    "slide",
+    "slide_identity",
+    "bundle",
+    "state",
+    "mpp",
+    "class",
+    "value",
+    "area_mm2",
+    "percent_of_analysed",
+    "percent_of_tumour",
+    "analysed_mm2",
+    "tumour_mm2",
+    "not_analysed_mm2",
+    *_GRADE,
+)
+"""A column is empty where it means nothing: the share of the tumour of what is no Gleason pattern, and all that is of
+the grade where the bundle has no patterns or the slide no tumour."""
+
+
+def write_csv(sources: Sequence[ResultSource], target: Path, files: FileOptions) -> Exported:
+    """The areas of results, as RFC 4180 has it, in UTF-8.
+
+    Raises ConfigError for another suffix, StoreError for what cannot be read or written, and where the target exists.
+    """
+    if target.suffix.lower() != SUFFIX:
+        raise ConfigError(f"{target} is no name for a table; end it in {SUFFIX}")
+    if target.exists() and not files.overwrite:
+        raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with explained(target):
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                table = csv.DictWriter(file, COLUMNS)
+                table.writeheader()
+                for source in sources:
+                    table.writerows(rows(source))
+            partial.replace(target)
+    finally:
+        with suppress(OSError):  # of a full disk, say, which has been told already
+            partial.unlink(missing_ok=True)
+    return Exported((target,), 0, tuple(_notes(sources)))
+
+
+def rows(source: ResultSource) -> Iterator[dict[str, Any]]:
+    """A row a class, in the bundle's order."""
+    values = summary_of(source)
+    patterns = [c for c in values["classes"] if c["value"] in PATTERNS and c["name"].lower() == f"gleason {c['value']}"]
+    tumour = sum(c["area_mm2"] for c in patterns)
+    common = {
+        "slide": source.name,
+        "slide_identity": source.identity,
+        "bundle": source.run["bundle"]["name"],
+        "state": source.run["state"],
+        "mpp": values["mpp"],
+        "analysed_mm2": _area(values["analysed_mm2"]),
+        "tumour_mm2": _area(tumour) if patterns else "",
+        "not_analysed_mm2": _area(values["not_analysed_mm2"]),
+    }
+    if grade := values["gleason"]:
+        common |= {column: grade[name] for column, name in _GRADE.items()}
+    for one in values["classes"]:
+        yield {
+            **common,
+            "class": one["name"],
+            "value": one["value"],
+            "area_mm2": _area(one["area_mm2"]),
+            "percent_of_analysed": _percent(one["percent"]),
+            "percent_of_tumour": _percent(100 * one["area_mm2"] / tumour) if tumour and one in patterns else "",
+        }
+
+
+def summary_of(source: ResultSource) -> dict[str, Any]:
+    """Areas as in summary.json: those of a finished run as it counted them, else counted in the mask.
+
+    Of a mask, 0 is not counted: background that a network saw and glass that nobody looked at are both 0.
+    """
+    kept = source.run.get("summary")
+    if isinstance(kept, dict):
+        return kept
+    counts = count_labels(source)
+    del counts[0]
+    return summarise(counts, source.classes, source.placement.mpp, NOT_ANALYSED)
+
+
+def count_labels(source: ResultSource) -> Counter[int]:
+    """Pixels by label in the mask's finest complete level, so far as it was written."""
+    total = np.zeros(256, np.int64)
+    for row in source.blocks(source.level, _COUNT_PX):
+        for box in row:
+            if source.mask.stored(source.level, box):
+                total += np.bincount(source.mask.read(source.level, box).ravel(), minlength=256)
+    return Counter({value: int(count) for value, count in enumerate(total) if count})
+
+
+def _notes(sources: Sequence[ResultSource]) -> Iterator[str]:
+    for source in sources:
+        if source.running:
+            found = f"areas are what it has found at {source.placement.mpp:g} µm/px"
+            yield f"the run of {source.name} is not finished: {found}"
+
+
+def _area(mm2: float) -> str:
+    """To a square micron."""
+    return f"{mm2:.6f}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.4f}"

@@ -1,0 +1,107 @@
+"""Squares of tissue with the mean probability of each class in them, for QuPath's measurement maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.export.geojson import Exported, FileOptions, describe, write_features
+from wsi_magnet.export.objects import FULL, ObjectOptions
+from wsi_magnet.export.qupath import Naming, classification
+from wsi_magnet.export.source import Frame, ResultSource
+from wsi_magnet.geometry import Box
+
+_PIXELS = 8
+"""A tile is averaged over at least so many pixels along its side, of the coarsest level of the result that has them."""
+
+_TISSUE = 0.25
+"""Tiles with a smaller share of tissue are left out."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class TileOptions:
+    """Which squares."""
+
+    side_um: float = 128
+    frame: Frame = "qupath"
+    naming: Naming = "flat"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.side_um <= 1e5:
+            raise ConfigError(f"--tile-um must be between 1 and 100000 microns; got {self.side_um:g}")
+
+
+def write_tiles(source: ResultSource, target: Path, options: TileOptions, files: FileOptions) -> Exported:
+    """Tile objects with a measurement a class, 0..1, named as the class, as QuPath's own deep learning extension does;
+    and "uncertainty" where it was kept. Their class is the likeliest.
+
+    Raises ConfigError where the run did not keep probabilities; otherwise as `write_geojson`.
+    """
+    if source.probabilities is None:
+        raise ConfigError(
+            f"{source.folder} has kept no probabilities, which tiles are made of; "
+            "run with --keep probabilities,uncertainty"
+        )
+    about = describe(source, ObjectOptions(frame=options.frame))
+    return write_features(_features(source, options), target, about, files)
+
+
+def _features(source: ResultSource, options: TileOptions) -> Iterator[dict[str, Any]]:
+    assert source.probabilities is not None
+    level = max((i for i in source.levels if source.mpp(i) * _PIXELS <= options.side_um), default=source.level)
+    side = max(1, round(options.side_um / source.mpp(level)))
+    size = source.mask.spec.sizes[level]
+    for row in range(0, size.height, rows := max(1, 512 // side) * side):
+        box = Box(0, row, size.width, row + rows).intersect(Box.of(size))
+        stored = source.probabilities.read(level, box)
+        doubt = source.uncertainty.read(level, box) if source.uncertainty is not None else None
+        means = _means(stored, side)
+        doubts = _means(doubt[None], side)[0] if doubt is not None else None
+        for i, j in np.argwhere(means.sum(axis=0) >= _TISSUE).tolist():
+            # Pixels without tissue hold zeros, so what there is counts for all of the tile.
+            tissue = means[:, i, j].sum()
+            tile = Box(j * side, row + i * side, (j + 1) * side, row + (i + 1) * side).intersect(Box.of(size))
+            measured = {
+                c.name: round(float(p / tissue), 4) for c, p in zip(source.classes, means[:, i, j], strict=True)
+            }
+            if doubts is not None:
+                measured["uncertainty"] = round(float(doubts[i, j] / tissue), 4)
+            yield _feature(source, options, level, tile, measured, int(means[:, i, j].argmax()))
+
+
+def _means(stored: npt.NDArray[np.uint8], side: int) -> Floats:
+    """uint8 (n, h, w) to float64 (n, rows, columns) of tiles, 0..1; those at the edge have fewer pixels."""
+    rows, cols = np.arange(0, stored.shape[1], side), np.arange(0, stored.shape[2], side)
+    total = np.add.reduceat(np.add.reduceat(stored, rows, axis=1, dtype=np.float64), cols, axis=2)
+    counts = np.outer(np.diff(rows, append=stored.shape[1]), np.diff(cols, append=stored.shape[2]))
+    return np.asarray(total / (counts * FULL))
+
+
+def _feature(
+    source: ResultSource, options: TileOptions, level: int, tile: Box, measured: dict[str, float], top: int
+) -> dict[str, Any]:
+    placement = source.placement
+    scale = np.array(placement.downsample_xy) * 2.0 ** (level - source.level)
+    low, high = (
+        np.minimum(np.array(xy) * scale, placement.canvas.wh) + placement.origin_xy(options.frame)
+        for xy in ((tile.x0, tile.y0), (tile.x1, tile.y1))
+    )
+    (x0, y0), (x1, y1) = np.round(low, 2).tolist(), np.round(high, 2).tolist()
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]},
+        "properties": {
+            "objectType": "tile",
+            "classification": classification(source.classes[top], options.naming),
+            "isLocked": True,
+            "measurements": measured,
+        },
+    }
