@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from scipy.ndimage import binary_fill_holes
+from shapely.geometry import shape
+from skimage.draw import polygon
 
 from tests.commands import Call
 from tests.export.qupath_rules import features_of, violations
 from tests.export.results import make_result
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from wsi_magnet.config import RunConfig
+from wsi_magnet.export.source import ResultSource
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +54,24 @@ def test_areas_of_all_regions_are_those_of_the_mask(call: Call, real: Path, tmp_
     call("export", real, "--to", "geojson", "-o", tmp_path / "x.geojson")
     found = sum(next(iter(f["properties"]["measurements"].values())) for f in features_of(tmp_path / "x.geojson"))
     assert found == pytest.approx(np.count_nonzero(labels_of(real)) * 64)
+
+
+def test_a_real_mask_filled_again_by_scikit_image_is_the_mask(call: Call, real: Path, tmp_path: Path) -> None:
+    call("export", real, "--to", "geojson", "-o", tmp_path / "x.geojson")
+    source = ResultSource(real)
+    mask = labels_of(real)
+    value = {one.name: one.value for one in source.classes}
+    found = np.zeros_like(mask)
+    # Holes are filled as well, and what lies in them after them: the larger come first.
+    features = sorted(features_of(tmp_path / "x.geojson"), key=lambda f: -shape(f["geometry"]).envelope.area)
+    for feature in features:
+        shell = np.array(feature["geometry"]["coordinates"][0]) / source.placement.downsample_xy
+        rows, columns = polygon(shell[:, 1] - 0.5, shell[:, 0] - 0.5, mask.shape)
+        found[rows, columns] = value[feature["properties"]["classification"]["name"]]
+    # The centres of the last row and column lie beyond the slide, where the polygons end.
+    found, mask = found[:-1, :-1], mask[:-1, :-1]
+    assert np.array_equal(found[mask > 0], mask[mask > 0])
+    assert not found[~binary_fill_holes(mask > 0)].any()
 
 
 def test_it_says_what_it_has_written(call: Call, small: Path, tmp_path: Path) -> None:

@@ -15,16 +15,17 @@ from wsi_magnet import ngff
 from wsi_magnet.config import CELL_PX, Ngff, RunConfig
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.geometry import Box, Size, halved_until
+from wsi_magnet.ngff import LabelClass
 from wsi_magnet.result import RUN_VERSION, Products, ResultFolder
 from wsi_magnet.store import Pyramid, halve_tile
 
 Pixels = npt.NDArray[np.uint8]
 
 CLASSES = (
-    ngff.LabelClass(1, "stroma", (150, 200, 150)),
-    ngff.LabelClass(2, "benign epithelium", (100, 150, 220)),
-    ngff.LabelClass(3, "Gleason 3", (255, 220, 60)),
-    ngff.LabelClass(4, "Gleason 4", (255, 120, 0)),
+    LabelClass(1, "stroma", (150, 200, 150)),
+    LabelClass(2, "benign epithelium", (100, 150, 220)),
+    LabelClass(3, "Gleason 3", (255, 220, 60)),
+    LabelClass(4, "Gleason 4", (255, 120, 0)),
 )
 
 
@@ -41,7 +42,7 @@ class Made:
     first_level: int = 0
     """Finest level of the mask that is complete."""
     ngff: Ngff = "0.4"
-    classes: tuple[ngff.LabelClass, ...] = CLASSES
+    classes: tuple[LabelClass, ...] = CLASSES
 
 
 def make_result(
