@@ -1,0 +1,186 @@
+"""SpatialData store of a result: the mask as labels on every scale, its classes as a table that annotates them.
+
+Written by the format's description, container version 0.2 (Zarr v3), and not by the library `spatialdata`, whose
+releases ask for an older Dask than this program. The table is AnnData on disk, version 0.1.0.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_magnet import ngff
+from wsi_magnet._version import __version__
+from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.export.geojson import Exported, FileOptions
+from wsi_magnet.export.source import NOT_ANALYSED, ResultSource
+from wsi_magnet.export.tables import summary_of
+from wsi_magnet.ngff import LabelClass
+from wsi_magnet.store import Pyramid, explained, read_attributes, write_group, write_values
+
+SUFFIX = ".zarr"
+
+LABELS, TABLE = "mask", "classes"
+"""Names of the two elements."""
+
+_CONTAINER, _RASTER, _TABLE = "0.2", "0.3", "0.2"
+"""Versions of the store and of its elements, as SpatialData counts them; they belong together."""
+
+_OME = "0.5-dev-spatialdata"
+"""What SpatialData calls OME-Zarr 0.5 with its transformations added."""
+
+_REGION_KEY, _INSTANCE_KEY = "region", "instance_id"
+
+
+def write_spatialdata(source: ResultSource, target: Path, files: FileOptions) -> Exported:
+    """Labels "mask", in the coordinate systems "global", level-0 pixels of the whole slide, and "microns"; and a table
+    "classes" with a row a label: name, colour, area in mm².
+
+    Raises ConfigError for another suffix, StoreError for what cannot be read or written, and where the target exists.
+    """
+    if target.suffix.lower() != SUFFIX:
+        raise ConfigError(f"{target} is no name for a SpatialData store; end it in {SUFFIX}")
+    _refuse(target, files)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with explained(target):
+            shutil.rmtree(partial, ignore_errors=True)
+            _write(source, partial)
+            if target.exists():
+                shutil.rmtree(target)
+            partial.replace(target)
+    finally:
+        with suppress(OSError):  # of a full disk, say, which has been told already
+            shutil.rmtree(partial, ignore_errors=True)
+    note = f"the run is not finished: this is what it has found at {source.placement.mpp:g} µm/px"
+    return Exported((target,), 0, (note,) if source.running else ())
+
+
+def _refuse(target: Path, files: FileOptions) -> None:
+    """Raises StoreError where the target must stay: only a SpatialData store is ever deleted for another."""
+    if not target.exists():
+        return
+    if not files.overwrite:
+        raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
+    if not target.is_dir() or "spatialdata_attrs" not in read_attributes(target):
+        raise StoreError(f"{target} is no SpatialData store and is not replaced by one; choose another name with -o")
+
+
+def _write(source: ResultSource, root: Path) -> None:
+    about = {"version": _CONTAINER, "spatialdata_software_version": f"wsi-magnet {__version__}"}
+    origin = {
+        "slide": source.name,
+        "slide_identity": source.identity,
+        "bundle": source.run["bundle"]["name"],
+        "mpp": source.placement.mpp,
+        "state": source.run["state"],
+        "version": source.run["software"]["wsi-magnet"],
+    }
+    write_group(root, {"spatialdata_attrs": about, "wsi-magnet": origin})
+    write_group(root / "labels", {"ome": {"version": _OME, "labels": [LABELS]}})
+    _write_labels(source, root / "labels" / LABELS)
+    write_group(root / "tables", {})
+    _write_table(source, root / "tables" / TABLE)
+
+
+def _write_labels(source: ResultSource, path: Path) -> None:
+    """The mask's own levels, a tile at a time; what was never written stays so."""
+    mask = source.mask
+    spec = replace(mask.spec, path=path, sizes=mask.spec.sizes[source.level :], ngff="0.5")
+    copy = Pyramid(spec)
+    path.mkdir()
+    copy.create()
+    for level in source.levels:
+        mask.require(level)
+        for row in source.blocks(level, spec.tile_px):
+            for box in row:
+                if mask.stored(level, box):
+                    copy.write(level - source.level, box, mask.read(level, box))
+    copy.describe(_describe_labels(source, len(spec.sizes)))
+
+
+def _describe_labels(source: ResultSource, levels: int) -> dict[str, Any]:
+    datasets = [
+        {"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": [2.0**i, 2.0**i]}]}
+        for i in range(levels)
+    ]
+    placed = source.placement
+    x, y = placed.bounds_xy
+    across, down = placed.slide_mpp_xy
+    transformations = [
+        _transformation("global", placed.downsample_xy, (x, y)),
+        _transformation("microns", (placed.mpp, placed.mpp), (x * across, y * down)),
+    ]
+    scales = {"name": LABELS, "axes": _axes(), "datasets": datasets, "coordinateTransformations": transformations}
+    label = ngff.image_label(ngff.with_reserved(source.classes), "0.5")
+    ome = {"version": _OME, "multiscales": [scales], "image-label": label}
+    return {"ome": ome, "spatialdata_attrs": {"version": _RASTER}}
+
+
+def _transformation(name: str, scale_xy: tuple[float, float], origin_xy: tuple[float, float]) -> dict[str, Any]:
+    """From the finest level's pixels, whose corners are whole numbers, into a coordinate system."""
+    (scale_x, scale_y), (x, y) = scale_xy, origin_xy
+    return {
+        "type": "affine",
+        "affine": [[scale_y, 0.0, float(y)], [0.0, scale_x, float(x)]],
+        "input": {"name": "yx", "axes": _axes()},
+        "output": {"name": name, "axes": _axes()},
+    }
+
+
+def _axes() -> list[dict[str, str]]:
+    return [{"name": name, "type": "space", "unit": "unit"} for name in ("y", "x")]
+
+
+def _write_table(source: ResultSource, path: Path) -> None:
+    """AnnData: a row a label, `X` the areas."""
+    labels = [c for c in ngff.with_reserved(source.classes) if c.value != 0]
+    keys = {"region": LABELS, "region_key": _REGION_KEY, "instance_key": _INSTANCE_KEY}
+    about = {"spatialdata-encoding-type": "ngff:regions_table", **keys, "version": _TABLE}
+    write_group(path, {**_encoding("anndata", "0.1.0"), **about})
+    write_values(path / "X", _areas(source, labels)[:, None], _encoding("array", "0.2.0"))
+    columns: dict[str, list[str] | np.ndarray[Any, Any]] = {
+        "name": [c.name for c in labels],
+        "color": ["#{:02X}{:02X}{:02X}".format(*c.color) for c in labels],
+        _INSTANCE_KEY: np.array([c.value for c in labels], np.int64),
+    }
+    _write_frame(path / "obs", [str(c.value) for c in labels], columns, _REGION_KEY)
+    _write_categories(path / "obs" / _REGION_KEY, LABELS, len(labels))
+    _write_frame(path / "var", ["area_mm2"], {})
+    for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+        write_group(path / name, _encoding("dict", "0.1.0"))
+    write_group(path / "uns" / "spatialdata_attrs", _encoding("dict", "0.1.0"))
+    for name, text in keys.items():
+        write_values(path / "uns" / "spatialdata_attrs" / name, text, _encoding("string", "0.2.0"))
+
+
+def _areas(source: ResultSource, labels: Sequence[LabelClass]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    summary = summary_of(source)
+    areas = {c["value"]: c["area_mm2"] for c in summary["classes"]} | {NOT_ANALYSED: summary["not_analysed_mm2"]}
+    return np.array([areas[c.value] for c in labels], np.float64)
+
+
+def _write_frame(path: Path, index: list[str], columns: Mapping[str, Any], *further: str) -> None:
+    """A data frame; `further` columns are written by the caller."""
+    order = [*columns, *further]
+    write_group(path, {**_encoding("dataframe", "0.2.0"), "_index": "_index", "column-order": order})
+    for name, values in {"_index": index, **columns}.items():
+        kind = "array" if isinstance(values, np.ndarray) else "string-array"
+        write_values(path / name, values, _encoding(kind, "0.2.0"))
+
+
+def _write_categories(path: Path, name: str, rows: int) -> None:
+    """A column of categories, of which there is one."""
+    write_group(path, {**_encoding("categorical", "0.2.0"), "ordered": False})
+    write_values(path / "categories", [name], _encoding("string-array", "0.2.0"))
+    write_values(path / "codes", np.zeros(rows, np.int8), _encoding("array", "0.2.0"))
+
+
+def _encoding(kind: str, version: str) -> dict[str, Any]:
+    return {"encoding-type": kind, "encoding-version": version}
