@@ -59,7 +59,7 @@ recipes: bundle ## train refiners by the published recipe and for soft selection
 
 gleason: $(VENV)/.installed ## check the whole path on the Gleason tiles: DATA=folder of gleason_tiles
 	@mkdir -p $(TRAIN_OUT)
-	@$(BIN)/wsi-magnet manifest folders $(DATA)/gleason_tiles -o $(TRAIN_OUT)/gleason-tiles.csv --overwrite --mpp 0.5 --labels "0=3; 1=4; 2=5; 3=2; 4=1" --validation test102 --test test100,test101
+	@$(BIN)/wsi-magnet manifest folders $(DATA)/gleason_tiles -o $(TRAIN_OUT)/gleason-tiles.csv --overwrite --mpp 0.5 --labels "0=3; 1=4; 2=5; 3=2; 4=1" --validation test104 --test test100,test101
 	@$(TRAIN) $(TRAIN_OUT)/gleason-tiles.csv --config $(CONFIGS)/gleason-tiles.yaml -o $(TRAIN_OUT)/gleason-tiles.safetensors
 	@$(EVALUATE) $(TRAIN_OUT)/gleason-tiles.csv --bundle $(TRAIN_OUT)/gleason-tiles.safetensors -o $(TRAIN_OUT)/gleason-tiles-judged
 
