@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from tests.export.qupath_rules import features_of, violations
 from tests.export.results import Made, damage, make_result
 from tests.export.traced import Labels, labels, painted
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions, write_geojson
+from wsi_magnet.export.geojson import Exported, FileOptions, provisional, write_features, write_geojson
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath import FeatureStyle
 from wsi_magnet.export.source import ResultSource
@@ -203,6 +205,32 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         export(source, tmp_path / "x.geojson")
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_exports_of_two_processes_do_not_write_into_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = provisional(tmp_path / "x.geojson")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    assert provisional(tmp_path / "x.geojson") != first
+
+
+def test_an_export_that_another_one_overtakes_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = make_result(tmp_path / "result", square()), tmp_path / "x.geojson"
+
+    def overtaken() -> Iterator[dict[str, Any]]:
+        yield {}
+        with monkeypatch.context() as other:
+            other.setattr(os, "getpid", lambda: -1)
+            export(source, target)
+
+    write_features(overtaken(), target, {}, FileOptions(overwrite=True))
+    assert (sorted(p.name for p in tmp_path.iterdir()), features_of(target)) == (["result", "x.geojson"], [{}])
+
+
+def test_a_slide_whose_name_is_no_text_is_exported_with_marks_for_those_bytes(tmp_path: Path) -> None:
+    run = make_result(tmp_path / "result", square()).run
+    damage(tmp_path / "result", slide={**run["slide"], "path": "slides/a\udce9.svs"})
+    export(ResultSource(tmp_path / "result"), tmp_path / "x.geojson")
+    assert '"slide": "a?.svs"' in (tmp_path / "x.geojson").read_text(encoding="utf-8")
 
 
 def test_a_name_that_qupath_passes_over_is_refused(tmp_path: Path) -> None:

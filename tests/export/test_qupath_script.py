@@ -90,3 +90,9 @@ def test_overwrite_replaces_all(tmp_path: Path) -> None:
 def test_a_script_is_called_groovy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"end it in \.groovy"):
         export(result(tmp_path / "result"), tmp_path / "x.txt", "qupath-script")
+
+
+def test_a_script_that_could_not_write_down_its_own_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no text"):
+        export(result(tmp_path / "result"), tmp_path / "a\udce9.groovy", "qupath-script")
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]

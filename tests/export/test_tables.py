@@ -128,3 +128,9 @@ def test_a_table_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> Non
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.csv"):
         write_csv([graded(tmp_path / "result")], tmp_path / "x.xlsx", FILES)
+
+
+def test_a_slide_whose_name_is_no_text_has_marks_for_those_bytes(tmp_path: Path) -> None:
+    run = graded(tmp_path / "result").run
+    damage(tmp_path / "result", slide={**run["slide"], "path": "slides/a\udce9.svs"})
+    assert {row["slide"] for row in table(tmp_path / "x.csv", ResultSource(tmp_path / "result"))} == {"a?.svs"}

@@ -15,6 +15,7 @@ from wsi_magnet.export.qupath import FeatureStyle, Naming, ObjectType
 from wsi_magnet.export.qupath_script import write_qupath_script
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.tiles import TileOptions, write_tiles
+from wsi_magnet.store import explained
 
 Kind = Literal["geojson", "tiles", "qupath-script", "ome-tiff", "csv", "spatialdata"]
 
@@ -45,6 +46,10 @@ def export(folder: Path, target: Path, kind: Kind, options: ExportOptions | None
         raise ConfigError(f"cannot export to {kind!r}; choose one of {', '.join(get_args(Kind))}")
     options = options or ExportOptions()
     source = ResultSource(folder)
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(f"{target} lies in the result folder, which belongs to the run; choose another place with -o")
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
     return _WRITERS[kind](source, target, options)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
@@ -20,8 +21,6 @@ from wsi_magnet.store import explained
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 """What QuPath opens; of other names it reads nothing and says nothing."""
-
-_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +107,11 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise StoreError(f"{there[0]} exists; choose another name with -o, or replace it with --overwrite")
 
 
+def provisional(target: Path, part: int = 1) -> Path:
+    """The name of a file until it is whole; each process has its own, so that two exports do not write into one."""
+    return target.with_name(f"{target.name}.{os.getpid()}.{part}.partial")
+
+
 class _Parts:
     """Files under way, with provisional names until all are whole."""
 
@@ -127,7 +131,7 @@ class _Parts:
 
     def _next(self) -> None:
         self._end()
-        path = self._target.with_name(f"{self._target.name}.{len(self._paths) + 1}{_PARTIAL}")
+        path = provisional(self._target, len(self._paths) + 1)
         self._paths.append(path)
         raw: IO[bytes] = self._open.enter_context(path.open("wb"))
         if self._target.name.lower().endswith(".gz"):
@@ -135,7 +139,8 @@ class _Parts:
             compressed = gzip.GzipFile("", "wb", 6, raw, mtime=0)
             self._open.callback(compressed.close)
             raw = cast(IO[bytes], compressed)
-        self._file = self._open.enter_context(io.TextIOWrapper(raw, encoding="utf-8"))
+        # A slide's name on disk may hold bytes that are no text.
+        self._file = self._open.enter_context(io.TextIOWrapper(raw, encoding="utf-8", errors="replace"))
         self._file.write(self._head + ',"features":[')
         self._bytes = 0
 
@@ -153,10 +158,10 @@ class _Parts:
         names = (
             [self._target] if len(self._paths) == 1 else [_part(self._target, i + 1) for i in range(len(self._paths))]
         )
-        for earlier in (self._target, *_numbered(self._target)):
-            earlier.unlink(missing_ok=True)
         for path, name in zip(self._paths, names, strict=True):
             path.replace(name)
+        for earlier in {self._target, *_numbered(self._target)} - set(names):
+            earlier.unlink(missing_ok=True)
         self._paths = []
         return tuple(names)
 

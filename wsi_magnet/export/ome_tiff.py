@@ -14,7 +14,7 @@ import tifffile
 from wsi_magnet._version import __version__
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions
+from wsi_magnet.export.geojson import Exported, FileOptions, provisional
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.geometry import Box
 from wsi_magnet.ome_xml import OmeImage, Product, image_of, ome_xml
@@ -40,7 +40,7 @@ def write_ome_tiff(source: ResultSource, target: Path, product: Product, files: 
     if target.exists() and not files.overwrite:
         raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
     pyramid = pyramid_of(source, product)
-    partial = target.with_name(target.name + ".partial")
+    partial = provisional(target)
     try:
         with explained(target):
             with tifffile.TiffWriter(partial, bigtiff=True) as tiff:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.export.checks import check_run
 from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.ngff import LabelClass
 from wsi_magnet.result import Products, ResultFolder
@@ -65,6 +66,7 @@ class ResultSource:
         self.mask.require(self.level)
 
     def _read(self, run: dict[str, Any]) -> None:
+        check_run(run)
         config, slide, finest = RunConfig.from_json(run["config"]), run["slide"], run["scales"][-1]
         self.slide_path = Path(slide["path"])
         self.identity: str = slide["identity"]

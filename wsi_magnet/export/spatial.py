@@ -18,7 +18,7 @@ import numpy as np
 from wsi_magnet import ngff
 from wsi_magnet._version import __version__
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions
+from wsi_magnet.export.geojson import Exported, FileOptions, provisional
 from wsi_magnet.export.source import NOT_ANALYSED, ResultSource
 from wsi_magnet.export.tables import summary_of
 from wsi_magnet.ngff import LabelClass
@@ -47,7 +47,7 @@ def write_spatialdata(source: ResultSource, target: Path, files: FileOptions) ->
     if target.suffix.lower() != SUFFIX:
         raise ConfigError(f"{target} is no name for a SpatialData store; end it in {SUFFIX}")
     _refuse(target, files)
-    partial = target.with_name(target.name + ".partial")
+    partial = provisional(target)
     try:
         with explained(target):
             shutil.rmtree(partial, ignore_errors=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions
+from wsi_magnet.export.geojson import Exported, FileOptions, provisional
 from wsi_magnet.export.source import NOT_ANALYSED, ResultSource
 from wsi_magnet.report import PATTERNS, summarise
 from wsi_magnet.store import explained
@@ -60,10 +60,11 @@ def write_csv(sources: Sequence[ResultSource], target: Path, files: FileOptions)
         raise ConfigError(f"{target} is no name for a table; end it in {SUFFIX}")
     if target.exists() and not files.overwrite:
         raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
-    partial = target.with_name(target.name + ".partial")
+    partial = provisional(target)
     try:
         with explained(target):
-            with partial.open("w", encoding="utf-8", newline="") as file:
+            # A slide's name on disk may hold bytes that are no text.
+            with partial.open("w", encoding="utf-8", errors="replace", newline="") as file:
                 table = csv.DictWriter(file, COLUMNS)
                 table.writeheader()
                 for source in sources:

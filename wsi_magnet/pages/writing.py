@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def write_report(
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all. Raises StoreError."""
-    partial = path.with_name(path.name + _PARTIAL)
+    # Each process has its own, so that two reports do not write into one file.
+    partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
