@@ -30,8 +30,8 @@ TASKS_PER_THREAD = 3
 _PATIENCE_S = "30s"
 _POLL_S = 5.0
 _DESERTED_S = 120.0
-"""A lost worker's supervisor starts another one within seconds, and on a machine that is full of work, where Python alone
-takes half a minute to start, within a minute or so; after this nobody does."""
+"""A lost worker's supervisor starts another one within seconds, and within a minute or so on a machine full of work,
+where Python alone takes half a minute to start; after this nobody does."""
 
 _SCHEDULER_GONE = "the Dask scheduler is gone; start it and run the same command again"
 
