@@ -21,6 +21,7 @@ DAMAGES: list[tuple[str, dict[str, Any]]] = [
     ("slide", {"bounds_xywh": [None, 0, 10, 10]}),
     ("slide", {"bounds_xywh": [-1, 0, 10, 10]}),
     ("slide", {"size_wh": [1.5, 10]}),
+    ("config", {"mpp": "0.5"}),
     ("bundle", {"name": None}),
     ("bundle", {"classes": []}),
     ("bundle", {"classes": [{"name": 5, "value": 1, "color": [1, 2, 3]}]}),

@@ -14,6 +14,8 @@ def check_run(run: Mapping[str, Any]) -> None:
     for name in ("name", "sha256"):
         _need(isinstance(bundle[name], str), f"bundle.{name}", bundle[name])
     _need(isinstance(run["software"]["wsi-magnet"], str), "software.wsi-magnet", run["software"])
+    mpp = run["config"]["mpp"]
+    _need(mpp is None or _positive(mpp), "config.mpp", mpp)
     _need(len(slide["mpp_xy"]) == 2 and all(map(_positive, slide["mpp_xy"])), "slide.mpp_xy", slide["mpp_xy"])
     _whole("slide.size_wh", slide["size_wh"], [1, 1])
     _whole("slide.bounds_xywh", slide["bounds_xywh"], [0, 0, 1, 1])
