@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
 
@@ -9,6 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.runs import MadeRun, labels_of, run_serially
+from wsi_magnet.config import Ngff, RunConfig
+from wsi_magnet.events import Event
 from wsi_magnet.geometry import Size
 from wsi_magnet.ngff import LabelClass
 from wsi_magnet.ome_xml import NAMESPACE, Product, image_of, ome_xml
@@ -103,3 +107,34 @@ def test_any_name_makes_readable_ascii(name: str) -> None:
     told = pairs(ElementTree.fromstring(text), "labels")["1"] or ""
     assert text.isascii()
     assert len(told) == len(name)
+
+
+def told_size(folder: Path, product: Product = "mask") -> tuple[int, int]:
+    """Rows and columns, as the OME-XML beside an image has them."""
+    text = (folder / f"{product}.ome.zarr" / "OME" / "METADATA.ome.xml").read_text(encoding="utf-8")
+    pixels = one(ElementTree.fromstring(text), "Pixels")
+    return int(pixels.attrib["SizeY"]), int(pixels.attrib["SizeX"])
+
+
+@pytest.mark.parametrize("ngff", get_args(Ngff))
+def test_a_run_leaves_it_beside_every_image_it_keeps(made_run: MadeRun, tmp_path: Path, ngff: Ngff) -> None:
+    config = RunConfig(tile_px=512, ngff=ngff, keep_probabilities=True, keep_uncertainty=True)
+    folder = run_serially(made_run, tmp_path, config).folder
+    assert {told_size(folder, product) for product in get_args(Product)} == {labels_of(folder).shape}
+
+
+def test_it_grows_with_the_scales_that_are_complete(made_run: MadeRun, tmp_path: Path) -> None:
+    """A stopped run's is of a coarser level; gone on with, of the finest."""
+
+    def stop_late(event: Event) -> None:
+        found = list(tmp_path.rglob("METADATA.ome.xml"))
+        if found:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_serially(made_run, tmp_path, observe=stop_late)
+    (mask,) = tmp_path.glob("*/mask.ome.zarr")
+    before = told_size(mask.parent)
+    folder = run_serially(made_run, tmp_path).folder
+    assert before == labels_of(folder, 2).shape
+    assert told_size(folder) == labels_of(folder).shape

@@ -146,3 +146,10 @@ def test_errors_name_folder_and_cure(number: int, words: str) -> None:
         raise OSError(number, os.strerror(number))
     assert "/out/x" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_ome_xml_is_replaced_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    pyramid = made(tmp_path, "0.4")
+    for text in ("<first/>", "<second/>"):
+        pyramid.describe_ome(text)
+    assert {p.name: p.read_text() for p in (pyramid.spec.path / "OME").iterdir()} == {"METADATA.ome.xml": "<second/>"}
