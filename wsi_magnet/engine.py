@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from wsi_magnet.config import CELL_PX, Precision, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.nets.bundle import Bundle
+from wsi_magnet.ngff import NOT_ANALYSED
 from wsi_magnet.plan import Frame
 from wsi_magnet.refine.points import mixing_weight
 from wsi_magnet.refine.step import magnet_step, refine_patch
@@ -25,9 +26,6 @@ from wsi_magnet.refine.uncertainty import query_score
 from wsi_magnet.stitch import CellPixels
 
 Pixels = npt.NDArray[np.uint8]
-
-NOT_ANALYSED = 255
-"""Label of pixels that could not be read."""
 
 UNKNOWN = 1
 """Stored probability of every class where a cell could not be analysed. Real ones add up to about 255, and cells

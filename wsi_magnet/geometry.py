@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -88,6 +88,12 @@ class Box:
     def halve(self) -> Box:
         """The smallest rectangle on a grid of twice the pixel size that covers this one."""
         return Box(self.x0 // 2, self.y0 // 2, -(-self.x1 // 2), -(-self.y1 // 2))
+
+    def squares(self, side: int) -> Iterator[Box]:
+        """Squares of that side that cover it, each pixel once, row by row; the last ones are smaller."""
+        for y in range(self.y0, self.y1, side):
+            for x in range(self.x0, self.x1, side):
+                yield Box(x, y, x + side, y + side).intersect(self)
 
     @staticmethod
     def of(size: Size) -> Box:

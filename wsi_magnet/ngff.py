@@ -30,6 +30,14 @@ class LabelClass:
     color: tuple[int, int, int]
 
 
+NOT_ANALYSED = 255
+"""Label of pixels that could not be read."""
+
+NOT_ANALYSED_CLASS = LabelClass(NOT_ANALYSED, "not analysed", (128, 128, 128))
+
+BACKGROUND_CLASS = LabelClass(0, "background", (0, 0, 0))
+
+
 def level_frame(path: str, mpp: float, slide_mpp_xy: tuple[float, float], bounds_xy: tuple[int, int]) -> LevelFrame:
     """Frame of a level whose grid starts at the canvas's corner.
 
@@ -66,10 +74,8 @@ def multiscales(
 
 def with_reserved(classes: Sequence[LabelClass]) -> list[LabelClass]:
     """The classes, and the two values that every mask may hold besides, by value."""
-    reserved = [LabelClass(0, "background", (0, 0, 0)), LabelClass(255, "not analysed", (128, 128, 128))]
-    return sorted(
-        [*classes, *(r for r in reserved if r.value not in {c.value for c in classes})], key=lambda c: c.value
-    )
+    reserved = (r for r in (BACKGROUND_CLASS, NOT_ANALYSED_CLASS) if r.value not in {c.value for c in classes})
+    return sorted([*classes, *reserved], key=lambda c: c.value)
 
 
 def image_label(classes: Sequence[LabelClass], version: Ngff) -> dict[str, Any]:

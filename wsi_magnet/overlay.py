@@ -13,20 +13,20 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from wsi_magnet.config import RunConfig
-from wsi_magnet.errors import ResultMismatchError, SlideReadError, StoreError
-from wsi_magnet.geometry import Box, Size, ceil_div
-from wsi_magnet.ngff import LabelClass
+from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.geometry import Box, Size, halved_until
+from wsi_magnet.ngff import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
 from wsi_magnet.result import Products, ResultFolder
 from wsi_magnet.scales import Scale
-from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
+from wsi_magnet.slides.whole import read_whole
 from wsi_magnet.store import Pyramid
 
 Pixels = npt.NDArray[np.uint8]
 
-_BLOCK_PX, _LEAST_BLOCK_PX = 1024, 64
-"""Side of the blocks in which the slide is read; one that cannot be read is quartered, as far as that."""
+_BLOCK_PX = 1024
+"""Side of the blocks in which the slide is read."""
 
 UNREADABLE = 190
 """Grey of what the slide does not give, as of one whose run has finished with errors."""
@@ -70,10 +70,8 @@ def _mask_level(result: Path, run: dict[str, Any], longest_px: int) -> tuple[Pyr
     """The finest level of the mask that is small enough, and its mpp."""
     config = RunConfig.from_json(run["config"])
     finest = run["scales"][-1]
-    sizes = [Size(*finest["size_wh"])]
-    while max(sizes[-1].wh) > longest_px:
-        sizes.append(sizes[-1].halve())
-    products = Products(tuple(sizes), len(run["bundle"]["classes"]), config.ngff, config.tile_px, False, False)
+    sizes = halved_until([Size(*finest["size_wh"])], longest_px)
+    products = Products(sizes, len(run["bundle"]["classes"]), config.ngff, config.tile_px, False, False)
     pyramid, level = Pyramid(products.specs(result)[0]), len(sizes) - 1
     while level and not pyramid.has_level(level):
         level -= 1
@@ -95,25 +93,7 @@ def tissue_at(reader: SlideReader, size: Size, mpp: float) -> Pixels:
     """The slide's canvas at that mpp, uint8 (height, width, 3), read block by block; grey what cannot be decoded."""
     dx, dy = (mpp / m for m in reader.info.require_mpp())
     scale = Scale(0, mpp, (dx, dy), size)
-    pixels = np.full((*size.hw, 3), UNREADABLE, np.uint8)
-    todo = _squares(scale.grid, _BLOCK_PX)
-    while todo:
-        box = todo.pop()
-        try:
-            pixels[box.slices_yx] = read_scale(reader, scale, box)
-        except SlideReadError:
-            if (side := max(box.size.wh)) > _LEAST_BLOCK_PX:
-                todo += _squares(box, ceil_div(side, 2))
-    return pixels
-
-
-def _squares(box: Box, side: int) -> list[Box]:
-    """A box cut into squares of that side, the last ones smaller."""
-    return [
-        Box(x, y, x + side, y + side).intersect(box)
-        for y in range(box.y0, box.y1, side)
-        for x in range(box.x0, box.x1, side)
-    ]
+    return read_whole(reader, scale, block_px=_BLOCK_PX, unread_grey=UNREADABLE)[0]
 
 
 def blend(tissue: Pixels, labels: Pixels, classes: Sequence[LabelClass], opacity: float) -> Pixels:
@@ -123,7 +103,7 @@ def blend(tissue: Pixels, labels: Pixels, classes: Sequence[LabelClass], opacity
     for one in classes:
         if one.value:
             palette[one.value], alpha[one.value] = one.color, opacity
-    palette[255], alpha[255] = (128, 128, 128), 0.8
+    palette[NOT_ANALYSED], alpha[NOT_ANALYSED] = NOT_ANALYSED_CLASS.color, 0.8
     a = np.where(_outlines(labels) & (alpha[labels] > 0), 1.0, alpha[labels])[..., None]
     return np.asarray((tissue * (1 - a) + palette[labels] * a + 0.5).astype(np.uint8))
 
@@ -140,7 +120,7 @@ def _areas_mm2(run: dict[str, Any], labels: Pixels, mpp: float) -> dict[int, flo
     """Area by label value: what the run says of itself, or, before it has ended, what the picture shows."""
     if "summary" in run:
         found = {c["value"]: c["area_mm2"] for c in run["summary"]["classes"]}
-        return {**found, 255: run["summary"]["not_analysed_mm2"]}
+        return {**found, NOT_ANALYSED: run["summary"]["not_analysed_mm2"]}
     counts = np.bincount(labels.ravel(), minlength=256)
     return {value: float(count) * (mpp / 1000) ** 2 for value, count in enumerate(counts)}
 
@@ -150,8 +130,8 @@ def _with_legend(
 ) -> Image.Image:
     font = ImageFont.load_default(_FONT_PX)
     shown = [c for c in classes if c.value and area_mm2.get(c.value)]
-    if area_mm2.get(255):
-        shown.append(LabelClass(255, "not analysed", (128, 128, 128)))
+    if area_mm2.get(NOT_ANALYSED):
+        shown.append(NOT_ANALYSED_CLASS)
     width, line = max(picture.width, 640, int(font.getlength(title)) + 24), _FONT_PX + 14
     canvas = Image.new("RGB", (width, picture.height + line * (3 + len(shown))), "white")
     canvas.paste(picture, (0, 0))

@@ -5,7 +5,7 @@ Rules of the grade: Gleason score from areas as in the ISUP 2014 and 2019 consen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -83,6 +83,16 @@ def grade_group(primary: int, secondary: int) -> int:
     return {6: 1, 8: 4}.get(score, 5)
 
 
+def is_pattern(name: str, value: int) -> bool:
+    """True for the class of a Gleason pattern: its value is the pattern, and its name says so."""
+    return value in PATTERNS and name.lower() == f"gleason {value}"
+
+
+def can_grade(classes: Iterable[LabelClass | ClassArea]) -> bool:
+    """True where the two patterns that every grade is about are among the classes."""
+    return set(PATTERNS[:2]) <= {one.value for one in classes if is_pattern(one.name, one.value)}
+
+
 def summarise(
     label_pixels: Mapping[int, int], classes: Sequence[LabelClass], mpp: float, not_analysed: int
 ) -> dict[str, Any]:
@@ -92,8 +102,7 @@ def summarise(
     """
     areas = class_areas(label_pixels, classes, mpp)
     by_value = {a.value: a.area_mm2 for a in areas}
-    has_patterns = all(any(c.value == p and c.name.lower() == f"gleason {p}" for c in classes) for p in PATTERNS[:2])
-    grade = gleason(by_value) if has_patterns else None
+    grade = gleason(by_value) if can_grade(classes) else None
     return {
         "mpp": mpp,
         "classes": [asdict(a) for a in areas],

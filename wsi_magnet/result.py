@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from wsi_magnet.config import Ngff, RunConfig
 from wsi_magnet.errors import ResultBusyError, ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size
-from wsi_magnet.store import PyramidSpec, explained
+from wsi_magnet.store import PyramidSpec, explained, replace_text
 
 Existing = Literal["resume", "restart", "overwrite"]
 """What becomes of a result that is there already: gone on with; begun again; replaced whatever it is of."""
@@ -219,14 +219,7 @@ class ResultFolder:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
-    partial = path.with_name(path.name + ".partial")
-    with explained(path):
-        with partial.open("w") as file:
-            json.dump(values, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    replace_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def require_writable(path: Path) -> None:

@@ -124,14 +124,9 @@ class Pyramid:
     def describe_ome(self, text: str) -> None:
         """Replace the OME-XML beside the levels at once. Raises StoreError."""
         path = self.spec.path / "OME" / "METADATA.ome.xml"
-        partial = path.with_name(path.name + ".partial")
         with explained(self.spec.path):
             path.parent.mkdir(exist_ok=True)
-            with partial.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
+        replace_text(path, text)
 
     def level(self, level: int) -> zarr.Array[Any]:
         """The array of a level, uint8 ([channels,] rows, columns)."""
@@ -218,6 +213,17 @@ def halve_tile(pyramid: Pyramid, level: int, box: Box, *, labels: bool) -> None:
     lead = [(0, 0)] * (pixels.ndim - 2)
     pixels = np.pad(pixels, [*lead, (0, pixels.shape[-2] % 2), (0, pixels.shape[-1] % 2)], mode="edge")
     pyramid.write(level, box, majority(pixels) if labels else mean(pixels))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
+    partial = path.with_name(path.name + ".partial")
+    with explained(path):
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
 
 
 def write_group(path: Path, attributes: Mapping[str, Any]) -> None:

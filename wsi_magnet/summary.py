@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from wsi_magnet.engine import NOT_ANALYSED
 from wsi_magnet.journal import History
-from wsi_magnet.ngff import LabelClass
+from wsi_magnet.ngff import NOT_ANALYSED, LabelClass
 from wsi_magnet.plan import Pass, Plan
 from wsi_magnet.report import summarise
 

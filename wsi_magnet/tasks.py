@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_magnet.engine import NOT_ANALYSED, PatchInput, not_analysed, one_torch_thread
+from wsi_magnet.engine import PatchInput, not_analysed, one_torch_thread
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.hall import Hall, Job, hall_of
 from wsi_magnet.journal import CellResult, TileResult
+from wsi_magnet.ngff import NOT_ANALYSED
 from wsi_magnet.plan import CellTask, TileTask
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Image

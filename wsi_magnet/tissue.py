@@ -16,11 +16,10 @@ from PIL import Image as Pillow
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.scales import Scale
-from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Image, SlideReader
+from wsi_magnet.slides.whole import read_whole
 
 Map = npt.NDArray[np.bool_]
 """bool (rows, columns), True where there is tissue."""
@@ -33,8 +32,11 @@ MAP_MPP = 8.0
 MOST_MAP_PX = 2048
 """Most pixels of the map along an axis, so that its memory is bounded; above 16 mm its pixels grow."""
 
-BLOCK_PX, LEAST_BLOCK_PX = 512, 64
-"""Side of the blocks of the map in which the slide is read; one that cannot be read is quartered, as far as that."""
+BLOCK_PX = 512
+"""Side of the blocks of the map in which the slide is read."""
+
+WHITE = 255
+"""Grey of what cannot be read, as of glass."""
 
 LEAST_PINK, MOST_PINK = 0.03, 0.07
 """Between these lies the threshold on "pink" (see `pink`): noise on bare glass stays under 0.02, pale stroma begins at
@@ -118,7 +120,7 @@ def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float
     tissue: whether it can be analysed is found out there.
     """
     scale = map_scale(canvas, mpp_xy)
-    thumbnail, unread = _read_map(reader, scale)
+    thumbnail, unread = read_whole(reader, scale, block_px=BLOCK_PX, unread_grey=WHITE)
     colours = relative_to_glass(thumbnail)
     score = pink(colours)
     threshold = float(np.clip(threshold_otsu(score), LEAST_PINK, MOST_PINK))
@@ -142,32 +144,6 @@ def pink(colours: Floats) -> Floats:
     """
     score: Floats = np.minimum(colours[..., 0], colours[..., 2]) - colours[..., 1]
     return score
-
-
-def _read_map(reader: SlideReader, scale: Scale) -> tuple[Image, Map]:
-    """The whole slide at a scale, uint8 (rows, columns, 3) RGB, white where it cannot be read; and where that is."""
-    thumbnail = np.full((*scale.size.hw, 3), 255, np.uint8)
-    unread = np.zeros(scale.size.hw, np.bool_)
-    todo = _quarter(scale.grid, BLOCK_PX)
-    while todo:
-        block = todo.pop()
-        try:
-            thumbnail[block.slices_yx] = read_scale(reader, scale, block)
-        except SlideReadError:
-            if max(block.size.wh) > LEAST_BLOCK_PX:
-                todo += _quarter(block, ceil_div(max(block.size.wh), 2))
-            else:
-                unread[block.slices_yx] = True
-    return thumbnail, unread
-
-
-def _quarter(box: Box, side: int) -> list[Box]:
-    """A box cut into squares of that side, the last ones smaller."""
-    return [
-        Box(x, y, x + side, y + side).intersect(box)
-        for y in range(box.y0, box.y1, side)
-        for x in range(box.x0, box.x1, side)
-    ]
 
 
 def relative_to_glass(thumbnail: Image) -> Floats:

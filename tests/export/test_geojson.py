@@ -17,7 +17,8 @@ from tests.export.qupath_rules import features_of, violations
 from tests.export.results import Made, damage, make_result
 from tests.export.traced import Labels, labels, painted
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions, provisional, write_features, write_geojson
+from wsi_magnet.export.files import Exported, FileOptions, provisional
+from wsi_magnet.export.geojson import write_features, write_geojson
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath import FeatureStyle
 from wsi_magnet.export.source import ResultSource

@@ -15,7 +15,7 @@ import tifffile
 from tests.export.results import CLASSES, Made, make_result, make_sparse_result
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.geojson import FileOptions
+from wsi_magnet.export.files import FileOptions
 from wsi_magnet.export.ome_tiff import add_ome_xml, write_ome_tiff
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.geometry import Box

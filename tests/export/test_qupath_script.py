@@ -12,7 +12,7 @@ from tests.export.qupath_rules import violations
 from tests.export.results import Made, make_result
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.export.exporting import ExportOptions, export
-from wsi_magnet.export.geojson import FileOptions
+from wsi_magnet.export.files import FileOptions
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath_script import groovy
 from wsi_magnet.ngff import LabelClass

@@ -18,7 +18,7 @@ from tests.export.results import CLASSES, Made, make_result, make_sparse_result
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.export import spatial
-from wsi_magnet.export.geojson import FileOptions
+from wsi_magnet.export.files import FileOptions
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.spatial import LABELS, TABLE, write_spatialdata
 from wsi_magnet.geometry import Box

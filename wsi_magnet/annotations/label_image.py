@@ -99,13 +99,10 @@ class LabelImage:
 
     def check(self) -> None:
         """Go through all pixels, and raise AnnotationError for the first label that is not known."""
-        size = self._pixels.size
-        for y in range(0, size.height, BLOCK_PX):
-            for x in range(0, size.width, BLOCK_PX):
-                block = Box(x, y, x + BLOCK_PX, y + BLOCK_PX).intersect(Box.of(size))
-                with decoding(self._path):
-                    codes = self._pixels.codes(self._pixels.read(block))
-                self._sets(codes)
+        for block in Box.of(self._pixels.size).squares(BLOCK_PX):
+            with decoding(self._path):
+                codes = self._pixels.codes(self._pixels.read(block))
+            self._sets(codes)
 
     def close(self) -> None:
         """Release the file."""

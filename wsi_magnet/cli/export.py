@@ -117,7 +117,7 @@ def _refuse_idle_options(ctx: click.Context, kind: str) -> None:
 
 def _options(given: dict[str, Any]) -> Any:
     from wsi_magnet.export.exporting import ExportOptions
-    from wsi_magnet.export.geojson import FileOptions
+    from wsi_magnet.export.files import FileOptions
     from wsi_magnet.export.objects import ObjectOptions
 
     return ExportOptions(

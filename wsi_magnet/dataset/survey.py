@@ -7,7 +7,7 @@ files lie over one another ("first") it counts for what lies on top.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ def survey(opened: OpenSample, scale: Scale) -> Survey:
     counts: Counter[int] = Counter()
     grid = Size(ceil_div(scale.size.width, BLOCK_PX), ceil_div(scale.size.height, BLOCK_PX))
     presence = np.zeros(grid.hw, np.uint32)
-    for box in _boxes(scale.grid):
+    for box in scale.grid.squares(READ_PX):
         sets = _said(opened, scale, box)
         labelled = sets != opened.ignored
         if labelled.any():
@@ -76,12 +76,6 @@ def survey(opened: OpenSample, scale: Scale) -> Survey:
             row, column = box.y0 // BLOCK_PX, box.x0 // BLOCK_PX
             presence[row : row + part.shape[0], column : column + part.shape[1]] = part
     return Survey(scale, dict(sorted(counts.items())), presence)
-
-
-def _boxes(grid: Box) -> Iterator[Box]:
-    for y in range(0, grid.y1, READ_PX):
-        for x in range(0, grid.x1, READ_PX):
-            yield Box(x, y, x + READ_PX, y + READ_PX).intersect(grid)
 
 
 def _said(opened: OpenSample, scale: Scale, box: Box) -> Sets:

@@ -94,6 +94,4 @@ def label_sets(truth: OpenTruth, scale: Scale) -> set[int]:
 
 def blocks(scale: Scale) -> Iterator[Box]:
     """The squares that cover a scale's grid, each pixel once, row by row."""
-    for y in range(0, scale.size.height, BLOCK_PX):
-        for x in range(0, scale.size.width, BLOCK_PX):
-            yield Box(x, y, x + BLOCK_PX, y + BLOCK_PX).intersect(scale.grid)
+    return scale.grid.squares(BLOCK_PX)

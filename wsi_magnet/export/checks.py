@@ -24,14 +24,14 @@ def check_run(run: Mapping[str, Any]) -> None:
         _whole("a scale's size_wh", scale["size_wh"], [1, 1])
     values = [one["value"] for one in bundle["classes"]]
     for one in bundle["classes"]:
-        _need(_text(one["name"]), "a class's name", one["name"])
+        _need(is_text(one["name"]), "a class's name", one["name"])
         _whole(f"the value of class {one['name']}", [one["value"]], [0])
         _whole(f"the colour of class {one['name']}", one["color"], [0, 0, 0])
         _need(one["value"] < 255 and max(one["color"]) <= 255, f"class {one['name']}", one)
     _need(0 < len(values) == len(set(values)), "values of classes", values)
 
 
-def _text(value: Any) -> bool:
+def is_text(value: Any) -> bool:
     """True for text that can be written down: no halves of surrogates."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 

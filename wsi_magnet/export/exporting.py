@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 from wsi_magnet._version import __version__
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.export.geojson import Exported, FileOptions, write_geojson
+from wsi_magnet.export.files import Exported, FileOptions
+from wsi_magnet.export.geojson import write_geojson
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath import FeatureStyle, Naming, ObjectType
 from wsi_magnet.export.qupath_script import write_qupath_script

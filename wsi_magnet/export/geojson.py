@@ -5,15 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.export.files import Exported, FileOptions, provisional, refuse_existing
 from wsi_magnet.export.objects import ObjectOptions, objects_of
 from wsi_magnet.export.qupath import MANY_ANNOTATIONS, FeatureStyle, feature
 from wsi_magnet.export.source import ResultSource
@@ -21,26 +20,6 @@ from wsi_magnet.store import explained
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 """What QuPath opens; of other names it reads nothing and says nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileOptions:
-    """How files are written."""
-
-    part_bytes: int = 100_000_000
-    """A part is closed once it holds more, before compression; 0 = never. QuPath needs 20 to 25 times as much memory to
-    read it."""
-    overwrite: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export has written."""
-
-    files: tuple[Path, ...]
-    objects: int
-    notes: tuple[str, ...] = ()
-    """What the user should know."""
 
 
 def write_geojson(
@@ -53,9 +32,7 @@ def write_geojson(
     """
     features = (feature(one, style) for one in objects_of(source, objects))
     exported = write_features(features, target, describe(source, objects), files)
-    notes = []
-    if source.running:
-        notes.append(f"the run is not finished: this is what it has found at {source.placement.mpp:g} µm/px")
+    notes = list(source.unfinished)
     if not exported.objects:
         notes.append("the mask holds no region of these classes, so there are no objects")
     if style.object_type == "annotation" and exported.objects > MANY_ANNOTATIONS:
@@ -102,14 +79,8 @@ def check_target(target: Path, overwrite: bool) -> None:
     """Raises ConfigError for a name of another kind, StoreError where the file or a part of it exists."""
     if not target.name.lower().endswith(SUFFIXES):
         raise ConfigError(f"{target} has no suffix that QuPath reads; end it in {', '.join(SUFFIXES)}")
-    there = [path for path in (target, *_numbered(target)) if path.exists()]
-    if there and not overwrite:
-        raise StoreError(f"{there[0]} exists; choose another name with -o, or replace it with --overwrite")
-
-
-def provisional(target: Path, part: int = 1) -> Path:
-    """The name of a file until it is whole; each process has its own, so that two exports do not write into one."""
-    return target.with_name(f"{target.name}.{os.getpid()}.{part}.partial")
+    for path in (target, *_numbered(target)):
+        refuse_existing(path, overwrite=overwrite)
 
 
 class _Parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -67,13 +67,11 @@ class Linker:
         """The rings that these corners close."""
         n = len(corners)
         following = np.full(n + len(self._open), -1)
-        across, down = _horizontal(corners), self._vertical(corners)
+        across, down = _sorted(_horizontal(corners)), _sorted(self._vertical(corners))
         for ends in (across, down):
-            first, second = _pairs(ends)
-            forward = ends.leaves[first]
-            following[np.where(forward, ends.node[first], ends.node[second])] = np.where(
-                forward, ends.node[second], ends.node[first]
-            )
+            begin = _pairs(ends)
+            one, other, forward = ends.node[begin], ends.node[begin + 1], ends.leaves[begin]
+            following[np.where(forward, one, other)] = np.where(forward, other, one)
         heads, tails = _open_lines(down)
         points = np.stack([corners.x, corners.y, corners.kept], axis=1).astype(np.int32)
         chains, rings = _walk(following.tolist(), list(heads))
@@ -106,11 +104,6 @@ class Linker:
             np.concatenate([ends.leaves, side == WEST]),
         )
 
-    @property
-    def points(self) -> int:
-        """Number of points of all open outlines."""
-        return sum(len(piece) for chain in self._open for piece in chain.pieces)
-
 
 def _horizontal(corners: Corners) -> _Ends:
     turn = corners.turn
@@ -127,36 +120,31 @@ def _ends(corners: Corners, side: Ints, leaves: Bools, line: Ints, position: Int
     return _Ends(node, line[node], side[node], position[node], begins, out)
 
 
-def _sorted(ends: _Ends) -> Ints:
-    # Where one piece ends and another begins at one point, the end comes first.
-    return np.lexsort((ends.begins, ends.position, ends.side, ends.line))
+def _sorted(ends: _Ends) -> _Ends:
+    """Along their lines; where one piece ends and another begins at one point, the end comes first."""
+    order = np.lexsort((ends.begins, ends.position, ends.side, ends.line))
+    return _Ends(*(getattr(ends, field.name)[order] for field in fields(ends)))
 
 
-def _pairs(ends: _Ends) -> tuple[Ints, Ints]:
-    """Indices of the two ends of each straight piece."""
-    order = _sorted(ends)
-    follows = np.zeros(len(order), bool)
-    follows[:-1] = ends.begins[order[:-1]] & _same_line(ends, order)
-    at = np.flatnonzero(follows)
-    return order[at], order[at + 1]
+def _pairs(ends: _Ends) -> Ints:
+    """Of sorted ends, those at which a piece begins whose other end is the next."""
+    return np.flatnonzero(ends.begins[:-1] & _same_line(ends))
 
 
 def _open_lines(ends: _Ends) -> tuple[dict[int, int], dict[int, int]]:
     """Line by node, of the pieces without an end: those that run up to their node, and those that run down."""
-    order = _sorted(ends)
-    last = np.ones(len(order), bool)
-    last[:-1] = ~_same_line(ends, order)
-    unpaired = order[last & ends.begins[order]]
-    heads, tails = unpaired[~ends.leaves[unpaired]], unpaired[ends.leaves[unpaired]]
+    last = np.ones(len(ends.line), bool)
+    last[:-1] = ~_same_line(ends)
+    heads, tails = (np.flatnonzero(last & ends.begins & leaves) for leaves in (~ends.leaves, ends.leaves))
     return (
         dict(zip(ends.node[heads].tolist(), ends.line[heads].tolist(), strict=True)),
         dict(zip(ends.node[tails].tolist(), ends.line[tails].tolist(), strict=True)),
     )
 
 
-def _same_line(ends: _Ends, order: Ints) -> Bools:
-    line, side = ends.line[order], ends.side[order]
-    return np.asarray((line[1:] == line[:-1]) & (side[1:] == side[:-1]))
+def _same_line(ends: _Ends) -> Bools:
+    """Of sorted ends but the last: whether the next lies on the same side of the same line."""
+    return np.asarray((ends.line[1:] == ends.line[:-1]) & (ends.side[1:] == ends.side[:-1]))
 
 
 def _walk(following: list[int], heads: list[int]) -> tuple[list[list[int]], list[list[int]]]:

@@ -15,9 +15,9 @@ from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.regions import Block, Region, Tracing, trace
 from wsi_magnet.export.shapes import Shape, ShapeLimits, shapes_of
 from wsi_magnet.export.simplify import Simplifier
-from wsi_magnet.export.source import NOT_ANALYSED, Frame, ResultSource
+from wsi_magnet.export.source import Frame, ResultSource
 from wsi_magnet.geometry import Box
-from wsi_magnet.ngff import LabelClass
+from wsi_magnet.ngff import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
 
 GRID = 0.01
 """Level-0 pixels: the grid on which QuPath since 0.6 puts all points; ours are on it, so that nothing moves there."""
@@ -90,7 +90,7 @@ def chosen_classes(source: ResultSource, names: tuple[str, ...]) -> tuple[LabelC
     "not analysed" is one of them. Raises ConfigError.
     """
     every = [one for one in source.classes if one.value]
-    every.append(LabelClass(NOT_ANALYSED, "not analysed", (128, 128, 128)))
+    every.append(NOT_ANALYSED_CLASS)
     if not names:
         return tuple(every)
     wanted = {name.strip().lower() for name in names}
@@ -160,11 +160,7 @@ class _Reader:
     def _placed(self, polygon: shapely.Polygon, frame: Frame) -> Iterator[shapely.Polygon]:
         """On the slide; rounded first and checked then, since rounding may close what was open."""
         placement = self._source.placement
-        scale, limit = np.array(placement.downsample_xy), np.array(placement.canvas.wh)
-        origin = np.array(placement.origin_xy(frame))
-        placed = shapely.transform(
-            polygon, lambda points: np.round((np.minimum(points * scale, limit) + origin) / GRID) * GRID
-        )
+        placed = shapely.transform(polygon, lambda points: np.round(placement.on_slide(points, frame) / GRID) * GRID)
         if placed.is_valid and placed.area > 0:
             yield placed
             return

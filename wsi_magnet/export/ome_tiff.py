@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ import tifffile
 
 from wsi_magnet._version import __version__
 from wsi_magnet.config import CELL_PX
-from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions, provisional
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.export.files import Exported, FileOptions, refuse_existing, whole
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.geometry import Box
 from wsi_magnet.ome_xml import OmeImage, Product, image_of, ome_xml
-from wsi_magnet.store import Pyramid, explained
+from wsi_magnet.store import Pyramid
 
 SUFFIXES = (".ome.tif", ".ome.tiff")
 """By which Bio-Formats, and with it QuPath, knows that the file describes itself."""
@@ -37,20 +36,11 @@ def write_ome_tiff(source: ResultSource, target: Path, product: Product, files: 
     """
     if not target.name.lower().endswith(SUFFIXES):
         raise ConfigError(f"{target} is no name for an OME-TIFF; end it in {' or '.join(SUFFIXES)}")
-    if target.exists() and not files.overwrite:
-        raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
+    refuse_existing(target, overwrite=files.overwrite)
     pyramid = pyramid_of(source, product)
-    partial = provisional(target)
-    try:
-        with explained(target):
-            with tifffile.TiffWriter(partial, bigtiff=True) as tiff:
-                _write(tiff, source, pyramid, describe_image(source, product))
-            partial.replace(target)
-    finally:
-        with suppress(OSError):  # of a full disk, say, which has been told already
-            partial.unlink(missing_ok=True)
-    note = f"the run is not finished: this is what it has found at {source.placement.mpp:g} µm/px"
-    return Exported((target,), 0, (note,) if source.running else ())
+    with whole(target) as partial, tifffile.TiffWriter(partial, bigtiff=True) as tiff:
+        _write(tiff, source, pyramid, describe_image(source, product))
+    return Exported((target,), 0, source.unfinished)
 
 
 def pyramid_of(source: ResultSource, product: Product) -> Pyramid:
@@ -127,9 +117,8 @@ def _tiles(source: ResultSource, pyramid: Pyramid, level: int) -> Iterator[bytes
     pyramid.require(level)
     empty = _compressed(np.zeros((_SIDE, _SIDE), np.uint8))
     for channel in range(pyramid.spec.channels or 1):
-        for row in source.blocks(level, _SIDE):
-            for box in row:
-                yield _compressed(_tile(pyramid, level, box, channel)) if pyramid.stored(level, box) else empty
+        for box in source.blocks(level, _SIDE):
+            yield _compressed(_tile(pyramid, level, box, channel)) if pyramid.stored(level, box) else empty
 
 
 def _tile(pyramid: Pyramid, level: int, box: Box, channel: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 from string import Template
 
-from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions, check_target, provisional, write_geojson
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.export.checks import is_text
+from wsi_magnet.export.files import Exported, FileOptions, refuse_existing, whole
+from wsi_magnet.export.geojson import check_target, write_geojson
 from wsi_magnet.export.objects import ObjectOptions, chosen_classes
 from wsi_magnet.export.qupath import FeatureStyle, class_names
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.tiles import TileOptions, write_tiles
-from wsi_magnet.store import explained
 
 SUFFIX = ".groovy"
 
@@ -76,12 +77,11 @@ def write_qupath_script(
     """
     if target.suffix != SUFFIX:
         raise ConfigError(f"{target} has no suffix of a QuPath script; end it in {SUFFIX}")
-    if not _is_text(os.fspath(target.resolve())):
+    if not is_text(os.fspath(target.resolve())):
         raise ConfigError(
             f"{target.resolve()} has bytes that are no text, and a script is; choose another name with -o"
         )
-    if target.exists() and not files.overwrite:
-        raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
+    refuse_existing(target, overwrite=files.overwrite)
     for other in (".geojson", ".tiles.geojson"):
         check_target(target.with_suffix(other), files.overwrite)
     regions = write_geojson(source, target.with_suffix(".geojson"), objects, style, files)
@@ -89,13 +89,8 @@ def write_qupath_script(
     if source.probabilities is not None:
         tiles = write_tiles(source, target.with_suffix(".tiles.geojson"), tile_options, files).files
     text = _script(source, target, objects, style, (regions.files, tiles))
-    partial = provisional(target)
-    with explained(target):
-        try:
-            partial.write_text(text, encoding="utf-8", errors="replace")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole(target) as partial:
+        partial.write_text(text, encoding="utf-8", errors="replace")
     return Exported((target, *regions.files, *tiles), regions.objects, regions.notes)
 
 
@@ -124,11 +119,6 @@ def _script(
         other_frame="--frame level0" if objects.frame == "qupath" else "--frame qupath",
         colors="\n".join(colors) + "\n",
     )
-
-
-def _is_text(path: str) -> bool:
-    """False for a path that cannot be written down in UTF-8."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def groovy(text: str) -> str:

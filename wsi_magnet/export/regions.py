@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from wsi_magnet.config import CELL_PX
 from wsi_magnet.export.corners import Bools, Codes, Corners, Ints, find_corners
 from wsi_magnet.export.links import Linker, Points
 from wsi_magnet.geometry import Box, Size
@@ -26,6 +27,9 @@ CUT = 128
 """Added to the class of a pixel above a cut, so that it differs from the one below; classes are below it."""
 
 Floats = npt.NDArray[np.float64]
+
+BLOCK_PX = CELL_PX
+"""Side of a block: what a result stores together."""
 
 _AHEAD = 12
 """Blocks that are read ahead."""
@@ -72,7 +76,7 @@ class Tracing:
     """For simplified outlines."""
     open_points: int = 100_000
     """A region with more corners is cut at the end of a strip."""
-    side_px: int = 512
+    side_px: int = BLOCK_PX
     """Of a block."""
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import shapely
 
 from wsi_magnet.export.links import Points
-from wsi_magnet.export.regions import Region
+from wsi_magnet.export.regions import BLOCK_PX, Region
 
-GRID_PX = 512
+GRID_PX = BLOCK_PX
 """Polygons are cut along lines of this grid, in pixels of the mask, where one lies in them: simplified outlines have
 points there, so a cut through two neighbours leaves no gap."""
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
@@ -14,11 +18,11 @@ from wsi_magnet.ngff import LabelClass
 from wsi_magnet.result import Products, ResultFolder
 from wsi_magnet.store import Pyramid, read_attributes
 
+Points = npt.NDArray[np.float64]
+"""float64 (n, 2): x and y."""
+
 Frame = Literal["qupath", "level0"]
 """Where (0, 0) is: the corner of the slide's bounds, to which QuPath's OpenSlide reader crops; or of level 0."""
-
-NOT_ANALYSED = 255
-"""Label of what could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,11 @@ class Placement:
     def origin_xy(self, frame: Frame) -> tuple[int, int]:
         """Where the mask's corner lies in a frame, in level-0 pixels."""
         return self.bounds_xy if frame == "level0" else (0, 0)
+
+    def on_slide(self, points: Points, frame: Frame) -> Points:
+        """From the mask's pixel grid into a frame, in level-0 pixels; nothing reaches beyond the canvas."""
+        placed = np.minimum(points * np.array(self.downsample_xy), self.canvas.wh) + self.origin_xy(frame)
+        return np.asarray(placed, np.float64)
 
 
 class ResultSource:
@@ -118,10 +127,12 @@ class ResultSource:
         """Microns per pixel of a level."""
         return self.placement.mpp * float(2 ** (level - self.level))
 
-    def blocks(self, level: int, side_px: int = CELL_PX) -> list[list[Box]]:
-        """The level cut into rows of squares of `side_px`, cut at its edge."""
-        size = self.mask.spec.sizes[level]
-        return [
-            [Box(x, y, x + side_px, y + side_px).intersect(Box.of(size)) for x in range(0, size.width, side_px)]
-            for y in range(0, size.height, side_px)
-        ]
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """What a user should know of a run that still goes on; nothing of one that has ended."""
+        found = f"the run is not finished: this is what it has found at {self.placement.mpp:g} µm/px"
+        return (found,) if self.running else ()
+
+    def blocks(self, level: int, side_px: int = CELL_PX) -> Iterator[Box]:
+        """The level in squares of `side_px`, row by row, cut at its edge."""
+        return Box.of(self.mask.spec.sizes[level]).squares(side_px)

@@ -6,9 +6,7 @@ releases ask for an older Dask than this program. The table is AnnData on disk, 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,11 @@ import numpy as np
 from wsi_magnet import ngff
 from wsi_magnet._version import __version__
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions, provisional
-from wsi_magnet.export.source import NOT_ANALYSED, ResultSource
+from wsi_magnet.export.files import Exported, FileOptions, refuse_existing, whole
+from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.tables import summary_of
-from wsi_magnet.ngff import LabelClass
-from wsi_magnet.store import Pyramid, explained, read_attributes, write_group, write_values
+from wsi_magnet.ngff import NOT_ANALYSED, LabelClass
+from wsi_magnet.store import Pyramid, read_attributes, write_group, write_values
 
 SUFFIX = ".zarr"
 
@@ -47,28 +45,15 @@ def write_spatialdata(source: ResultSource, target: Path, files: FileOptions) ->
     if target.suffix.lower() != SUFFIX:
         raise ConfigError(f"{target} is no name for a SpatialData store; end it in {SUFFIX}")
     _refuse(target, files)
-    partial = provisional(target)
-    try:
-        with explained(target):
-            shutil.rmtree(partial, ignore_errors=True)
-            _write(source, partial)
-            if target.exists():
-                shutil.rmtree(target)
-            partial.replace(target)
-    finally:
-        with suppress(OSError):  # of a full disk, say, which has been told already
-            shutil.rmtree(partial, ignore_errors=True)
-    note = f"the run is not finished: this is what it has found at {source.placement.mpp:g} µm/px"
-    return Exported((target,), 0, (note,) if source.running else ())
+    with whole(target) as partial:
+        _write(source, partial)
+    return Exported((target,), 0, source.unfinished)
 
 
 def _refuse(target: Path, files: FileOptions) -> None:
     """Raises StoreError where the target must stay: only a SpatialData store is ever deleted for another."""
-    if not target.exists():
-        return
-    if not files.overwrite:
-        raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
-    if not target.is_dir() or "spatialdata_attrs" not in read_attributes(target):
+    refuse_existing(target, overwrite=files.overwrite)
+    if target.exists() and (not target.is_dir() or "spatialdata_attrs" not in read_attributes(target)):
         raise StoreError(f"{target} is no SpatialData store and is not replaced by one; choose another name with -o")
 
 
@@ -98,10 +83,9 @@ def _write_labels(source: ResultSource, path: Path) -> None:
     copy.create()
     for level in source.levels:
         mask.require(level)
-        for row in source.blocks(level, spec.tile_px):
-            for box in row:
-                if mask.stored(level, box):
-                    copy.write(level - source.level, box, mask.read(level, box))
+        for box in source.blocks(level, spec.tile_px):
+            if mask.stored(level, box):
+                copy.write(level - source.level, box, mask.read(level, box))
     copy.describe(_describe_labels(source, len(spec.sizes)))
 
 

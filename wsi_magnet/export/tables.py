@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from wsi_magnet.config import CELL_PX
-from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.geojson import Exported, FileOptions, provisional
-from wsi_magnet.export.source import NOT_ANALYSED, ResultSource
-from wsi_magnet.report import PATTERNS, summarise
-from wsi_magnet.store import explained
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.export.files import Exported, FileOptions, refuse_existing, whole
+from wsi_magnet.export.source import ResultSource
+from wsi_magnet.ngff import NOT_ANALYSED
+from wsi_magnet.report import is_pattern, summarise
 
 SUFFIX = ".csv"
 
@@ -58,28 +57,20 @@ def write_csv(sources: Sequence[ResultSource], target: Path, files: FileOptions)
     """
     if target.suffix.lower() != SUFFIX:
         raise ConfigError(f"{target} is no name for a table; end it in {SUFFIX}")
-    if target.exists() and not files.overwrite:
-        raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
-    partial = provisional(target)
-    try:
-        with explained(target):
-            # A slide's name on disk may hold bytes that are no text.
-            with partial.open("w", encoding="utf-8", errors="replace", newline="") as file:
-                table = csv.DictWriter(file, COLUMNS)
-                table.writeheader()
-                for source in sources:
-                    table.writerows(rows(source))
-            partial.replace(target)
-    finally:
-        with suppress(OSError):  # of a full disk, say, which has been told already
-            partial.unlink(missing_ok=True)
+    refuse_existing(target, overwrite=files.overwrite)
+    # A slide's name on disk may hold bytes that are no text.
+    with whole(target) as partial, partial.open("w", encoding="utf-8", errors="replace", newline="") as file:
+        table = csv.DictWriter(file, COLUMNS)
+        table.writeheader()
+        for source in sources:
+            table.writerows(rows(source))
     return Exported((target,), 0, tuple(_notes(sources)))
 
 
 def rows(source: ResultSource) -> Iterator[dict[str, Any]]:
     """A row a class, in the bundle's order."""
     values = summary_of(source)
-    patterns = [c for c in values["classes"] if c["value"] in PATTERNS and c["name"].lower() == f"gleason {c['value']}"]
+    patterns = [c for c in values["classes"] if is_pattern(c["name"], c["value"])]
     tumour = sum(c["area_mm2"] for c in patterns)
     common = {
         "slide": source.name,
@@ -120,10 +111,9 @@ def summary_of(source: ResultSource) -> dict[str, Any]:
 def count_labels(source: ResultSource) -> Counter[int]:
     """Pixels by label in the mask's finest complete level, so far as it was written."""
     total = np.zeros(256, np.int64)
-    for row in source.blocks(source.level, _COUNT_PX):
-        for box in row:
-            if source.mask.stored(source.level, box):
-                total += np.bincount(source.mask.read(source.level, box).ravel(), minlength=256)
+    for box in source.blocks(source.level, _COUNT_PX):
+        if source.mask.stored(source.level, box):
+            total += np.bincount(source.mask.read(source.level, box).ravel(), minlength=256)
     return Counter({value: int(count) for value, count in enumerate(total) if count})
 
 

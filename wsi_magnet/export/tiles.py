@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.export.geojson import Exported, FileOptions, describe, write_features
+from wsi_magnet.export.files import Exported, FileOptions
+from wsi_magnet.export.geojson import describe, write_features
 from wsi_magnet.export.objects import FULL, ObjectOptions
 from wsi_magnet.export.qupath import Naming, classification
 from wsi_magnet.export.source import Frame, ResultSource
@@ -88,13 +89,8 @@ def _means(stored: npt.NDArray[np.uint8], side: int) -> Floats:
 def _feature(
     source: ResultSource, options: TileOptions, level: int, tile: Box, measured: dict[str, float], top: int
 ) -> dict[str, Any]:
-    placement = source.placement
-    scale = np.array(placement.downsample_xy) * 2.0 ** (level - source.level)
-    low, high = (
-        np.minimum(np.array(xy) * scale, placement.canvas.wh) + placement.origin_xy(options.frame)
-        for xy in ((tile.x0, tile.y0), (tile.x1, tile.y1))
-    )
-    (x0, y0), (x1, y1) = np.round(low, 2).tolist(), np.round(high, 2).tolist()
+    corners = np.array([(tile.x0, tile.y0), (tile.x1, tile.y1)]) * 2.0 ** (level - source.level)
+    (x0, y0), (x1, y1) = np.round(source.placement.on_slide(corners, options.frame), 2).tolist()
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from wsi_magnet.ngff import NOT_ANALYSED_CLASS
 from wsi_magnet.pages.markup import Html, element
 
 Color = tuple[int, int, int]
 
-GREY: Color = (128, 128, 128)
+GREY: Color = NOT_ANALYSED_CLASS.color
 """Of what was not analysed."""
 
 _STEPS: tuple[Color, ...] = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +12,15 @@ import numpy.typing as npt
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ResultMismatchError
-from wsi_magnet.export.source import NOT_ANALYSED, ResultSource
+from wsi_magnet.export.source import ResultSource
+from wsi_magnet.export.tables import summary_of
 from wsi_magnet.geometry import ceil_div
 from wsi_magnet.journal import History, read_history
-from wsi_magnet.ngff import LabelClass
-from wsi_magnet.report import NOISE_MM2, PATTERNS, ClassArea, Gleason, class_areas, gleason
+from wsi_magnet.ngff import NOT_ANALYSED, LabelClass
+from wsi_magnet.report import NOISE_MM2, PATTERNS, ClassArea, Gleason, can_grade, gleason, is_pattern
 from wsi_magnet.result import ResultFolder
 
 Codes = npt.NDArray[np.uint8]
-
-_COUNT_PX = 4 * CELL_PX
-"""Side of the squares in which a mask is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,27 +99,17 @@ def gather(folder: Path) -> SlideFacts:
 
 
 def _areas(source: ResultSource) -> tuple[tuple[ClassArea, ...], float]:
-    """By class, and of what was not analysed: as the run counted, or, before its end, as its mask shows."""
-    if summary := source.run.get("summary"):
-        kept = tuple(ClassArea(c["name"], c["value"], c["area_mm2"], c["percent"]) for c in summary["classes"])
-        return kept, float(summary["not_analysed_mm2"])
-    counts: Counter[int] = Counter()
-    for row in source.blocks(source.level, _COUNT_PX):
-        for box in row:
-            if source.mask.stored(source.level, box):
-                found = np.bincount(source.mask.read(source.level, box).ravel())
-                counts.update({int(value): int(found[value]) for value in np.flatnonzero(found)})
-    # Background that a network saw and glass that nobody looked at are both 0.
-    counts[0] = 0
-    mpp = source.placement.mpp
-    return tuple(class_areas(counts, source.classes, mpp)), counts[NOT_ANALYSED] * (mpp / 1000) ** 2
+    """By class, and of what was not analysed."""
+    summary = summary_of(source)
+    areas = tuple(ClassArea(c["name"], c["value"], c["area_mm2"], c["percent"]) for c in summary["classes"])
+    return areas, float(summary["not_analysed_mm2"])
 
 
 def grading(areas: tuple[ClassArea, ...]) -> Grading | None:
     """The grade with and without the noise floor; None for classes that are no Gleason patterns."""
-    by_value = {a.value: a.area_mm2 for a in areas if a.name.lower() == f"gleason {a.value}"}
-    if not set(PATTERNS[:2]) <= set(by_value):
+    if not can_grade(areas):
         return None
+    by_value = {a.value: a.area_mm2 for a in areas if is_pattern(a.name, a.value)}
     present = [by_value[p] for p in PATTERNS if by_value.get(p, 0.0) > 0]
     # The rule looks at areas only relative to each other, its floor aside: enlarged, all of them are above the floor.
     enlarge = NOISE_MM2 / min(present) * 2 if present else 1.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wsi_magnet.config import CELL_PX
-from wsi_magnet.export.source import NOT_ANALYSED
-from wsi_magnet.ngff import LabelClass
+from wsi_magnet.ngff import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
 from wsi_magnet.pages import words
 from wsi_magnet.pages.colours import GREY, bar, scale_color, swatch
 from wsi_magnet.pages.facts import SlideFacts, shown
@@ -118,8 +117,7 @@ def _class_table(facts: SlideFacts) -> Html:
     drawn = {c.value: c for c in shown(facts)}
     rows = [_class_row(drawn.get(a.value), a.name, a.area_mm2, a.percent) for a in facts.areas]
     if facts.not_analysed_mm2:
-        grey = LabelClass(NOT_ANALYSED, "not analysed", GREY)
-        rows.append(_class_row(grey, grey.name, facts.not_analysed_mm2, None))
+        rows.append(_class_row(NOT_ANALYSED_CLASS, NOT_ANALYSED_CLASS.name, facts.not_analysed_mm2, None))
     head = element(
         "tr",
         *(element("th", text, scope="col") for text in ("Class", "Area", "Share")),
@@ -184,6 +182,6 @@ def _data(facts: SlideFacts, pictures: Pictures) -> dict[str, object]:
         "refined": data_uri(codes_png(facts.refined_at), "png"),
         "cell": CELL_PX * finest / pictures.mpp,
         "colors": {**colors, NOT_ANALYSED: GREY},
-        "names": {**names, NOT_ANALYSED: "not analysed"},
+        "names": {**names, NOT_ANALYSED: NOT_ANALYSED_CLASS.name},
         "scales": {**scales, NOT_ANALYSED: GREY},
     }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.export.files import refuse_existing, whole
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.pages.facts import gather
 from wsi_magnet.pages.index_page import Entry, entry_of, index_page
@@ -18,7 +17,6 @@ from wsi_magnet.pages.slide_page import slide_page
 from wsi_magnet.store import explained
 
 _SUFFIXES = (".html", ".htm")
-_PARTIAL = ".partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +68,11 @@ def write_report(
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all. Raises StoreError."""
-    # Each process has its own, so that two reports do not write into one file.
-    partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL}")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # A name on disk may hold bytes that are no text.
-            partial.write_bytes(text.encode("utf-8", "replace"))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with whole(path) as partial:
+        # A name on disk may hold bytes that are no text.
+        partial.write_bytes(text.encode("utf-8", "replace"))
 
 
 def _check(results: Sequence[Path], target: Path, options: ReportOptions) -> None:
@@ -91,8 +84,7 @@ def _check(results: Sequence[Path], target: Path, options: ReportOptions) -> Non
         raise StoreError(f"{target} is a folder; choose another name with -o")
     folder = _folder(target)
     for there in (target, folder) if len(results) > 1 else (target,):
-        if there.exists() and not options.overwrite:
-            raise StoreError(f"{there} exists; choose another name with -o, or replace it with --overwrite")
+        refuse_existing(there, overwrite=options.overwrite)
     if len(results) > 1 and folder.exists():
         others = [p.name for p in folder.iterdir() if p.suffix != ".html"] if folder.is_dir() else [folder.name]
         if others:
@@ -107,35 +99,19 @@ def _write_cohort(
     results: Sequence[Path], target: Path, options: ReportOptions, progress: Callable[[Path], None]
 ) -> Reported:
     folder = _folder(target)
-    partial = folder.with_name(folder.name + _PARTIAL)
     entries: list[Entry] = []
     notes: list[str] = []
-    with explained(folder):
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            for result, name in zip(results, _names(results), strict=True):
-                progress(result)
-                href = f"{quote(folder.name)}/{quote(name)}"
-                page, entry, told = _page(result, href, options, index=f"../{quote(target.name)}")
-                write_whole(partial / name, page)
-                entries.append(entry)
-                notes += told
-            _exchange(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with whole(folder) as partial:
+        partial.mkdir(parents=True)
+        for result, name in zip(results, _names(results), strict=True):
+            progress(result)
+            href = f"{quote(folder.name)}/{quote(name)}"
+            page, entry, told = _page(result, href, options, index=f"../{quote(target.name)}")
+            write_whole(partial / name, page)
+            entries.append(entry)
+            notes += told
     write_whole(target, index_page(entries))
     return Reported((target, *sorted(folder.iterdir())), tuple(notes))
-
-
-def _exchange(new: Path, old: Path) -> None:
-    """Put a folder in the place of another, which goes only when the new one is there."""
-    aside = old.with_name(old.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        old.replace(aside)
-    new.replace(old)
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _page(result: Path, href: str, options: ReportOptions, index: str | None) -> tuple[str, Entry, list[str]]:
