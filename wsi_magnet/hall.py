@@ -6,17 +6,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
+from wsi_magnet.analyst import analyst_for
 from wsi_magnet.config import RunConfig
 from wsi_magnet.engine import Engine, resolve_device
 from wsi_magnet.errors import BundleError, SlideOpenError
-from wsi_magnet.machine import keep_memory_steady
+from wsi_magnet.machine import cpu_threads, keep_memory_steady
 from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.plan import Frame
 from wsi_magnet.result import Products, ResultFolder
@@ -26,7 +25,8 @@ from wsi_magnet.store import Pyramid, explained
 from wsi_magnet.tissue import TissueMap
 
 READ_THREADS = 4
-"""Threads of a worker that read and decode; decoding is the cheaper half, so few keep the networks fed."""
+"""Threads of a worker that read and decode, at least. Decoding is the cheaper half, so few keep a processor's networks
+fed; a GPU needs all there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +49,27 @@ class Job:
 class Hall:
     """What a worker keeps open for one job; shared by its threads."""
 
+    ahead: int
+    """Patches of a tile that are read before they are needed."""
+
     def __init__(self, job: Job) -> None:
         keep_memory_steady()
         self.job = job
         self.device = resolve_device(job.device)
         self.reader = _open_checked(job)
-        bundle = _load_bundle(job, self.device)
+        bundle = _load_bundle(job)
         if bundle.sha256 != job.bundle_sha256:
             raise BundleError(
                 f"{bundle.path} on {socket.gethostname()} is another bundle than the client's "
                 f"({bundle.sha256[:12]} and {job.bundle_sha256[:12]}); make them the same file"
             )
         self.engine = Engine(bundle, self.device, job.config)
-        self.readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+        self.analyst = analyst_for(self.engine)
+        readers = READ_THREADS if self.device.type == "cpu" else max(READ_THREADS, cpu_threads())
+        self.readers = ThreadPoolExecutor(readers, thread_name_prefix="read")
+        self.ahead = self.engine.batch_size + 1
         self.background = bundle.spec.background_index
         self._pyramids = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
-        # A GPU runs one batch at a time; the other threads of its worker read and write meanwhile.
-        self.compute: AbstractContextManager[object] = threading.Lock() if self.device.type == "cuda" else nullcontext()
         self._users = 0
         self._lock = threading.Lock()
         self._retired = False
@@ -107,6 +111,7 @@ class Hall:
 
     def _close(self) -> None:
         self.readers.shutdown(wait=False, cancel_futures=True)
+        self.analyst.close()
         self.reader.close()
 
 
@@ -147,8 +152,8 @@ def _open_checked(job: Job) -> SlideReader:
     return reader
 
 
-def _load_bundle(job: Job, device: torch.device) -> Bundle:
+def _load_bundle(job: Job) -> Bundle:
     try:
-        return load_bundle(job.bundle, device=device)
+        return load_bundle(job.bundle)
     except BundleError as error:
         raise BundleError(f"worker on {socket.gethostname()}: {error}") from error

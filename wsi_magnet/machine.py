@@ -6,8 +6,13 @@ import ctypes
 
 from dask.system import cpu_count
 
-LARGE_BLOCK_BYTES = 2 << 20
-"""Arrays from this size on go back to the system when they are freed."""
+KEPT_BLOCK_BYTES = 32 << 20
+"""Arrays up to this size are taken from memory that was used before. By itself glibc asks the system for each of the
+larger ones and gives it back at once, and to be handed clean pages takes longer than to compute a map on them: patches
+take up to twice as long (`python -m tests.benchmarks.pipeline`)."""
+
+KEPT_FREE_BYTES = 256 << 20
+"""More than this at the end of an arena goes back to the system."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Numbers of glibc's malloc.h."""
@@ -19,15 +24,15 @@ def cpu_threads() -> int:
 
 
 def keep_memory_steady() -> None:
-    """Have glibc give large arrays back; elsewhere nothing is done.
+    """Have glibc use memory again instead of asking for new, and in few arenas; elsewhere nothing is done.
 
-    By itself it keeps freed arrays of up to 32 MiB, in an arena for each thread, so that a worker's memory creeps up by
-    a third over a few hundred tiles (`python -m tests.benchmarks.memory`).
+    By itself it has an arena for each thread, and each keeps what its thread once needed, so that a worker's memory
+    creeps up by a third over a few hundred tiles (`python -m tests.benchmarks.memory`).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-    mallopt(_M_TRIM_THRESHOLD, 8 * LARGE_BLOCK_BYTES)
+    mallopt(_M_MMAP_THRESHOLD, KEPT_BLOCK_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
     mallopt(_M_ARENA_MAX, 2)

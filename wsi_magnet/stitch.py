@@ -62,15 +62,14 @@ def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background:
     """
     if inside.all():
         return pixels
-    rows, cols = np.nonzero(~inside)
+    height, width = inside.shape
     probabilities, labels, uncertainty = (
         np.array(a) for a in (pixels.probabilities, pixels.labels, pixels.uncertainty)
     )
-    probabilities[:, rows, cols] = 0
+    for array in (probabilities, labels, uncertainty):
+        array[..., :height, :width] *= inside
     if background is not None:
-        probabilities[background, rows, cols] = 255
-    labels[rows, cols] = 0
-    uncertainty[rows, cols] = 0
+        probabilities[background, :height, :width] += np.uint8(255) * ~inside
     return CellPixels(probabilities, labels, uncertainty)
 
 

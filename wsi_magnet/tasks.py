@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from wsi_magnet.ngff import NOT_ANALYSED
 from wsi_magnet.plan import CellTask, TileTask
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Image
-from wsi_magnet.stitch import CellPixels, Region, TileCanvas, clear_outside, coarse_box, quarters
+from wsi_magnet.stitch import CellPixels, Pixels, Region, TileCanvas, clear_outside, coarse_box, quarters
 from wsi_magnet.store import halve_tile
 
 
@@ -84,13 +84,14 @@ class _Tile:
         self._task = task
         self._frame = hall.job.frames[task.scale]
         self._box = self._frame.tile_box(task.row, task.col)
+        self._margin_px = hall.engine.margin_px(self._frame)
         self._canvas = TileCanvas(self._box, hall.engine.classes)
         self._seconds: dict[str, float] = defaultdict(float)
 
     def run(self, started: float) -> TileResult:
         with _timed(self._seconds, "read"):
             coarse = self._coarse_region()
-        results = [*self._refined(coarse), *self._carried(coarse)]
+        results = list(self._results(coarse))
         with _timed(self._seconds, "write"):
             self._write()
         self._seconds["total"] = time.perf_counter() - started
@@ -98,62 +99,76 @@ class _Tile:
         return TileResult(*self._task.key, cells, self._label_pixels(), dict(self._seconds), _worker_name())
 
     def _coarse_region(self) -> Region | None:
-        """The coarser scale's probabilities under the tile and its halo, as stored."""
+        """The coarser scale's probabilities under the tile and its margin, as stored."""
         if self._task.scale == 0:
             return None
         coarser = self._hall.job.frames[self._task.scale - 1]
         grid = coarser.scale.grid
-        box = coarse_box(self._box.grow(self._frame.halo_px)).grow(1).intersect(grid)
+        box = coarse_box(self._box.grow(self._margin_px)).grow(1).intersect(grid)
         return Region(box, grid, self._hall.pyramid("probabilities").read(coarser.mask_level, box))
 
-    def _refined(self, coarse: Region | None) -> Iterator[CellResult]:
-        """Cells that are read and segmented, in batches; one that cannot be read is recorded and left out."""
-        batch: list[tuple[CellTask, PatchInput]] = []
-        for cell, image in self._images([cell for cell in self._task.cells if cell.refine]):
-            if isinstance(image, SlideReadError):
-                yield self._put(cell, not_analysed(self._hall.engine.classes), failure=str(image))
-                continue
-            batch.append((cell, PatchInput(image, self._cut(coarse, cell))))
-            if len(batch) == self._hall.engine.batch_size:
-                yield from self._compute(batch)
-                batch = []
-        if batch:
-            yield from self._compute(batch)
-
-    def _compute(self, batch: list[tuple[CellTask, PatchInput]]) -> Iterator[CellResult]:
-        with _timed(self._seconds, "compute"), self._hall.compute, one_torch_thread():
-            pixels = list(self._hall.engine.segment([item for _, item in batch], self._frame))
-        for (cell, _), one in zip(batch, pixels, strict=True):
-            yield self._put(cell, self._on_tissue(cell, one))
-
-    def _carried(self, coarse: Region | None) -> Iterator[CellResult]:
-        """Cells that are sure enough already: the coarser result, upsampled."""
+    def _results(self, coarse: Region | None) -> Iterator[CellResult]:
+        """All cells, each put in its place: refined, carried over, or recorded as one that cannot be read."""
+        looked_at: list[tuple[CellTask, Pixels | None]] = []
         for cell in self._task.cells:
-            if not cell.refine:
+            maps = None if coarse is None else coarse.cut(coarse_box(self._depended_on(cell)))
+            if maps is None or (cell.refine and not self._certain(maps)):
+                looked_at.append((cell, maps))
+            else:
                 with _timed(self._seconds, "compute"), one_torch_thread():
-                    pixels = self._hall.engine.carry(PatchInput(None, self._cut(coarse, cell)), self._frame)
+                    pixels = self._hall.engine.carry(maps, self._frame)
                 yield self._put(cell, self._on_tissue(cell, pixels))
+        yield from self._looked_at(looked_at)
+
+    def _certain(self, maps: Pixels) -> bool:
+        """True where nothing that is seen could change a cell: then it is what refining would make of it, unread."""
+        with _timed(self._seconds, "compute"), one_torch_thread():
+            return self._hall.engine.certain(maps, self._frame)
+
+    def _looked_at(self, cells: Sequence[tuple[CellTask, Pixels | None]]) -> Iterator[CellResult]:
+        """Cells that are read and segmented."""
+        unread: list[CellResult] = []
+
+        def patches() -> Iterator[tuple[CellTask, PatchInput]]:
+            for (cell, maps), image in zip(cells, self._images(cell for cell, _ in cells), strict=True):
+                if isinstance(image, SlideReadError):
+                    pixels = not_analysed(self._hall.engine.classes)
+                    unread.append(self._put(cell, pixels, failure=str(image)))
+                else:
+                    yield cell, PatchInput(image, maps)
+
+        analysed = self._hall.analyst.analyse(patches(), self._frame)
+        while (one := self._next(analysed)) is not None:
+            yield self._put(one[0], self._on_tissue(*one))
+        yield from unread
+
+    def _next(self, analysed: Iterator[tuple[CellTask, CellPixels]]) -> tuple[CellTask, CellPixels] | None:
+        """The next cell; the time it took, without what was spent waiting for pixels, is computing."""
+        begun, read_s = time.perf_counter(), self._seconds["read"]
+        one = next(analysed, None)
+        self._seconds["compute"] += time.perf_counter() - begun - (self._seconds["read"] - read_s)
+        return one
 
     def _on_tissue(self, cell: CellTask, pixels: CellPixels) -> CellPixels:
         """Glass is background, whatever a network takes it for; a cell that was not analysed stays so."""
         if self._hall.tissue is None or (pixels.labels == NOT_ANALYSED).all():
             return pixels
-        inside = self._hall.tissue.around(self._frame.scale, self._frame.cell_box(cell.row, cell.col))
+        inside = self._hall.tissue.around(self._frame.scale, self._cell(cell))
         return clear_outside(pixels, inside, self._hall.background)
 
-    def _images(self, cells: Iterable[CellTask]) -> Iterator[tuple[CellTask, Image | SlideReadError]]:
+    def _images(self, cells: Iterable[CellTask]) -> Iterator[Image | SlideReadError]:
         """The cells' patches in order, always a few ahead of the networks."""
-        ahead: deque[tuple[CellTask, Future[Image | SlideReadError]]] = deque()
+        ahead: deque[Future[Image | SlideReadError]] = deque()
         for cell in cells:
-            ahead.append((cell, self._hall.readers.submit(self._read, self._frame.patch_box(cell.row, cell.col))))
-            if len(ahead) > self._hall.engine.batch_size + 1:
-                yield self._wait(*ahead.popleft())
+            ahead.append(self._hall.readers.submit(self._read, self._frame.patch_box(cell.row, cell.col)))
+            if len(ahead) > self._hall.ahead:
+                yield self._wait(ahead.popleft())
         while ahead:
-            yield self._wait(*ahead.popleft())
+            yield self._wait(ahead.popleft())
 
-    def _wait(self, cell: CellTask, image: Future[Image | SlideReadError]) -> tuple[CellTask, Image | SlideReadError]:
+    def _wait(self, image: Future[Image | SlideReadError]) -> Image | SlideReadError:
         with _timed(self._seconds, "read"):
-            return cell, image.result()
+            return image.result()
 
     def _read(self, box: Box) -> Image | SlideReadError:
         try:
@@ -161,11 +176,15 @@ class _Tile:
         except SlideReadError as error:
             return error
 
-    def _cut(self, coarse: Region | None, cell: CellTask) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
-        return None if coarse is None else coarse.cut(coarse_box(self._frame.patch_box(cell.row, cell.col)))
+    def _depended_on(self, cell: CellTask) -> Box:
+        """The square of the maps that a cell's result depends on; it may reach beyond the grid."""
+        return self._frame.patch_box(cell.row, cell.col).grow(self._margin_px - self._frame.halo_px)
+
+    def _cell(self, cell: CellTask) -> Box:
+        return self._frame.cell_box(cell.row, cell.col)
 
     def _put(self, cell: CellTask, pixels: CellPixels, failure: str | None = None) -> CellResult:
-        box = self._frame.cell_box(cell.row, cell.col)
+        box = self._cell(cell)
         self._canvas.put(box, pixels)
         return CellResult(cell.row, cell.col, cell.refine, quarters(pixels.uncertainty, box), failure)
 
@@ -173,9 +192,9 @@ class _Tile:
         """Pixels by label value over the tile's cells; what has no tissue is not counted."""
         counts: Counter[int] = Counter()
         for cell in self._task.cells:
-            box = self._frame.cell_box(cell.row, cell.col).relative_to(self._box)
-            values, numbers = np.unique(self._canvas.labels[box.slices_yx], return_counts=True)
-            counts.update(dict(zip(values.tolist(), numbers.tolist(), strict=True)))
+            labels = self._canvas.labels[self._cell(cell).relative_to(self._box).slices_yx]
+            # A handful of values: to look for each is ten times as quick as to sort the pixels.
+            counts.update({v: n for v in self._hall.engine.values if (n := int(np.count_nonzero(labels == v)))})
         return dict(sorted(counts.items()))
 
     def _write(self) -> None:

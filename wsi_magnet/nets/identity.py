@@ -31,6 +31,8 @@ class IdentityNet(nn.Module):
 class IdentityRefiner(nn.Module):
     """Believes the finer map wholly: its softmax is O."""
 
+    reach_px = 0
+
     def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
         """Both probabilities, float (N, C, H, W); returns log(fine). `coarse` is not looked at."""
         return fine.clamp(min=LEAST_PROBABILITY).log()

@@ -31,6 +31,8 @@ class RefinementModule(nn.Module):
     About 85,000 weights for 5 classes; 60 tensors.
     """
 
+    reach_px = REACH_PX
+
     def __init__(self, n_classes: int, channel_order: ChannelOrder = "fine_first") -> None:
         """channel_order: which map comes first among the input channels.
 

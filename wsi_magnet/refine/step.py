@@ -12,7 +12,10 @@ from torch import Tensor
 
 
 class Refiner(Protocol):
-    """A refinement module: two probability maps in, logits out; both are (N, C, H, W), so they go by name."""
+    """A refinement module: two probability maps in, logits out; both are (N, C, H, W), so they go by name.
+
+    One that has an attribute `reach_px` promises that a pixel's logits depend on no input farther away than that.
+    """
 
     def __call__(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
         """fine: O of this scale, coarse: Y of the scales before; float (N, C, H, W) each. Returns logits of R."""
@@ -34,5 +37,5 @@ def magnet_step(*, coarse: Tensor, refined: Tensor, selected: Tensor) -> Tensor:
     selection, which mixes the two in that proportion. Returns float (N, C, H, W).
     """
     if selected.is_floating_point():
-        return torch.lerp(coarse, refined, selected.expand_as(coarse))
+        return torch.lerp(coarse, refined, selected.expand_as(coarse))  # exact at 0 and at 1
     return torch.where(selected, refined, coarse)
