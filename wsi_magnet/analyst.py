@@ -26,11 +26,13 @@ from wsi_magnet.stitch import CellPixels
 
 Key = TypeVar("Key")
 
-_LINGER_S = 0.005
-"""How long an idle device waits for a batch to fill up before it computes what there is."""
+_LINGER_S = 0.002
+"""How long an idle device waits for the next patch before it computes what there is."""
 
 _AHEAD = 2
 """Batches under way: one that computes and one whose pixels are on their way."""
+
+_STOP = object()
 
 _STOP_WAITING_S = 5.0
 
@@ -85,8 +87,7 @@ class InBatches:
     def __init__(self, engine: Engine, device: Device) -> None:
         self._engine = engine
         self._device = device
-        self._asked: queue.Queue[_Asked | None] = queue.Queue()
-        self._put_back: _Asked | None = None
+        self._asked: queue.Queue[_Asked | object] = queue.Queue()
         self._thread = threading.Thread(target=self._feed, name="device", daemon=True)
         self._thread.start()
 
@@ -105,27 +106,42 @@ class InBatches:
 
     def close(self) -> None:
         """Answer what was asked, then stop."""
-        self._asked.put(None)
+        self._asked.put(_STOP)
         self._thread.join(_STOP_WAITING_S)
 
     def _feed(self) -> None:
         """The device's own thread."""
+        batch: list[_Asked] = []
         under_way: deque[tuple[list[_Asked], Launched]] = deque()
-        stopping = False
-        while under_way or not stopping:
-            batch = [] if stopping else self._batch(idle=not under_way)
-            stopping = stopping or batch is None
-            if batch:
-                self._launch(batch, under_way)
-            if under_way and (not batch or len(under_way) >= _AHEAD):
+        while (asked := self._next(idle=not (batch or under_way))) is not _STOP:
+            if isinstance(asked, _Asked):
+                if batch and asked.frame != batch[0].frame:
+                    batch = self._launch(batch, under_way)
+                batch.append(asked)
+            # A batch that is not full is worth its while where the device would have nothing else to do.
+            if len(batch) == self._engine.batch_size or (asked is None and all(one.done() for _, one in under_way)):
+                batch = self._launch(batch, under_way)
+            while under_way and (under_way[0][1].done() or len(under_way) > _AHEAD):
                 self._answer(*under_way.popleft())
+        self._launch(batch, under_way)
+        for one in under_way:
+            self._answer(*one)
 
-    def _launch(self, batch: list[_Asked], under_way: deque[tuple[list[_Asked], Launched]]) -> None:
-        images, coarse = self._engine.batch_of([asked.patch for asked in batch])
-        try:
-            under_way.append((batch, self._device.launch(images, coarse, batch[0].frame)))
-        except Exception as error:  # whatever it is, it is for those who asked; this thread goes on
-            _refuse(batch, error)
+    def _next(self, *, idle: bool) -> _Asked | object | None:
+        """What is asked next, or to stop; None if nothing came for a while, but not where there is nothing to do."""
+        with suppress(queue.Empty):
+            return self._asked.get(timeout=None if idle else _LINGER_S)
+        return None
+
+    def _launch(self, batch: list[_Asked], under_way: deque[tuple[list[_Asked], Launched]]) -> list[_Asked]:
+        """Begin a batch; returns the next one, empty."""
+        if batch:
+            try:
+                images, coarse = self._engine.batch_of([asked.patch for asked in batch])
+                under_way.append((batch, self._device.launch(images, coarse, batch[0].frame)))
+            except Exception as error:  # whatever it is, it is for those who asked; this thread goes on
+                _refuse(batch, error)
+        return []
 
     def _answer(self, batch: list[_Asked], launched: Launched) -> None:
         try:
@@ -135,29 +151,6 @@ class InBatches:
             return
         for asked, cell in zip(batch, cells, strict=True):
             asked.answer.set_result(cell)
-
-    def _batch(self, *, idle: bool) -> list[_Asked] | None:
-        """Patches of one frame, as many as fit or as there are; none at once where the device is busy and the batch not
-        full; None at the end.
-        """
-        batch: list[_Asked] = []
-        with suppress(queue.Empty):
-            while len(batch) < self._engine.batch_size:
-                asked = self._next(wait_s=None if idle and not batch else _LINGER_S)
-                if asked is None:
-                    self._asked.put(None)  # for the next time
-                    return batch or None
-                if batch and asked.frame is not batch[0].frame:
-                    self._put_back = asked
-                    break
-                batch.append(asked)
-        return batch
-
-    def _next(self, *, wait_s: float | None) -> _Asked | None:
-        if self._put_back is not None:
-            asked, self._put_back = self._put_back, None
-            return asked
-        return self._asked.get(timeout=wait_s)
 
 
 def _refuse(batch: list[_Asked], error: Exception) -> None:

@@ -53,7 +53,14 @@ class Products:
         if not self.uncertainty:
             del channels["uncertainty"]
         return [
-            PyramidSpec(folder / f"{name}.ome.zarr", self.sizes, count, self.ngff, self.tile_px)
+            PyramidSpec(
+                folder / f"{name}.ome.zarr",
+                self.sizes,
+                count,
+                self.ngff,
+                self.tile_px,
+                lasting=name != "probabilities" or self.probabilities,
+            )
             for name, count in channels.items()
         ]
 

@@ -85,6 +85,7 @@ class TileCanvas:
 
     def put(self, cell: Box, pixels: CellPixels) -> None:
         """Place a cell, cut at the grid's edge."""
+        assert pixels.labels.shape == (CELL_PX, CELL_PX), pixels.labels.shape
         rows, cols = cell.relative_to(self.box).slices_yx
         height, width = cell.size.hw
         self.probabilities[:, rows, cols] = pixels.probabilities[:, :height, :width]

@@ -11,8 +11,10 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,11 +31,18 @@ from wsi_magnet.geometry import Box, Size, ceil_div
 CHUNK_PX = CELL_PX
 """Side of a chunk: a cell, so that a cell without tissue is a chunk that is not written."""
 
-_CODEC: Literal["zstd"] = "zstd"
-_LEVEL = 3
+_Codec = tuple[Literal["zstd", "lz4"], int]
+
+_LASTING: _Codec = ("zstd", 3)
 """As `python -m tests.benchmarks.compression` measured on real results: a mask takes 0.8 % of its bytes and
 probabilities 18 %, where lz4 takes 2.8 and 33 %; higher levels save little and take several times as long, and
 shuffling bits makes both larger. Blosc, because QuPath's reader opens no other codec that is as good."""
+
+_PASSING: _Codec = ("lz4", 5)
+"""For what the next scale reads and nobody else: a third of the time, and the space is given back soon."""
+
+_FLUSHERS = 8
+"""Objects of a tile that are made last at once: a disk takes as long for eight as for one."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -50,6 +59,8 @@ class PyramidSpec:
     """Number of channels; None for a plain (y, x) image."""
     ngff: Ngff
     tile_px: int
+    lasting: bool = True
+    """False for an image that is deleted when the run has ended."""
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -94,13 +105,14 @@ class Pyramid:
         lead = () if self.spec.channels is None else (self.spec.channels,)
         names = ("y", "x") if self.spec.channels is None else ("c", "y", "x")
         shape, chunks = (*lead, *size.hw), (*lead, CHUNK_PX, CHUNK_PX)
+        codec, effort = _LASTING if self.spec.lasting else _PASSING
         common: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "uint8", "fill_value": 0}
         store = self.spec.path / str(level)
         if self.spec.zarr_format == 2:
             zarr.create_array(
                 store,
                 zarr_format=2,
-                compressors=numcodecs.Blosc(_CODEC, _LEVEL, numcodecs.Blosc.NOSHUFFLE),
+                compressors=numcodecs.Blosc(codec, effort, numcodecs.Blosc.NOSHUFFLE),
                 chunk_key_encoding={"name": "v2", "separator": "/"},
                 attributes={"_ARRAY_DIMENSIONS": list(names)},
                 **common,
@@ -110,7 +122,7 @@ class Pyramid:
                 store,
                 zarr_format=3,
                 shards=(*lead, self.spec.tile_px, self.spec.tile_px),
-                compressors=zarr.codecs.BloscCodec(cname=_CODEC, clevel=_LEVEL, shuffle="noshuffle"),
+                compressors=zarr.codecs.BloscCodec(cname=codec, clevel=effort, shuffle="noshuffle"),
                 dimension_names=names,
                 **common,
             )
@@ -157,13 +169,11 @@ class Pyramid:
             self._flush(level, box)
 
     def _flush(self, level: int, box: Box) -> None:
-        for path in self._objects(level, box):
-            if path.exists():
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+        written = [path for path in self._objects(level, box) if path.exists()]
+        if len(written) == 1:
+            _make_last(written[0])
+        for _ in _flushers().map(_make_last, written) if len(written) > 1 else ():
+            pass
 
     def _objects(self, level: int, box: Box) -> Iterator[Path]:
         """Files that a tile is stored in."""
@@ -189,6 +199,19 @@ class Pyramid:
         """Delete what killed writers left: zarr's half-written temporary files."""
         for path in self.spec.path.rglob("*.partial"):
             path.unlink(missing_ok=True)
+
+
+@cache
+def _flushers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="flush")
+
+
+def _make_last(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def majority(pixels: Pixels) -> Pixels:

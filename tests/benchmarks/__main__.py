@@ -1,29 +1,54 @@
-"""`make bench`: every benchmark that needs nothing but the repository, one after the other."""
+"""`make bench`: every benchmark that needs nothing but the repository, one after the other, recorded.
+
+    python -m tests.benchmarks [OPTIONS OF tests.benchmarks.peers]
+
+Peers run only where their options say which Python has them. One that fails does not stop the others; the exit code
+is then 1.
+"""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Sequence
+from importlib.util import find_spec
 
-DEMO = Path(__file__).resolve().parents[2] / "demo" / "rings_P1_D5_9_13.tif"
+BENCHMARKS: tuple[tuple[str, ...], ...] = (
+    ("pipeline",),
+    ("loop",),
+    ("light",),
+    ("precision",),
+    ("memory",),
+    ("everyday",),
+    ("compression",),
+    ("export", "--side", "20000", "--regions", "2000"),
+)
+"""A module and its arguments each."""
 
 
-def main() -> None:
-    """Print each benchmark's own output under its command."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = ["wsi_magnet", "run", str(DEMO), "--mpp", "0.93", "-o", folder, "--keep", "probabilities"]
-        subprocess.run([sys.executable, "-m", *run], check=True)
-        for module, *arguments in (
-            ("tests.benchmarks.activations",),
-            ("tests.benchmarks.compression", f"{folder}/{DEMO.stem}"),
-            ("tests.benchmarks.memory",),
-            ("tests.benchmarks.export",),
-        ):
-            print(f"\n$ python -m {' '.join([module, *arguments])}", flush=True)
-            subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+def main() -> int:
+    """Each benchmark's own output under its command. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    _, peers = parser.parse_known_args()
+    benchmarks = [*BENCHMARKS, *([("peers", *peers)] if peers else [])]
+    failed = [name for name, *arguments in benchmarks if not run(name, arguments)]
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run(name: str, arguments: Sequence[str]) -> bool:
+    """False where it failed; one that is not there is passed over."""
+    module = f"tests.benchmarks.{name}"
+    if find_spec(module) is None:
+        print(f"\n{module} is not there", flush=True)
+        return True
+    print(f"\n$ python -m {' '.join([module, *arguments])} --record\n", flush=True)
+    return subprocess.run([sys.executable, "-m", module, *arguments, "--record"]).returncode == 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

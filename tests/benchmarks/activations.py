@@ -8,9 +8,12 @@ everything but the forward pass.
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from tests.benchmarks.measure import machine, measure
+from tests.benchmarks.measure import measure
+from tests.benchmarks.record import Measurement, Table, benchmark
+from wsi_magnet.estimate import ACTIVATION_BYTES_PER_PX, REFINER_BYTES_PER_PX
 
 SIDE_PX, CLASSES = 576, 5
 
@@ -31,12 +34,26 @@ with torch.inference_mode():
 
 
 def main() -> None:
-    """Print a row a network."""
-    print(f"# {machine()}; patch {SIDE_PX} x {SIDE_PX}, {CLASSES} classes, float32")
+    """A row a network."""
+    benchmark("activations", "Memory of a forward pass", measure_all)
+
+
+def measure_all(options: argparse.Namespace) -> Measurement:
+    """Each network once, beside what `wsi-magnet plan` reckons with."""
+    del options
+    reckoned = {**ACTIVATION_BYTES_PER_PX, "refiner": REFINER_BYTES_PER_PX}
+    rows = [[name, f"{bytes_per_px(name):.0f}", f"{planned}"] for name, planned in reckoned.items()]
+    return Measurement(
+        Table(["network", "bytes a pixel", "reckoned with"], rows),
+        notes=[f"Patches of {SIDE_PX} x {SIDE_PX} pixels, {CLASSES} classes, float32, one thread."],
+    )
+
+
+def bytes_per_px(name: str) -> float:
+    """What a forward pass adds to the peak."""
     program = PROGRAM.format(side=SIDE_PX, classes=CLASSES)
-    for name in ("small", "fpn", "psp", "hrnet18+ocr", "identity", "refiner"):
-        peaks = [measure([sys.executable, "-c", program, name, how]).peak_bytes for how in ("run", "load")]
-        print(f"{name:12s} {(peaks[0] - peaks[1]) / SIDE_PX**2:8.0f} bytes/px")
+    run, load = (measure([sys.executable, "-c", program, name, how]).peak_bytes for how in ("run", "load"))
+    return (run - load) / SIDE_PX**2
 
 
 if __name__ == "__main__":

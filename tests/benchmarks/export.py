@@ -18,46 +18,60 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tests.benchmarks.measure import machine, measure
+from tests.benchmarks.measure import measure
+from tests.benchmarks.record import Measurement, Table, benchmark
 from tests.export.results import CLASSES, make_sparse_result
 from wsi_magnet.export.source import ResultSource
 
 CELL_PX = 400
 """A blob lies in a square of this side, so that none touch."""
 
+COLUMNS = "simplified by µm", "objects", "seconds", "times reading", "peak MB", "file MB"
+
 Labels = npt.NDArray[np.uint8]
 
 
 def main() -> None:
-    """Print a row an export."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """A row an export."""
+    benchmark("export", "Export of regions", measure_all, add_options)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Of how many regions, and how far their outlines may move."""
     parser.add_argument("--side", type=int, default=100_000)
     parser.add_argument("--regions", type=int, default=50_000)
     parser.add_argument(
         "--simplify", type=float, nargs="*", default=[0.0, 1.0], help="microns; the mask has 0.5 a pixel"
     )
     parser.add_argument("--result", type=Path, help="a result folder to export instead")
-    arguments = parser.parse_args()
-    print(f"# {machine()}")
+
+
+def measure_all(options: argparse.Namespace) -> Measurement:
+    """Each simplification once."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.result or generate(Path(temporary) / "slide", arguments.side, arguments.regions)
+        folder = options.result or generate(Path(temporary) / "slide", options.side, options.regions)
         source = ResultSource(folder)
-        print(f"mask of {source.placement.size} pixels; reading it takes {read_seconds(source):.1f} s")
-        print("simplify µm  objects  seconds  x reading  peak MB  file MB")
-        for um in arguments.simplify:
-            print(row(folder, Path(temporary) / f"{um:g}.geojson", um, read_seconds(source)), flush=True)
+        first = read_seconds(source)
+        targets = {um: Path(temporary) / f"{um:g}.geojson" for um in options.simplify}
+        rows = [row(folder, target, um, read_seconds(source)) for um, target in targets.items()]
+    reading = f"Reading every chunk of it that was ever written takes {first:.1f} s."
+    return Measurement(Table(COLUMNS, rows), notes=[f"A mask of {source.placement.size} pixels. {reading}"])
 
 
-def row(folder: Path, target: Path, um: float, reading_s: float) -> str:
+def row(folder: Path, target: Path, um: float, reading_s: float) -> list[str]:
     """One export, measured from outside."""
     export = ["export", str(folder), "--to", "geojson", "-o", str(target), "--split", "0", "--simplify", str(um)]
     measured = measure([sys.executable, "-m", "wsi_magnet", *export])
     with target.open("rb") as file:
         objects = sum(line.startswith(b'{"type":"Feature"') for line in file)
-    return (
-        f"{um:11g}  {objects:7d}  {measured.seconds:7.1f}  {measured.seconds / reading_s:9.1f}  "
-        f"{measured.peak_bytes / 1e6:7.0f}  {target.stat().st_size / 1e6:7.1f}"
-    )
+    return [
+        f"{um:g}",
+        f"{objects}",
+        f"{measured.seconds:.1f}",
+        f"{measured.seconds / reading_s:.1f}",
+        f"{measured.peak_bytes / 1e6:.0f}",
+        f"{target.stat().st_size / 1e6:.1f}",
+    ]
 
 
 def read_seconds(source: ResultSource) -> float:

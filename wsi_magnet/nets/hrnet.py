@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from wsi_magnet.nets.resize import resize_corners
 from wsi_magnet.nets.resnet import Bottleneck, bottlenecks
+from wsi_magnet.nets.unit import conv_relu, conv_sum_relu
 
 WIDTHS = (18, 36, 72, 144)
 """Channels of the branches at strides 1, 2, 4 and 8."""
@@ -49,8 +50,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to the same."""
-        inner = F.relu_(self.bn1(self.conv1(x)))
-        return F.relu_(self.bn2(self.conv2(inner)).add_(x))
+        inner = conv_relu(self.conv1, self.bn1, x)
+        return conv_sum_relu(self.conv2, self.bn2, inner, x)
 
 
 class FusionModule(nn.Module):
@@ -111,8 +112,8 @@ class Hrnet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Float (N, 3, H, W) to (N, 270, H, W): all branches, enlarged."""
-        x = F.relu_(self.bn1(self.conv1(x)))
-        x = F.relu_(self.bn2(self.conv2(x)))
+        x = conv_relu(self.conv1, self.bn1, x)
+        x = conv_relu(self.conv2, self.bn2, x)
         x = self.layer1(x)
         branches = self.stage2([path(x) for path in self.transition1])
         branches = self.stage3(_grow(branches, self.transition2))

@@ -1,14 +1,22 @@
 """Networks in the form in which they are quickest to use: the same functions, not to be trained or saved.
 
-Batch normalisation is folded away, channels lie last, and weights have the type that is computed with.
+Batch normalisation is folded away, channels lie last, weights have the type that is computed with, and a convolution
+does on a GPU what follows it as well: there, to read a map and write it once more takes as long as the convolution.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from wsi_magnet.geometry import round_up
 from wsi_magnet.nets.fold import fold_batch_norm
+
+CHANNELS_AT_ONCE = 8
+"""Tensor cores compute so many channels of half precision at once; other numbers are left to slow code."""
 
 
 def inference_form(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -18,15 +26,54 @@ def inference_form(network: nn.Module, device: torch.device, dtype: torch.dtype)
     conversion of its weights for each patch.
     """
     form = fold_batch_norm(network).to(device)
+    if device.type == "cuda" and torch.backends.cudnn.is_available():
+        _exchange(form, _on_cuda)
     if device.type == "cpu" and dtype is torch.float32 and torch.backends.mkldnn.is_available():
-        _exchange_pointwise(form)
+        _exchange(form, _on_processor)
     for module in form.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(dtype)
     return form.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-class _Pointwise(nn.Conv2d):
+class CudaConv2d(nn.Conv2d):
+    """A convolution through cuDNN, which can add, and cut off below nought, what it still holds; a `Fused` one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        missing = round_up(self.out_channels, CHANNELS_AT_ONCE) - self.out_channels
+        if not missing or self.weight.dtype is torch.float32:
+            return super().forward(x)
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, 0, 0, missing))
+        bias = None if self.bias is None else F.pad(self.bias, (0, missing))
+        padded = F.conv2d(x, weight, bias, self.stride, self._pad, self.dilation)
+        return padded[:, : self.out_channels]
+
+    def with_relu(self, x: Tensor) -> Tensor:
+        """relu(convolution(x))."""
+        found: Tensor = torch.cudnn_convolution_relu(
+            self._own(x), self.weight, self.bias, self.stride, self._pad, self.dilation, 1
+        )
+        return found
+
+    def with_sum(self, x: Tensor, kept: Tensor) -> Tensor:
+        """relu(convolution(x) + kept)."""
+        found: Tensor = torch.cudnn_convolution_add_relu(
+            self._own(x), self.weight, self._own(kept), 1.0, self.bias, self.stride, self._pad, self.dilation, 1
+        )
+        return found
+
+    @property
+    def _pad(self) -> tuple[int, ...]:
+        assert not isinstance(self.padding, str)
+        return self.padding
+
+    def _own(self, x: Tensor) -> Tensor:
+        # Autocast knows nothing of these two functions.
+        return x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
+
+
+class PointwiseConv2d(nn.Conv2d):
     """A 1 x 1 convolution through oneDNN. With one thread PyTorch computes those by other means, which turn channels
     round for it and back and take twice as long.
     """
@@ -37,15 +84,34 @@ class _Pointwise(nn.Conv2d):
         return found
 
 
-def _exchange_pointwise(network: nn.Module) -> None:
+def _on_cuda(convolution: nn.Conv2d) -> type[nn.Conv2d] | None:
+    plain = convolution.groups == 1 and convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
+    return CudaConv2d if plain else None
+
+
+def _on_processor(convolution: nn.Conv2d) -> type[nn.Conv2d] | None:
+    pointwise = convolution.kernel_size == convolution.stride == (1, 1) and convolution.groups == 1
+    return PointwiseConv2d if pointwise else None
+
+
+def _exchange(network: nn.Module, choose: Callable[[nn.Conv2d], type[nn.Conv2d] | None]) -> None:
+    """Put other convolutions in the places of those for which there is a quicker kind."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2d and child.kernel_size == child.stride == (1, 1) and child.groups == 1:
-                setattr(parent, name, _pointwise(child))
+            if type(child) is nn.Conv2d and (kind := choose(child)):
+                setattr(parent, name, _as(kind, child))
 
 
-def _pointwise(convolution: nn.Conv2d) -> _Pointwise:
+def _as(kind: type[nn.Conv2d], convolution: nn.Conv2d) -> nn.Conv2d:
     with torch.device("meta"):
-        exchanged = _Pointwise(convolution.in_channels, convolution.out_channels, 1, bias=convolution.bias is not None)
+        exchanged = kind(
+            convolution.in_channels,
+            convolution.out_channels,
+            convolution.kernel_size,  # type: ignore[arg-type]
+            stride=convolution.stride,  # type: ignore[arg-type]
+            padding=convolution.padding,  # type: ignore[arg-type]
+            dilation=convolution.dilation,  # type: ignore[arg-type]
+            bias=convolution.bias is not None,
+        )
     exchanged.weight, exchanged.bias = convolution.weight, convolution.bias
     return exchanged.eval()

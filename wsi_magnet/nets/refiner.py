@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wsi_magnet.nets.resnet import Bottleneck, bottlenecks
 from wsi_magnet.nets.spec import ChannelOrder
+from wsi_magnet.nets.unit import conv_relu
 
 WIDTH = 64
 BOTTLENECK_WIDTH = 32
@@ -66,7 +66,7 @@ class RefinementModule(nn.Module):
     def _merge(self, maps: Tensor) -> Tensor:
         """Float (N, 2C, H, W) to logits (N, C, H, W)."""
         x = self.bn0(maps)
-        x = F.relu_(self.bn1(self.conv1(x)))
-        x = F.relu_(self.bn2(self.conv2(x)))
+        x = conv_relu(self.conv1, self.bn1, x)
+        x = conv_relu(self.conv2, self.bn2, x)
         logits: Tensor = self.seg_conv(self.residual(x))
         return logits

@@ -12,6 +12,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_magnet.nets.unit import conv_relu, conv_sum_relu
+
 RESNET50 = (3, 4, 6, 3)
 RESNET101 = (3, 4, 23, 3)
 """Bottlenecks at strides 4, 8, 16 and 32."""
@@ -42,9 +44,9 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, 4 * width, H / stride, W / stride)."""
         kept = x if self.downsample is None else self.downsample(x)
-        x = F.relu_(self.bn1(self.conv1(x)))
-        x = F.relu_(self.bn2(self.conv2(x)))
-        return F.relu_(self.bn3(self.conv3(x)).add_(kept))
+        x = conv_relu(self.conv1, self.bn1, x)
+        x = conv_relu(self.conv2, self.bn2, x)
+        return conv_sum_relu(self.conv3, self.bn3, x, kept)
 
 
 def shortcut(inputs: int, outputs: int, stride: int = 1, momentum: float = 0.1) -> nn.Sequential:
@@ -76,7 +78,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Float (N, 3, H, W) to features at strides 4, 8, 16 and 32, with `CHANNELS` channels, sizes rounded up."""
-        x = F.relu_(self.bn1(self.conv1(x)))
+        x = conv_relu(self.conv1, self.bn1, x)
         c2 = self.layer1(F.max_pool2d(x, 3, stride=2, padding=1))
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)

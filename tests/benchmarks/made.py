@@ -1,0 +1,34 @@
+"""What benchmarks work on: bundles with fresh weights, and the slides of `tests/slides_made.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.runs import write_bundle
+from wsi_magnet.nets.spec import BundleSpec, ClassInfo
+
+MPPS = (2.0, 1.0, 0.5)
+
+
+def classes(n: int) -> tuple[ClassInfo, ...]:
+    """So many, with any names."""
+    return tuple(ClassInfo(f"class {i}", i + 1, (40 * i % 256, 90, 160)) for i in range(n))
+
+
+def fpn_spec(mpps: tuple[float, ...] = MPPS, n_classes: int = 5) -> BundleSpec:
+    """The published backbone of DeepGlobe with the published refinement module, one for all scales."""
+    return BundleSpec(
+        name="resnet50-fpn",
+        network="fpn",
+        classes=classes(n_classes),
+        mpps=mpps,
+        refiner_of=(0,) * (len(mpps) - 1),
+        select_above=(0.1,) * (len(mpps) - 1),
+        refine_above=(0.1,) * (len(mpps) - 1),
+        temperature=(1.0,) * len(mpps),
+    )
+
+
+def fpn_bundle(folder: Path, mpps: tuple[float, ...] = MPPS, n_classes: int = 5) -> Path:
+    """Written to a folder, with fresh weights: unsure everywhere, so that nothing is spared."""
+    return write_bundle(folder / "resnet50-fpn.safetensors", fpn_spec(mpps, n_classes))
