@@ -19,7 +19,7 @@ GROUND = ("_version", "errors", "geometry")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
-    ("config", "machine", "metrics", "scales"),
+    ("chunk_files", "config", "machine", "metrics", "scales"),
     ("ngff", "nets", "refine", "runtime", "slides", "store"),
     ("annotations", "image_loop", "journal", "ome_xml", "plan", "tissue"),
     ("choice", "dataset", "events", "report", "result", "stitch"),

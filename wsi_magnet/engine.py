@@ -38,7 +38,9 @@ UNKNOWN = 1
 without tissue hold 0, so the three cannot be taken for each other."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_DEFAULT_BATCH = {"cpu": 1, "cuda": 16}
+_BATCHES = ((30, 16), (14, 8), (0, 4))
+"""GiB that a GPU has at least, and patches it then gets at a time; ResNet50-FPN takes a quarter of a GiB for each."""
+
 _ROUNDING = 1e-4
 """By how much less than the threshold a score may be before it is certain that it would not reach it, computed
 otherwise."""
@@ -76,7 +78,7 @@ class Engine:
             inference_form(net, device, self._dtype) for net in (bundle.backbone, *bundle.refiners)
         )
         self._reach = [getattr(refiner, "reach_px", None) for refiner in bundle.refiners]
-        self.batch_size = config.batch_size or _DEFAULT_BATCH.get(device.type, 1)
+        self.batch_size = config.batch_size or _default_batch(device)
         self.classes = len(spec.classes)
         scale = 1 / (255 * torch.tensor(spec.std))
         self._scale, self._shift = (
@@ -274,6 +276,13 @@ def resolve_device(name: str) -> torch.device:
             f"--device {name}: torch {torch.__version__} sees {found} CUDA devices here; pass --device cpu"
         )
     return device
+
+
+def _default_batch(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+    return next(patches for least, patches in _BATCHES if gib >= least)
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> str:

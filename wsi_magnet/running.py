@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wsi_magnet.choice import Budget, choose_refined
 from wsi_magnet.config import Execution
+from wsi_magnet.engine import resolve_device
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
 from wsi_magnet.geometry import Box, ceil_div
@@ -236,7 +239,21 @@ def start(execution: Execution) -> Executor:
     from wsi_magnet.machine import cpu_threads
     from wsi_magnet.runtime.dask import start_executor
 
-    return start_executor(execution, cpu_threads())
+    threads = cpu_threads()
+    if execution.workers is None and execution.scheduler is None and (feeding := _feeding(execution.device, threads)):
+        return start_executor(replace(execution, workers=feeding), 2 * threads)  # half of them wait for the GPU
+    return start_executor(execution, threads)
+
+
+def _feeding(device: str, threads: int) -> int:
+    """Processes that feed a GPU, 0 without one: a single one's threads cannot read and write as fast as it computes,
+    because they share Python's lock. Each has its own networks and buffers there, so a small GPU gets fewer.
+    """
+    resolved = resolve_device(device)
+    if resolved.type != "cuda":
+        return 0
+    gib = torch.cuda.get_device_properties(resolved).total_memory / 2**30
+    return max(1, min(4 if gib >= 30 else 2, threads // 4))
 
 
 def now() -> str:

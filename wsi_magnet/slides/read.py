@@ -184,4 +184,7 @@ def _missing(before_px: int, after_px: int, step: int) -> tuple[int, int]:
 def _resample(piece: _Piece, step_xy: tuple[int, int], wanted: FloatBox, size: Size) -> Image:
     in_piece = wanted.shift(-piece.corner_xy[0], -piece.corner_xy[1]).scale(1 / step_xy[0], 1 / step_xy[1])
     corners = in_piece.x0, in_piece.y0, in_piece.x1, in_piece.y1
+    if all(float(corner).is_integer() for corner in corners) and in_piece.outer().size == size:
+        rows, cols = in_piece.outer().slices_yx  # the filter would take each pixel as it is
+        return np.ascontiguousarray(piece.image[rows, cols])
     return np.array(Pillow.fromarray(piece.image).resize(size.wh, FILTER, box=corners))
