@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.nets.made import networks_of, small_spec
-from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.config import CELL_PX, Precision, RunConfig
 from wsi_magnet.engine import UNKNOWN, Engine, PatchInput
 from wsi_magnet.geometry import Size
 from wsi_magnet.nets.bundle import Bundle
@@ -117,8 +117,8 @@ def with_median(bundle: Bundle, median_px: int) -> Bundle:
     return replace(bundle, spec=replace(bundle.spec, median_px=median_px))
 
 
-def engine_of(bundle: Bundle, **config: Any) -> Engine:
-    return Engine(bundle, CPU, RunConfig(**config))
+def engine_of(bundle: Bundle, precision: Precision = "fp32", **config: Any) -> Engine:
+    return Engine(bundle, CPU, RunConfig(precision=precision, **config))
 
 
 def frame_of(index: int, median_px: int, least_px: int = 32) -> Frame:
@@ -377,7 +377,7 @@ class Honest(Displaced):
 
 
 @pytest.mark.parametrize("kind", [Honest, Displaced])
-@pytest.mark.parametrize("px", [1, 4, 7, 20, 31])
+@pytest.mark.parametrize("px", [1, 4, 7, 31])
 @pytest.mark.parametrize(("index", "median_px"), [(1, 1), (1, 3), (2, 5), (3, 7), (3, 9)])
 @pytest.mark.usefixtures("cell_px")
 def test_whatever_a_refiner_looks_at_is_there(
@@ -410,7 +410,7 @@ def test_bfloat16_is_nearly_the_same(bundle: Bundle, index: int) -> None:
     frame = frame_of(index, 5)
     bundle = selecting(bundle, frame, EVERYTHING) if index else bundle
     patch = patch_of(frame, 3)
-    found = segmented(engine_of(bundle, precision="bf16"), frame, patch)
+    found = segmented(engine_of(bundle, "bf16"), frame, patch)
     beside = torch.from_numpy(found.probabilities / np.float32(255)) - by_twin(bundle, frame, patch)
     assert beside.abs().mean() < 0.02
     assert beside.abs().max() < 0.2
@@ -505,16 +505,17 @@ def test_what_is_not_known_is_refined_as_even_odds(bundle: Bundle) -> None:
 # ---- batches -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("index", [0, 1, 3])
 @pytest.mark.usefixtures("cell_px")
-def test_a_batch_gives_the_bits_of_single_patches(bundle: Bundle, index: int) -> None:
+def test_a_batch_gives_the_bits_of_single_patches(bundle: Bundle, index: int, precision: Precision) -> None:
     frame = frame_of(index, 3)
     patches = [patch_of(frame, 3, seed) for seed in range(3)]
     if index:
         patches[1] = PatchInput(patches[1].image, with_holes(patches[1].coarse))  # type: ignore[arg-type]
         above = between(seen_by_twin(with_median(bundle, 3), frame, patches[0]).score, frame)
         bundle = selecting(with_median(bundle, 3), frame, above)
-    engine = engine_of(bundle, batch_size=3)
+    engine = engine_of(bundle, precision, batch_size=3)
     together = list(engine.segment([given_to(engine, frame, patch) for patch in patches], frame))
     pair = list(engine.segment([given_to(engine, frame, patch) for patch in patches[1:]], frame))
     alone = [segmented(engine, frame, patch) for patch in patches]
@@ -523,7 +524,7 @@ def test_a_batch_gives_the_bits_of_single_patches(bundle: Bundle, index: int) ->
     assert all(map(equal, together, alone))
     assert all(map(equal, pair, alone[1:]))
     assert not equal(alone[0], alone[2])
-    for found, patch in zip(together, patches, strict=True):
+    for found, patch in zip(together, patches, strict=True) if precision == "fp32" else ():
         assert_is(found, by_twin(bundle, frame, patch), values_of(bundle))
 
 
@@ -687,7 +688,15 @@ def test_of_equally_likely_classes_the_first_is_taken(values: tuple[int, ...]) -
     frame = frame_of(2, 5)
     engine = engine_of(made_bundle(spec_of(classes=classes_of(*values))))
     side = frame.patch_px // 2 + 2
-    ways = ((85, 85, 85, 0), (10, 90, 90, 1), (90, 10, 90, 0), (90, 90, 10, 0), (1, 2, 3, 2), (3, 2, 1, 0), (1, 3, 2, 1))
+    ways = (
+        (85, 85, 85, 0),
+        (10, 90, 90, 1),
+        (90, 10, 90, 0),
+        (90, 90, 10, 0),
+        (1, 2, 3, 2),
+        (3, 2, 1, 0),
+        (1, 3, 2, 1),
+    )
     for *stored, channel in ways:
         coarse = np.broadcast_to(np.array(stored, np.uint8).reshape(3, 1, 1), (3, side, side)).copy()
         assert (carried(engine, frame, coarse).labels == values[channel]).all(), stored

@@ -22,6 +22,7 @@ from torch import Tensor
 from wsi_magnet.config import CELL_PX, Precision, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import round_up
+from wsi_magnet.machine import computes_bf16
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.inference import inference_form
 from wsi_magnet.ngff import NOT_ANALYSED
@@ -169,6 +170,13 @@ class Engine:
         for i in range(count):
             yield CellPixels(probabilities[i], labels[i], uncertainty[i])
 
+    def networks(self, image: Tensor, maps: Tensor | None, frame: Frame) -> None:
+        """The networks alone, for measuring: float (N, 3, P, P), and (N, C, W, W) for both inputs of the refiner."""
+        with self._autocast():
+            self._backbone(image)
+            if maps is not None:
+                self._refiners[self._step(frame)](fine=maps, coarse=maps)
+
     def _look(self, images: Tensor, frame: Frame, margin_px: int) -> Tensor:
         """uint8 (N, P, P, 3) to probabilities float32 (N, C, W, W)."""
         x = images.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
@@ -285,8 +293,13 @@ def _default_batch(device: torch.device) -> int:
     return next(patches for least, patches in _BATCHES if gib >= least)
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> str:
-    """The arithmetic of that name: "auto" is fp32 on CPU, where results are to be exact, and fp16 on CUDA."""
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+    """The arithmetic of that name: "auto" is the quickest that changes less than a thousandth of the labels.
+
+    That is fp16 on CUDA and bf16 on processors that have it (docs/performance.md), elsewhere fp32.
+    """
+    if precision == "auto" and device.type == "cpu":
+        return "bf16" if computes_bf16() else "fp32"
     if precision == "auto":
         return "fp16" if device.type == "cuda" else "fp32"
     if precision == "fp16" and device.type == "cpu":

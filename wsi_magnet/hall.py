@@ -7,12 +7,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from wsi_magnet.analyst import analyst_for
-from wsi_magnet.config import RunConfig
+from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.engine import Engine, resolve_device
 from wsi_magnet.errors import BundleError, SlideOpenError
 from wsi_magnet.machine import cpu_threads, keep_memory_steady
@@ -44,6 +44,10 @@ class Job:
     device: str
     tissue_downsample_xy: tuple[float, float] | None
     """Of the tissue map that lies in the folder; None where everything is analysed."""
+
+    def with_precision(self, precision: Precision) -> Job:
+        """The same job, in that arithmetic."""
+        return replace(self, config=replace(self.config, precision=precision))
 
 
 class Hall:

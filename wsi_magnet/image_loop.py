@@ -5,24 +5,29 @@ C: classes, H, W: size of an image, h, w: of the coarsest one, which is also tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box, round_up
+from wsi_magnet.machine import keep_memory_steady
 from wsi_magnet.nets.bundle import Bundle
+from wsi_magnet.nets.inference import inference_form
 from wsi_magnet.nets.registry import INPUT_MULTIPLE
+from wsi_magnet.refine.grid import select_fraction_on_grid
 from wsi_magnet.refine.patches import assemble, cut, patch_grid
 from wsi_magnet.refine.points import select_fraction
 from wsi_magnet.refine.step import magnet_step, refine_patch
 from wsi_magnet.refine.uncertainty import query_score, uncertainty
 
+Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 
 
@@ -43,14 +48,26 @@ def segment_image(
     Returns the probabilities after each scale, float32 (C, H, W), summing to 1 over C. Raises ConfigError.
     """
     _check(images, bundle, patches)
-    loop = _Loop(bundle, images[0].shape[:2], points, median_px, patches)
+    keep_memory_steady()
+    loop = _Loop(bundle, _forms(bundle), images[0].shape[:2], points, median_px, patches)
     with torch.inference_mode():
-        cumulative = loop.predict(loop.normalise(images[0]), scale=0)
+        cumulative = loop.predict(images[0], scale=0)
         results = [cumulative]
         for scale, image in enumerate(images[1:], start=1):
-            cumulative = loop.climb(loop.normalise(image), cumulative, scale)
+            cumulative = loop.climb(image, cumulative, scale)
             results.append(cumulative)
     return [one[0].cpu().numpy() for one in results]
+
+
+_made: WeakKeyDictionary[Bundle, tuple[nn.Module, ...]] = WeakKeyDictionary()
+
+
+def _forms(bundle: Bundle) -> tuple[nn.Module, ...]:
+    """Backbone and refiners in the form that is quickest to use; made once for a bundle."""
+    if bundle not in _made:
+        networks = (bundle.backbone, *bundle.refiners)
+        _made[bundle] = tuple(inference_form(network, bundle.device, torch.float32) for network in networks)
+    return _made[bundle]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +75,60 @@ class _Loop:
     """A bundle and how to use it."""
 
     bundle: Bundle
+    forms: tuple[nn.Module, ...]
     patch_hw: tuple[int, int]
     points: float
     median_px: int
     patches: int | None
 
-    def climb(self, image: Tensor, cumulative: Tensor, scale: int) -> Tensor:
-        """One scale: image (1, 3, H, W) normalised, Y of the scale before, to Y of this one, (1, C, H, W)."""
-        size_hw = (image.shape[-2], image.shape[-1])
+    def climb(self, image: Pixels, cumulative: Tensor, scale: int) -> Tensor:
+        """One scale: image uint8 (H, W, 3), Y of the scale before, to Y of this one, (1, C, H, W)."""
+        size_hw = image.shape[0], image.shape[1]
         coarse = F.interpolate(cumulative, size=size_hw, mode="bilinear", align_corners=False)
-        boxes = self._choose(patch_grid(image_hw=size_hw, patch_hw=self.patch_hw), coarse)
-        refined, covered = assemble(((box, self._refine(image, coarse, box, scale)) for box in boxes), image=coarse)
+        grid = patch_grid(image_hw=size_hw, patch_hw=self.patch_hw)
+        boxes = self._choose(grid, coarse)
+        patches = ((box, self._refine(image, coarse, box, scale)) for box in boxes)
+        ratio = self._ratio(size_hw)
+        if ratio and len(boxes) == len(grid):
+            refined = _tiled(patches, image=coarse)
+            selected = select_fraction_on_grid(
+                coarse=coarse, refined=refined, ratio=ratio, points=self.points, median_px=self.median_px
+            )
+            return coarse.lerp_(refined, selected)  # in its place: the maps of a large image are large too
+        refined, covered = assemble(patches, image=coarse)
         score = query_score(coarse=coarse, refined=refined, grid_hw=self.patch_hw, median_px=self.median_px)
-        selected = select_fraction(score, self.points, covered)
-        return magnet_step(coarse=coarse, refined=refined, selected=selected)
+        return magnet_step(coarse=coarse, refined=refined, selected=select_fraction(score, self.points, covered))
 
-    def predict(self, patch: Tensor, scale: int) -> Tensor:
-        """O: (1, 3, h, w) normalised to probabilities (1, C, h, w)."""
+    def predict(self, pixels: Pixels, scale: int) -> Tensor:
+        """O: uint8 (h, w, 3) to probabilities (1, C, h, w)."""
         spec, (height, width) = self.bundle.spec, self.patch_hw
         multiple = INPUT_MULTIPLE.get(spec.network, 1)
         margin = (0, round_up(width, multiple) - width, 0, round_up(height, multiple) - height)
-        logits = self.bundle.backbone(F.pad(patch, margin, mode="replicate"))[..., :height, :width]
+        patch = self._normalised(pixels)
+        logits = self.forms[0](F.pad(patch, margin, mode="replicate") if any(margin) else patch)
         temperature = spec.temperature[min(scale, len(spec.temperature) - 1)]
-        return torch.softmax(logits.float() / temperature, dim=1)
+        return torch.softmax(logits[..., :height, :width].float() / temperature, dim=1)
 
-    def normalise(self, image: npt.NDArray[np.uint8]) -> Tensor:
-        """Uint8 (H, W, 3) to float32 (1, 3, H, W) on the bundle's device."""
+    def _normalised(self, pixels: Pixels) -> Tensor:
+        """Uint8 (h, w, 3) to float32 (1, 3, h, w) on the bundle's device."""
         spec, device = self.bundle.spec, self.bundle.device
         mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
-        pixels = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).unsqueeze(0)
-        return pixels.float().div_(255).sub_(mean).div_(std).contiguous()
+        there = torch.from_numpy(np.array(pixels)).to(device).permute(2, 0, 1).unsqueeze(0)
+        return there.float().div_(255).sub_(mean).div_(std)
 
-    def _refine(self, image: Tensor, coarse: Tensor, box: Box, scale: int) -> Tensor:
+    def _refine(self, image: Pixels, coarse: Tensor, box: Box, scale: int) -> Tensor:
         served = self.bundle.spec.refiner_of
-        refiner = self.bundle.refiners[served[min(scale, len(served)) - 1]]
-        return refine_patch(fine=self.predict(cut(image, box), scale), coarse=cut(coarse, box), refiner=refiner)
+        refiner = self.forms[1 + served[min(scale, len(served)) - 1]]
+        rows, columns = box.slices_yx
+        fine = self.predict(image[rows, columns], scale)
+        return refine_patch(fine=fine, coarse=cut(coarse, box), refiner=refiner)
+
+    def _ratio(self, size_hw: tuple[int, int]) -> int:
+        """How often a patch fits into an image along both axes; 0 where that is no whole number."""
+        (down, short_rows), (across, short_columns) = (
+            divmod(length, side) for length, side in zip(size_hw, self.patch_hw, strict=True)
+        )
+        return down if down == across and not short_rows and not short_columns else 0
 
     def _choose(self, boxes: Sequence[Box], coarse: Tensor) -> Sequence[Box]:
         """Of all patches those whose mean uncertainty is highest; the earlier one of two that tie."""
@@ -102,6 +138,14 @@ class _Loop:
         means = [cut(unsure, box).mean().item() for box in boxes]
         ranked = sorted(range(len(boxes)), key=lambda i: -means[i])
         return [boxes[i] for i in sorted(ranked[: self.patches])]
+
+
+def _tiled(patches: Iterable[tuple[Box, Tensor]], *, image: Tensor) -> Tensor:
+    """Patches that cover an image and do not overlap, put together; (1, C, H, W) like `image`."""
+    whole = torch.empty_like(image)
+    for box, patch in patches:
+        cut(whole, box).copy_(patch)
+    return whole
 
 
 def _check(images: Sequence[npt.NDArray[np.uint8]], bundle: Bundle, patches: int | None) -> None:

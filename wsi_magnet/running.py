@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from wsi_magnet.choice import Budget, choose_refined
-from wsi_magnet.config import Execution
+from wsi_magnet.config import Execution, Precision
 from wsi_magnet.engine import resolve_device
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
@@ -67,14 +67,18 @@ class Run:
         """Do what is not done yet; unless it goes on, what lies in the folder is deleted once the workers are ready."""
         begun = time.perf_counter()
         job = self._job(execution.device if isinstance(execution, Execution) else "auto")
+        if go_on:
+            job = job.with_precision(self._begun_in(job.config.precision))
         executor = start(execution) if isinstance(execution, Execution) else execution
         try:
             self._observe(WorkersReady(executor.description, executor.dashboard))
-            for _ in executor.map(RunProbe(job), [None]):
-                pass
+            job = job.with_precision(next(iter(executor.map(RunProbe(job), [None]))))
             if not go_on:
                 self._folder.empty()
-            description = describe_run(self._prepared, self._sha256, wanted.parts)
+            description = {
+                **describe_run(self._prepared, self._sha256, wanted.parts),
+                "precision": job.config.precision,
+            }
             history = read_history(self._folder.journal)
             self._check_whole(history)
             self._lay_out(description)
@@ -84,6 +88,14 @@ class Run:
                 executor.close()
             close_halls(job)
         return self._finish(description, time.perf_counter() - begun)
+
+    def _begun_in(self, asked: Precision) -> Precision:
+        """The arithmetic of the run that is gone on with: a mask is of one kind, also where its workers change.
+
+        Not where it was a GPU's and the workers may have none now.
+        """
+        begun: Precision = (self._folder.read_run() or {}).get("precision", asked)
+        return begun if asked == "auto" and begun != "fp16" else asked
 
     def _check_whole(self, history: History) -> None:
         """Raises ResultMismatchError where the journal counts on pixels that are gone."""

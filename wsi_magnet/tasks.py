@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_magnet.engine import PatchInput, not_analysed, one_torch_thread
+from wsi_magnet.config import Precision
+from wsi_magnet.engine import PatchInput, not_analysed, one_torch_thread, resolve_device, resolve_precision
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.hall import Hall, Job, hall_of
@@ -50,9 +51,14 @@ class RunProbe:
 
     job: Job
 
-    def __call__(self, task: None) -> None:
-        """Open the slide, the bundle and the device. Raises SlideOpenError, BundleError, ConfigError."""
-        hall_of(self.job)
+    def __call__(self, task: None) -> Precision:
+        """Open the slide, the bundle and the device; returns the arithmetic that "auto" is there.
+
+        Raises SlideOpenError, BundleError, ConfigError.
+        """
+        settled = self.job.with_precision(resolve_precision(self.job.config.precision, resolve_device(self.job.device)))
+        hall_of(settled)
+        return settled.config.precision
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,9 +146,10 @@ def write_page() -> None:
     lines = [
         "# Performance",
         "",
-        "Made by `make bench` and, where there is a GPU, `make bench-gpu`; not to be edited. Each section is the output",
-        "of the command under its title; `--record` puts it here. Ratios were measured in one run, so that a busy machine",
-        "moves both sides of them; seconds depend on the machine and on what else it did (its load is given).",
+        "Made by `make bench` and, where there is a GPU, `make bench-gpu`; not to be edited. Each section is the",
+        "output of the command under its title; `--record` puts it here. Ratios were measured in one run, so that a",
+        "busy machine moves both sides of them; seconds depend on the machine and on what else it did (its load is",
+        "given).",
         "",
     ]
     for record in records:

@@ -65,7 +65,7 @@ def test_a_pixel_reaches_four_pixels_far() -> None:
 @torch.inference_mode()
 def test_bands_give_what_the_whole_map_gives(rows: int) -> None:
     module, fine, coarse = built(), maps(2, 3, rows, 9), maps(2, 3, rows, 9)
-    whole = module._merge(torch.cat([fine, coarse], dim=1))
+    whole = module.merge_whole(torch.cat([fine, coarse], dim=1))
     torch.testing.assert_close(module(fine=fine, coarse=coarse), whole)
 
 

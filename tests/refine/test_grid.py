@@ -106,7 +106,7 @@ scores_with_ties = st.tuples(st.integers(0, 10_000), st.integers(1, 6), st.integ
 
 
 @settings(deadline=None, max_examples=200)
-@given(scores_with_ties, st.sampled_from(SIDES), st.one_of(st.integers(-1, 7), st.floats(-0.2, 1.2)))
+@given(scores_with_ties, st.sampled_from(SIDES), st.one_of(st.integers(-1, 7), st.floats(-0.25, 1.25, width=32)))
 def test_counting_says_whether_the_median_reaches(
     drawn: tuple[int, int, int, int], side: int, above: int | float
 ) -> None:

@@ -13,7 +13,12 @@ from wsi_magnet.nets.spec import ChannelOrder
 from wsi_magnet.nets.unit import conv_relu
 
 WIDTH = 64
-BOTTLENECK_WIDTH = 32
+"""Channels of the published module; those of its bottlenecks are half as many within and twice as many between."""
+
+LIGHT_WIDTH = 16
+"""Of a module for small networks, beside which the published one would be most of the arithmetic: a fourteenth of it
+(`python pipelines/flops.py`)."""
+
 REACH_PX = 4
 """How far a pixel's logits see: four 3 x 3 convolutions."""
 
@@ -28,13 +33,13 @@ MOMENTUM = 0.01
 class RefinementModule(nn.Module):
     """Two probability maps in, logits out; sees neither colour nor uncertainty. Receptive field 9 x 9.
 
-    About 85,000 weights for 5 classes; 60 tensors.
+    As published about 85,000 weights for 5 classes; 60 tensors.
     """
 
     reach_px = REACH_PX
 
-    def __init__(self, n_classes: int, channel_order: ChannelOrder = "fine_first") -> None:
-        """channel_order: which map comes first among the input channels.
+    def __init__(self, n_classes: int, channel_order: ChannelOrder = "fine_first", width: int = WIDTH) -> None:
+        """channel_order: which map comes first among the input channels. width: channels of its first layers, even.
 
         The published weights want "fine_first"; those made with the published training program, which feeds the maps
         the other way round than its test program, want "coarse_first".
@@ -42,29 +47,28 @@ class RefinementModule(nn.Module):
         super().__init__()
         self.channel_order = channel_order
         self.bn0 = nn.BatchNorm2d(2 * n_classes, momentum=MOMENTUM)
-        self.conv1 = nn.Conv2d(2 * n_classes, WIDTH, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTH, momentum=MOMENTUM)
-        self.conv2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(WIDTH, momentum=MOMENTUM)
-        outputs = BOTTLENECK_WIDTH * Bottleneck.expansion
-        self.residual = bottlenecks(WIDTH, BOTTLENECK_WIDTH, count=2, momentum=MOMENTUM)
-        self.seg_conv = nn.Conv2d(outputs, n_classes, 1, bias=False)
+        self.conv1 = nn.Conv2d(2 * n_classes, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, momentum=MOMENTUM)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width, momentum=MOMENTUM)
+        self.residual = bottlenecks(width, width // 2, count=2, momentum=MOMENTUM)
+        self.seg_conv = nn.Conv2d(width // 2 * Bottleneck.expansion, n_classes, 1, bias=False)
 
     def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
         """fine: O, coarse: Y, probabilities, float (N, C, H, W) each. Returns logits of R, float (N, C, H, W)."""
         maps = torch.cat((fine, coarse) if self.channel_order == "fine_first" else (coarse, fine), dim=1)
         if self.training or maps.device.type != "cpu":
-            return self._merge(maps)
+            return self.merge_whole(maps)
         return torch.cat([self._merge_band(maps, top) for top in range(0, maps.shape[2], BAND_PX)], dim=2)
 
     def _merge_band(self, maps: Tensor, top: int) -> Tensor:
         """The logits of BAND_PX rows, which are those that the whole map would give."""
         above = min(top, REACH_PX)
-        band = self._merge(maps[:, :, top - above : top + BAND_PX + REACH_PX])
+        band = self.merge_whole(maps[:, :, top - above : top + BAND_PX + REACH_PX])
         return band[:, :, above : above + BAND_PX]
 
-    def _merge(self, maps: Tensor) -> Tensor:
-        """Float (N, 2C, H, W) to logits (N, C, H, W)."""
+    def merge_whole(self, maps: Tensor) -> Tensor:
+        """Both maps as one, float (N, 2C, H, W), to logits (N, C, H, W), not in bands."""
         x = self.bn0(maps)
         x = conv_relu(self.conv1, self.bn1, x)
         x = conv_relu(self.conv2, self.bn2, x)

@@ -8,7 +8,7 @@ from torch import nn
 
 from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.identity import IdentityRefiner
-from wsi_magnet.nets.refiner import RefinementModule
+from wsi_magnet.nets.refiner import LIGHT_WIDTH, RefinementModule
 from wsi_magnet.nets.spec import ChannelOrder
 
 _NETWORKS: dict[str, tuple[str, str, frozenset[str]]] = {
@@ -24,7 +24,7 @@ INPUT_MULTIPLE = {"small": 32}
 """What the sides of the input must be multiples of, by name; a network that is not here takes any size."""
 
 NETWORKS = tuple(_NETWORKS)
-REFINERS = ("magnet", "identity")
+REFINERS = ("magnet", "light", "identity")
 
 
 def build_network(network: str, n_classes: int, **network_args: float) -> nn.Module:
@@ -46,6 +46,8 @@ def build_refiner(refiner: str, n_classes: int, channel_order: ChannelOrder = "f
     """A refinement module with fresh weights, called as `refiner(fine=..., coarse=...)`. Raises BundleError."""
     if refiner == "magnet":
         return RefinementModule(n_classes, channel_order)
+    if refiner == "light":
+        return RefinementModule(n_classes, channel_order, LIGHT_WIDTH)
     if refiner == "identity":
         return IdentityRefiner()
     raise BundleError(f"unknown refiner {refiner!r}; there are {', '.join(REFINERS)}")

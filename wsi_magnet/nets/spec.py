@@ -64,7 +64,7 @@ class BundleSpec:
     network_args: Mapping[str, int | float] = field(default_factory=dict)
     """What the network is built with besides the number of classes."""
     refiner: str = "magnet"
-    """"magnet" or "identity"."""
+    """"magnet", "light" or "identity"."""
     classes: tuple[ClassInfo, ...]
     """In the order of the network's channels."""
     mpps: tuple[float, ...]

@@ -171,7 +171,7 @@ def _run(facts: SlideFacts) -> list[tuple[str, Child]]:
         ("tissue only", "yes" if config.get("tissue") else "no"),
         ("kept besides", ", ".join(kept) or "nothing"),
         ("OME-Zarr, tile", f"{config.get('ngff')}, {config.get('tile_px')} px"),
-        ("precision, batch", f"{config.get('precision')}, {config.get('batch_size') or 'auto'}"),
+        ("precision, batch", f"{run.get('precision', config.get('precision'))}, {config.get('batch_size') or 'auto'}"),
     ]
     if "seconds_since_start" in run:
         pairs.insert(3, ("time since start", words.duration(run["seconds_since_start"])))

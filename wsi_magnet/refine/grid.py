@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from wsi_magnet.refine.points import mixing_weight
+from wsi_magnet.refine.points import count_points, mixing_weight
 from wsi_magnet.refine.uncertainty import confidence, median_blur, uncertainty
 
 
@@ -27,6 +27,27 @@ def select_on_grid(
     if width:
         return mixing_weight(median_blur(score, median_px), above, width)
     return median_reaches(score, above, median_px).to(score.dtype)
+
+
+def select_fraction_on_grid(*, coarse: Tensor, refined: Tensor, ratio: int, points: float, median_px: int) -> Tensor:
+    """The best k pixels of an image, as `select_fraction` of `query_score` chooses them, at the price of its blocks.
+
+    coarse: Y, refined: R, both float (1, C, H, W), probabilities; H and W multiples of `ratio`. points: k, as there.
+    Returns float (1, 1, H, W), 0 or 1.
+    """
+    score = median_blur(uncertainty(sample(coarse, ratio)) * confidence(sample(refined, ratio)), median_px)
+    k = count_points(points, score.numel() * ratio**2)
+    if k == 0:
+        return spread(torch.zeros_like(score), ratio)
+    # All pixels of a block have one score; the k-th best pixel lies in the block that fills up k.
+    block = score.flatten().topk(-(-k // ratio**2)).values[-1]
+    above, tied = score > block, score == block
+    left = k - int(above.sum()) * ratio**2
+    if left == int(tied.sum()) * ratio**2:
+        return spread((above | tied).to(score.dtype), ratio)
+    among = spread(tied, ratio).flatten()  # the first in raster order, as everywhere
+    chosen = spread(above, ratio).flatten() | (among & (among.cumsum(0) <= left))
+    return chosen.view(1, 1, *refined.shape[-2:]).to(score.dtype)
 
 
 def may_select(*, coarse: Tensor, ratio: int, above: float, median_px: int) -> Tensor:

@@ -104,6 +104,8 @@ class BackboneConfig(StageConfig):
 class RefinerConfig(StageConfig):
     """Stage 2: the refinement modules, the backbone frozen."""
 
+    module: str = "magnet"
+    """"magnet", as published, or "light", a fourteenth of its arithmetic, for networks that are small themselves."""
     shared: bool = False
     """One module for all steps up the ladder instead of one a step."""
     input: str = "cumulative"

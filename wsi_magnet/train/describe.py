@@ -19,7 +19,7 @@ def describe_bundle(
         name=config.name,
         network=config.backbone.network,
         network_args=config.backbone.network_args,
-        refiner="magnet",
+        refiner=config.refiners.module,
         classes=config.class_infos(),
         mpps=config.mpps,
         refiner_of=(0,) * steps if config.refiners.shared else tuple(range(steps)),

@@ -13,6 +13,7 @@ CHOICES = {
     "schedule": ("one_cycle", "poly", "steps"),
     "loss": ("cross_entropy", "ohem"),
     "input": ("cumulative", "published"),
+    "module": ("magnet", "light"),
     "select": ("hard", "soft"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }

@@ -19,8 +19,7 @@ from wsi_magnet.dataset.opening import SamplePool
 from wsi_magnet.errors import ResultBusyError, TrainingError
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
-from wsi_magnet.nets.refiner import RefinementModule
-from wsi_magnet.nets.registry import build_network
+from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.provenance import versions
 from wsi_magnet.result import write_json
@@ -213,7 +212,9 @@ class _Training:
     def _refiners(self, frozen: Frozen) -> list[nn.Module]:
         torch.manual_seed(self._config.seed + 1)
         count = 1 if self._config.refiners.shared else len(self._config.mpps) - 1
-        modules = nn.ModuleList(RefinementModule(len(self._config.classes)) for _ in range(count))
+        modules = nn.ModuleList(
+            build_refiner(self._config.refiners.module, len(self._config.classes)) for _ in range(count)
+        )
         setting = replace(
             self._setting,
             checkpoint=self._order.folder / "refiners.ckpt",
