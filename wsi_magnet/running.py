@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,21 +25,8 @@ from wsi_magnet.provenance import describe_images, describe_ome, describe_run
 from wsi_magnet.result import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.store import Pyramid, explained
-from wsi_magnet.summary import failures, summarise_run
+from wsi_magnet.summary import RunSummary, failures, summarise_run
 from wsi_magnet.tasks import HalveTask, RunHalve, RunProbe, RunTile
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """How a run ended."""
-
-    folder: Path
-    done_before: bool
-    """True where it was finished already and nothing was done."""
-    failures: tuple[str, ...]
-    """A line for each cell that could not be analysed."""
-    summary: Mapping[str, Any]
-    """The contents of summary.json."""
 
 
 class Run:

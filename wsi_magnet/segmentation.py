@@ -10,12 +10,13 @@ from typing import Any
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, ignore
+from wsi_magnet.machine import keep_memory_steady
 from wsi_magnet.nets.spec import bundle_path, read_spec
 from wsi_magnet.prepare import prepare
 from wsi_magnet.result import Existing, ResultFolder, fingerprint, require_writable, write_json
-from wsi_magnet.running import Run, RunSummary
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.summary import RunSummary
 
 
 def result_folder(slide: str | Path, output: str | Path) -> Path:
@@ -39,6 +40,7 @@ def segment_slide(
     threads of this process. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255 and
     listed in `.failures`; nothing is raised for them. Raises WsiMagnetError for everything else that the user can mend.
     """
+    keep_memory_steady()
     config = config or RunConfig()
     spec, sha256 = read_spec(bundle)
     folder = ResultFolder(result_folder(slide, output))
@@ -54,8 +56,11 @@ def segment_slide(
         with folder.claimed():
             earlier = folder.admit(wanted, existing)  # again: another run may have ended before the folder was ours
             prepared = prepare(reader, spec, config)
+            reader.close()  # workers have their own, and this one's cache of decoded tiles would lie idle
             for note in prepared.notes:
                 observe(Note(note))
+            from wsi_magnet.running import Run  # with torch and Dask, which a finished run does without
+
             run = Run(prepared, folder, sha256, str(own_bundle) if own_bundle else None, observe)
             return run.complete(execution or Execution(), wanted, go_on=earlier is not None)
 

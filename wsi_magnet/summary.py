@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wsi_magnet.journal import History
 from wsi_magnet.ngff import NOT_ANALYSED, LabelClass
 from wsi_magnet.plan import Pass, Plan
 from wsi_magnet.report import summarise
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run ended."""
+
+    folder: Path
+    done_before: bool
+    """True where it was finished already and nothing was done."""
+    failures: tuple[str, ...]
+    """A line for each cell that could not be analysed."""
+    summary: Mapping[str, Any]
+    """The contents of summary.json."""
 
 
 def summarise_run(plan: Plan, history: History, classes: Sequence[LabelClass]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from tests.benchmarks.measure import Measured
+from tests.benchmarks.measure import Measured, measure
 from tests.benchmarks.record import Measurement, Table, benchmark
 from tests.slides_made import write_gigapixel_slide
 from wsi_magnet.config import CELL_PX, RunConfig
@@ -34,18 +34,6 @@ TIMES, START_TIMES = 3, 10
 PLANNED_GIGAPIXELS, PLANNED_TISSUE = 100, 0.3
 MASK_PX = 16_384
 """Side of the mask whose pyramid is built: seconds of work beside the tenths that Python takes to start."""
-
-LAUNCHER = """
-import os, sys, time
-silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-started = time.perf_counter()
-child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
-_, status, usage = os.wait4(child, 0)
-print(time.perf_counter() - started, usage.ru_maxrss)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-"""Starts a process from a smaller one: Linux counts as a child's peak what its parent had ever used before the child's
-program began, and this parent's libraries are larger than Python alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +86,7 @@ def start_up() -> list[Row]:
         click: [*PYTHON, "-c", "import click"],
         **{f"wsi-magnet {told}": [*PROGRAM, *told.split()] for told in ("--help", "--version", "run --help")},
     }
-    runs = [{name: alone(command) for name, command in commands.items()} for _ in range(START_TIMES)]
+    runs = [{name: measure(command) for name, command in commands.items()} for _ in range(START_TIMES)]
     measured = {name: least([one[name] for one in runs]) for name in commands}
     return [
         Row(f"`{name}`", one, "import click", one.seconds / measured[click].seconds)
@@ -179,20 +167,12 @@ def mask(folder: Path) -> Pyramid:
 
 def best(command: Sequence[str]) -> Measured:
     """Of some runs."""
-    return least([alone(command) for _ in range(TIMES)])
+    return least([measure(command) for _ in range(TIMES)])
 
 
 def least(measured: Sequence[Measured]) -> Measured:
     """The shortest time and the largest peak."""
     return Measured(min(one.seconds for one in measured), max(one.peak_bytes for one in measured))
-
-
-def alone(command: Sequence[str]) -> Measured:
-    """A command with nothing of this process counted in. Raises CalledProcessError if it fails."""
-    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *command]
-    output = subprocess.run(launcher, check=True, capture_output=True, text=True).stdout
-    seconds, peak = output.split()
-    return Measured(float(seconds), int(peak) * (1 if sys.platform == "darwin" else 1024))
 
 
 if __name__ == "__main__":

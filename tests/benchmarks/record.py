@@ -132,8 +132,9 @@ def _told(arguments: Sequence[str]) -> list[str]:
     """The arguments as another reader would type them: folders by their last name."""
     kept, skip = [], False
     for argument in arguments:
-        if not (skip or argument in ("--record", "--record-to")):
-            kept.append(Path(argument).name if "/" in argument else argument)
+        name, equals, value = argument.partition("=")
+        if not skip and name not in ("--record", "--record-to"):
+            kept.append(name + equals + Path(value).name if equals else Path(argument).name)
         skip = argument == "--record-to"
     return kept
 

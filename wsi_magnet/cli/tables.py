@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from wsi_magnet.estimate import Cost
     from wsi_magnet.prepare import Prepared
-    from wsi_magnet.running import RunSummary
     from wsi_magnet.scales import Ladder
     from wsi_magnet.slides.types import SlideInfo
+    from wsi_magnet.summary import RunSummary
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

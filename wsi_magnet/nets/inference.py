@@ -91,7 +91,7 @@ def _on_cuda(convolution: nn.Conv2d) -> type[nn.Conv2d] | None:
 
 def _on_processor(convolution: nn.Conv2d) -> type[nn.Conv2d] | None:
     pointwise = convolution.kernel_size == convolution.stride == (1, 1) and convolution.groups == 1
-    return PointwiseConv2d if pointwise else None
+    return PointwiseConv2d if pointwise and convolution.padding in ((0, 0), "same", "valid") else None
 
 
 def _exchange(network: nn.Module, choose: Callable[[nn.Conv2d], type[nn.Conv2d] | None]) -> None:
