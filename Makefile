@@ -18,10 +18,10 @@ RINGS := $(TRAIN_OUT)/rings-glands.csv
 
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help demo test lint format bench bundle recipes gleason clean distclean
+.PHONY: help demo test lint format bench bench-gpu bundle recipes light gleason clean distclean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
 
 demo: $(VENV)/.installed ## segment the real slide in demo/, write its mask and a picture of it
 	@$(BIN)/wsi-magnet run $(DEMO_SLIDE) --mpp $(DEMO_MPP) -o $(DEMO_OUT)
@@ -39,8 +39,11 @@ format: $(VENV)/.installed-dev ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## print the memory and compression figures again
+bench: $(VENV)/.installed ## measure again what docs/performance.md says, and write it anew (half an hour)
 	@$(BIN)/python -m tests.benchmarks
+
+bench-gpu: $(VENV)/.installed ## the same for a GPU (a few minutes)
+	@$(BIN)/python -m tests.benchmarks.gpu --record
 
 $(RINGS): $(VENV)/.installed
 	@test -d "$(DATA)/rings_glands" || { echo "DATA=$(DATA) holds no rings_glands/; name the folder that does: make $(MAKECMDGOALS) DATA=..." >&2; exit 1; }
@@ -56,6 +59,10 @@ recipes: bundle ## train refiners by the published recipe and for soft selection
 	    $(TRAIN) $(RINGS) --config $(CONFIGS)/prostate-glands-$$recipe.yaml --backbone $(TRAIN_OUT)/prostate-glands.safetensors -o $(TRAIN_OUT)/$$recipe.safetensors || exit 1; \
 	done
 	@$(EVALUATE) $(RINGS) --bundle $(TRAIN_OUT)/published.safetensors --bundle $(TRAIN_OUT)/prostate-glands.safetensors --bundle $(TRAIN_OUT)/soft.safetensors --methods MagNet,MagNet-Fast -o $(TRAIN_OUT)/recipes-judged
+
+light: $(RINGS) ## train refinement modules of a fourteenth of the arithmetic for the bundle that ships, and compare
+	@$(TRAIN) $(RINGS) --config $(CONFIGS)/prostate-glands-light.yaml --backbone wsi_magnet/bundles/prostate-glands.safetensors -o $(TRAIN_OUT)/light.safetensors
+	@$(EVALUATE) $(RINGS) --bundle $(TRAIN_OUT)/light.safetensors --bundle wsi_magnet/bundles/prostate-glands.safetensors --methods MagNet,MagNet-Fast,Downsample -o $(TRAIN_OUT)/light-judged
 
 gleason: $(VENV)/.installed ## check the whole path on the Gleason tiles: DATA=folder of gleason_tiles
 	@mkdir -p $(TRAIN_OUT)

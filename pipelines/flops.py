@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsi_magnet.nets.refiner import RefinementModule
-from wsi_magnet.nets.registry import build_network
+from wsi_magnet.nets.registry import build_network, build_refiner
 
 NETWORKS = ("small", "hrnet18+ocr", "fpn", "psp")
 
@@ -34,8 +33,9 @@ def main() -> None:
         network = build_network(name, args.classes)
         print(row(name, network, partial(network, image), args.side, args.time))
     maps = torch.rand(1, args.classes, args.side, args.side)
-    refiner = RefinementModule(args.classes)
-    print(row("refiner", refiner, partial(refiner, fine=maps, coarse=maps), args.side, args.time))
+    for name in ("magnet", "light"):
+        refiner = build_refiner(name, args.classes)
+        print(row(f"refiner {name}", refiner, partial(refiner, fine=maps, coarse=maps), args.side, args.time))
 
 
 @torch.inference_mode()

@@ -221,3 +221,24 @@ def test_batches_on_cpu_are_exact_at_any_tile_size(made_run: MadeRun, tmp_path: 
         for t in (512, 2048)
     ]
     assert (masks[0] == masks[1]).all()
+
+
+def test_a_run_goes_on_in_the_arithmetic_it_began_with(
+    made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arithmetic() -> str:
+        return str(json.loads((tmp_path / made_run.slide.stem / "run.json").read_text())["precision"])
+
+    def stop(event: Event) -> None:
+        if isinstance(event, TileFinished):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsi_magnet.engine.computes_bf16", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        run_serially(made_run, tmp_path, RunConfig(tile_px=512), observe=stop)
+    assert arithmetic() == "bf16"
+    monkeypatch.setattr("wsi_magnet.engine.computes_bf16", lambda: False)
+    run_serially(made_run, tmp_path, RunConfig(tile_px=512))
+    assert arithmetic() == "bf16"
+    run_serially(made_run, tmp_path, RunConfig(tile_px=512), existing="restart")
+    assert arithmetic() == "fp32"

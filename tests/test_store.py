@@ -153,3 +153,19 @@ def test_ome_xml_is_replaced_and_leaves_nothing_beside_it(tmp_path: Path) -> Non
     for text in ("<first/>", "<second/>"):
         pyramid.describe_ome(text)
     assert {p.name: p.read_text() for p in (pyramid.spec.path / "OME").iterdir()} == {"METADATA.ome.xml": "<second/>"}
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_a_box_that_cuts_chunks_leaves_their_other_pixels(tmp_path: Path, channels: int | None) -> None:
+    pyramid = Pyramid(PyramidSpec(tmp_path / "a.ome.zarr", (Size(1300, 1100),), channels, "0.4", 1024))
+    pyramid.create()
+    lead = () if channels is None else (channels,)
+    expected = np.random.default_rng(0).integers(1, 255, (*lead, 1100, 1300), dtype=np.uint8)
+    pyramid.write(0, Box(0, 0, 1300, 1100), expected)
+    part = Box(500, 100, 1300, 700)
+    rows, cols = part.slices_yx
+    expected[..., rows, cols] = 7
+    pyramid.write(0, part, expected[..., rows, cols])
+    assert (pyramid.read(0, Box(0, 0, 1300, 1100)) == expected).all()
+    assert (np.asarray(zarr.open_array(tmp_path / "a.ome.zarr" / "0", mode="r")[...]) == expected).all()
+    assert not list(tmp_path.rglob("*.partial"))

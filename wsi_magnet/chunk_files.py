@@ -44,6 +44,12 @@ class ChunkFiles:
         lead = () if self.channels is None else ("0",)
         return self.folder.joinpath(*lead, str(row), str(col))
 
+    def whole(self, box: Box) -> bool:
+        """True for a box of whole chunks, or what the array has of them: only such may be written."""
+        starts = box.x0 % self.side == box.y0 % self.side == 0
+        ends_x = box.x1 % self.side == 0 or box.x1 == self.size.width
+        return starts and ends_x and (box.y1 % self.side == 0 or box.y1 == self.size.height)
+
     def read(self, box: Box) -> Pixels:
         """uint8 ([channels,] box height, box width); the box lies inside the array.
 

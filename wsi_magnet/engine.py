@@ -27,8 +27,9 @@ from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.inference import inference_form
 from wsi_magnet.ngff import NOT_ANALYSED
 from wsi_magnet.plan import Frame
+from wsi_magnet.refine.blocks import refine_blocks
 from wsi_magnet.refine.double import double_inside
-from wsi_magnet.refine.grid import may_select, select_on_grid, spread
+from wsi_magnet.refine.grid import may_select, refined_pixels, select_on_grid, spread
 from wsi_magnet.refine.step import magnet_step, refine_patch
 from wsi_magnet.stitch import CellPixels
 
@@ -107,13 +108,11 @@ class Engine:
 
         coarse: as in `PatchInput`.
         """
-        above = self._spec.select_above[frame.scale.index - 1]
-        if above <= _ROUNDING:
+        if self._spec.select_above[frame.scale.index - 1] <= _ROUNDING:
             return False
         with torch.inference_mode():
             maps = self._upsample(torch.from_numpy(coarse[None]), self._prior)
-            inner = _inner(maps, self.margin_px(frame) - self._blur_px(frame))
-            found = may_select(coarse=inner, ratio=frame.ratio, above=above - _ROUNDING, median_px=self._spec.median_px)
+            found = self._selectable(_inner(maps, self.margin_px(frame) - self._blur_px(frame)), frame)
             return not _inner(found, self._spec.median_px // 2).any()
 
     def segment(self, inputs: Sequence[PatchInput], frame: Frame) -> Iterator[CellPixels]:
@@ -191,7 +190,7 @@ class Engine:
         """One MagNet step (paper, section 3.3): both float32 (N, C, W, W), to the cell's, (N, C, CELL_PX, CELL_PX)."""
         spec, step = self._spec, frame.scale.index - 1
         with self._autocast():
-            refined = refine_patch(fine=fine, coarse=coarse, refiner=self._refiners[self._step(frame)])
+            refined = self._refined(fine, coarse, frame)
         blur_px, margin_px = self._blur_px(frame), self.margin_px(frame)
         weight = select_on_grid(
             coarse=_inner(coarse, margin_px - blur_px),
@@ -205,6 +204,31 @@ class Engine:
         if self.device.type != "cpu" and not spec.width_of(step):
             selected = selected > 0
         return magnet_step(coarse=_inner(coarse, margin_px), refined=_inner(refined, margin_px), selected=selected)
+
+    def _refined(self, fine: Tensor, coarse: Tensor, frame: Frame) -> Tensor:
+        """R, both arguments and the result float32 (N, C, W, W); on a processor only where it can be selected.
+
+        A GPU is quicker with all of a batch than with parts of it.
+        """
+        refiner, reach = self._refiners[self._step(frame)], self._reach[self._step(frame)]
+        if self.device.type != "cpu" or reach is None:
+            return refine_patch(fine=fine, coarse=coarse, refiner=refiner)
+        if len(fine) > 1:
+            pairs = zip(fine.split(1), coarse.split(1), strict=True)
+            return torch.cat([self._refined(o, y, frame) for o, y in pairs])
+        around = self.margin_px(frame) - self._blur_px(frame)
+        selectable = self._selectable(_inner(coarse, around), frame)
+        rim, median_px = self._spec.median_px // 2, self._spec.median_px
+        looked_at = refined_pixels(selectable, rim=rim, ratio=frame.ratio, median_px=median_px)
+        needed = F.pad(looked_at, (around,) * 4)
+        return refine_blocks(fine=fine, coarse=coarse, refiner=refiner, needed=needed, reach_px=reach)
+
+    def _selectable(self, coarse: Tensor, frame: Frame) -> Tensor:
+        """Which blocks could take anything of R, whatever it says: bool (N, 1, h, w), the blocks that medians need
+        round the cell included.
+        """
+        above = self._spec.select_above[frame.scale.index - 1] - _ROUNDING
+        return may_select(coarse=coarse, ratio=frame.ratio, above=above, median_px=self._spec.median_px)
 
     def _upsample(self, stored: Tensor, prior: Tensor) -> Tensor:
         """uint8 (N, C, W / 2 + 2, W / 2 + 2) to float32 (N, C, W, W); where nothing was stored, the prior."""

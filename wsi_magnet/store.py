@@ -164,7 +164,7 @@ class Pyramid:
         """Write a tile, uint8 ([channels,] box height, box width), and make it last. Raises StoreError."""
         rows, cols = box.slices_yx
         with explained(self.spec.path):
-            if files := self._files(level):
+            if (files := self._files(level)) and files.whole(box):
                 files.write(box, pixels)
                 return
             self.level(level)[..., rows, cols] = pixels

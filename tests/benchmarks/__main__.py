@@ -17,7 +17,6 @@ from importlib.util import find_spec
 BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("pipeline",),
     ("loop",),
-    ("light",),
     ("precision",),
     ("memory",),
     ("everyday",),

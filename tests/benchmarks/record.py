@@ -1,5 +1,8 @@
 """What a benchmark measured, kept as a file a benchmark, and docs/performance.md made of all of them.
 
+What is to be said of the figures, why one was missed for example, stands in docs/performance/NAME.md, without figures
+of its own, and is put below them.
+
 Every benchmark prints its record. With --record it also replaces its file in docs/performance/ and writes
 docs/performance.md anew, so that no figure in it is typed by hand and each can be measured again on its own.
 """
@@ -20,7 +23,7 @@ from tests.benchmarks.measure import machine
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECORDS = DOCS / "performance"
 PAGE = DOCS / "performance.md"
-ORDER = ("pipeline", "loop", "light", "precision", "memory", "everyday", "peers", "compression", "gpu", "export")
+ORDER = ("pipeline", "loop", "precision", "memory", "everyday", "peers", "compression", "gpu", "export")
 """Of the sections; others follow by name."""
 
 
@@ -155,6 +158,9 @@ def write_page() -> None:
     ]
     for record in records:
         lines += record.lines()
+        remarks = RECORDS / f"{record.name}.md"
+        if remarks.exists():
+            lines += [remarks.read_text(encoding="utf-8").strip(), ""]
     PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 

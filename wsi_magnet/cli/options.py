@@ -77,14 +77,14 @@ def work_options(command: Command) -> Command:
                 help="Pixels along a tile, the unit of scheduling and storage; the mask does not depend on it.",
             ),
             click.option(
-                "--batch-size", type=int, metavar="N", help="Patches a forward pass. [default: 1 on CPU, 8 on CUDA]"
+                "--batch-size", type=int, metavar="N", help="Patches a forward pass. [default: 1 on CPU, 4 to 16 on CUDA, by its memory]"
             ),
             click.option(
                 "--precision",
                 type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
                 default="auto",
                 show_default=True,
-                help="Arithmetic of the networks; auto is fp32 on CPU, fp16 on CUDA.",
+                help="Arithmetic of the networks; auto is fp16 on CUDA, bf16 on CPUs that have it, else fp32.",
             ),
         ]
     ):

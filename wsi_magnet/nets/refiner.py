@@ -57,7 +57,7 @@ class RefinementModule(nn.Module):
     def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
         """fine: O, coarse: Y, probabilities, float (N, C, H, W) each. Returns logits of R, float (N, C, H, W)."""
         maps = torch.cat((fine, coarse) if self.channel_order == "fine_first" else (coarse, fine), dim=1)
-        if self.training or maps.device.type != "cpu":
+        if self.training or maps.device.type != "cpu" or maps.shape[2] <= BAND_PX + 2 * REACH_PX:
             return self.merge_whole(maps)
         return torch.cat([self._merge_band(maps, top) for top in range(0, maps.shape[2], BAND_PX)], dim=2)
 

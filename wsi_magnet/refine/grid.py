@@ -58,6 +58,18 @@ def may_select(*, coarse: Tensor, ratio: int, above: float, median_px: int) -> T
     return median_reaches(uncertainty(sample(coarse, ratio)), above, median_px)
 
 
+def refined_pixels(selectable: Tensor, *, rim: int, ratio: int, median_px: int) -> Tensor:
+    """Which pixels must be refined to decide about the blocks inside a rim: all that their medians look at.
+
+    selectable: bool (1, 1, h, w), see `may_select`; its outermost `rim` blocks are not decided about. Returns bool
+    (H, W).
+    """
+    h, w = selectable.shape[-2:]
+    inside = F.pad(selectable[..., rim : h - rim, rim : w - rim].float(), (rim,) * 4)
+    looked_at = F.max_pool2d(inside, median_px, stride=1, padding=median_px // 2)
+    return spread(looked_at > 0, ratio)[0, 0]
+
+
 def median_reaches(score: Tensor, above: float, median_px: int) -> Tensor:
     """`median_blur(score, median_px) >= above` for scores of nought and more, without sorting.
 
