@@ -233,11 +233,11 @@ def test_a_run_goes_on_in_the_arithmetic_it_began_with(
         if isinstance(event, TileFinished):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("wsi_magnet.engine.computes_bf16", lambda: True)
+    monkeypatch.setattr("wsi_magnet.nets.inference.computes_bf16", lambda: True)
     with pytest.raises(KeyboardInterrupt):
         run_serially(made_run, tmp_path, RunConfig(tile_px=512), observe=stop)
     assert arithmetic() == "bf16"
-    monkeypatch.setattr("wsi_magnet.engine.computes_bf16", lambda: False)
+    monkeypatch.setattr("wsi_magnet.nets.inference.computes_bf16", lambda: False)
     run_serially(made_run, tmp_path, RunConfig(tile_px=512))
     assert arithmetic() == "bf16"
     run_serially(made_run, tmp_path, RunConfig(tile_px=512), existing="restart")

@@ -9,7 +9,7 @@ N: patches of a batch, P: side of a patch, W: side of the part of it that the ce
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,12 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsi_magnet.config import CELL_PX, Precision, RunConfig
+from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import round_up
-from wsi_magnet.machine import computes_bf16
 from wsi_magnet.nets.bundle import Bundle
-from wsi_magnet.nets.inference import inference_form
+from wsi_magnet.nets.inference import DTYPES, computing_in, inference_form, resolve_precision
 from wsi_magnet.ngff import NOT_ANALYSED
 from wsi_magnet.plan import Frame
 from wsi_magnet.refine.blocks import refine_blocks
@@ -39,7 +38,6 @@ UNKNOWN = 1
 """Stored probability of every class where a cell could not be analysed. Real ones add up to about 255, and cells
 without tissue hold 0, so the three cannot be taken for each other."""
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BATCHES = ((30, 16), (14, 8), (0, 4))
 """GiB that a GPU has at least, and patches it then gets at a time; ResNet50-FPN takes a quarter of a GiB for each."""
 
@@ -75,7 +73,7 @@ class Engine:
     def __init__(self, bundle: Bundle, device: torch.device, config: RunConfig) -> None:
         self._spec = spec = bundle.spec
         self.device = device
-        self._dtype = _DTYPES[resolve_precision(config.precision, device)]
+        self._dtype = DTYPES[resolve_precision(config.precision, device)]
         self._backbone, *self._refiners = (
             inference_form(net, device, self._dtype) for net in (bundle.backbone, *bundle.refiners)
         )
@@ -171,7 +169,7 @@ class Engine:
 
     def networks(self, image: Tensor, maps: Tensor | None, frame: Frame) -> None:
         """The networks alone, for measuring: float (N, 3, P, P), and (N, C, W, W) for both inputs of the refiner."""
-        with self._autocast():
+        with computing_in(self._dtype, self.device):
             self._backbone(image)
             if maps is not None:
                 self._refiners[self._step(frame)](fine=maps, coarse=maps)
@@ -179,7 +177,7 @@ class Engine:
     def _look(self, images: Tensor, frame: Frame, margin_px: int) -> Tensor:
         """uint8 (N, P, P, 3) to probabilities float32 (N, C, W, W)."""
         x = images.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
-        with self._autocast():
+        with computing_in(self._dtype, self.device):
             logits: Tensor = self._backbone(x)
         needed = _inner(logits, frame.halo_px - margin_px)
         maps = torch.empty(needed.shape, device=needed.device).copy_(needed)  # float32, channels first
@@ -189,7 +187,7 @@ class Engine:
     def _refine(self, *, fine: Tensor, coarse: Tensor, frame: Frame) -> Tensor:
         """One MagNet step (paper, section 3.3): both float32 (N, C, W, W), to the cell's, (N, C, CELL_PX, CELL_PX)."""
         spec, step = self._spec, frame.scale.index - 1
-        with self._autocast():
+        with computing_in(self._dtype, self.device):
             refined = self._refined(fine, coarse, frame)
         blur_px, margin_px = self._blur_px(frame), self.margin_px(frame)
         weight = select_on_grid(
@@ -252,11 +250,6 @@ class Engine:
         """How far the median reaches, in pixels of the scale."""
         return self._spec.median_px // 2 * frame.ratio
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._dtype is torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self._dtype, cache_enabled=False)
-
 
 def _likeliest(p: Tensor, values: Sequence[int]) -> Tensor:
     """Float (N, C, H, W) to uint8 (N, H, W): the value of the largest channel, the first of equals.
@@ -315,20 +308,6 @@ def _default_batch(device: torch.device) -> int:
         return 1
     gib = torch.cuda.get_device_properties(device).total_memory / 2**30
     return next(patches for least, patches in _BATCHES if gib >= least)
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """The arithmetic of that name: "auto" is the quickest that changes less than a thousandth of the labels.
-
-    That is fp16 on CUDA and bf16 on processors that have it (docs/performance.md), elsewhere fp32.
-    """
-    if precision == "auto" and device.type == "cpu":
-        return "bf16" if computes_bf16() else "fp32"
-    if precision == "auto":
-        return "fp16" if device.type == "cuda" else "fp32"
-    if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("--precision fp16 needs a CUDA device; on CPU pass fp32 or bf16")
-    return precision
 
 
 @contextmanager

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_magnet.config import Precision
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box, round_up
 from wsi_magnet.machine import keep_memory_steady
 from wsi_magnet.nets.bundle import Bundle
-from wsi_magnet.nets.inference import inference_form
+from wsi_magnet.nets.inference import DTYPES, computing_in, inference_form, resolve_precision
 from wsi_magnet.nets.registry import INPUT_MULTIPLE
 from wsi_magnet.refine.grid import select_fraction_on_grid
 from wsi_magnet.refine.patches import assemble, cut, patch_grid
@@ -38,18 +39,21 @@ def segment_image(
     points: float = 0.75,
     median_px: int = 5,
     patches: int | None = None,
+    precision: Precision = "auto",
 ) -> list[Probabilities]:
     """Segment one image, given at several scales (paper, section 3.1).
 
     images: uint8 (H, W, 3), RGB, coarse to fine; none smaller than the first, whose size all patches have. points: k,
     up to 1 the share of a scale's pixels that are overwritten, above 1 their number. median_px: odd side of the query
     score's median, in pixels of the coarsest image. patches: None refines all; n only the n most uncertain of each
-    scale, and k counts their pixels alone (MagNet-Fast, section 3.4).
+    scale, and k counts their pixels alone (MagNet-Fast, section 3.4). precision: of the networks' arithmetic, as for
+    `RunConfig`.
     Returns the probabilities after each scale, float32 (C, H, W), summing to 1 over C. Raises ConfigError.
     """
     _check(images, bundle, patches)
     keep_memory_steady()
-    loop = _Loop(bundle, _forms(bundle), images[0].shape[:2], points, median_px, patches)
+    forms = _forms(bundle, DTYPES[resolve_precision(precision, bundle.device)])
+    loop = _Loop(bundle, forms, images[0].shape[:2], points, median_px, patches)
     with torch.inference_mode():
         cumulative = loop.predict(images[0], scale=0)
         results = [cumulative]
@@ -59,15 +63,26 @@ def segment_image(
     return [one[0].cpu().numpy() for one in results]
 
 
-_made: WeakKeyDictionary[Bundle, tuple[nn.Module, ...]] = WeakKeyDictionary()
+@dataclass(frozen=True, slots=True)
+class _Forms:
+    """A bundle's networks in the form that is quickest to use."""
+
+    dtype: torch.dtype
+    backbone: nn.Module
+    refiners: tuple[nn.Module, ...]
 
 
-def _forms(bundle: Bundle) -> tuple[nn.Module, ...]:
-    """Backbone and refiners in the form that is quickest to use; made once for a bundle."""
-    if bundle not in _made:
+_made: WeakKeyDictionary[Bundle, _Forms] = WeakKeyDictionary()
+
+
+def _forms(bundle: Bundle, dtype: torch.dtype) -> _Forms:
+    """Made once for a bundle, as long as the same is asked for."""
+    made = _made.get(bundle)
+    if made is None or made.dtype is not dtype:
         networks = (bundle.backbone, *bundle.refiners)
-        _made[bundle] = tuple(inference_form(network, bundle.device, torch.float32) for network in networks)
-    return _made[bundle]
+        backbone, *refiners = (inference_form(network, bundle.device, dtype) for network in networks)
+        _made[bundle] = made = _Forms(dtype, backbone, tuple(refiners))
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +90,7 @@ class _Loop:
     """A bundle and how to use it."""
 
     bundle: Bundle
-    forms: tuple[nn.Module, ...]
+    forms: _Forms
     patch_hw: tuple[int, int]
     points: float
     median_px: int
@@ -105,7 +120,8 @@ class _Loop:
         multiple = INPUT_MULTIPLE.get(spec.network, 1)
         margin = (0, round_up(width, multiple) - width, 0, round_up(height, multiple) - height)
         patch = self._normalised(pixels)
-        logits = self.forms[0](F.pad(patch, margin, mode="replicate") if any(margin) else patch)
+        with computing_in(self.forms.dtype, patch.device):
+            logits = self.forms.backbone(F.pad(patch, margin, mode="replicate") if any(margin) else patch)
         temperature = spec.temperature[min(scale, len(spec.temperature) - 1)]
         return torch.softmax(logits[..., :height, :width].float() / temperature, dim=1)
 
@@ -118,10 +134,11 @@ class _Loop:
 
     def _refine(self, image: Pixels, coarse: Tensor, box: Box, scale: int) -> Tensor:
         served = self.bundle.spec.refiner_of
-        refiner = self.forms[1 + served[min(scale, len(served)) - 1]]
+        refiner = self.forms.refiners[served[min(scale, len(served)) - 1]]
         rows, columns = box.slices_yx
         fine = self.predict(image[rows, columns], scale)
-        return refine_patch(fine=fine, coarse=cut(coarse, box), refiner=refiner)
+        with computing_in(self.forms.dtype, fine.device):
+            return refine_patch(fine=fine, coarse=cut(coarse, box), refiner=refiner)
 
     def _ratio(self, size_hw: tuple[int, int]) -> int:
         """How often a patch fits into an image along both axes; 0 where that is no whole number."""

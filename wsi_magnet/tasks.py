@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_magnet.config import Precision
-from wsi_magnet.engine import PatchInput, not_analysed, one_torch_thread, resolve_device, resolve_precision
+from wsi_magnet.engine import PatchInput, not_analysed, one_torch_thread, resolve_device
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.hall import Hall, Job, hall_of
 from wsi_magnet.journal import CellResult, TileResult
+from wsi_magnet.nets.inference import resolve_precision
 from wsi_magnet.ngff import NOT_ANALYSED
 from wsi_magnet.plan import CellTask, TileTask
 from wsi_magnet.slides.read import read_scale

@@ -17,7 +17,7 @@ SHARE = 0.995
 
 def test_loop() -> None:
     images = [np.asarray(Image.open(HERE / name)) for name in ("image_128.png", "image_256.png", "image.png")]
-    results = segment_image(images, fpn_bundle(), points=0.75, median_px=5)
+    results = segment_image(images, fpn_bundle(), points=0.75, median_px=5, precision="fp32")
     with np.load(HERE / "loop.npz") as vectors:
         published = [vectors[f"stage{scale}"][0].astype(np.float32) for scale in range(3)]
     for ours, theirs in zip(results, published, strict=True):

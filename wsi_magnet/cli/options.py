@@ -77,7 +77,10 @@ def work_options(command: Command) -> Command:
                 help="Pixels along a tile, the unit of scheduling and storage; the mask does not depend on it.",
             ),
             click.option(
-                "--batch-size", type=int, metavar="N", help="Patches a forward pass. [default: 1 on CPU, 4 to 16 on CUDA, by its memory]"
+                "--batch-size",
+                type=int,
+                metavar="N",
+                help="Patches a forward pass. [default: 1 on CPU, 4 to 16 on CUDA, by its memory]",
             ),
             click.option(
                 "--precision",

@@ -6,24 +6,53 @@ does on a GPU what follows it as well: there, to read a map and write it once mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_magnet.config import Precision
+from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import round_up
+from wsi_magnet.machine import computes_bf16
 from wsi_magnet.nets.fold import fold_batch_norm
 
 CHANNELS_AT_ONCE = 8
 """Tensor cores compute so many channels of half precision at once; other numbers are left to slow code."""
 
 
+DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of each precision."""
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Precision:
+    """The arithmetic of that name: "auto" is the quickest that changes less than a thousandth of the labels.
+
+    That is fp16 on CUDA and bf16 on processors that have it (docs/performance.md), elsewhere fp32. Raises ConfigError
+    for fp16 on a processor.
+    """
+    if precision == "auto" and device.type == "cpu":
+        return "bf16" if computes_bf16() else "fp32"
+    if precision == "auto":
+        return "fp16" if device.type == "cuda" else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("--precision fp16 needs a CUDA device; on CPU pass fp32 or bf16")
+    return precision
+
+
+def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Within it networks in `inference_form` may be used."""
+    if dtype is torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype, cache_enabled=False)
+
+
 def inference_form(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """A copy of a network in evaluation mode, on `device`, whose convolutions compute in `dtype`.
 
-    With another dtype than float32 it is to be used within `torch.autocast` of that dtype, which spares it the
-    conversion of its weights for each patch.
+    To be used within `computing_in` that dtype, which then need not convert the weights for each patch.
     """
     form = fold_batch_norm(network).to(device)
     if device.type == "cuda" and torch.backends.cudnn.is_available():

@@ -17,7 +17,7 @@ def on_white(picture: Pillow.Image) -> Image:
     """
     if not picture.has_transparency_data:
         return np.array(picture.convert("RGB"))
-    rgba = picture.convert("RGBA")
+    rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     alpha = rgba.getchannel("A")
     if alpha.getextrema() == (255, 255):  # nearly every region of nearly every slide
         return np.array(rgba.convert("RGB"))
