@@ -10,6 +10,7 @@ from tests.parity.recipe import shapes
 from wsi_magnet.nets.fold import fold_batch_norm
 from wsi_magnet.nets.identity import IdentityRefiner
 from wsi_magnet.nets.refiner import BAND_PX, RefinementModule
+from wsi_magnet.nets.registry import build_refiner
 
 
 def built(n_classes: int = 3) -> RefinementModule:
@@ -35,6 +36,16 @@ def test_state_dict_is_the_published_one() -> None:
 @pytest.mark.parametrize(("n_classes", "parameters"), [(5, 85_524), (7, 88_092), (19, 103_500)])
 def test_size_is_the_published_one(n_classes: int, parameters: int) -> None:
     assert sum(p.numel() for p in RefinementModule(n_classes).parameters()) == parameters
+
+
+def test_the_light_one_is_a_fourteenth_of_the_arithmetic_in_the_same_form() -> None:
+    published, light = build_refiner("magnet", 4), build_refiner("light", 4)
+    assert list(light.state_dict()) == list(published.state_dict())
+    macs = [
+        sum(c.weight.numel() for c in module.modules() if isinstance(c, nn.Conv2d)) for module in (published, light)
+    ]
+    assert 13 < macs[0] / macs[1] < 14
+    assert light.reach_px == published.reach_px
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def test_the_compared_recipes_differ_in_the_refiners_and_their_use_alone() -> No
     published, soft = others
     assert (published.refiners.input, published.refiners.loss, published.fit) == ("published", "ohem", base.fit)
     assert (soft.refiners, soft.fit.select) == (base.refiners, "soft")
+
+
+def test_the_light_modules_differ_in_their_size_alone() -> None:
+    base, light = config("prostate-glands"), config("prostate-glands-light")
+    assert replace(light, name=base.name, refiners=replace(light.refiners, module="magnet")) == base
+    assert light.refiners.module == "light"
 
 
 def test_the_shipped_bundle_is_what_its_configuration_says() -> None:
