@@ -236,9 +236,9 @@ def test_a_run_goes_on_in_the_arithmetic_it_began_with(
     monkeypatch.setattr("wsi_magnet.nets.inference.computes_bf16", lambda: True)
     with pytest.raises(KeyboardInterrupt):
         run_serially(made_run, tmp_path, RunConfig(tile_px=512), observe=stop)
-    assert arithmetic() == "bf16"
+    assert arithmetic() == "mixed"
     monkeypatch.setattr("wsi_magnet.nets.inference.computes_bf16", lambda: False)
     run_serially(made_run, tmp_path, RunConfig(tile_px=512))
-    assert arithmetic() == "bf16"
+    assert arithmetic() == "mixed"
     run_serially(made_run, tmp_path, RunConfig(tile_px=512), existing="restart")
     assert arithmetic() == "fp32"

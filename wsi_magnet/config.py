@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 from wsi_magnet.errors import ConfigError
 
 Ngff = Literal["0.4", "0.5"]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "mixed", "bf16", "fp16"]
 Refine = Literal["all", "auto"] | float
 
 CELL_PX = 512
@@ -44,7 +44,8 @@ class RunConfig:
     """Patches a forward pass; None is 1 on CPU and 4 to 16 on CUDA, by its memory."""
     precision: Precision = "auto"
     """Arithmetic of the networks; "auto" is the quickest that changes less than a thousandth of the labels: fp16 on
-    CUDA, bf16 on processors that have it, elsewhere fp32. The first worker's decides for all of a run."""
+    CUDA, "mixed" (the backbone in fp32, the refinement modules in bf16) on processors that have bf16, elsewhere fp32.
+    The first worker's decides for all of a run."""
 
     def __post_init__(self) -> None:
         if self.tile_px not in TILE_PX:

@@ -23,7 +23,7 @@ from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import round_up
 from wsi_magnet.nets.bundle import Bundle
-from wsi_magnet.nets.inference import DTYPES, computing_in, inference_form, resolve_precision
+from wsi_magnet.nets.inference import ARITHMETIC, computing_in, inference_form, resolve_precision
 from wsi_magnet.ngff import NOT_ANALYSED
 from wsi_magnet.plan import Frame
 from wsi_magnet.refine.blocks import refine_blocks
@@ -73,10 +73,9 @@ class Engine:
     def __init__(self, bundle: Bundle, device: torch.device, config: RunConfig) -> None:
         self._spec = spec = bundle.spec
         self.device = device
-        self._dtype = DTYPES[resolve_precision(config.precision, device)]
-        self._backbone, *self._refiners = (
-            inference_form(net, device, self._dtype) for net in (bundle.backbone, *bundle.refiners)
-        )
+        self._arithmetic = ARITHMETIC[resolve_precision(config.precision, device)]
+        self._backbone = inference_form(bundle.backbone, device, self._arithmetic.backbone)
+        self._refiners = [inference_form(net, device, self._arithmetic.refiner) for net in bundle.refiners]
         self._reach = [getattr(refiner, "reach_px", None) for refiner in bundle.refiners]
         self.batch_size = config.batch_size or _default_batch(device)
         self.classes = len(spec.classes)
@@ -169,15 +168,16 @@ class Engine:
 
     def networks(self, image: Tensor, maps: Tensor | None, frame: Frame) -> None:
         """The networks alone, for measuring: float (N, 3, P, P), and (N, C, W, W) for both inputs of the refiner."""
-        with computing_in(self._dtype, self.device):
+        with computing_in(self._arithmetic.backbone, self.device):
             self._backbone(image)
-            if maps is not None:
+        if maps is not None:
+            with computing_in(self._arithmetic.refiner, self.device):
                 self._refiners[self._step(frame)](fine=maps, coarse=maps)
 
     def _look(self, images: Tensor, frame: Frame, margin_px: int) -> Tensor:
         """uint8 (N, P, P, 3) to probabilities float32 (N, C, W, W)."""
         x = images.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
-        with computing_in(self._dtype, self.device):
+        with computing_in(self._arithmetic.backbone, self.device):
             logits: Tensor = self._backbone(x)
         needed = _inner(logits, frame.halo_px - margin_px)
         maps = torch.empty(needed.shape, device=needed.device).copy_(needed)  # float32, channels first
@@ -187,7 +187,7 @@ class Engine:
     def _refine(self, *, fine: Tensor, coarse: Tensor, frame: Frame) -> Tensor:
         """One MagNet step (paper, section 3.3): both float32 (N, C, W, W), to the cell's, (N, C, CELL_PX, CELL_PX)."""
         spec, step = self._spec, frame.scale.index - 1
-        with computing_in(self._dtype, self.device):
+        with computing_in(self._arithmetic.refiner, self.device):
             refined = self._refined(fine, coarse, frame)
         blur_px, margin_px = self._blur_px(frame), self.margin_px(frame)
         weight = select_on_grid(

@@ -78,7 +78,9 @@ def _pass_cost(one: Pass, levels: Sequence[Level], classes: int, patches: int) -
     cells = int(one.tissue.sum())
     frame, level = one.frame, levels[one.frame.slide_level]
     ratio_xy = [d / s for d, s in zip(frame.scale.downsample_xy, level.downsample_xy, strict=True)]
-    decoded = patches * int(frame.patch_px * ratio_xy[0]) * int(frame.patch_px * ratio_xy[1]) * 3
+    # A patch that reaches beyond the slide is mirrored there.
+    width, height = (min(int(frame.patch_px * r), side) for r, side in zip(ratio_xy, level.size.wh, strict=True))
+    decoded = patches * width * height * 3
     labels_and_probabilities = 1 + (classes if frame.mask_level else 0)
     disk = cells * CELL_PX**2 * labels_and_probabilities
     return PassCost(frame.scale.mpp, frame.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk)

@@ -20,7 +20,7 @@ from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box, round_up
 from wsi_magnet.machine import keep_memory_steady
 from wsi_magnet.nets.bundle import Bundle
-from wsi_magnet.nets.inference import DTYPES, computing_in, inference_form, resolve_precision
+from wsi_magnet.nets.inference import ARITHMETIC, Arithmetic, computing_in, inference_form, resolve_precision
 from wsi_magnet.nets.registry import INPUT_MULTIPLE
 from wsi_magnet.refine.grid import select_fraction_on_grid
 from wsi_magnet.refine.patches import assemble, cut, patch_grid
@@ -52,7 +52,7 @@ def segment_image(
     """
     _check(images, bundle, patches)
     keep_memory_steady()
-    forms = _forms(bundle, DTYPES[resolve_precision(precision, bundle.device)])
+    forms = _forms(bundle, ARITHMETIC[resolve_precision(precision, bundle.device)])
     loop = _Loop(bundle, forms, images[0].shape[:2], points, median_px, patches)
     with torch.inference_mode():
         cumulative = loop.predict(images[0], scale=0)
@@ -67,7 +67,7 @@ def segment_image(
 class _Forms:
     """A bundle's networks in the form that is quickest to use."""
 
-    dtype: torch.dtype
+    arithmetic: Arithmetic
     backbone: nn.Module
     refiners: tuple[nn.Module, ...]
 
@@ -75,13 +75,13 @@ class _Forms:
 _made: WeakKeyDictionary[Bundle, _Forms] = WeakKeyDictionary()
 
 
-def _forms(bundle: Bundle, dtype: torch.dtype) -> _Forms:
+def _forms(bundle: Bundle, arithmetic: Arithmetic) -> _Forms:
     """Made once for a bundle, as long as the same is asked for."""
     made = _made.get(bundle)
-    if made is None or made.dtype is not dtype:
-        networks = (bundle.backbone, *bundle.refiners)
-        backbone, *refiners = (inference_form(network, bundle.device, dtype) for network in networks)
-        _made[bundle] = made = _Forms(dtype, backbone, tuple(refiners))
+    if made is None or made.arithmetic != arithmetic:
+        backbone = inference_form(bundle.backbone, bundle.device, arithmetic.backbone)
+        refiners = (inference_form(refiner, bundle.device, arithmetic.refiner) for refiner in bundle.refiners)
+        _made[bundle] = made = _Forms(arithmetic, backbone, tuple(refiners))
     return made
 
 
@@ -120,7 +120,7 @@ class _Loop:
         multiple = INPUT_MULTIPLE.get(spec.network, 1)
         margin = (0, round_up(width, multiple) - width, 0, round_up(height, multiple) - height)
         patch = self._normalised(pixels)
-        with computing_in(self.forms.dtype, patch.device):
+        with computing_in(self.forms.arithmetic.backbone, patch.device):
             logits = self.forms.backbone(F.pad(patch, margin, mode="replicate") if any(margin) else patch)
         temperature = spec.temperature[min(scale, len(spec.temperature) - 1)]
         return torch.softmax(logits[..., :height, :width].float() / temperature, dim=1)
@@ -137,7 +137,7 @@ class _Loop:
         refiner = self.forms.refiners[served[min(scale, len(served)) - 1]]
         rows, columns = box.slices_yx
         fine = self.predict(image[rows, columns], scale)
-        with computing_in(self.forms.dtype, fine.device):
+        with computing_in(self.forms.arithmetic.refiner, fine.device):
             return refine_patch(fine=fine, coarse=cut(coarse, box), refiner=refiner)
 
     def _ratio(self, size_hw: tuple[int, int]) -> int:

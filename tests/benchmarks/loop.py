@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from wsi_magnet.geometry import Size
 from wsi_magnet.image_loop import segment_image
 from wsi_magnet.machine import keep_memory_steady
 from wsi_magnet.nets.bundle import Bundle
-from wsi_magnet.nets.inference import DTYPES, computing_in, inference_form, resolve_precision
+from wsi_magnet.nets.inference import ARITHMETIC, Arithmetic, computing_in, inference_form, resolve_precision
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.registry import build_network, build_refiner
 
@@ -54,12 +54,12 @@ def measure(arguments: argparse.Namespace) -> Measurement:
     maps = torch.rand(1, N_CLASSES, patch, patch).softmax(dim=1)
     here, refiner = torch.device("cpu"), bundle.refiners[0]
 
-    def passes(backbone: nn.Module, merge: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> None:
+    def passes(backbone: nn.Module | None, merge: Callable[[Tensor, Tensor], Tensor] | None, x: Tensor) -> None:
         with torch.inference_mode():
-            for _ in range(BACKBONE_PASSES):
-                backbone(x)
-            for _ in range(REFINER_PASSES):
-                merge(maps, maps)
+            for _ in range(BACKBONE_PASSES if backbone else 0):
+                backbone(x)  # type: ignore[misc]
+            for _ in range(REFINER_PASSES if merge else 0):
+                merge(maps, maps)  # type: ignore[misc]
 
     def whole(fine: Tensor, coarse: Tensor) -> Tensor:
         assert isinstance(refiner, RefinementModule)
@@ -72,12 +72,17 @@ def measure(arguments: argparse.Namespace) -> Measurement:
     rows, aims = [["the published form of the passes, float32", f"{published:.2f}", "", ""]], []
     default = resolve_precision("auto", here)
     for precision in dict.fromkeys(("fp32", default)):
-        dtype = DTYPES[precision]
-        forms = [inference_form(network, here, dtype) for network in (bundle.backbone, refiner)]
+        kind = ARITHMETIC[precision]
+        backbone, merging = (
+            inference_form(bundle.backbone, here, kind.backbone),
+            inference_form(refiner, here, kind.refiner),
+        )
 
-        def alone(forms: Sequence[nn.Module] = forms, dtype: torch.dtype = dtype) -> None:
-            with computing_in(dtype, here):
-                passes(forms[0], lambda o, y: forms[1](fine=o, coarse=y), laid_out)
+        def alone(backbone: nn.Module = backbone, merging: nn.Module = merging, kind: Arithmetic = kind) -> None:
+            with computing_in(kind.backbone, here):
+                passes(backbone, None, laid_out)
+            with computing_in(kind.refiner, here):
+                passes(None, lambda o, y: merging(fine=o, coarse=y), laid_out)
 
         def loop(precision: Precision = precision) -> None:
             segment_image(images, bundle, precision=precision)

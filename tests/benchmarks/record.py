@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.benchmarks.measure import machine
+from wsi_magnet.errors import WsiMagnetError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECORDS = DOCS / "performance"
@@ -119,7 +120,10 @@ def benchmark(
     parser.add_argument("--record-to", type=Path, default=RECORDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     where, command = machine(), " ".join(["python -m", f"tests.benchmarks.{name}", *_told(sys.argv[1:])])
-    measurement = measure(options)
+    try:
+        measurement = measure(options)
+    except WsiMagnetError as error:
+        sys.exit(f"{name}: {error}")
     today = datetime.now(UTC).date().isoformat()
     record = Record(name, title, command, where, today, asdict(measurement))
     print("\n".join(record.lines()), flush=True)

@@ -84,10 +84,11 @@ def work_options(command: Command) -> Command:
             ),
             click.option(
                 "--precision",
-                type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+                type=click.Choice(["auto", "fp32", "mixed", "bf16", "fp16"]),
                 default="auto",
                 show_default=True,
-                help="Arithmetic of the networks; auto is fp16 on CUDA, bf16 on CPUs that have it, else fp32.",
+                help="Arithmetic of the networks; mixed: the backbone in fp32, refinement in bf16; "
+                "auto: fp16 on CUDA, mixed on CPUs that have bf16, else fp32.",
             ),
         ]
     ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,22 +24,35 @@ CHANNELS_AT_ONCE = 8
 """Tensor cores compute so many channels of half precision at once; other numbers are left to slow code."""
 
 
-DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """What each part computes in."""
+
+    backbone: torch.dtype
+    refiner: torch.dtype
+
+
+ARITHMETIC: Mapping[str, Arithmetic] = {
+    "fp32": Arithmetic(torch.float32, torch.float32),
+    "mixed": Arithmetic(torch.float32, torch.bfloat16),
+    "bf16": Arithmetic(torch.bfloat16, torch.bfloat16),
+    "fp16": Arithmetic(torch.float16, torch.float16),
+}
 """Of each precision."""
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
     """The arithmetic of that name: "auto" is the quickest that changes less than a thousandth of the labels.
 
-    That is fp16 on CUDA and bf16 on processors that have it (docs/performance.md), elsewhere fp32. Raises ConfigError
-    for fp16 on a processor.
+    That is fp16 on CUDA and "mixed" on processors that have bf16 (docs/performance.md), elsewhere fp32. Raises
+    ConfigError for fp16 on a processor.
     """
     if precision == "auto" and device.type == "cpu":
-        return "bf16" if computes_bf16() else "fp32"
+        return "mixed" if computes_bf16() else "fp32"
     if precision == "auto":
         return "fp16" if device.type == "cuda" else "fp32"
     if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("--precision fp16 needs a CUDA device; on CPU pass fp32 or bf16")
+        raise ConfigError("--precision fp16 needs a CUDA device; on CPU pass fp32, mixed or bf16")
     return precision
 
 
