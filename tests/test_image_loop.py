@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.image_loop import segment_image
-from wsi_magnet.nets.bundle import Bundle
+from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.nets.identity import IdentityNet, IdentityRefiner
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
@@ -220,3 +220,14 @@ def test_a_bundle_of_one_scale_takes_one_image() -> None:
     assert len(segment_image([noise(8, 8)], bundle)) == 1
     with pytest.raises(ConfigError, match="no refiner"):
         segment_image(pyramid(8, 8, 2), bundle)
+
+
+def test_weights_that_change_after_the_first_call_are_used() -> None:
+    bundle = load_bundle()
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    (before,) = segment_image([image], bundle)
+    with torch.no_grad():
+        for weight in bundle.backbone.parameters():
+            weight.mul_(0.5)
+    (after,) = segment_image([image], bundle)
+    assert not np.array_equal(before, after)

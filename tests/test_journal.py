@@ -13,7 +13,11 @@ QUARTERS = ((10, 4), (0, 0), (255, 1), (3, 2))
 
 
 def tile(scale: int, row: int, col: int = 0) -> TileResult:
-    cells = (CellResult(row, col, True, QUARTERS), CellResult(row, col + 1, False, QUARTERS, "torn JPEG"))
+    cells = (
+        CellResult(row, col, True, QUARTERS),
+        CellResult(row, col + 1, False, QUARTERS, "torn JPEG"),
+        CellResult(row, col + 2, True, QUARTERS, unread=True),
+    )
     return TileResult(scale, row, col, cells, {0: 5, 255: 7}, {"read": 0.5}, "host:1")
 
 

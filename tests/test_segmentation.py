@@ -242,3 +242,26 @@ def test_a_run_goes_on_in_the_arithmetic_it_began_with(
     assert arithmetic() == "mixed"
     run_serially(made_run, tmp_path, RunConfig(tile_px=512), existing="restart")
     assert arithmetic() == "fp32"
+
+
+@pytest.mark.parametrize("told", [{}, {"precision": "fp99"}, {"precision": ["fp32"]}], ids=str)
+def test_what_an_older_run_or_a_damaged_file_says_of_its_arithmetic(
+    made_run: MadeRun, tmp_path: Path, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, TileFinished):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsi_magnet.nets.inference.computes_bf16", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        run_serially(made_run, tmp_path, RunConfig(tile_px=512), observe=stop)
+    path = tmp_path / made_run.slide.stem / "run.json"
+    values = json.loads(path.read_text())
+    del values["precision"]
+    path.write_text(json.dumps({**values, **told}))
+    if told:
+        with pytest.raises(ResultMismatchError, match=r"damaged: precision .* begin again with --restart"):
+            run_serially(made_run, tmp_path, RunConfig(tile_px=512))
+    else:
+        run_serially(made_run, tmp_path, RunConfig(tile_px=512))
+        assert json.loads(path.read_text())["precision"] == "fp32"

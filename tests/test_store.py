@@ -169,3 +169,14 @@ def test_a_box_that_cuts_chunks_leaves_their_other_pixels(tmp_path: Path, channe
     assert (pyramid.read(0, Box(0, 0, 1300, 1100)) == expected).all()
     assert (np.asarray(zarr.open_array(tmp_path / "a.ome.zarr" / "0", mode="r")[...]) == expected).all()
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_write_that_fails_leaves_nothing_and_nobody_writing(tmp_path: Path) -> None:
+    pyramid = Pyramid(PyramidSpec(tmp_path / "a.ome.zarr", (Size(2048, 2048),), None, "0.4", 2048))
+    pyramid.create()
+    (tmp_path / "a.ome.zarr" / "0" / "1" / "2").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"damaged .* --restart"):
+        pyramid.write(0, Box(0, 0, 2048, 2048), np.ones((2048, 2048), np.uint8))
+    written = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".zarray")
+    assert not [path for path in written if path.name.endswith(".partial")]
+    assert len(written) == 15 + 3, "all other chunks, and what describes the array and the group"

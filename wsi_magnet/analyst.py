@@ -93,6 +93,8 @@ class InBatches:
 
     def analyse(self, patches: Iterable[tuple[Key, PatchInput]], frame: Frame) -> Iterator[tuple[Key, CellPixels]]:
         """See `Analyst.analyse`."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the device was let go of")
         under_way: deque[tuple[Key, Future[CellPixels]]] = deque()
         for key, patch in patches:
             asked = _Asked(patch, frame, Future())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -79,8 +79,10 @@ class ChunkFiles:
         if len(parts) == 1:
             self._store(*parts[0])
             return
-        for _ in _writers().map(lambda part: self._store(*part), parts):
-            pass
+        writing = [_writers().submit(self._store, *part) for part in parts]
+        wait(writing)  # all of them, also where one fails: nobody writes once this has returned
+        for one in writing:
+            one.result()
 
     @property
     def _lead(self) -> tuple[int, ...]:
@@ -110,11 +112,15 @@ class ChunkFiles:
             whole = np.zeros((*self._lead, self.side, self.side), np.uint8)
             whole[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels
         partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-        with partial.open("wb") as file:
-            file.write(self.codec.encode(np.ascontiguousarray(whole)))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                file.write(self.codec.encode(np.ascontiguousarray(whole)))
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 @cache

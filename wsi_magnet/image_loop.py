@@ -67,6 +67,7 @@ def segment_image(
 class _Forms:
     """A bundle's networks in the form that is quickest to use."""
 
+    made_of: tuple[object, ...]
     arithmetic: Arithmetic
     backbone: nn.Module
     refiners: tuple[nn.Module, ...]
@@ -76,12 +77,15 @@ _made: WeakKeyDictionary[Bundle, _Forms] = WeakKeyDictionary()
 
 
 def _forms(bundle: Bundle, arithmetic: Arithmetic) -> _Forms:
-    """Made once for a bundle, as long as the same is asked for."""
+    """Made once for a bundle, as long as neither its weights nor what is asked for changes."""
+    networks = nn.ModuleList([bundle.backbone, *bundle.refiners])
+    weights = (*networks.parameters(), *networks.buffers())
+    made_of = (arithmetic, *((one.device, one.data_ptr(), one._version) for one in weights))
     made = _made.get(bundle)
-    if made is None or made.arithmetic != arithmetic:
+    if made is None or made.made_of != made_of:
         backbone = inference_form(bundle.backbone, bundle.device, arithmetic.backbone)
         refiners = (inference_form(refiner, bundle.device, arithmetic.refiner) for refiner in bundle.refiners)
-        _made[bundle] = made = _Forms(arithmetic, backbone, tuple(refiners))
+        _made[bundle] = made = _Forms(made_of, arithmetic, backbone, tuple(refiners))
     return made
 
 

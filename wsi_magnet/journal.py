@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,8 @@ class CellResult:
     quarters: Quarters
     failure: str | None = None
     """Why it could not be analysed."""
+    unread: bool = False
+    """True where it was to be refined and was not read, because no reading could have changed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,9 @@ class TileResult:
         """Plain values, short: a slide has thousands."""
         return {
             "tile": list(self.key),
-            "cells": [[c.row, c.col, int(c.refined), [list(q) for q in c.quarters], c.failure] for c in self.cells],
+            "cells": [
+                [c.row, c.col, c.refined + c.unread, [list(q) for q in c.quarters], c.failure] for c in self.cells
+            ],
             "labels": {str(k): v for k, v in self.label_pixels.items()},
             "s": {k: round(v, 4) for k, v in self.seconds.items()},
             "worker": self.worker,
@@ -65,13 +69,16 @@ class TileResult:
     @staticmethod
     def from_json(entry: Mapping[str, Any]) -> TileResult:
         """The inverse of `to_json`; raises KeyError, TypeError or ValueError for anything else."""
-        cells = tuple(
-            CellResult(int(r), int(c), bool(refined), tuple((int(s), int(n)) for s, n in quarters), failure)  # type: ignore[arg-type]
-            for r, c, refined, quarters, failure in entry["cells"]
-        )
+        cells = tuple(map(_cell, entry["cells"]))
         labels = {int(k): int(v) for k, v in entry["labels"].items()}
         scale, row, col = entry["tile"]
         return TileResult(int(scale), int(row), int(col), cells, labels, entry["s"], entry["worker"])
+
+
+def _cell(entry: Sequence[Any]) -> CellResult:
+    row, col, looked_at, quarters, failure = entry
+    sums: Any = tuple((int(total), int(pixels)) for total, pixels in quarters)
+    return CellResult(int(row), int(col), bool(looked_at), sums, failure, unread=looked_at == 2)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -67,6 +67,8 @@ class Run:
             }
             history = read_history(self._folder.journal)
             self._check_whole(history)
+            for pyramid in self._pyramids.values():
+                pyramid.sweep()  # what a killed or refused writer left takes the space that may be needed now
             self._lay_out(description)
             self._passes(executor, job, history)
         finally:
@@ -80,7 +82,11 @@ class Run:
 
         Not where it was a GPU's and the workers may have none now.
         """
-        begun: Precision = (self._folder.read_run() or {}).get("precision", asked)
+        begun = (self._folder.read_run() or {}).get("precision", "fp32")  # once there was no other on processors
+        if begun not in get_args(Precision):
+            raise ResultMismatchError(
+                f"{self._folder.run_json} is damaged: precision {begun!r}; begin again with --restart"
+            )
         return begun if asked == "auto" and begun != "fp16" else asked
 
     def _check_whole(self, history: History) -> None:

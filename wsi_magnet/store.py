@@ -318,6 +318,12 @@ def explained(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreError(
-                f"{path} cannot be written ({error.strerror}); choose another output folder with -o"
+                f"{path} cannot be read or written ({error.strerror}: {error.filename}); check its permissions, or "
+                "choose another output folder with -o"
+            ) from error
+        if error.errno in (errno.EISDIR, errno.ENOTDIR):
+            raise StoreError(
+                f"{path} is damaged ({error.strerror}: {error.filename}); make the result anew with "
+                "`wsi-magnet run --restart`"
             ) from error
         raise StoreError(f"{path}: {error.strerror or error}") from error

@@ -63,6 +63,7 @@ def _pass_summary(one: Pass, history: History) -> dict[str, Any]:
         "tiles": len(results),
         "cells": len(cells),
         "cells_refined": sum(cell.refined for cell in cells),
+        "cells_certain": sum(cell.unread for cell in cells),
         "mean_uncertainty": total / (255 * pixels) if pixels else 0.0,
         "worker_seconds": {k: round(v, 3) for k, v in seconds.items()},
     }

@@ -124,7 +124,7 @@ class _Tile:
             else:
                 with _timed(self._seconds, "compute"), one_torch_thread():
                     pixels = self._hall.engine.carry(maps, self._frame)
-                yield self._put(cell, self._on_tissue(cell, pixels))
+                yield self._put(cell, self._on_tissue(cell, pixels), unread=cell.refine)
         yield from self._looked_at(looked_at)
 
     def _certain(self, maps: Pixels) -> bool:
@@ -190,10 +190,12 @@ class _Tile:
     def _cell(self, cell: CellTask) -> Box:
         return self._frame.cell_box(cell.row, cell.col)
 
-    def _put(self, cell: CellTask, pixels: CellPixels, failure: str | None = None) -> CellResult:
+    def _put(
+        self, cell: CellTask, pixels: CellPixels, failure: str | None = None, *, unread: bool = False
+    ) -> CellResult:
         box = self._cell(cell)
         self._canvas.put(box, pixels)
-        return CellResult(cell.row, cell.col, cell.refine, quarters(pixels.uncertainty, box), failure)
+        return CellResult(cell.row, cell.col, cell.refine, quarters(pixels.uncertainty, box), failure, unread)
 
     def _label_pixels(self) -> dict[int, int]:
         """Pixels by label value over the tile's cells; what has no tissue is not counted."""

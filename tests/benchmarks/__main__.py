@@ -1,6 +1,6 @@
 """`make bench`: every benchmark that needs nothing but the repository, one after the other, recorded.
 
-    python -m tests.benchmarks [OPTIONS OF tests.benchmarks.peers]
+    python -m tests.benchmarks [--slide FILE ...] [--tiatoolbox PYTHON] [--monai PYTHON] [--lazyslide PYTHON]
 
 Peers run only where their options say which Python has them. One that fails does not stop the others; the exit code
 is then 1.
@@ -25,14 +25,25 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
 )
 """A module and its arguments each."""
 
+PEERS = ("tiatoolbox", "monai", "lazyslide")
+"""Programs that `tests.benchmarks.peers` measures where their Pythons are given."""
+
 
 def main() -> int:
     """Each benchmark's own output under its command. Returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    _, peers = parser.parse_known_args()
-    benchmarks = [*BENCHMARKS, *([("peers", *peers)] if peers else [])]
+    parser.add_argument("--slide", action="append", default=[], help="a real slide for pipeline and precision")
+    for package in PEERS:
+        parser.add_argument(f"--{package}", metavar="PYTHON", help="of an environment in which it is installed")
+    options = parser.parse_args()
+    slides = [word for slide in options.slide for word in ("--slide", slide)]
+    peers = [word for name in PEERS if (python := getattr(options, name)) for word in (f"--{name}", python)]
+    benchmarks = [
+        (name, *arguments, *(slides if name in ("pipeline", "precision") else [])) for name, *arguments in BENCHMARKS
+    ]
+    benchmarks += [("peers", *peers)] if peers else []
     failed = [name for name, *arguments in benchmarks if not run(name, arguments)]
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

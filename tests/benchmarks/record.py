@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -120,6 +121,10 @@ def benchmark(
     parser.add_argument("--record-to", type=Path, default=RECORDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     where, command = machine(), " ".join(["python -m", f"tests.benchmarks.{name}", *_told(sys.argv[1:])])
+    if options.record:
+        options.record_to.mkdir(parents=True, exist_ok=True)
+        if not os.access(options.record_to, os.W_OK):
+            sys.exit(f"{name}: {options.record_to} cannot be written, so nothing was measured")
     try:
         measurement = measure(options)
     except WsiMagnetError as error:
@@ -128,7 +133,6 @@ def benchmark(
     record = Record(name, title, command, where, today, asdict(measurement))
     print("\n".join(record.lines()), flush=True)
     if options.record:
-        options.record_to.mkdir(parents=True, exist_ok=True)
         content = json.dumps(asdict(record), indent=1, ensure_ascii=False)
         (options.record_to / f"{name}.json").write_text(content + "\n", encoding="utf-8")
         if options.record_to == RECORDS:

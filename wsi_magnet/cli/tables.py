@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -126,9 +126,15 @@ def run_text(summary: RunSummary) -> str:
             f"Gleason {g['primary']} + {g['secondary']} = {g['score']}, ISUP grade group {g['grade_group']} "
             "(by area; not for diagnosis)"
         )
-    refined = ", ".join(f"{p['cells_refined']} of {p['cells']} squares at {p['mpp']:g} µm/px" for p in values["passes"])
-    lines.append(f"Segmented: {refined}. Not for diagnosis.")
+    lines.append(f"Segmented: {', '.join(map(_segmented, values['passes']))}. Not for diagnosis.")
     return "\n\n".join(lines)
+
+
+def _segmented(one: Mapping[str, Any]) -> str:
+    """What a scale did; results of an older version do not say what was certain."""
+    certain = one.get("cells_certain", 0)
+    unread = f" ({certain} of them certain without being read)" if certain else ""
+    return f"{one['cells_refined']} of {one['cells']} squares at {one['mpp']:g} µm/px{unread}"
 
 
 def check_text(found: dict[str, Any]) -> str:
