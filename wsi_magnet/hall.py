@@ -25,8 +25,8 @@ from wsi_magnet.store import Pyramid, explained
 from wsi_magnet.tissue import TissueMap
 
 READ_THREADS = 4
-"""Threads of a worker that read and decode, at least. Decoding is the cheaper half, so few keep a processor's networks
-fed; a GPU needs all there are."""
+"""Threads of a worker that read and decode, at most; where they feed a GPU, at least. Decoding is the cheaper half, so
+that few keep a processor's networks fed, and each has OpenSlide's table of the slide's tiles to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ class Hall:
             )
         self.engine = Engine(bundle, self.device, job.config)
         self.analyst = analyst_for(self.engine)
-        readers = READ_THREADS if self.device.type == "cpu" else max(READ_THREADS, cpu_threads())
+        bound = min if self.device.type == "cpu" else max
+        readers = bound(READ_THREADS, cpu_threads())
         self.readers = ThreadPoolExecutor(readers, thread_name_prefix="read")
         self.ahead = self.engine.batch_size + 1
         self.background = bundle.spec.background_index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from pathlib import Path
 
 from dask.system import cpu_count
@@ -35,6 +36,12 @@ def computes_bf16() -> bool:
         return False
     flags = next((line for line in described.splitlines() if line.startswith("flags")), "").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def give_memory_back() -> None:
+    """Return to the system what is free, after something large that does not come again; with glibc alone."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def keep_memory_steady() -> None:

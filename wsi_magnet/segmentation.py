@@ -10,7 +10,7 @@ from typing import Any
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, ignore
-from wsi_magnet.machine import keep_memory_steady
+from wsi_magnet.machine import give_memory_back, keep_memory_steady
 from wsi_magnet.nets.spec import bundle_path, read_spec
 from wsi_magnet.prepare import prepare
 from wsi_magnet.result import Existing, ResultFolder, fingerprint, require_writable, write_json
@@ -57,6 +57,7 @@ def segment_slide(
             earlier = folder.admit(wanted, existing)  # again: another run may have ended before the folder was ours
             prepared = prepare(reader, spec, config)
             reader.close()  # workers have their own, and this one's cache of decoded tiles would lie idle
+            give_memory_back()
             for note in prepared.notes:
                 observe(Note(note))
             from wsi_magnet.running import Run  # with torch and Dask, which a finished run does without

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tests.runs import write_bundle
@@ -27,6 +28,12 @@ def fpn_spec(mpps: tuple[float, ...] = MPPS, n_classes: int = 5) -> BundleSpec:
         refine_above=(0.1,) * (len(mpps) - 1),
         temperature=(1.0,) * len(mpps),
     )
+
+
+def small_bundle(folder: Path) -> Path:
+    """The network and the refinement modules of the shipped bundle, with fresh weights, at scales twice as fine."""
+    spec = replace(fpn_spec(n_classes=2), name="small", network="small", network_args={"width": 16})
+    return write_bundle(folder / "small.safetensors", spec)
 
 
 def fpn_bundle(folder: Path, mpps: tuple[float, ...] = MPPS, n_classes: int = 5) -> Path:
