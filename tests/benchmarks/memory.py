@@ -48,8 +48,8 @@ def measure_all(options: argparse.Namespace) -> Measurement:
         [
             f"Each slide has {TISSUE_MM2} mm² of tissue, so that they differ in size and not in work. `wsi-magnet run` "
             "on CPUs in threads of one process; the peak is the whole process's, its libraries included. The networks "
-            "are those of the shipped bundle at 2, 1 and 0.5 µm: at its own scales the smallest slide has too few tiles "
-            "for two threads to meet at the largest of them."
+            "are those of the shipped bundle at 2, 1 and 0.5 µm: at its own scales the smallest slide has too few "
+            "tiles for two threads to meet at the largest of them."
         ],
     )
 

@@ -35,5 +35,5 @@ def test_what_is_not_known_is_refused(name: str, n_classes: int, arguments: dict
 
 
 def test_an_unknown_refiner_is_refused() -> None:
-    with pytest.raises(BundleError, match="unknown refiner 'light'"):
-        build_refiner("light", 3)
+    with pytest.raises(BundleError, match="unknown refiner 'heavy'"):
+        build_refiner("heavy", 3)
