@@ -50,7 +50,7 @@ class DaskExecutor:
         self.dashboard = _local_dashboard(cluster) if cluster else (client.dashboard_link or None)
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """As the protocol says; a task whose worker dies is given to another one, up to three times."""
+        """As the protocol says; a task whose worker dies is given to another one, up to nine times."""
         waiting = iter(tasks)
         running = {self._submit(function, task) for task in islice(waiting, self._room())}
         try:
@@ -128,6 +128,8 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.pause": False,
+            # Tiles that only waited on a worker are blamed for its death with the one that ran.
+            "distributed.scheduler.allowed-failures": 9,
         }
     )
     if execution.scheduler is not None:
