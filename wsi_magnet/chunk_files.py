@@ -19,7 +19,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.geometry import Box, Size
+from wsi_magnet.geometry import Box, Size, ceil_div
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -90,8 +90,8 @@ class ChunkFiles:
 
     def _chunks(self, box: Box) -> Iterator[tuple[int, int, Box]]:
         """(row, column, its pixels) of those that a box touches."""
-        for row in range(box.y0 // self.side, -(-box.y1 // self.side)):
-            for col in range(box.x0 // self.side, -(-box.x1 // self.side)):
+        for row in range(box.y0 // self.side, ceil_div(box.y1, self.side)):
+            for col in range(box.x0 // self.side, ceil_div(box.x1, self.side)):
                 x, y = col * self.side, row * self.side
                 yield row, col, Box(x, y, x + self.side, y + self.side)
 

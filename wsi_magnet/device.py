@@ -1,8 +1,8 @@
 """A device that computes while the next batch's pixels come and the last one's results go.
 
-Each batch has a slot: memory at both ends that copies need not wait for. On CUDA three streams work side by side (up,
-compute, down), and the computation of a frame is recorded once as a graph and then replayed: hundreds of small launches
-would otherwise wait for Python, whose one lock all threads of a worker share.
+Each batch has a slot: memory on the device that copies go by, apart from what is computed on. On CUDA three streams
+work side by side (up, compute, down), and the computation of a frame is recorded once as a graph and then replayed:
+hundreds of small launches would otherwise wait for Python, whose one lock all threads of a worker share.
 """
 
 from __future__ import annotations

@@ -303,10 +303,15 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def gpu_gib(device: torch.device) -> float:
+    """Memory of a CUDA device, in GiB."""
+    return float(torch.cuda.get_device_properties(device).total_memory / 2**30)
+
+
 def _default_batch(device: torch.device) -> int:
     if device.type != "cuda":
         return 1
-    gib = torch.cuda.get_device_properties(device).total_memory / 2**30
+    gib = gpu_gib(device)
     return next(patches for least, patches in _BATCHES if gib >= least)
 
 

@@ -8,11 +8,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-import torch
-
 from wsi_magnet.choice import Budget, choose_refined
 from wsi_magnet.config import Execution, Precision
-from wsi_magnet.engine import resolve_device
+from wsi_magnet.engine import gpu_gib, resolve_device
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
 from wsi_magnet.geometry import Box, ceil_div
@@ -256,8 +254,7 @@ def _feeding(device: str, threads: int) -> int:
     resolved = resolve_device(device)
     if resolved.type != "cuda":
         return 0
-    gib = torch.cuda.get_device_properties(resolved).total_memory / 2**30
-    return max(1, min(4 if gib >= 30 else 2, threads // 4))
+    return max(1, min(4 if gpu_gib(resolved) >= 30 else 2, threads // 4))
 
 
 def now() -> str:
