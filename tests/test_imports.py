@@ -47,8 +47,11 @@ NARROW = {
 DOORS = {
     "openslide": ("slides.openslide",),
     "zarr": ("store",),
-    "dask": ("runtime.dask", "machine"),
-    "distributed": ("runtime.dask",),
+    "dask": ("runtime.dask", "runtime.batch_systems", "machine"),
+    "distributed": ("runtime.dask", "runtime.clusters"),
+    "dask_jobqueue": ("runtime.batch_systems",),
+    "dask_kubernetes": ("runtime.kubernetes",),
+    "dask_cuda": ("runtime.clusters",),
     "click": ("cli",),
     "rich": ("cli",),
 }

@@ -82,6 +82,8 @@ class Execution:
     """Worker processes on this machine; None works in this process."""
     scheduler: str | None = None
     """Address of a running Dask scheduler; its workers must see the slide, the bundle and the output folder."""
+    cluster: str | None = None
+    """A YAML file that describes a Dask cluster, which the run makes and lets go of; they must see the same."""
 
     def __post_init__(self) -> None:
         kind, _, number = self.device.partition(":")
@@ -89,8 +91,10 @@ class Execution:
             raise ConfigError(f"--device {self.device!r} is not auto, cpu, cuda or cuda:N")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers} is not at least 1")
-        if self.workers is not None and self.scheduler is not None:
-            raise ConfigError("--workers starts processes here and --scheduler uses running ones; pass one of the two")
+        if sum(one is not None for one in (self.workers, self.scheduler, self.cluster)) > 1:
+            raise ConfigError(
+                "--workers starts processes here, --scheduler uses running ones, --cluster makes them; pass one of them"
+            )
 
 
 def parse_refine(text: str) -> Refine:

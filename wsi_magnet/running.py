@@ -242,7 +242,8 @@ def start(execution: Execution) -> Executor:
     from wsi_magnet.runtime.dask import start_executor
 
     threads = cpu_threads()
-    if execution.workers is None and execution.scheduler is None and (feeding := _feeding(execution.device, threads)):
+    here = execution.workers is None and execution.scheduler is None and execution.cluster is None
+    if here and (feeding := _feeding(execution.device, threads)):
         return start_executor(replace(execution, workers=feeding), 2 * threads)  # half of them wait for the GPU
     return start_executor(execution, threads)
 

@@ -6,6 +6,7 @@
   --mpp         info, plan, run
   --json        info, plan, run, bundle show, manifest, train, evaluate
   work options  plan, run: --refine --no-tissue --tile --ngff --keep --batch-size --precision
+  execution     run: --device --workers --scheduler --cluster
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 import click
 
-from wsi_magnet.config import TILE_PX, Ngff, Precision, RunConfig, parse_refine
+from wsi_magnet.config import TILE_PX, Execution, Ngff, Precision, RunConfig, parse_refine
 from wsi_magnet.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -123,5 +124,44 @@ def make_config(
             batch_size=batch_size,
             precision=precision,
         )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def execution_options(command: Command) -> Command:
+    """Where the work is done."""
+    for option in reversed(
+        [
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                metavar="auto|cpu|cuda[:N]",
+                help="Where the networks run.",
+            ),
+            click.option(
+                "--workers",
+                type=int,
+                metavar="N",
+                help="Worker processes on this machine. [default: threads of this process]",
+            ),
+            click.option(
+                "--scheduler", metavar="tcp://HOST:PORT", help="A running Dask scheduler whose workers do the work."
+            ),
+            click.option(
+                "--cluster",
+                metavar="FILE.yaml",
+                help="A cluster to make for this run: Slurm, PBS, LSF, SGE, HTCondor, Kubernetes, ...",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def make_execution(*, device: str, workers: int | None, scheduler: str | None, cluster: str | None) -> Execution:
+    """Where the execution options say; raises click.UsageError (exit 2) for what cannot be meant."""
+    try:
+        return Execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error

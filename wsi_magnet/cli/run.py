@@ -11,8 +11,6 @@ from typing import Any
 import click
 
 from wsi_magnet.cli import options
-from wsi_magnet.config import Execution
-from wsi_magnet.errors import ConfigError
 
 
 @click.command("run", short_help="Segment a slide.")
@@ -22,13 +20,7 @@ from wsi_magnet.errors import ConfigError
 )
 @options.bundle_option
 @options.work_options
-@click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the networks run."
-)
-@click.option(
-    "--workers", type=int, metavar="N", help="Worker processes on this machine. [default: threads of this process]"
-)
-@click.option("--scheduler", metavar="tcp://HOST:PORT", help="A running Dask scheduler whose workers do the work.")
+@options.execution_options
 @click.option("--restart", is_flag=True, help="Begin this slide again, whatever its result was made with.")
 @click.option("--overwrite", is_flag=True, help="Replace whatever lies in the slide's result folder.")
 @options.json_option
@@ -39,6 +31,7 @@ def command(
     device: str,
     workers: int | None,
     scheduler: str | None,
+    cluster: str | None,
     restart: bool,
     overwrite: bool,
     as_json: bool,
@@ -50,15 +43,13 @@ def command(
       wsi-magnet run slide.svs -o results
       wsi-magnet run mosaic.tif -o results --mpp 0.93 --keep probabilities,uncertainty
       wsi-magnet run slide.svs -o results --refine 0.2 --workers 4
+      wsi-magnet run slide.svs -o results --cluster slurm.yaml
 
     Typed again it goes on where it was stopped; typed again after it finished it does nothing. With other options it
     refuses until told --restart. Exit 1 if any part of the slide could not be analysed.
     """
     config = options.make_config(**work)
-    try:
-        execution = Execution(device=device, workers=workers, scheduler=scheduler)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+    execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
 
     # Batch systems end a job with SIGTERM: it is taken like Ctrl-C, so that the run ends with a word.
     if threading.current_thread() is threading.main_thread():

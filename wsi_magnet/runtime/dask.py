@@ -18,7 +18,9 @@ from distributed import Client, Future, KilledWorker, LocalCluster, wait
 from distributed.comm.core import CommClosedError
 
 from wsi_magnet.config import Execution
-from wsi_magnet.errors import ClusterError, WsiMagnetError
+from wsi_magnet.errors import ClusterError, ConfigError, WsiMagnetError
+from wsi_magnet.runtime.cluster_spec import read_cluster
+from wsi_magnet.runtime.clusters import RunningCluster
 from wsi_magnet.runtime.types import Result, Task
 
 GPU_RESOURCE = "GPU"
@@ -40,14 +42,21 @@ class DaskExecutor:
     """Runs tasks on the workers of a Dask client."""
 
     def __init__(
-        self, client: Client, *, description: str, needs_gpu: bool, cluster: LocalCluster | None = None
+        self,
+        client: Client,
+        *,
+        description: str,
+        needs_gpu: bool,
+        cluster: LocalCluster | RunningCluster | None = None,
     ) -> None:
         self._client = client
         self._cluster = cluster
         self._resources = {GPU_RESOURCE: 1} if needs_gpu and _has_gpu_workers(client) else None
         self._numbers = count()
         self.description = description
-        self.dashboard = _local_dashboard(cluster) if cluster else (client.dashboard_link or None)
+        self.dashboard = (
+            _local_dashboard(cluster) if isinstance(cluster, LocalCluster) else (client.dashboard_link or None)
+        )
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """As the protocol says; a task whose worker dies is given to another one, up to nine times."""
@@ -73,7 +82,7 @@ class DaskExecutor:
             except (CancelledError, CommClosedError) as error:
                 raise ClusterError(_SCHEDULER_GONE) from error
             except TimeoutError:
-                if self._client.scheduler_info(n_workers=-1)["workers"]:
+                if self._client.scheduler_info(n_workers=-1)["workers"] or self._others_are_coming():
                     deserted_since = None
                     continue
             deserted_since = deserted_since or time.monotonic()
@@ -81,6 +90,10 @@ class DaskExecutor:
                 raise ClusterError(
                     f"no worker has been there for {_DESERTED_S:.0f} s; start some and run the same command again"
                 )
+
+    def _others_are_coming(self) -> bool:
+        """Whether workers of a cluster of our own are queued. Raises ClusterError if none can come."""
+        return isinstance(self._cluster, RunningCluster) and self._cluster.coming()
 
     def _submit(self, function: Callable[[Any], Any], task: object) -> Future[Any]:
         # A key of our own: tasks have effects, so two equal ones of two runs must never be taken for the same work.
@@ -116,7 +129,7 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     """The executor that `execution` asks for.
 
     threads: of this machine, for workers that are started here. Raises ClusterError for a scheduler that does not
-    answer or has no workers.
+    answer or has no workers, and for a cluster that cannot be made.
     """
     _quieten()
     dask.config.set(
@@ -134,6 +147,8 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     )
     if execution.scheduler is not None:
         return _remote(execution)
+    if execution.cluster is not None:
+        return _own_cluster(execution)
     if execution.workers is not None:
         return _processes(execution, threads)
     cluster = LocalCluster(
@@ -194,6 +209,21 @@ def _remote(execution: Execution) -> DaskExecutor:
         )
     description = f"{len(workers)} workers of {address}, {sum(workers.values())} threads"
     return DaskExecutor(client, description=description, needs_gpu=wants_gpu)
+
+
+def _own_cluster(execution: Execution) -> DaskExecutor:
+    spec = read_cluster(execution.cluster or "")
+    if execution.device.startswith("cuda") and not spec.gpu:
+        raise ConfigError(f"--device {execution.device}: {spec.path} does not say gpu: true")
+    cluster = RunningCluster(spec)
+    try:
+        cluster.wait()
+        client = Client(cluster.cluster, set_as_default=False)
+    except BaseException:
+        cluster.close()
+        raise
+    needs_gpu = spec.gpu and execution.device != "cpu"
+    return DaskExecutor(client, description=cluster.describe(), needs_gpu=needs_gpu, cluster=cluster)
 
 
 def _explained(function: Callable[[Any], Any], task: object) -> Any:

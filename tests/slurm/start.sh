@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# A throw-away Slurm of this machine alone, in a folder: start.sh FOLDER [CPUS] starts it, stop.sh FOLDER ends it.
+#
+# Its controller, its one node and its munged have their own ports, sockets, key and configuration; nothing is written
+# outside FOLDER, and no service of the machine is touched. Afterwards `export SLURM_CONF=FOLDER/slurm.conf` and sbatch,
+# squeue and scancel speak to it. The node claims CPUS processors and 64 GB, whatever the machine has.
+set -euo pipefail
+
+folder=$(mkdir -p "$1" && cd "$1" && pwd)
+cpus=${2:-8}
+# Slurm's users must be able to follow the paths; munged insists on folders that only their owner may write.
+chmod 755 "$folder"
+mkdir -p "$folder"/{munge,state,spool,logs}
+chmod 700 "$folder/munge"
+
+free_port() {
+    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+(umask 077 && head -c 1024 /dev/urandom > "$folder/munge/key")
+cat > "$folder/slurm.conf" <<CONF
+ClusterName=throwaway
+SlurmctldHost=$(hostname -s)(127.0.0.1)
+SlurmctldPort=$(free_port)
+SlurmdPort=$(free_port)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$folder/munge/socket
+CryptoType=crypto/munge
+StateSaveLocation=$folder/state
+SlurmdSpoolDir=$folder/spool
+SlurmctldPidFile=$folder/slurmctld.pid
+SlurmdPidFile=$folder/slurmd.pid
+SlurmctldLogFile=$folder/logs/slurmctld.log
+SlurmdLogFile=$folder/logs/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_min_interval=100000,batch_sched_delay=0
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=10
+MinJobAge=300
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=65536 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+CONF
+
+export SLURM_CONF="$folder/slurm.conf"
+munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" --pid-file="$folder/munge/pid" \
+    --log-file="$folder/logs/munged.log" --seed-file="$folder/munge/seed"
+slurmctld -c
+slurmd -c
+for _ in $(seq 100); do
+    [ "$(sinfo --noheader --format=%T 2>/dev/null)" = idle ] && exit 0
+    sleep 0.2
+done
+echo "Slurm does not start; its logs are in $folder/logs" >&2
+tail -n 5 "$folder"/logs/*.log >&2
+exit 1

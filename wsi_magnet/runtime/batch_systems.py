@@ -1,0 +1,193 @@
+"""Batch systems through dask-jobqueue: what a job needs besides what its user says, its script, and its submission."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+
+from wsi_magnet.errors import ClusterError, ConfigError
+from wsi_magnet.runtime.cluster_spec import ClusterSpec
+from wsi_magnet.runtime.walltime import lifetime_arguments
+
+PRELOAD = "wsi_magnet.runtime.worker_process"
+"""What every worker process does first."""
+
+LOG_FOLDER = "wsi-magnet-logs"
+"""Of the jobs, below the folder where the run was started, unless `log_directory` says another."""
+
+WORKER_ENVIRONMENT = {
+    # Memory is planned, not watched: a worker that spills or pauses would only make a run slower.
+    "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
+    # Tiles take seconds and hold the GIL while they copy.
+    "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "60s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s",
+}
+"""Dask's configuration in the processes of a cluster, which do not have this one's."""
+
+DEATH_TIMEOUT_S = 120
+"""A worker whose scheduler is gone that long ends its job, so that none is left over when a run is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSystem:
+    """What is known of a batch system besides dask-jobqueue's class for it."""
+
+    cluster_class: str
+    submit: str
+    ask: tuple[str, ...]
+    """Prints a line for each job that is not over, its number first. The user's name is put after it."""
+    ask_by_hand: str
+    """For people: why does my job not start?"""
+
+
+SYSTEMS: Mapping[str, BatchSystem] = {
+    "slurm": BatchSystem("SLURMCluster", "sbatch", ("squeue", "-h", "-o", "%i %T %r", "-u"), "squeue --me"),
+    "pbs": BatchSystem("PBSCluster", "qsub", ("qstat", "-u"), "qstat -f JOB"),
+    "lsf": BatchSystem("LSFCluster", "bsub", ("bjobs", "-w", "-u"), "bjobs -p"),
+    "sge": BatchSystem("SGECluster", "qsub", ("qstat", "-u"), "qstat -j JOB"),
+    "htcondor": BatchSystem("HTCondorCluster", "condor_submit", ("condor_q", "-nobatch"), "condor_q -better-analyze"),
+    "oar": BatchSystem("OARCluster", "oarsub", ("oarstat", "-u"), "oarstat -f -j JOB"),
+    "moab": BatchSystem("MoabCluster", "msub", ("showq", "-u"), "checkjob JOB"),
+}
+
+
+def batch_cluster(spec: ClusterSpec) -> Any:
+    """A dask-jobqueue cluster that has submitted its first jobs.
+
+    Raises ConfigError for options that cannot be used, ClusterError where the batch system is missing or refuses.
+    """
+    system = SYSTEMS[spec.kind]
+    cls = _cluster_class(spec)
+    if shutil.which(system.submit) is None:
+        raise ClusterError(
+            f"{spec.path}: {system.submit} is not found here; start the run where jobs are submitted (a login node, or "
+            f"a job that may submit others), or choose another kind than {spec.kind}"
+        )
+    # Jobs that have gone are submitted again by whoever keeps them, who knows the queue; Dask's own timer, which does
+    # not, would cancel them anew.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "3650 days"})
+    with _explained(spec):
+        cluster = cls(**job_options(spec))
+    try:
+        for _ in range(spec.at_first):
+            cluster.worker_spec.update(cluster.new_worker_spec())
+        cluster.sync(cluster._correct_state)  # `scale` would do so later and keep the batch system's answer to itself
+    except (RuntimeError, OSError, ValueError) as error:
+        cluster.close()
+        raise ClusterError(
+            f"{spec.path}: {system.submit} refuses the job: {_answer(error)}; "
+            f"`wsi-magnet cluster {spec.path}` shows its script"
+        ) from error
+    return cluster
+
+
+def job_script(spec: ClusterSpec) -> str:
+    """The script of a worker's job, as it would be submitted. Nothing is submitted, and nothing is left behind."""
+    cls, options = _cluster_class(spec), job_options(spec)
+    logs = Path(options["log_directory"])
+    was_there = logs.exists()
+    with _explained(spec):
+        names = {key: value for key, value in options.items() if key != "scheduler_options"}
+        script: str = cls.job_cls("tcp://HOST:PORT", name=f"{cls.__name__}-0", **names).job_script()
+    if not was_there:
+        with suppress(OSError):
+            logs.rmdir()
+    return script
+
+
+def job_options(spec: ClusterSpec) -> dict[str, Any]:
+    """What dask-jobqueue's class is given: the user's options on top of what every run needs.
+
+    A job is one worker process unless `processes` says more, and its threads share the networks. It is stopped with a
+    word: the shell becomes the worker, so that the batch system's SIGTERM reaches it, and it leaves before its
+    walltime ends.
+    """
+    asked = {**dict.fromkeys(("cores", "memory", "processes", "walltime", "python", "log_directory")), **spec.options}
+    for name in ("cores", "memory"):
+        if asked[name] is None and _configured(spec, name) is None:
+            raise ConfigError(
+                f"{spec.path}: options: {name} is missing, of one job; for example cores: 8, memory: 16GB"
+            )
+    cores, processes = _whole(spec, "cores"), _whole(spec, "processes", 1)
+    if processes > cores:
+        raise ConfigError(f"{spec.path}: options: {processes} processes have fewer than one of {cores} cores each")
+    threads = cores // processes
+    python = asked["python"] or _configured(spec, "python") or shlex.quote(sys.executable)
+    extra = ["--preload", PRELOAD]
+    if spec.gpu:
+        extra += ["--resources", f"GPU={threads}"]
+    extra += lifetime_arguments(asked["walltime"] or _configured(spec, "walltime"), spec)
+    exports = [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
+    given = {key: value for key, value in asked.items() if value is not None}
+    return {
+        "death_timeout": DEATH_TIMEOUT_S,
+        "local_directory": "${TMPDIR:-/tmp}",
+        "log_directory": str(Path.cwd() / LOG_FOLDER),
+        "job_name": "wsi-magnet",
+        **given,
+        "processes": processes,
+        "python": f"exec {python}",
+        "worker_extra_args": extra + _listed(spec, "worker_extra_args"),
+        "job_script_prologue": exports + _listed(spec, "job_script_prologue"),
+        "scheduler_options": {"dashboard_address": ":0", **given.get("scheduler_options", {})},
+    }
+
+
+def _cluster_class(spec: ClusterSpec) -> Any:
+    try:
+        import dask_jobqueue
+    except ImportError as error:
+        raise ClusterError(
+            f"{spec.path}: kind {spec.kind} needs dask-jobqueue: pip install 'wsi-magnet[jobqueue]'"
+        ) from error
+    return getattr(dask_jobqueue, SYSTEMS[spec.kind].cluster_class)
+
+
+def _configured(spec: ClusterSpec, name: str) -> Any:
+    """What dask-jobqueue's own configuration says, which its import has read; sites may have one, with sections."""
+    section = spec.options.get("config_name", spec.kind)
+    return dask.config.get(f"jobqueue.{section}.{name.replace('_', '-')}", None)
+
+
+def _listed(spec: ClusterSpec, name: str) -> list[str]:
+    value = spec.options.get(name, _configured(spec, name) or [])
+    if not isinstance(value, list):
+        raise ConfigError(f"{spec.path}: options: {name} is {value!r:.60}, not a list")
+    return [str(one) for one in value]
+
+
+def _whole(spec: ClusterSpec, name: str, default: int | None = None) -> int:
+    value = spec.options.get(name, _configured(spec, name))
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{spec.path}: options: {name} is {value!r}, not a whole number of at least 1")
+    return value
+
+
+@contextmanager
+def _explained(spec: ClusterSpec) -> Iterator[None]:
+    """dask-jobqueue's complaints about options as ours."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f"{spec.path}: options: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise ConfigError(f"{spec.path}: options: log_directory cannot be made: {error}") from error
+    except RuntimeError as error:
+        raise ClusterError(f"{spec.path}: the scheduler cannot start here: {str(error).splitlines()[0]}") from error
+
+
+def _answer(error: Exception) -> str:
+    """What the batch system said, out of dask-jobqueue's report of the call."""
+    said = str(error).partition("stderr:")[2].split("\n") if "stderr:" in str(error) else str(error).split("\n")
+    return "; ".join(line.strip() for line in said if line.strip()) or type(error).__name__
