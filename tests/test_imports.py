@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tasks",),
     ("running",),
     ("overlay", "segmentation", "train"),
-    ("evaluate", "pages"),
+    ("doctor", "evaluate", "pages"),
     ("cli",),
     ("__main__",),
 )

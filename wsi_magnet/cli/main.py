@@ -18,7 +18,11 @@ from wsi_magnet.errors import WsiMagnetError
 
 COMMANDS = {
     name: name
-    for name in ("run", "plan", "info", "overlay", "report", "export", "manifest", "train", "evaluate", "bundle")
+    for name in (
+        *("run", "plan", "info", "doctor"),
+        *("overlay", "report", "export"),
+        *("manifest", "train", "evaluate", "bundle"),
+    )
 }
 """Command names and the modules of `wsi_magnet.cli` that hold them as `command`."""
 

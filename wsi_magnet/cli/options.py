@@ -2,11 +2,11 @@
 
 \b
   SLIDE         info, plan, run
-  --bundle      info, plan, run
+  --bundle      info, plan, run, doctor
   --mpp         info, plan, run
-  --json        info, plan, run, bundle show, manifest, train, evaluate
+  --json        info, plan, run, bundle show, manifest, train, evaluate, doctor
   work options  plan, run: --refine --no-tissue --tile --ngff --keep --batch-size --precision
-  execution     run: --device --workers --scheduler --cluster
+  execution     run, doctor: --device --workers --scheduler --cluster
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wsi_magnet.doctor.lines import byte_text
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -32,15 +34,6 @@ def facts(pairs: Sequence[tuple[str, object]]) -> str:
     """A name and a value a line."""
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
-
-
-def byte_text(count: float) -> str:
-    """As people write it: "1.4 GB"."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def info_text(info: SlideInfo, ladder: Ladder | None) -> str:

@@ -40,6 +40,30 @@ def open_openslide(path: Path) -> OpenSlideReader:
     return OpenSlideReader(path, _open_handle(path))
 
 
+def openslide_versions() -> tuple[str, str]:
+    """Of the library, and of its Python package. Raises SlideOpenError where the library cannot be loaded."""
+    library = _library()
+    return library.__library_version__, library.__version__
+
+
+def openslide_decoders() -> tuple[str, ...]:
+    """Names of the library's decoders, each tried on a small picture that the library brings for it.
+
+    None where it is too old to bring them (before 4.0.1), or was loaded without OPENSLIDE_DEBUG=synthetic. Raises
+    SlideOpenError with the library's reason where one of them fails.
+    """
+    library = _library()
+    try:
+        with library.OpenSlide("") as pictures:
+            names = [name for key, name in pictures.properties.items() if key.startswith("synthetic.image[")]
+            pictures.read_region((0, 0), 0, pictures.dimensions)
+            return tuple(sorted(names))
+    except library.OpenSlideUnsupportedFormatError:
+        return ()
+    except library.OpenSlideError as error:
+        raise SlideOpenError(str(error)) from error
+
+
 class OpenSlideReader:
     """A slide open in OpenSlide; a `SlideReader`."""
 

@@ -1,0 +1,125 @@
+"""The whole examination on one screen: each fact is gathered, judged and told before the next."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from wsi_magnet.doctor import software_verdicts, verdicts
+from wsi_magnet.doctor.apart import apart
+from wsi_magnet.doctor.asked import Asked
+from wsi_magnet.doctor.disk import gather_folder
+from wsi_magnet.doctor.facts import BundleFacts, Codecs, Computing, Cost, Ended, OpenSlideFacts, SlideFacts, Trial
+from wsi_magnet.doctor.hardware import gather_memory, gather_open_files, gather_processors
+from wsi_magnet.doctor.lines import Line
+from wsi_magnet.doctor.software import gather_software
+
+READING_S, COMPUTING_S = 120.0, 300.0
+"""How long a part may say nothing. On a busy machine, or from a slow disk, torch alone takes a minute to load."""
+
+_TRY_DECODERS = {"OPENSLIDE_DEBUG": "synthetic"}
+"""Has OpenSlide open the pictures that it brings to try its decoders; read when the library is loaded."""
+
+Tell = Callable[[Line], None]
+
+
+@dataclass(slots=True)
+class Report:
+    """Lines and facts so far."""
+
+    tell: Tell
+    """Is told each line as it is found."""
+    lines: list[Line] = field(default_factory=list)
+    facts: list[Any] = field(default_factory=list)
+
+    def add(self, fact: Any, lines: Iterable[Line]) -> None:
+        """A fact and what is to be said of it."""
+        self.facts.append(fact)
+        for line in lines:
+            self.lines.append(line)
+            self.tell(line)
+
+    def found(self, kind: type[Any]) -> Any:
+        """The first fact of a kind, or None."""
+        return next((fact for fact in self.facts if isinstance(fact, kind)), None)
+
+    @property
+    def problems(self) -> int:
+        """Lines that say that a run will not work."""
+        return sum(line.state == "PROBLEM" for line in self.lines)
+
+    @property
+    def warnings(self) -> int:
+        """Lines that say that it will work less well."""
+        return sum(line.state == "warning" for line in self.lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        facts = [{"kind": type(fact).__name__, **asdict(fact)} for fact in self.facts]
+        lines = [asdict(line) for line in self.lines]
+        return {"problems": self.problems, "warnings": self.warnings, "lines": lines, "facts": facts}
+
+
+def examine(asked: Asked, tell: Tell) -> Report:
+    """Find out whether a run would work; nothing is raised for what would not, and nothing is left behind."""
+    report = Report(tell)
+    _software(report)
+    _reading(report, asked)
+    _machine(report, asked)
+    _computing(report, asked)
+    return report
+
+
+def _software(report: Report) -> None:
+    found = gather_software()
+    report.add(found, software_verdicts.software(found))
+
+
+def _reading(report: Report, asked: Asked) -> None:
+    part = "wsi_magnet.doctor.reading:read_all"
+    for fact in apart(part, asked, during="reading slides", silence_s=READING_S, environment=_TRY_DECODERS):
+        report.add(fact, _said_of_reading(fact))
+
+
+def _said_of_reading(fact: object) -> Iterator[Line]:
+    match fact:
+        case OpenSlideFacts():
+            yield from verdicts.openslide(fact)
+        case Codecs():
+            yield from verdicts.codecs(fact)
+        case BundleFacts():
+            yield from verdicts.bundle(fact)
+        case SlideFacts():
+            yield from verdicts.slide(fact)
+        case Ended():
+            yield from verdicts.ended(fact)
+
+
+def _machine(report: Report, asked: Asked) -> None:
+    cost: Cost | None = report.found(Cost)
+    processors, memory, files = gather_processors(), gather_memory(), gather_open_files()
+    report.add(processors, verdicts.processors(processors))
+    report.add(memory, verdicts.memory(memory, cost, asked))
+    report.add(files, verdicts.open_files(files))
+    temporary = gather_folder(tempfile.gettempdir())
+    report.add(temporary, verdicts.folder(temporary, "temporary"))
+    if asked.output is not None:
+        output = gather_folder(asked.output)
+        report.add(output, verdicts.folder(output, "output", cost))
+
+
+def _computing(report: Report, asked: Asked) -> None:
+    for fact in apart("wsi_magnet.doctor.computing:compute_all", asked, during="computing", silence_s=COMPUTING_S):
+        report.add(fact, _said_of_computing(fact))
+
+
+def _said_of_computing(fact: object) -> Iterator[Line]:
+    match fact:
+        case Computing():
+            yield from verdicts.computing(fact)
+        case Trial():
+            yield from verdicts.trial(fact)
+        case Ended():
+            yield from verdicts.ended(fact)

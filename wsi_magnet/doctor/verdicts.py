@@ -1,0 +1,247 @@
+"""Verdicts on this machine: pure functions from facts to lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from wsi_magnet.doctor.asked import Asked
+from wsi_magnet.doctor.facts import (
+    BundleFacts,
+    Codecs,
+    Computing,
+    Cost,
+    Ended,
+    Folder,
+    Gpu,
+    Memory,
+    OpenFiles,
+    OpenSlideFacts,
+    Processors,
+    SlideFacts,
+    Trial,
+)
+from wsi_magnet.doctor.lines import Line, byte_text, counted, ok, problem, warning
+
+FORMATS = "Aperio, DICOM, Hamamatsu, Leica, MIRAX, Philips, Sakura, Trestle, Ventana, tiled TIFF"
+"""Of OpenSlide 4.0.0."""
+
+FORMATS_SINCE = {(4, 0, 1): "Argos, Huron, Zeiss"}
+"""Formats that came later, by the version that brought them."""
+
+OLDEST_OPENSLIDE = (4, 0)
+
+LEAST_FREE_BYTES, USUAL_FREE_BYTES = 100_000_000, 2_000_000_000
+"""With less than the first no result fits; a large slide's takes up to the second while it is made."""
+
+LEAST_OPEN_FILES = 1024
+"""A process of Dask and its workers keeps hundreds open."""
+
+SLOW_FSYNC_S = 0.2
+"""A tile is made to last by a few of them, and is computed in about a second."""
+
+
+def processors(found: Processors) -> Iterator[Line]:
+    """How many threads a run takes here."""
+    bf16 = "they multiply bfloat16" if found.bf16 else "without bfloat16"
+    if found.usable < found.machine:
+        yield ok("processors", f"{found.usable} of this machine's {found.machine} may be used; {bf16}")
+    else:
+        yield ok("processors", f"{found.usable}; {bf16}")
+
+
+def memory(found: Memory, cost: Cost | None, asked: Asked) -> Iterator[Line]:
+    """Whether a run fits."""
+    bound = min((b for b in (found.total, found.limit) if b is not None), default=None)
+    if bound is None:
+        yield warning("memory", "this system does not say how much it has", "see that a run has about 2 GB")
+        return
+    limited = found.limit is not None and found.limit == bound
+    has = byte_text(bound) + (" allowed to this process" if limited else "")
+    if found.available is not None and found.available < bound:
+        has += f", {byte_text(found.available)} free"
+    if cost is None or asked.remote:
+        yield ok("memory", has)
+        return
+    takes = cost.memory_bytes(asked.processes, asked.threads)
+    where = f"{counted(asked.processes, 'process', 'processes')} of {counted(asked.threads, 'thread')}"
+    text = f"{has}; a run takes about {byte_text(takes)} ({where})"
+    each = cost.memory_bytes(1, 1)
+    cure = f"give it more, or allow fewer processors (as with `taskset`); one thread takes {byte_text(each)}"
+    if takes > bound:
+        yield problem("memory", text, cure)
+    elif found.available is not None and takes > found.available:
+        yield warning("memory", text, f"end other programs, or {cure}")
+    else:
+        yield ok("memory", text)
+
+
+def open_files(found: OpenFiles) -> Iterator[Line]:
+    """Whether Dask can keep open what it needs."""
+    if found.soft >= LEAST_OPEN_FILES or found.soft < 0:
+        yield ok("open files", f"{found.soft} a process" if found.soft >= 0 else "without limit")
+        return
+    if found.hard < 0 or found.hard >= LEAST_OPEN_FILES:
+        cure = f"run `ulimit -n {LEAST_OPEN_FILES}` before"
+    else:
+        cure = f"ask whoever runs this machine for at least {LEAST_OPEN_FILES} (nofile in /etc/security/limits.conf)"
+    yield warning("open files", f"{found.soft} a process are few", cure)
+
+
+def folder(found: Folder, subject: str, cost: Cost | None = None) -> Iterator[Line]:
+    """Whether a folder can be written to, is large enough, and keeps what it is given."""
+    other = "name a folder on a larger disk in TMPDIR" if subject == "temporary" else "choose another folder with -o"
+    named = found.path if found.tried == found.path else f"{found.path} (to be made below {found.tried})"
+    if found.error is not None:
+        yield problem(subject, f"{named} cannot be written: {found.error}", other)
+        return
+    text = f"{named}: {byte_text(found.free_bytes)} free on {found.filesystem}"
+    if found.locks is not None:
+        yield problem(
+            subject,
+            f"{named}: files cannot be locked on this {found.filesystem} ({found.locks}), so that two runs could "
+            "write one result",
+            "mount it with locks (Lustre: -o flock; NFS: without nolock), or " + other,
+        )
+    if found.renames is not None:
+        yield problem(subject, f"{named}: {found.renames} on this {found.filesystem}", other)
+    if found.free_bytes < LEAST_FREE_BYTES:
+        yield problem(subject, text, f"make room, or {other}")
+    elif cost is not None and cost.disk_bytes is not None and found.free_bytes < cost.disk_bytes:
+        at_most = f"; the slide's result takes up to {byte_text(cost.disk_bytes)} before compression"
+        yield warning(subject, text + at_most, f"make room, or {other}")
+    elif subject != "temporary" and found.free_bytes < USUAL_FREE_BYTES:
+        yield warning(subject, f"{text}; a large slide may not fit", f"make room, or {other}")
+    elif found.fsync_s > SLOW_FSYNC_S:
+        yield warning(
+            subject,
+            f"{text}; to make a small file last (fsync) takes {found.fsync_s:.1f} s",
+            f"{other}, if time counts",
+        )
+    elif found.locks is None and found.renames is None:
+        yield ok(subject, f"{text}; locks and renames work, fsync takes {1000 * found.fsync_s:.1f} ms")
+
+
+def openslide(found: OpenSlideFacts) -> Iterator[Line]:
+    """Whether slides can be read."""
+    cure = "pip install --force-reinstall openslide-bin openslide-python (conda: conda install openslide)"
+    if not found.version:
+        yield problem("OpenSlide", found.error or "it cannot be loaded", cure)
+        return
+    number = _number(found.version)
+    if found.error is not None:
+        yield problem("OpenSlide", f"{found.version} does not read what it should: {found.error}", cure)
+    elif number < OLDEST_OPENSLIDE:
+        yield problem("OpenSlide", f"{found.version} is older than 4.0", cure)
+    else:
+        formats = ", ".join([FORMATS, *(names for since, names in FORMATS_SINCE.items() if number >= since)])
+        yield ok("OpenSlide", f"{found.version} read a pyramid of JPEGs; it knows {formats}")
+        if found.decoders:
+            yield ok("OpenSlide", f"decoders tried: {', '.join(found.decoders)}")
+
+
+def codecs(found: Codecs) -> Iterator[Line]:
+    """Whether plain TIFFs can be read."""
+    wrong = [f"{name} ({error})" for name, error in found.errors.items() if error is not None]
+    if wrong:
+        cure = "pip install --force-reinstall imagecodecs"
+        yield problem("imagecodecs", f"{found.version} fails at {' and '.join(wrong)}", cure)
+    else:
+        yield ok("imagecodecs", f"{found.version} decodes {' and '.join(found.errors)}")
+
+
+def bundle(found: BundleFacts) -> Iterator[Line]:
+    """Whether there is one."""
+    if found.error is not None:
+        yield problem("bundle", found.error, "pass the path of a bundle, or none for the one that ships")
+        return
+    scales = ", ".join(f"{mpp:g}" for mpp in found.mpps)
+    about = f"{found.classes} classes at {scales} µm/px, sha256 {found.sha256[:12]}"
+    yield ok("bundle", f"{found.name} ({found.network}): {about}")
+
+
+def slide(found: SlideFacts) -> Iterator[Line]:
+    """Whether it can be read."""
+    if found.error is not None:
+        yield problem("slide", found.error, "see that it is whole and of a format that is known, or export it anew")
+        return
+    text = f"{found.path}: {found.vendor}, {found.size} px, {counted(found.levels, 'level')}"
+    if found.mpp is None:
+        yield warning("slide", f"{text}; it does not say its resolution", "pass --mpp to the run")
+    else:
+        yield ok("slide", f"{text} at {found.mpp:g} µm/px; all levels can be decoded in their middle")
+
+
+def computing(found: Computing) -> Iterator[Line]:
+    """What networks run on."""
+    if found.bundle_error is not None:
+        yield problem("bundle", found.bundle_error, "get the file again")
+    yield from _no_cuda(found)
+    for index, one in enumerate(found.gpus):
+        yield from _gpu(index, one, found)
+    if found.resolved is None:
+        cure = "pass --device cpu, or see to the GPU" if not found.gpus else "name one of those above"
+        yield problem("device", f"--device {found.device} is not here", cure)
+    else:
+        yield ok("device", f"torch {found.torch} on {found.resolved}; --precision auto is {found.precision} here")
+
+
+def trial(found: Trial) -> Iterator[Line]:
+    """What came of a run from end to end."""
+    cure = "the lines above may say why; WSI_MAGNET_TRACEBACK=1 with `wsi-magnet run` shows where"
+    unknown = sorted(set(found.labels) - set(found.known))
+    if found.error is not None:
+        yield problem("trial run", f"{found.where}: {found.error}", cure)
+    elif found.failures:
+        yield problem("trial run", f"{found.where}: parts could not be analysed; first: {found.failures[0]}", cure)
+    elif unknown:
+        yield problem("trial run", f"{found.where}: labels that no class has: {unknown}", cure)
+    elif not any(count for value, count in found.labels.items() if value):
+        yield problem("trial run", f"{found.where}: the mask of a slide with tissue is empty", cure)
+    else:
+        said = f"{found.where}: a slide of {found.size} px segmented in {found.slide_s:.1f} s"
+        yield ok("trial run", f"{said}, {len([v for v in found.labels if v])} classes in its mask")
+
+
+def ended(found: Ended) -> Iterator[Line]:
+    """Of a part that did not come to its end."""
+    yield problem(
+        "doctor",
+        f"{found.during} did not end: {found.how}",
+        "install the packages anew in an environment of their own (README, Install), for this processor",
+    )
+
+
+def _no_cuda(found: Computing) -> Iterator[Line]:
+    """Of a machine with a GPU that torch does not see."""
+    if found.gpus or not (found.nodes or found.driver):
+        if not found.gpus and found.cuda_error and found.device.startswith("cuda"):
+            yield warning("GPU", f"torch sees none: {found.cuda_error}", "see that the machine has one, and a driver")
+        return
+    has = f"this machine has {counted(found.nodes, 'NVIDIA GPU')}, driver {found.driver or 'not loaded'}"
+    if found.cuda is None:
+        cure = "install torch's CUDA build, as pytorch.org says, if the GPU is to be used"
+        yield warning("GPU", f"{has}, but torch {found.torch} is built without CUDA", cure)
+    elif found.visible is not None and found.visible.strip() in ("", "-1", "NoDevFiles"):
+        cure = "unset CUDA_VISIBLE_DEVICES, or ask the batch system for a GPU"
+        yield warning("GPU", f"{has}, but CUDA_VISIBLE_DEVICES hides it", cure)
+    else:
+        cure = f"update the driver to one for CUDA {found.cuda}, or install torch for the driver's CUDA"
+        yield warning("GPU", f"{has}, but torch for CUDA {found.cuda} cannot use it: {found.cuda_error}", cure)
+
+
+def _gpu(index: int, one: Gpu, found: Computing) -> Iterator[Line]:
+    text = f"cuda:{index} {one.name}, {byte_text(one.free_bytes)} of {byte_text(one.total_bytes)} free"
+    about = f"(compute capability {one.capability}, driver {found.driver or 'unknown'}, torch for CUDA {found.cuda})"
+    if one.error is not None:
+        cure = "install a torch built for this GPU, as pytorch.org says, or pass --device cpu"
+        yield problem("GPU", f"{text} {about}: {one.error}", cure)
+    elif one.free_bytes < one.total_bytes / 2:
+        yield warning(
+            "GPU", f"{text}: another program uses it", "wait for it, or name another one with --device cuda:N"
+        )
+    else:
+        yield ok("GPU", f"{text} {about}")
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("-")[0].split(".") if part.isdigit())
