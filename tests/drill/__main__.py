@@ -70,7 +70,8 @@ def play(drill: Drill, stage: Stage, folder: Path, seed: int) -> Played:
     if not trouble and not skipped and not scene.injected:
         trouble = "the run was over before a fault came"
     seconds = time.monotonic() - begun
-    print(f"{'FAILED: ' + trouble if trouble else 'skipped: ' + skipped if skipped else 'ok'} ({seconds:.0f} s)")
+    ended = f"FAILED: {trouble}" if trouble else f"skipped: {skipped}" if skipped else "ok"
+    print(f"{ended} ({seconds:.0f} s)", flush=True)
     recovered = tuple(round(s, 2) for s in scene.recovered_s)
     return Played(drill.fault, scene.injected, scene.runs, scene.lost, recovered, round(seconds, 1), trouble, skipped)
 

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 
@@ -23,13 +24,16 @@ class Company:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: dict[subprocess.Popen[bytes], Path] = {}
+        """And where what they say goes."""
+        self._numbers, self._lock = count(), threading.Lock()
         self._over = threading.Event()
         self._supervisors: list[threading.Thread] = []
 
     def start(self, command: Sequence[str], name: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """A process whose output goes to files of its own, NAME.out and NAME.err."""
-        number = len(self._started)
+        with self._lock:
+            number = next(self._numbers)
         self._folder.mkdir(parents=True, exist_ok=True)
         with (
             (self._folder / f"{number:03}-{name}.out").open("wb") as out,
@@ -38,13 +42,13 @@ class Company:
             process = subprocess.Popen(
                 command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
             )
-        self._started.append(process)
+        with self._lock:
+            self._started[process] = self._folder / f"{number:03}-{name}.err"
         return process
 
     def said(self, process: subprocess.Popen[bytes]) -> str:
         """All that a process wrote to its standard error."""
-        number = self._started.index(process)
-        return next(self._folder.glob(f"{number:03}-*.err")).read_text(errors="replace")
+        return self._started[process].read_text(errors="replace")
 
     def supervise(self, start: Callable[[], subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:
         """Start a process, and another one whenever it has ended, as a batch system or systemd does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from shutil import which
@@ -13,11 +13,14 @@ from shutil import which
 from tests.drill.cluster import Cluster, Site
 from tests.drill.scene import DrillFailedError, Scene, SkippedError, Typed
 
-TCP_TIMEOUT_S = 8
-"""After which a connection on which nothing is answered is given up, here; Dask's default is 30 s."""
+TCP_TIMEOUT_S = 12
+"""After which a connection on which nothing is answered is given up, here: Dask's default is 30 s, its least 11 s."""
 
-SHORT_S, LONG_S = 4, 3 * TCP_TIMEOUT_S
+SHORT_S, LONG_S = 4, 2 * TCP_TIMEOUT_S + 1
 """Cuts that no connection notices, and such that none survives."""
+
+Cut = tuple[Callable[[bool], None], float]
+"""What switches a connection off (False) and on, and the seconds in between."""
 
 _ENV = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": f"{TCP_TIMEOUT_S}s"}
 
@@ -86,19 +89,18 @@ def client_cut_off(scene: Scene) -> None:
     """The command loses its cluster: shortly, then long, by the cable and by packets that get lost."""
     with network() as net:
         cluster = Cluster(scene, [net.site(True)] * 2, net.site(True))
-        _cut_again_and_again(scene, net, cluster)
+        _cut_again_and_again(scene, net, cluster, [(net.connect, SHORT_S), (net.forward, LONG_S)])
 
 
 def workers_cut_off(scene: Scene) -> None:
     """Command and scheduler lose all workers in the same ways."""
     with network() as net:
         cluster = Cluster(scene, [net.site(True)] * 2, net.site(False))
-        _cut_again_and_again(scene, net, cluster)
+        _cut_again_and_again(scene, net, cluster, [(net.forward, SHORT_S), (net.connect, LONG_S)])
 
 
-def _cut_again_and_again(scene: Scene, net: Network, cluster: Cluster) -> None:
+def _cut_again_and_again(scene: Scene, net: Network, cluster: Cluster, cuts: Sequence[Cut]) -> None:
     typed = _typed(scene, net, cluster)
-    cuts = [(net.forward, SHORT_S), (net.connect, LONG_S), (net.forward, LONG_S)]
     for switch, seconds in cuts:
         if not scene.until_middle(typed, 1, 6):
             break

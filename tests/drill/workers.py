@@ -17,7 +17,7 @@ from tests.drill.stage import environment
 
 KILLS = 3
 WORKER_TTL_S = 5
-STOPPED_S = 3 * WORKER_TTL_S
+STOPPED_S = 2 * WORKER_TTL_S + 1
 BALLOON_LIMIT = "1500MB"
 
 

@@ -1,0 +1,278 @@
+"""A cluster of 200 workers that only wait: what the coordinating process and Dask's scheduler can keep busy.
+
+    python -m tests.benchmarks.crowd [--workers 200] [--gigapixels 4] [--tile 1024 2048] [--slides 1 4]
+
+The workers are Dask's own, of one thread each, a few dozen in a process, and everything else is real: the plan of a
+generated slide, the run with its journal, folder and summary, the scheduler in a process of its own. Only a tile is
+replaced, by a wait of as long as a worker's thread takes for it on a GPU by docs/performance/gpu.json, and so is the
+making of coarser levels, by what docs/performance/everyday.json says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import psutil
+from distributed import Client
+
+from tests.benchmarks.record import Aim, Measurement, Table, benchmark
+from tests.benchmarks.simulated import SimulatedHalve, SimulatedTile, Stand, gpu_patch_s, halving_pixel_s
+from wsi_magnet.config import Execution
+from wsi_magnet.events import Event, PassFinished, PassStarted
+from wsi_magnet.journal import read_history
+from wsi_magnet.plan import Pass, pool_any
+from wsi_magnet.running import start
+from wsi_magnet.runtime.types import Executor
+from wsi_magnet.segmentation import segment_slide
+
+PROCESSES = 4
+LEAST_EFFICIENCY, MOST_GROWTH = 0.9, 1.1
+SAMPLE_S = 0.2
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How many of what."""
+    parser.add_argument("--workers", type=int, default=200)
+    parser.add_argument("--gigapixels", type=float, default=4.0, help="of each slide")
+    parser.add_argument("--tile", type=int, nargs="+", default=[1024, 2048])
+    parser.add_argument("--slides", type=int, nargs="+", default=[1, 4], help="in flight at once")
+    parser.add_argument("--patch-seconds", type=float, default=gpu_patch_s(), help="that a tile takes for each patch")
+
+
+def measure_all(options: argparse.Namespace) -> Measurement:
+    """A row a tile size and number of slides, then those whose tiles take no time at all."""
+    waits = [(options.patch_seconds, tile, slides) for tile in options.tile for slides in options.slides]
+    limits = [(0.0, options.tile[0], slides) for slides in options.slides]
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        crowd = stack.enter_context(gathered(options.workers))
+        executor = start(Execution(device="cpu", scheduler=crowd.address))
+        stack.callback(executor.close)
+        rounds = [
+            Round(Path(temporary) / str(i), options, crowd, *what).play(executor)
+            for i, what in enumerate([*waits, *limits])
+        ]
+    full = [one for one in rounds if one.patch_s]
+    aims = [Aim(f"efficiency, {one.what}", one.efficiency, LEAST_EFFICIENCY, "at least") for one in full]
+    aims += [Aim(f"client's memory at the end by the start's, {one.what}", one.growth, MOST_GROWTH) for one in full]
+    columns = ["what", "tiles", "ideal s", "measured s", "efficiency", "tasks/s"]
+    columns += ["client CPU %", "scheduler CPU %", "workers CPU %", "client MB, start", "middle", "end"]
+    return Measurement(Table(columns, [one.cells() for one in rounds]), aims, notes(options, rounds))
+
+
+def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
+    """What the figures are."""
+    free = [one for one in rounds if not one.patch_s]
+    alone = max(one.tasks / one.client_s for one in free)
+    return [
+        f"{options.workers} workers of one thread in {PROCESSES} processes; slides of {options.gigapixels:g} gigapixels "
+        f"nearly full of tissue, at 1, 0.5 and 0.25 µm/px. A tile takes {options.patch_seconds:.3f} s for each of its "
+        "patches: what the recorded run on a GPU took by its patches, all threads together, reading and writing "
+        "included. *Ideal* is the work by the number of workers, *measured* is from the beginning of the first pass to "
+        "the end of the last. *Tasks* are tiles and those of the coarser levels.",
+        "With one slide workers idle where a scale has fewer tiles than there are workers or its last ones are under "
+        "way, since a scale begins when the one before it is complete; tiles of other slides fill that up.",
+        f"Where tiles take no time it is seen what limits: a task costs the client {1000 / alone:.2f} ms of processor "
+        f"time, so that with a core of its own it keeps up with at most {alone:.0f} a second. Here client, scheduler "
+        "and all workers share the machine's cores.",
+    ]
+
+
+# ---- the crowd ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """A scheduler and its workers."""
+
+    address: str
+    workers: int
+    scheduler: psutil.Process
+    hosts: Sequence[psutil.Process]
+    """Processes in which the workers are."""
+
+
+@contextmanager
+def gathered(workers: int) -> Iterator[Crowd]:
+    """As many workers, ready."""
+    words = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    with ExitStack() as stack:
+        scheduler = stack.enter_context(_running([*words]))
+        address = _address(scheduler)
+        threading.Thread(target=lambda: [None for _ in scheduler.stderr or ()], daemon=True).start()
+        each = [workers // PROCESSES + (i < workers % PROCESSES) for i in range(PROCESSES)]
+        hosts = [
+            stack.enter_context(_running(["-m", "tests.benchmarks.crowd_host", address, str(n)], quiet=True))
+            for n in each
+        ]
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=120)
+        processes = [psutil.Process(one.pid) for one in hosts]
+        yield Crowd(address, workers, psutil.Process(scheduler.pid), processes)
+
+
+@contextmanager
+def _running(words: Sequence[str], *, quiet: bool = False) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, *words], stderr=subprocess.DEVNULL if quiet else subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _address(scheduler: subprocess.Popen[str]) -> str:
+    assert scheduler.stderr is not None
+    for line in scheduler.stderr:
+        if "Scheduler at:" in line:
+            return line.split()[-1]
+    raise RuntimeError("the scheduler does not start")
+
+
+# ---- a round -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Round:
+    """Some slides of some tile size through the crowd."""
+
+    folder: Path
+    options: argparse.Namespace
+    crowd: Crowd
+    patch_s: float
+    tile_px: int
+    slides: int
+    seconds: float = 0.0
+    """From the beginning of the first pass to the end of the last one."""
+    ideal_s: float = 0.0
+    tiles: int = 0
+    tasks: int = 0
+    client_s: float = 0.0
+    scheduler_s: float = 0.0
+    workers_s: float = 0.0
+    memory: list[int] = field(default_factory=list)
+    """Of the client in bytes, again and again from the beginning of the first pass."""
+    _working: threading.Event = field(default_factory=threading.Event)
+
+    def play(self, executor: Executor) -> Round:
+        """Segment the slides, each from a thread of its own."""
+        stand = Stand.made(self.folder, gigapixels=self.options.gigapixels, tile_px=self.tile_px)
+        spans: list[tuple[float, float]] = []
+        with self._watched(), self._replaced(), ThreadPoolExecutor(self.slides) as pool:
+            for span in pool.map(partial(self._one, stand, executor), range(self.slides)):
+                spans.append(span)
+        self.seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
+        patches = sum(int(one.tissue.sum()) for one in stand.plan.passes)
+        self.tasks = self.tiles + self.slides * sum(
+            _coarser(one, len(stand.plan.pyramid_sizes)) for one in stand.plan.passes
+        )
+        self.ideal_s = self.slides * patches * self.patch_s / self.crowd.workers
+        return self
+
+    def _one(self, stand: Stand, executor: Executor, number: int) -> tuple[float, float]:
+        times: list[float] = []
+
+        def observe(event: Event) -> None:
+            if isinstance(event, PassStarted | PassFinished):
+                self._working.set()
+                times.append(time.perf_counter())
+
+        out, config = self.folder / f"out{number}", stand.function.job.config
+        summary = segment_slide(
+            stand.slide, out, bundle=stand.bundle, config=config, execution=executor, observe=observe
+        )
+        done = len(read_history(summary.folder / "journal.jsonl").tiles)
+        wanted = sum(int(one.tiles.sum()) for one in stand.plan.passes)
+        assert done == wanted, f"{done} tiles of {wanted} are in the journal"
+        self.tiles += done
+        return times[0], times[-1]
+
+    @contextmanager
+    def _replaced(self) -> Iterator[None]:
+        halve = partial(SimulatedHalve, pixel_s=halving_pixel_s() if self.patch_s else 0.0)
+        with (
+            patch("wsi_magnet.running.RunTile", partial(SimulatedTile, patch_s=self.patch_s)),
+            patch("wsi_magnet.running.RunHalve", halve),
+        ):
+            yield
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        over, own = threading.Event(), psutil.Process()
+
+        def sample() -> None:
+            self._working.wait()
+            while not over.wait(SAMPLE_S):
+                self.memory.append(own.memory_info().rss)
+
+        watcher = threading.Thread(target=sample, daemon=True)
+        processes = [own, self.crowd.scheduler, *self.crowd.hosts]
+        before = [_cpu_s(process) for process in processes]
+        watcher.start()
+        yield
+        over.set()
+        watcher.join()
+        used = [_cpu_s(process) - begun for process, begun in zip(processes, before, strict=True)]
+        self.client_s, self.scheduler_s, self.workers_s = used[0], used[1], sum(used[2:])
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        slides = "1 slide" if self.slides == 1 else f"{self.slides} slides at once"
+        waits = "" if self.patch_s else ", tiles that take no time"
+        return f"{slides}, tiles of {self.tile_px} px{waits}"
+
+    @property
+    def efficiency(self) -> float:
+        """Ideal by measured."""
+        return self.ideal_s / self.seconds
+
+    @property
+    def growth(self) -> float:
+        """The client's memory at the end by that at the start."""
+        return self.memory[-1] / self.memory[0]
+
+    def cells(self) -> list[str]:
+        """Of the table."""
+        memory = [self.memory[i] / 1e6 for i in (0, len(self.memory) // 2, -1)]
+        shares = [100 * s / self.seconds for s in (self.client_s, self.scheduler_s, self.workers_s)]
+        ideal = [f"{self.ideal_s:.1f}", f"{self.seconds:.1f}", f"{self.efficiency:.2f}"] if self.patch_s else []
+        return [
+            self.what,
+            str(self.tiles),
+            *(ideal or ["", f"{self.seconds:.1f}", ""]),
+            f"{self.tasks / self.seconds:.0f}",
+            *(f"{share:.0f}" for share in shares),
+            *(f"{one:.0f}" for one in memory),
+        ]
+
+
+def _coarser(one: Pass, levels: int) -> int:
+    """Tasks that make a pass's coarser levels."""
+    tiles, count = one.tiles, 0
+    for _ in range(one.frame.mask_level + 1, levels):
+        tiles = pool_any(tiles, 2)
+        count += int(tiles.sum())
+    return count
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+if __name__ == "__main__":
+    benchmark("crowd", "A crowd of workers", measure_all, add_options)
