@@ -19,6 +19,8 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("loop",),
     ("precision",),
     ("memory",),
+    ("scaling",),
+    ("crowd",),
     ("everyday",),
     ("compression",),
     ("export", "--side", "20000", "--regions", "2000"),

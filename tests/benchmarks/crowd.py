@@ -76,7 +76,7 @@ def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
     free = [one for one in rounds if not one.patch_s]
     alone = max(one.tasks / one.client_s for one in free)
     return [
-        f"{options.workers} workers of one thread in {PROCESSES} processes; slides of {options.gigapixels:g} gigapixels "
+        f"{options.workers} workers of a thread in {PROCESSES} processes; slides of {options.gigapixels:g} gigapixels "
         f"nearly full of tissue, at 1, 0.5 and 0.25 µm/px. A tile takes {options.patch_seconds:.3f} s for each of its "
         "patches: what the recorded run on a GPU took by its patches, all threads together, reading and writing "
         "included. *Ideal* is the work by the number of workers, *measured* is from the beginning of the first pass to "

@@ -34,7 +34,8 @@ class SimulatedTile:
     """In the place of RunTile."""
 
     job: Job
-    patch_s: float
+    turn: str = ""
+    patch_s: float = 0.0
 
     def __call__(self, task: TileTask) -> TileResult:
         """As long as its patches take, and a result of that size."""
@@ -54,7 +55,8 @@ class SimulatedHalve:
     """In the place of RunHalve."""
 
     job: Job
-    pixel_s: float
+    turn: str = ""
+    pixel_s: float = 0.0
 
     def __call__(self, task: HalveTask) -> None:
         """As long as its pixels take."""
@@ -85,7 +87,7 @@ class Stand:
         products = Products(plan.pyramid_sizes, len(spec.classes), config.ngff, tile_px, False, False)
         names = (info.path, info.identity, str(bundle), sha256, str(folder / "out" / slide.stem))
         job = Job(*names, config, plan.frames, products, "cpu", prepared.tissue.downsample_xy)
-        return Stand(slide, bundle, plan, SimulatedTile(job, tile_s))
+        return Stand(slide, bundle, plan, SimulatedTile(job, "", tile_s))
 
     def tasks(self, count: int) -> Iterator[TileTask]:
         """So many, those of the finest scale again and again."""

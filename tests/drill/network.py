@@ -19,6 +19,9 @@ TCP_TIMEOUT_S = 12
 SHORT_S, LONG_S = 4, 2 * TCP_TIMEOUT_S + 1
 """Cuts that no connection notices, and such that none survives."""
 
+RETURN_S = 15
+"""How long the program waits for a scheduler where it is to give up."""
+
 Cut = tuple[Callable[[bool], None], float]
 """What switches a connection off (False) and on, and the seconds in between."""
 
@@ -130,10 +133,13 @@ def bad_line(scene: Scene) -> None:
 
 
 def cut_for_good(scene: Scene) -> None:
-    """The network does not come back: the command ends with a word; mended, it is typed again."""
+    """The network does not come back: the command ends with a word; mended, it is typed again.
+
+    Its patience of minutes is a shorter one here.
+    """
     with network() as net:
         cluster = Cluster(scene, [net.site(True)] * 2, net.site(True))
-        typed = _typed(scene, net, cluster)
+        typed = _typed(scene, net, cluster, WSI_MAGNET_DRILL_RETURN_S=str(RETURN_S))
         scene.until_middle(typed)
         net.forward(False)
         scene.injected += 1
@@ -147,6 +153,6 @@ def cut_for_good(scene: Scene) -> None:
         scene.check()
 
 
-def _typed(scene: Scene, net: Network, cluster: Cluster) -> Typed:
+def _typed(scene: Scene, net: Network, cluster: Cluster, **env: str) -> Typed:
     near: Sequence[str] = net.site(False).prefix
-    return scene.type("--scheduler", cluster.address, prefix=near, env=_ENV)
+    return scene.type("--scheduler", cluster.address, prefix=near, env={**_ENV, **env})
