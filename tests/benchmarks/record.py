@@ -25,7 +25,19 @@ from wsi_magnet.errors import WsiMagnetError
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECORDS = DOCS / "performance"
 PAGE = DOCS / "performance.md"
-ORDER = ("pipeline", "loop", "precision", "memory", "scaling", "crowd", "everyday", "peers", "compression", "gpu", "export")
+ORDER = (
+    "pipeline",
+    "loop",
+    "precision",
+    "memory",
+    "scaling",
+    "crowd",
+    "everyday",
+    "peers",
+    "compression",
+    "gpu",
+    "export",
+)
 """Of the sections; others follow by name."""
 
 
