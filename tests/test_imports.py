@@ -19,7 +19,7 @@ GROUND = ("_version", "errors", "geometry")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
-    ("chunk_files", "config", "machine", "metrics", "scales"),
+    ("chunk_files", "config", "machine", "metrics", "scales", "shelf"),
     ("ngff", "nets", "refine", "runtime", "slides", "store"),
     ("annotations", "image_loop", "journal", "ome_xml", "plan", "tissue"),
     ("choice", "dataset", "events", "report", "result", "stitch"),
@@ -47,8 +47,8 @@ NARROW = {
 DOORS = {
     "openslide": ("slides.openslide",),
     "zarr": ("store",),
-    "dask": ("runtime.dask", "runtime.batch_systems", "machine"),
-    "distributed": ("runtime.dask", "runtime.clusters"),
+    "dask": ("runtime", "machine"),
+    "distributed": ("runtime",),
     "dask_jobqueue": ("runtime.batch_systems",),
     "dask_kubernetes": ("runtime.kubernetes",),
     "dask_cuda": ("runtime.clusters",),

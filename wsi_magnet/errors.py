@@ -46,6 +46,10 @@ class StoreError(WsiMagnetError, OSError):
     """A result folder that cannot be written, read, or is full."""
 
 
+class OutOfSpaceError(StoreError):
+    """A disk that is full, or a quota that is spent: no single slide's fault."""
+
+
 class ResultMismatchError(WsiMagnetError):
     """A result folder made from another slide, bundle or configuration."""
 

@@ -1,24 +1,26 @@
-"""What a worker keeps open for a job: the slide, the networks, the stores; shared by its threads."""
+"""What a worker keeps open: networks for all slides that are segmented with them, and for each slide what it is read
+from and written to; shared by the worker's threads.
+"""
 
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from wsi_magnet.analyst import analyst_for
 from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.engine import Engine, resolve_device
-from wsi_magnet.errors import BundleError, SlideOpenError
+from wsi_magnet.errors import BundleError, ResultBusyError, SlideOpenError
 from wsi_magnet.machine import cpu_threads, keep_memory_steady
 from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.plan import Frame
 from wsi_magnet.result import Products, ResultFolder
+from wsi_magnet.shelf import Shelf
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
 from wsi_magnet.store import Pyramid, explained
@@ -45,9 +47,43 @@ class Job:
     tissue_downsample_xy: tuple[float, float] | None
     """Of the tissue map that lies in the folder; None where everything is analysed."""
 
+    @property
+    def weights(self) -> Weights:
+        """What its tiles are computed with."""
+        config = self.config
+        return Weights(self.bundle, self.bundle_sha256, self.device, config.batch_size, config.precision)
+
     def with_precision(self, precision: Precision) -> Job:
         """The same job, in that arithmetic."""
         return replace(self, config=replace(self.config, precision=precision))
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Which networks a worker computes with, and how."""
+
+    bundle: str | None
+    sha256: str
+    device: str
+    batch_size: int | None
+    precision: Precision
+
+
+class Networks:
+    """A bundle's networks on a device, for the tiles of any slide."""
+
+    def __init__(self, weights: Weights) -> None:
+        """Raises BundleError, ConfigError."""
+        device = resolve_device(weights.device)
+        bundle = _load_bundle(weights)
+        config = RunConfig(batch_size=weights.batch_size, precision=weights.precision)
+        self.engine = Engine(bundle, device, config)
+        self.analyst = analyst_for(self.engine)
+        self.background = bundle.spec.background_index
+
+    def close(self) -> None:
+        """Let go of the device."""
+        self.analyst.close()
 
 
 class Hall:
@@ -57,97 +93,82 @@ class Hall:
     """Patches of a tile that are read before they are needed."""
 
     def __init__(self, job: Job) -> None:
+        """Raises SlideOpenError, BundleError, ConfigError."""
         keep_memory_steady()
         self.job = job
-        self.device = resolve_device(job.device)
-        self.reader = _open_checked(job)
-        bundle = _load_bundle(job)
-        if bundle.sha256 != job.bundle_sha256:
-            raise BundleError(
-                f"{bundle.path} on {socket.gethostname()} is another bundle than the client's "
-                f"({bundle.sha256[:12]} and {job.bundle_sha256[:12]}); make them the same file"
-            )
-        self.engine = Engine(bundle, self.device, job.config)
-        self.analyst = analyst_for(self.engine)
-        bound = min if self.device.type == "cpu" else max
-        readers = bound(READ_THREADS, cpu_threads())
-        self.readers = ThreadPoolExecutor(readers, thread_name_prefix="read")
+        with ExitStack() as opened:
+            self._networks = opened.enter_context(_networks.borrow(job.weights))
+            self.reader = _open_checked(job)
+            opened.callback(self.reader.close)
+            self._opened = opened.pop_all()
+        self.engine, self.analyst = self._networks.engine, self._networks.analyst
+        self.background = self._networks.background
+        self.readers = _readers(self.engine.device.type)
         self.ahead = self.engine.batch_size + 1
-        self.background = bundle.spec.background_index
-        self._pyramids = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
-        self._users = 0
-        self._lock = threading.Lock()
-        self._retired = False
+        self._folder = ResultFolder(Path(job.folder))
+        self._pyramids = pyramids_of(job)
 
     @cached_property
     def tissue(self) -> TissueMap | None:
         """The tissue map of the result folder; None where everything is analysed."""
         if self.job.tissue_downsample_xy is None:
             return None
-        folder = ResultFolder(Path(self.job.folder))
-        with explained(folder.tissue_png):
-            return TissueMap.load(folder.tissue_png, self.job.tissue_downsample_xy)
+        with explained(self._folder.tissue_png):
+            return TissueMap.load(self._folder.tissue_png, self.job.tissue_downsample_xy)
 
     def pyramid(self, product: str) -> Pyramid:
         """The image of that name: "mask", "probabilities" or "uncertainty"."""
         return self._pyramids[product]
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Within it the hall stays open even if it is retired meanwhile; the last user of a retired hall closes it."""
-        with self._lock:
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                last = self._retired and self._users == 0
-            if last:
-                self._close()
+    def require_turn(self, turn: str) -> None:
+        """Raises ResultBusyError where the work has gone on without us, as it does when a worker was stopped or cut off
+        for long: what it still has in hand is of a scale that is done, or of a run that is over.
+        """
+        for pause_s in _TURN_PAUSES_S:
+            time.sleep(pause_s)
+            if self._folder.turn() == turn:
+                return
+        raise ResultBusyError(f"{self._folder.path}: the run has gone on without this worker; its tile is not written")
 
-    def retire(self) -> None:
-        """No new work will come: close as soon as nobody is inside."""
-        with self._lock:
-            self._retired = True
-            idle = self._users == 0
-        if idle:
-            self._close()
-
-    def _close(self) -> None:
-        self.readers.shutdown(wait=False, cancel_futures=True)
-        self.analyst.close()
-        self.reader.close()
+    def close(self) -> None:
+        """Let go of the slide and the networks."""
+        self._opened.close()
 
 
-_halls: dict[Job, Hall] = {}
-_halls_lock = threading.Lock()
-_HALLS_KEPT = 2
+_TURN_PAUSES_S = (0.0, 0.5, 3.0)
+"""A shared file system may show a file as it was seconds ago."""
+
+_HALLS_KEPT, _NETWORKS_KEPT = 4, 1
+"""What nobody uses now. A worker mostly has tiles of the first slides of a queue."""
+
+_networks: Shelf[Weights, Networks] = Shelf(Networks, idle=_NETWORKS_KEPT)
+_halls: Shelf[Job, Hall] = Shelf(Hall, idle=_HALLS_KEPT)
 
 
-def hall_of(job: Job) -> Hall:
-    """The worker's hall for a job; the oldest is retired when there are more than two."""
-    with _halls_lock:
-        if job not in _halls:
-            _halls[job] = Hall(job)
-            while len(_halls) > _HALLS_KEPT:
-                _halls.pop(next(iter(_halls))).retire()
-        return _halls[job]
+def in_hall(job: Job) -> AbstractContextManager[Hall]:
+    """The worker's hall for a job, which stays open within. Raises SlideOpenError, BundleError, ConfigError."""
+    return _halls.borrow(job)
 
 
-def close_halls(job: Job) -> None:
-    """Let go of what this process keeps for a job."""
-    with _halls_lock:
-        hall = _halls.pop(job, None)
-    if hall is not None:
-        hall.retire()
+def close_hall(job: Job) -> None:
+    """Let go of what this process keeps for a job alone."""
+    _halls.discard(job)
+
+
+def pyramids_of(job: Job) -> dict[str, Pyramid]:
+    """The images of a job's result, by name."""
+    return {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
+
+
+@cache
+def _readers(device: str) -> ThreadPoolExecutor:
+    """Threads that read and decode for all tiles of the process."""
+    bound = min if device == "cpu" else max
+    return ThreadPoolExecutor(bound(READ_THREADS, cpu_threads()), thread_name_prefix="read")
 
 
 def _open_checked(job: Job) -> SlideReader:
-    try:
-        reader = open_slide(job.slide, mpp=job.config.mpp)
-    except SlideOpenError as error:
-        raise SlideOpenError(f"worker on {socket.gethostname()}: {error}") from error
+    reader = open_here(job.slide, job.config.mpp)
     if reader.info.identity != job.slide_identity:
         reader.close()
         raise SlideOpenError(
@@ -157,8 +178,23 @@ def _open_checked(job: Job) -> SlideReader:
     return reader
 
 
-def _load_bundle(job: Job) -> Bundle:
+def open_here(slide: str, mpp: float | None) -> SlideReader:
+    """Open a slide on a worker. Raises SlideOpenError that says on which host, ConfigError."""
     try:
-        return load_bundle(job.bundle)
+        return open_slide(slide, mpp=mpp)
+    except SlideOpenError as error:
+        raise SlideOpenError(f"worker on {socket.gethostname()}: {error}") from error
+
+
+def _load_bundle(weights: Weights) -> Bundle:
+    host = socket.gethostname()
+    try:
+        bundle = load_bundle(weights.bundle)
     except BundleError as error:
-        raise BundleError(f"worker on {socket.gethostname()}: {error}") from error
+        raise BundleError(f"worker on {host}: {error}") from error
+    if bundle.sha256 != weights.sha256:
+        raise BundleError(
+            f"{bundle.path} on {host} is another bundle than the client's "
+            f"({bundle.sha256[:12]} and {weights.sha256[:12]}); make them the same file"
+        )
+    return bundle

@@ -32,6 +32,7 @@ _PARTS = ("fingerprint", "slide", "bundle", "config")
 _CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
 _LOCK = ".lock"
 _OWNER = ".owner"
+_TURN = ".turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +197,29 @@ class ResultFolder:
         # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
         if not self.path.exists():
             return
-        others = sorted({p.name for p in self.path.iterdir()} - {_LOCK, _OWNER, self.run_json.name + ".partial"})
+        others = sorted({p.name for p in self.path.iterdir()} - {_LOCK, _OWNER, _TURN, self.run_json.name + ".partial"})
         if others:
             raise ResultMismatchError(
                 f"{self.path} holds files that are no result of this program ({', '.join(others[:3])}); "
                 "choose another output folder with -o (or replace them with --overwrite)"
             )
+
+    def take_turn(self, turn: str) -> None:
+        """From now on only tasks of this turn may write here. Raises StoreError."""
+        replace_text(self.path / _TURN, turn)
+
+    def end_turns(self) -> None:
+        """From now on no task may write here. Raises StoreError."""
+        with explained(self.path):
+            (self.path / _TURN).unlink(missing_ok=True)
+
+    def turn(self) -> str | None:
+        """The turn that was taken last; None where none is. Raises StoreError."""
+        with explained(self.path):
+            try:
+                return (self.path / _TURN).read_text()
+            except FileNotFoundError:
+                return None
 
     def refuse_inputs_inside(self, inputs: Iterable[Path]) -> None:
         """Raises ResultMismatchError for a file that a run reads where it writes: a result is deleted as a whole."""

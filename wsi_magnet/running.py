@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, get_args
+from uuid import uuid4
 
 from wsi_magnet.choice import Budget, choose_refined
 from wsi_magnet.config import Execution, Precision
@@ -14,7 +16,7 @@ from wsi_magnet.engine import gpu_gib, resolve_device
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
 from wsi_magnet.geometry import Box, ceil_div
-from wsi_magnet.hall import Job, close_halls
+from wsi_magnet.hall import Job, close_hall
 from wsi_magnet.journal import History, Journal, TileResult, read_history
 from wsi_magnet.ngff import LabelClass
 from wsi_magnet.plan import Cells, Pass, pool_any, square
@@ -24,7 +26,7 @@ from wsi_magnet.result import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.store import Pyramid, explained
 from wsi_magnet.summary import RunSummary, failures, summarise_run
-from wsi_magnet.tasks import HalveTask, RunHalve, RunProbe, RunTile
+from wsi_magnet.tasks import HalveTask, RunHalve, RunProbe, RunTile, record_lost
 
 
 class Run:
@@ -35,6 +37,7 @@ class Run:
     ) -> None:
         self._prepared, self._plan, self._folder, self._observe = prepared, prepared.plan, folder, observe
         self._sha256, self._bundle = sha256, bundle
+        self._ticket = uuid4().hex
         config = prepared.config
         self._products = Products(
             self._plan.pyramid_sizes,
@@ -56,7 +59,7 @@ class Run:
         executor = start(execution) if isinstance(execution, Execution) else execution
         try:
             self._observe(WorkersReady(executor.description, executor.dashboard))
-            job = job.with_precision(next(iter(executor.map(RunProbe(job), [None]))))
+            job = job.with_precision(next(iter(executor.map(RunProbe(job), [None], tell=self._tell))))
             if not go_on:
                 self._folder.empty()
             description = {
@@ -72,7 +75,7 @@ class Run:
         finally:
             if isinstance(execution, Execution):
                 executor.close()
-            close_halls(job)
+            close_hall(job)
         return self._finish(description, time.perf_counter() - begun)
 
     def _begun_in(self, asked: Precision) -> Precision:
@@ -166,7 +169,10 @@ class Run:
             )
         )
         missing = (task for task in one.tasks(refined) if task.key not in done)
-        for result in executor.map(RunTile(job), missing):
+        results = executor.map(
+            RunTile(job, self._turn(one)), missing, lost=partial(record_lost, job), again=_unread, tell=self._tell
+        )
+        for result in results:
             journal.tile(result)
             finished.append(result)
             self._observe(TileFinished(result))
@@ -177,6 +183,15 @@ class Run:
             self._pyramids["probabilities"].remove_level(one.frame.mask_level + 1)
         self._observe(PassFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
         return finished
+
+    def _turn(self, one: Pass) -> str:
+        """From now on workers may write what is of this run and this scale, and nothing else."""
+        turn = f"{self._ticket} {one.scale.index}"
+        self._folder.take_turn(turn)
+        return turn
+
+    def _tell(self, text: str) -> None:
+        self._observe(Note(text))
 
     def _choose(self, one: Pass, coarser: list[TileResult], spent: int) -> Cells:
         """Which cells to refine: all of the first scale, of the others those whose parent's quarter is uncertain.
@@ -198,7 +213,7 @@ class Run:
 
     def _build_pyramid(self, executor: Executor, job: Job, product: str, one: Pass) -> None:
         """Make all levels coarser than a pass from its own, level by level."""
-        tiles = one.tiles
+        tiles, turn = one.tiles, self._turn(one)
         for level in range(one.frame.mask_level + 1, len(self._products.sizes)):
             tiles = pool_any(tiles, 2)
             grid, side = Box.of(self._products.sizes[level]), one.frame.tile_px
@@ -209,7 +224,9 @@ class Run:
                 for c in range(tiles.shape[1])
                 if tiles[r, c]
             )
-            for _ in executor.map(RunHalve(job), (HalveTask(product, level, box) for box in boxes)):
+            for _ in executor.map(
+                RunHalve(job, turn), (HalveTask(product, level, box) for box in boxes), tell=self._tell
+            ):
                 pass
 
     def _publish(self, one: Pass) -> None:
@@ -221,6 +238,7 @@ class Run:
             self._pyramids[name].describe(attributes)
 
     def _finish(self, description: Mapping[str, Any], seconds: float) -> RunSummary:
+        self._folder.end_turns()
         self._publish(self._plan.passes[-1])
         if not self._products.probabilities:
             self._pyramids["probabilities"].remove()
@@ -256,6 +274,11 @@ def _feeding(device: str, threads: int) -> int:
     if resolved.type != "cuda":
         return 0
     return max(1, min(4 if gpu_gib(resolved) >= 30 else 2, threads // 4))
+
+
+def _unread(result: TileResult) -> bool:
+    """True where a part of a tile could not be read, which may be the worker's fault and not the slide's."""
+    return any(cell.failure for cell in result.cells)
 
 
 def now() -> str:

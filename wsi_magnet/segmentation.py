@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +11,44 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, ignore
 from wsi_magnet.machine import give_memory_back, keep_memory_steady
-from wsi_magnet.nets.spec import bundle_path, read_spec
-from wsi_magnet.prepare import prepare
+from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
+from wsi_magnet.prepare import Prepared, prepare
 from wsi_magnet.result import Existing, ResultFolder, fingerprint, require_writable, write_json
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.slides.types import SlideInfo
 from wsi_magnet.summary import RunSummary
 
 
-def result_folder(slide: str | Path, output: str | Path) -> Path:
-    """Where a slide's result goes: `<output>/<slide name without its suffix>`."""
-    return Path(output).expanduser().absolute() / Path(slide).stem
+def result_folder(slide: str | Path, output: str | Path, name: str | None = None) -> Path:
+    """Where a slide's result goes: `<output>/<name>`, by default the slide's name without its suffix."""
+    return Path(output).expanduser().absolute() / (name or Path(slide).stem)
 
 
 def segment_slide(
     slide: str | Path,
     output: str | Path,
     *,
+    name: str | None = None,
     bundle: str | Path | None = None,
     config: RunConfig | None = None,
     execution: Execution | Executor | None = None,
     existing: Existing = "resume",
     observe: Observer = ignore,
 ) -> RunSummary:
-    """Segment a slide with MagNet and write the result to `<output>/<slide name>/`.
+    """Segment a slide with MagNet and write the result to `<output>/<name>/`, by default named as the slide is.
 
     bundle: path of a bundle; None is the one that ships with the package. execution: where to work, by default in
-    threads of this process. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255 and
-    listed in `.failures`; nothing is raised for them. Raises WsiMagnetError for everything else that the user can mend.
+    threads of this process. With an executor, which several calls in threads of their own may share, a worker opens the
+    slide and looks for tissue. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255
+    and listed in `.failures`; nothing is raised for them. Raises WsiMagnetError for everything else that the user can
+    mend.
     """
     keep_memory_steady()
-    config = config or RunConfig()
+    config, execution = config or RunConfig(), execution or Execution()
     spec, sha256 = read_spec(bundle)
-    folder = ResultFolder(result_folder(slide, output))
-    with closing(open_slide(slide, mpp=config.mpp)) as reader:
-        info = reader.info
+    folder = ResultFolder(result_folder(slide, output, name))
+    with _looked_at(slide, spec, config, execution, observe) as (info, prepared_slide):
         own_bundle = None if bundle is None else bundle_path(bundle).absolute()
         folder.refuse_inputs_inside([Path(info.path), *([own_bundle] if own_bundle else [])])
         wanted = fingerprint(info.identity, info.require_mpp(), (spec.name, sha256), config)
@@ -55,15 +58,38 @@ def segment_slide(
         require_writable(folder.path)
         with folder.claimed():
             earlier = folder.admit(wanted, existing)  # again: another run may have ended before the folder was ours
-            prepared = prepare(reader, spec, config)
-            reader.close()  # workers have their own, and this one's cache of decoded tiles would lie idle
-            give_memory_back()
+            prepared = prepared_slide()
             for note in prepared.notes:
                 observe(Note(note))
             from wsi_magnet.running import Run  # with torch and Dask, which a finished run does without
 
             run = Run(prepared, folder, sha256, str(own_bundle) if own_bundle else None, observe)
-            return run.complete(execution or Execution(), wanted, go_on=earlier is not None)
+            return run.complete(execution, wanted, go_on=earlier is not None)
+
+
+@contextmanager
+def _looked_at(
+    slide: str | Path, spec: BundleSpec, config: RunConfig, execution: Execution | Executor, observe: Observer
+) -> Iterator[tuple[SlideInfo, Callable[[], Prepared]]]:
+    """What a slide is, and how to have it prepared: here, or by a worker of an executor that is there already."""
+    if not isinstance(execution, Execution):
+        from wsi_magnet.tasks import RunSurvey
+
+        told = execution.map(
+            RunSurvey(spec, config), [str(Path(slide).absolute())], tell=lambda text: observe(Note(text))
+        )
+        prepared = next(iter(told))
+        yield prepared.info, lambda: prepared
+        return
+    with closing(open_slide(slide, mpp=config.mpp)) as reader:
+
+        def prepare_here() -> Prepared:
+            found = prepare(reader, spec, config)
+            reader.close()  # workers have their own, and this one's cache of decoded tiles would lie idle
+            give_memory_back()
+            return found
+
+        yield reader.info, prepare_here
 
 
 def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> RunSummary | None:

@@ -25,7 +25,7 @@ import zarr.codecs
 
 from wsi_magnet.chunk_files import ChunkFiles
 from wsi_magnet.config import CELL_PX, Ngff
-from wsi_magnet.errors import StoreError
+from wsi_magnet.errors import OutOfSpaceError, StoreError
 from wsi_magnet.geometry import Box, Size, ceil_div
 
 CHUNK_PX = CELL_PX
@@ -312,7 +312,7 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreError(
+            raise OutOfSpaceError(
                 f"{path}: no space left ({error.strerror}); what is finished is kept: "
                 "free some space and run the same command again"
             ) from error

@@ -10,26 +10,30 @@ import os
 import socket
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_magnet.config import Precision
+from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.engine import PatchInput, not_analysed, one_torch_thread, resolve_device
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
-from wsi_magnet.hall import Hall, Job, hall_of
+from wsi_magnet.hall import Hall, Job, in_hall, open_here, pyramids_of
 from wsi_magnet.journal import CellResult, TileResult
+from wsi_magnet.machine import keep_memory_steady
 from wsi_magnet.nets.inference import resolve_precision
+from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.ngff import NOT_ANALYSED
-from wsi_magnet.plan import CellTask, TileTask
+from wsi_magnet.plan import CellTask, Frame, TileTask
+from wsi_magnet.prepare import Prepared, prepare
+from wsi_magnet.result import Products
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Image
 from wsi_magnet.stitch import CellPixels, Pixels, Region, TileCanvas, clear_outside, coarse_box, quarters
-from wsi_magnet.store import halve_tile
+from wsi_magnet.store import Pyramid, halve_tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,31 @@ class RunTile:
     """The function that workers run: a job, waiting for a tile."""
 
     job: Job
+    turn: str
+    """Of the result folder; once that is another's, nothing is written."""
 
     def __call__(self, task: TileTask) -> TileResult:
-        """Analyse one tile and write it. Raises SlideOpenError, BundleError, StoreError; never for a cell's pixels."""
+        """Analyse one tile and write it.
+
+        Raises SlideOpenError, BundleError, StoreError, ResultBusyError; never for a cell's pixels.
+        """
         started = time.perf_counter()
-        hall = hall_of(self.job)
-        with hall.busy():
-            return _Tile(hall, task).run(started)
+        with in_hall(self.job) as hall:
+            return _Tile(hall, task, self.turn).run(started)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSurvey:
+    """The function that looks at a slide where the work is done: whoever asks need not see it."""
+
+    spec: BundleSpec
+    config: RunConfig
+
+    def __call__(self, slide: str) -> Prepared:
+        """Open a slide and lay out its passes. Raises SlideOpenError, MissingMppError, SlideReadError, ConfigError."""
+        keep_memory_steady()
+        with closing(open_here(slide, self.config.mpp)) as reader:
+            return prepare(reader, self.spec, self.config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +80,8 @@ class RunProbe:
         Raises SlideOpenError, BundleError, ConfigError.
         """
         settled = self.job.with_precision(resolve_precision(self.job.config.precision, resolve_device(self.job.device)))
-        hall_of(settled)
-        return settled.config.precision
+        with in_hall(settled):
+            return settled.config.precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +98,40 @@ class RunHalve:
     """The function that workers run to build pyramids."""
 
     job: Job
+    turn: str
 
     def __call__(self, task: HalveTask) -> None:
-        """Fill one tile. Raises StoreError."""
-        pyramid = hall_of(self.job).pyramid(task.product)
-        halve_tile(pyramid, task.level, task.box, labels=task.product == "mask")
+        """Fill one tile. Raises StoreError, ResultBusyError."""
+        with in_hall(self.job) as hall:
+            hall.require_turn(self.turn)
+            halve_tile(hall.pyramid(task.product), task.level, task.box, labels=task.product == "mask")
+
+
+def record_lost(job: Job, task: TileTask, reason: str) -> TileResult:
+    """Label the cells of a tile that no worker survives "not analysed", with neither slide nor networks.
+
+    Raises StoreError.
+    """
+    frame = job.frames[task.scale]
+    canvas = TileCanvas(frame.tile_box(task.row, task.col), job.products.classes)
+    nothing = not_analysed(job.products.classes)
+    cells = []
+    for cell in task.cells:
+        box = frame.cell_box(cell.row, cell.col)
+        canvas.put(box, nothing)
+        cells.append(CellResult(cell.row, cell.col, cell.refine, quarters(nothing.uncertainty, box), reason))
+    write_tile(canvas, frame, job.products, pyramids_of(job).__getitem__)
+    pixels = sum(frame.cell_box(cell.row, cell.col).size.pixels for cell in task.cells)
+    return TileResult(*task.key, tuple(cells), {NOT_ANALYSED: pixels}, {}, _worker_name())
 
 
 class _Tile:
     """One tile under way."""
 
-    def __init__(self, hall: Hall, task: TileTask) -> None:
+    def __init__(self, hall: Hall, task: TileTask, turn: str) -> None:
         self._hall = hall
         self._task = task
+        self._turn = turn
         self._frame = hall.job.frames[task.scale]
         self._box = self._frame.tile_box(task.row, task.col)
         self._margin_px = hall.engine.margin_px(self._frame)
@@ -207,14 +250,19 @@ class _Tile:
         return dict(sorted(counts.items()))
 
     def _write(self) -> None:
-        level, products = self._frame.mask_level, self._hall.job.products
-        finest = level == 0
-        if products.probabilities or not finest:
-            self._hall.pyramid("probabilities").write(level, self._box, self._canvas.probabilities)
-        if products.uncertainty:
-            self._hall.pyramid("uncertainty").write(level, self._box, self._canvas.uncertainty)
-        # The mask last: a viewer that sees a tile's labels may rely on everything else.
-        self._hall.pyramid("mask").write(level, self._box, self._canvas.labels)
+        self._hall.require_turn(self._turn)
+        write_tile(self._canvas, self._frame, self._hall.job.products, self._hall.pyramid)
+
+
+def write_tile(canvas: TileCanvas, frame: Frame, products: Products, pyramid: Callable[[str], Pyramid]) -> None:
+    """All that is kept of a tile; `pyramid` gives the image of a name. Raises StoreError."""
+    level, box = frame.mask_level, canvas.box
+    if products.probabilities or level:  # the finest scale's are nobody's input
+        pyramid("probabilities").write(level, box, canvas.probabilities)
+    if products.uncertainty:
+        pyramid("uncertainty").write(level, box, canvas.uncertainty)
+    # The mask last: a viewer that sees a tile's labels may rely on everything else.
+    pyramid("mask").write(level, box, canvas.labels)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from wsi_magnet.config import Execution
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.runtime.cluster_spec import parse_cluster
 from wsi_magnet.runtime.clusters import local_options
-from wsi_magnet.runtime.dask import DaskExecutor, start_executor
+from wsi_magnet.runtime.dask import start_executor
+from wsi_magnet.runtime.executor import DaskExecutor
 
 
 def executor_of(folder: Path, text: str, device: str = "cpu") -> DaskExecutor:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from distributed import Client, LocalCluster
 
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, StoreError
-from wsi_magnet.runtime import dask as runtime
-from wsi_magnet.runtime.dask import DaskExecutor, start_executor
+from wsi_magnet.runtime import mapping
+from wsi_magnet.runtime.dask import start_executor
+from wsi_magnet.runtime.executor import DaskExecutor
 from wsi_magnet.runtime.local import SerialExecutor
 from wsi_magnet.runtime.types import Executor
 
@@ -55,10 +57,9 @@ def test_our_errors_come_back_as_they_are(executor: Executor) -> None:
 
 
 def test_without_workers_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_POLL_S", 0.2)
-    monkeypatch.setattr(runtime, "_DESERTED_S", 1.0)
+    monkeypatch.setattr(mapping, "POLL_S", 0.2)
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
-        lonely = DaskExecutor(Client(cluster, set_as_default=False), description="nobody", needs_gpu=False)
+        lonely = DaskExecutor(partial(Client, cluster, set_as_default=False), description="nobody", deserted_s=1.0)
         with pytest.raises(ClusterError, match="no worker has been there"):
             list(lonely.map(square, [1, 2]))
         lonely.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from wsi_magnet.runtime.types import Result, Task
+from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.runtime.types import Executor, Result, Task, Tell
 
 
 class SerialExecutor:
@@ -12,11 +13,31 @@ class SerialExecutor:
 
     description = "this thread"
     dashboard: str | None = None
+    slots = 1
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Run each task when its result is asked for."""
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        *,
+        lost: Callable[[Task, str], Result] | None = None,
+        again: Callable[[Result], bool] | None = None,
+        tell: Tell | None = None,
+    ) -> Iterator[Result]:
+        """Run each task when its result is asked for. There is nobody else to try it, or to tell that it killed us."""
         for task in tasks:
             yield function(task)
+
+    def ranked(self, rank: int) -> Executor:
+        """One after the other in any case."""
+        return self
+
+    def everywhere(self, function: Callable[[Task], Result], task: Task) -> dict[str, Result | WsiMagnetError]:
+        """The answer of the only worker there is."""
+        try:
+            return {self.description: function(task)}
+        except WsiMagnetError as error:
+            return {self.description: error}
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from wsi_magnet.errors import WsiMagnetError
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+Tell = Callable[[str], None]
+"""Takes a line for people about what went wrong and is being mended: a worker passed over, a scheduler gone."""
 
 
 class Executor(Protocol):
@@ -17,12 +22,39 @@ class Executor(Protocol):
     dashboard: str | None
     """Address of a page that shows the work, where there is one."""
 
-    def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the results as they come, in any order.
+    def map(
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        *,
+        lost: Callable[[Task, str], Result] | None = None,
+        again: Callable[[Result], bool] | None = None,
+        tell: Tell | None = None,
+    ) -> Iterator[Result]:
+        """Yield the results as they come, in any order; several threads may each have a map of their own.
 
         `tasks` is consumed lazily and only a bounded number is under way, so it may be as long as it likes. A function
-        may run more than once for a task if a worker dies: it must be idempotent. Its errors are raised here; then no
-        new task is begun. Raises ClusterError if the workers are lost.
+        may run more than once for a task if a worker dies: it must be idempotent. A task that fails with an error of
+        ours is tried on other workers before the error is raised here; then no new task is begun. One whose result is
+        worth another look, as `again` says, is tried once on another worker, where there is one. One that kills
+        whatever process takes it becomes the result that `lost` makes of it and of the reason, here in the caller.
+        Raises ClusterError if the workers are lost, or for such a task where `lost` is not given.
+        """
+        ...
+
+    def ranked(self, rank: int) -> Executor:
+        """The same workers, for tasks that are begun before those of a higher rank; closed with the first."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Tasks that can run at once, now."""
+        ...
+
+    def everywhere(self, function: Callable[[Task], Result], task: Task) -> dict[str, Result | WsiMagnetError]:
+        """What a function answers on each worker, by the worker's name; our own errors are answers too.
+
+        Raises ClusterError if the workers are lost.
         """
         ...
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from math import floor
 from pathlib import Path
 from threading import Lock
@@ -25,12 +26,12 @@ from wsi_magnet.slides.types import Image, Level, SlideInfo
 from wsi_magnet.slides.white import on_white
 
 if TYPE_CHECKING:
-    from openslide import OpenSlide
+    from openslide import OpenSlide, OpenSlideCache
 
 CACHE_BYTES = 64 << 20
-"""Decoded tiles kept for each slide. Patches are read tile by tile of the plan, so that what neighbours share is needed
-again within a few patches of 5 to 20 MB each; 256 MiB were no faster, and their filling up made memory grow with the
-slide."""
+"""Decoded tiles that a process keeps, of all slides together. Patches are read tile by tile of the plan, so that what
+neighbours share is needed again within a few patches of 5 to 20 MB each; 256 MiB were no faster, and their filling up
+made memory grow with the slide."""
 
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
 
@@ -130,10 +131,17 @@ def _open_handle(path: Path) -> OpenSlide:
     library = _library()
     try:
         handle: OpenSlide = library.OpenSlide(path)
-        handle.set_cache(library.OpenSlideCache(CACHE_BYTES))
+        handle.set_cache(_decoded_tiles())
     except library.OpenSlideError as error:
         raise SlideOpenError(str(error)) from error
     return handle
+
+
+@cache
+def _decoded_tiles() -> OpenSlideCache:
+    """One for all handles: what a process keeps does not grow with the slides that it has open."""
+    cache: OpenSlideCache = _library().OpenSlideCache(CACHE_BYTES)
+    return cache
 
 
 def _location(level_px: int, downsample: float, corner: int) -> int:
