@@ -40,6 +40,7 @@ def apart(
             while here.poll(silence_s):
                 message = here.recv()
                 if message is None:
+                    process.join(_LEAVE_S)
                     return
                 yield message
             yield Ended(during, f"it said nothing for {silence_s:.0f} s")
