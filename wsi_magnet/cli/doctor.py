@@ -44,6 +44,7 @@ def command(
     \b
       wsi-magnet doctor
       wsi-magnet doctor --slide slide.svs -o results --device cuda
+      wsi-magnet doctor -o /shared/results --scheduler tcp://head:8786
 
     Each line is ok, a warning, or a PROBLEM with its cure. Nothing is left behind. Exit 1 if there is any problem.
     """

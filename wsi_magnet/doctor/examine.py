@@ -69,6 +69,10 @@ def examine(asked: Asked, tell: Tell) -> Report:
     _reading(report, asked)
     _machine(report, asked)
     _computing(report, asked)
+    if asked.remote:
+        from wsi_magnet.doctor.cluster import examine_cluster  # with Dask and torch
+
+        examine_cluster(report, asked)
     return report
 
 

@@ -16,7 +16,8 @@ from distributed import Client
 from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.connection import GONE, SCHEDULER_GONE, Connection
 from wsi_magnet.runtime.mapping import Mapping, Tools
-from wsi_magnet.runtime.types import Executor, Result, Task, Tell
+from wsi_magnet.runtime.roster import roster_of
+from wsi_magnet.runtime.types import Executor, Result, Roster, Task, Tell
 
 GPU_RESOURCE = "GPU"
 """Name of the Dask resource that a worker with a GPU declares (dask worker --resources GPU=1)."""
@@ -90,6 +91,13 @@ class DaskExecutor:
         except GONE as error:
             raise ClusterError(SCHEDULER_GONE) from error
         return {address: _told(address, answer) for address, answer in answers.items()}
+
+    def roster(self) -> Roster:
+        """See `Executor.roster`."""
+        try:
+            return roster_of(self._tools.connection.client)
+        except GONE as error:
+            raise ClusterError(SCHEDULER_GONE) from error
 
     def close(self) -> None:
         """Disconnect, and stop the workers that were started here."""

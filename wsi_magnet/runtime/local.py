@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.runtime.types import Executor, Result, Task, Tell
+from wsi_magnet.runtime.types import Executor, Member, Result, Roster, Task, Tell
 
 
 class SerialExecutor:
@@ -38,6 +38,10 @@ class SerialExecutor:
             return {self.description: function(task)}
         except WsiMagnetError as error:
             return {self.description: error}
+
+    def roster(self) -> Roster:
+        """Only this thread."""
+        return Roster({}, {self.description: Member(self.description, 1, {}, None, 0.0)})
 
     def close(self) -> None:
         """Nothing to let go of."""

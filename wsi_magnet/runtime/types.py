@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from wsi_magnet.errors import WsiMagnetError
@@ -12,6 +13,29 @@ Result = TypeVar("Result")
 
 Tell = Callable[[str], None]
 """Takes a line for people about what went wrong and is being mended: a worker passed over, a scheduler gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker as its scheduler knows it."""
+
+    name: str
+    threads: int
+    resources: Mapping[str, float]
+    memory_limit_bytes: int | None
+    """That Dask was told of; None without one."""
+    unheard_s: float
+    """How long ago its scheduler heard of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Who is there."""
+
+    scheduler_versions: Mapping[str, str]
+    """By package: those of which the scheduler tells."""
+    members: Mapping[str, Member]
+    """By address."""
 
 
 class Executor(Protocol):
@@ -56,6 +80,10 @@ class Executor(Protocol):
 
         Raises ClusterError if the workers are lost.
         """
+        ...
+
+    def roster(self) -> Roster:
+        """The workers that are there now. Raises ClusterError if their scheduler is not."""
         ...
 
     def close(self) -> None:

@@ -1,0 +1,157 @@
+"""A cluster's workers asked: each looks at what it has, at the bundle, at OUT and at the slide; then a run on them."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from wsi_magnet.doctor import cluster_verdicts, verdicts
+from wsi_magnet.doctor.apart import one_line, within
+from wsi_magnet.doctor.asked import Asked
+from wsi_magnet.doctor.computing import try_run
+from wsi_magnet.doctor.disk import PROBE, there_already
+from wsi_magnet.doctor.examine import Report
+from wsi_magnet.doctor.facts import BundleFacts, Client, Cluster, Cost, Ended, SlideFacts, Trial, WorkerFacts
+from wsi_magnet.doctor.worker import LOCK, TOKEN, WORKERS, AskWorker, Probe, all_versions
+from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.nets.spec import bundle_path
+from wsi_magnet.running import start
+from wsi_magnet.runtime.types import Executor
+
+START_S, ANSWER_S, TRIAL_S, CLOSE_S = 90.0, 120.0, 600.0, 20.0
+"""How long the workers may take to be there, to look at everything, to segment a small slide, and to be let go."""
+
+SEEN_AFTER_S = 10.0
+"""How long what a worker wrote may take to be seen here."""
+
+
+def examine_cluster(report: Report, asked: Asked) -> None:
+    """Ask all workers, and have them segment a small slide in OUT if nothing they said stands against it."""
+    executor = _reach(asked)
+    if isinstance(executor, Ended):
+        report.add(executor, cluster_verdicts.unreachable(executor))
+        return
+    try:
+        with _probe(asked) as probe:
+            before = report.problems
+            _ask(report, asked, executor, probe)
+            if report.problems == before and probe.folder is not None:
+                found = _run_there(asked, executor, Path(probe.folder))
+                report.add(found, verdicts.trial(found))
+    finally:
+        within(CLOSE_S, executor.close, during="leaving the cluster")
+
+
+def _reach(asked: Asked) -> Executor | Ended:
+    """The workers. Those of a cluster of one's own are waited for as long as its file says, and let go of if not."""
+    during = "reaching the cluster"
+    if asked.execution.cluster is None:
+        return within(START_S, lambda: start(asked.execution), during=during)
+    try:
+        return start(asked.execution)
+    except (WsiMagnetError, OSError) as error:
+        return Ended(during, one_line(error))
+
+
+def _ask(report: Report, asked: Asked, executor: Executor, probe: Probe) -> None:
+    begun = time.time()
+    roster = within(ANSWER_S, executor.roster, during="asking the scheduler")
+    if isinstance(roster, Ended):
+        report.add(roster, cluster_verdicts.unreachable(roster))
+        return
+    answers = within(ANSWER_S, lambda: executor.everywhere(AskWorker(), probe), during="asking the workers")
+    if isinstance(answers, Ended):
+        again = within(ANSWER_S, executor.roster, during="asking the scheduler")
+        report.add(answers, cluster_verdicts.unanswered(answers, roster if isinstance(again, Ended) else again))
+        return
+    found = Cluster(
+        executor.description,
+        (begun, time.time()),
+        roster.scheduler_versions,
+        roster.members,
+        {a: _why(a, f) if isinstance(f, WsiMagnetError) else f for a, f in answers.items()},
+        (),
+    )
+    if probe.folder is not None:
+        found = _looked_for(found, Path(probe.folder))
+    report.add(found, cluster_verdicts.cluster(found, _client(report, asked, probe), report.found(Cost)))
+
+
+def _why(address: str, error: WsiMagnetError) -> str:
+    return one_line(error).removeprefix(f"the worker {address} did not answer ").strip("()")
+
+
+def _client(report: Report, asked: Asked, probe: Probe) -> Client:
+    bundle: BundleFacts | None = report.found(BundleFacts)
+    slide: SlideFacts | None = report.found(SlideFacts)
+    return Client(
+        socket.gethostname(),
+        all_versions(),
+        bundle.sha256 if bundle and bundle.error is None else None,
+        slide.identity if slide and slide.error is None else None,
+        asked.output if probe.folder else None,
+        asked.slide,
+        asked.execution.device,
+    )
+
+
+def _run_there(asked: Asked, executor: Executor, folder: Path) -> Trial:
+    where = "on the cluster"
+    bundle = None if asked.bundle is None else str(bundle_path(asked.bundle).absolute())
+    found = within(TRIAL_S, lambda: try_run(folder, bundle, executor, where), during="the trial run")
+    return Trial(where, found.how) if isinstance(found, Ended) else found
+
+
+@contextmanager
+def _probe(asked: Asked) -> Iterator[Probe]:
+    """What workers are to look for in OUT, with a lock held on it; deleted again."""
+    bundle = None if asked.bundle is None else str(bundle_path(asked.bundle).absolute())
+    slide = None if asked.slide is None else str(Path(asked.slide).expanduser().absolute())
+    token = secrets.token_hex(16)
+    folder = None if asked.output is None else _make(Path(asked.output).expanduser().absolute(), token)
+    if folder is None:
+        yield Probe(bundle, slide, None, token)
+        return
+    lock = FileLock(folder / LOCK)
+    try:
+        with suppress(OSError, NotImplementedError):
+            lock.acquire(timeout=0)
+        yield Probe(bundle, slide, str(folder), token)
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(output: Path, token: str) -> Path | None:
+    """A folder as a run would make it; None where that does not work, of which the lines above have told."""
+    folder = there_already(output) / f"{PROBE}{secrets.token_hex(4)}"
+    try:
+        folder.mkdir()
+        (folder / TOKEN).write_text(token)
+    except OSError:
+        return None
+    return folder
+
+
+def _looked_for(found: Cluster, folder: Path) -> Cluster:
+    """With the workers of which nothing is seen here though they wrote."""
+    wrote = {
+        address: f"{WORKERS}{facts.host}-{facts.pid}"
+        for address, facts in found.answers.items()
+        if isinstance(facts, WorkerFacts) and facts.output is None
+    }
+    deadline = time.monotonic() + SEEN_AFTER_S
+    while True:
+        there = {path.name for path in folder.iterdir()}
+        unseen = tuple(address for address, name in wrote.items() if name not in there)
+        if not unseen or time.monotonic() > deadline:
+            return replace(found, unseen=unseen)
+        time.sleep(0.5)
