@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import distributed
+from importlib.metadata import version
+
 from distributed import Client, LocalCluster
 
 from wsi_magnet.runtime.roster import roster_of
@@ -25,4 +26,4 @@ def test_workers_are_told_as_they_were_started() -> None:
     for member in roster.members.values():
         assert (member.threads, member.resources, member.memory_limit_bytes) == (3, {"GPU": 2}, 2_000_000_000)
         assert -1 < member.unheard_s < 10
-    assert roster.scheduler_versions["distributed"] == distributed.__version__
+    assert roster.scheduler_versions["distributed"] == version("distributed")
