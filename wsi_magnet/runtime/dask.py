@@ -71,7 +71,7 @@ def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
         n_workers=workers,
         threads_per_worker=each,
         processes=True,
-        memory_limit=0,
+        memory_limit="auto",
         dashboard_address="127.0.0.1:0",
         resources=gpu,
         preload=["wsi_magnet.runtime.worker_process"],
