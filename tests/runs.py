@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from wsi_magnet.config import RunConfig
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
+from wsi_magnet.places import Place
 from wsi_magnet.runtime.local import SerialExecutor
 from wsi_magnet.segmentation import segment_slide
 from wsi_magnet.summary import RunSummary
@@ -27,15 +28,29 @@ class MadeRun:
     bundle: Path
 
 
-def run_serially(made: MadeRun, out: Path, config: RunConfig | None = None, **options: Any) -> RunSummary:
+class LocalSummary(RunSummary):
+    """How a run into a folder of this machine ended."""
+
+    folder: Path
+
+
+def run_serially(made: MadeRun, out: Path, config: RunConfig | None = None, **options: Any) -> LocalSummary:
     """In this thread, tile after tile: what every other way of running is held against."""
     config = config or RunConfig(tile_px=512)
-    return segment_slide(made.slide, out, bundle=made.bundle, config=config, execution=SerialExecutor(), **options)
+    done = segment_slide(made.slide, out, bundle=made.bundle, config=config, execution=SerialExecutor(), **options)
+    return cast(LocalSummary, done)
 
 
-def labels_of(folder: Path, level: int = 0, product: str = "mask") -> np.ndarray[Any, np.dtype[np.uint8]]:
+def local(path: Place) -> Path:
+    """A place of which the test knows that it is on this machine."""
+    assert isinstance(path, Path)
+    return path
+
+
+def labels_of(folder: Place, level: int = 0, product: str = "mask") -> np.ndarray[Any, np.dtype[np.uint8]]:
     """All pixels of a level, read by zarr alone."""
-    return np.asarray(zarr.open_array(folder / f"{product}.ome.zarr" / str(level), mode="r")[...])
+    path = folder / f"{product}.ome.zarr" / str(level)
+    return np.asarray(zarr.open_array(path if isinstance(path, Path) else str(path), mode="r")[...])
 
 
 def free_spec(**changes: Any) -> BundleSpec:

@@ -19,7 +19,9 @@ GROUND = ("_version", "errors", "geometry")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
-    ("chunk_files", "config", "machine", "metrics", "scales", "shelf"),
+    ("places",),
+    ("chunk_files", "config", "explaining", "machine", "metrics", "scales", "shelf"),
+    ("claim", "lines"),
     ("ngff", "nets", "refine", "runtime", "slides", "store"),
     ("annotations", "image_loop", "journal", "ome_xml", "plan", "tissue"),
     ("choice", "dataset", "events", "report", "result", "stitch"),
@@ -40,13 +42,15 @@ never from a neighbour."""
 NARROW = {
     "refine": (*GROUND,),  # is handed tensors and callables: knows neither networks nor slides
     "runtime": (*GROUND, "config"),  # knows no pathology
-    "export": (*GROUND, "config", "ngff", "ome_xml", "report", "result", "store"),  # knows only what lies in a result
+    # Knows only what lies in a result.
+    "export": (*GROUND, "config", "explaining", "ngff", "ome_xml", "places", "report", "result", "store"),
 }
 """Rooms that may use less than all that lies below them."""
 
 DOORS = {
     "openslide": ("slides.openslide",),
     "zarr": ("store",),
+    "fsspec": ("places",),
     "dask": ("runtime", "machine"),
     "distributed": ("runtime",),
     "dask_jobqueue": ("runtime.batch_systems",),
@@ -57,9 +61,11 @@ DOORS = {
 }
 """Outside libraries, and the only module or folder that imports them."""
 
-NETWORK = {"aiohttp", "fsspec", "ftplib", "http", "httpx", "huggingface_hub", "pooch", "requests", "smtplib"}
+NETWORK = {"aiohttp", "ftplib", "http", "httpx", "huggingface_hub", "pooch", "requests", "smtplib"}
+NETWORK |= {"aiobotocore", "boto3", "botocore", "s3fs"}
 NETWORK |= {"torch.hub", "torch.utils.model_zoo", "urllib.request", "urllib3", "xmlrpc"}
-"""Nothing is fetched, at import or at run time. (Dask's workers talk to their scheduler; that is behind its door.)"""
+"""Nothing is fetched, at import or at run time. (Dask's workers talk to their scheduler, behind its door; behind
+fsspec's lies what a user named by a URL.)"""
 
 PICKLE = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
 """No file that a stranger made may run code."""

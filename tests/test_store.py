@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import zarr
 
+from tests.runs import local
 from wsi_magnet import ngff
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import StoreError
+from wsi_magnet.explaining import explained
 from wsi_magnet.geometry import Box, Size
-from wsi_magnet.store import Pyramid, PyramidSpec, explained, halve_tile, majority, mean
+from wsi_magnet.store import Pyramid, PyramidSpec, halve_tile, majority, mean
 
 SIZES = (Size(2500, 1300), Size(1250, 650), Size(625, 325), Size(313, 163))
 VERSIONS: list[Ngff] = ["0.4", "0.5"]
@@ -30,7 +32,7 @@ def made(tmp_path: Path, version: Ngff, channels: int | None = None) -> Pyramid:
 def objects(pyramid: Pyramid, level: int) -> list[Path]:
     return [
         p
-        for p in (pyramid.spec.path / str(level)).rglob("*")
+        for p in local(pyramid.spec.path / str(level)).rglob("*")
         if p.is_file() and p.name not in (".zarray", ".zattrs", "zarr.json")
     ]
 
@@ -65,7 +67,7 @@ def test_every_object_of_a_tile_is_flushed(tmp_path: Path, version: Ngff) -> Non
         box = Box(1024, 1024, 2048, 1300)
         shape = box.size.hw if channels is None else (channels, *box.size.hw)
         pyramid.write(0, box, np.ones(shape, np.uint8))
-        assert {p for p in pyramid._objects(0, box) if p.exists()} == set(objects(pyramid, 0))
+        assert {p for p in pyramid._objects(0, box) if local(p).exists()} == set(objects(pyramid, 0))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -131,7 +133,7 @@ def test_create_keeps_what_is_there(tmp_path: Path) -> None:
 def test_sweep_takes_only_half_written_files(tmp_path: Path) -> None:
     pyramid = made(tmp_path, "0.4")
     pyramid.write(0, Box(0, 0, 1024, 1024), np.full((1024, 1024), 7, np.uint8))
-    (pyramid.spec.path / "0" / "0" / "0.abc.partial").write_bytes(b"torn")
+    local(pyramid.spec.path / "0" / "0" / "0.abc.partial").write_bytes(b"torn")
     before = len(objects(pyramid, 0))
     pyramid.sweep()
     assert len(objects(pyramid, 0)) == before - 1
@@ -152,7 +154,9 @@ def test_ome_xml_is_replaced_and_leaves_nothing_beside_it(tmp_path: Path) -> Non
     pyramid = made(tmp_path, "0.4")
     for text in ("<first/>", "<second/>"):
         pyramid.describe_ome(text)
-    assert {p.name: p.read_text() for p in (pyramid.spec.path / "OME").iterdir()} == {"METADATA.ome.xml": "<second/>"}
+    assert {p.name: p.read_text() for p in local(pyramid.spec.path / "OME").iterdir()} == {
+        "METADATA.ome.xml": "<second/>"
+    }
 
 
 @pytest.mark.parametrize("channels", [None, 3])

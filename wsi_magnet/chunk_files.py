@@ -1,8 +1,9 @@
-"""Chunks of a Zarr v2 array as the files they are: read and written without a detour, by the threads of whoever asks.
+"""Chunks of a Zarr v2 array as the files or objects they are: read and written by the threads of whoever asks.
 
 The zarr library passes every chunk through one event loop of the process, about two milliseconds of Python each, and
-threads that feed a GPU wait for it in a row. The format itself is a few lines: a file a chunk, named by its place, with
-the codec's bytes of the whole chunk; none where there would be only nought. zarr makes the arrays and describes them.
+threads that feed a GPU wait for it in a row. The format itself is a few lines: a file or object a chunk, named by its
+place, with the codec's bytes of the whole chunk; none where there would be only nought. zarr makes the arrays and
+describes them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.places import Place, Url, delete_object, make_folder, read_bytes, replace_bytes
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -31,7 +32,7 @@ WRITERS = 8
 class ChunkFiles:
     """The chunks of one array, uint8 ([channels,] rows, columns), whose channels are not divided."""
 
-    folder: Path
+    folder: Place
     size: Size
     channels: int | None
     side: int
@@ -39,7 +40,7 @@ class ChunkFiles:
     codec: Any
     """With numcodecs' `encode` and `decode`."""
 
-    def path(self, row: int, col: int) -> Path:
+    def path(self, row: int, col: int) -> Place:
         """Where a chunk lies, if it is there."""
         lead = () if self.channels is None else ("0",)
         return self.folder.joinpath(*lead, str(row), str(col))
@@ -75,7 +76,7 @@ class ChunkFiles:
             for row, col, chunk in self._chunks(box)
         ]
         for folder in {path.parent for path, _ in parts}:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         if len(parts) == 1:
             self._store(*parts[0])
             return
@@ -95,26 +96,30 @@ class ChunkFiles:
                 x, y = col * self.side, row * self.side
                 yield row, col, Box(x, y, x + self.side, y + self.side)
 
-    def _load(self, path: Path) -> Pixels | None:
+    def _load(self, path: Place) -> Pixels | None:
         """The chunk, or None where nothing was ever written."""
         try:
-            packed = path.read_bytes()
+            packed = read_bytes(path)
         except FileNotFoundError:
             return None
         return np.frombuffer(self.codec.decode(packed), np.uint8).reshape(*self._lead, self.side, self.side)
 
-    def _store(self, path: Path, pixels: Pixels) -> None:
+    def _store(self, path: Place, pixels: Pixels) -> None:
         if not pixels.any():
-            path.unlink(missing_ok=True)
+            delete_object(path) if isinstance(path, Url) else path.unlink(missing_ok=True)
             return
         whole = pixels
         if pixels.shape[-2:] != (self.side, self.side):
             whole = np.zeros((*self._lead, self.side, self.side), np.uint8)
             whole[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels
+        packed = self.codec.encode(np.ascontiguousarray(whole))
+        if isinstance(path, Url):
+            replace_bytes(path, packed)
+            return
         partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
         try:
             with partial.open("wb") as file:
-                file.write(self.codec.encode(np.ascontiguousarray(whole)))
+                file.write(packed)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)

@@ -10,20 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
 
 from wsi_magnet.analyst import analyst_for
 from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.engine import Engine, resolve_device
 from wsi_magnet.errors import BundleError, ResultBusyError, SlideOpenError
+from wsi_magnet.explaining import explained
 from wsi_magnet.machine import cpu_threads, keep_memory_steady
 from wsi_magnet.nets.bundle import Bundle, load_bundle
+from wsi_magnet.places import place
 from wsi_magnet.plan import Frame
 from wsi_magnet.result import Products, ResultFolder
 from wsi_magnet.shelf import Shelf
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
-from wsi_magnet.store import Pyramid, explained
+from wsi_magnet.store import Pyramid
 from wsi_magnet.tissue import TissueMap
 
 READ_THREADS = 4
@@ -105,7 +106,7 @@ class Hall:
         self.background = self._networks.background
         self.readers = _readers(self.engine.device.type)
         self.ahead = self.engine.batch_size + 1
-        self._folder = ResultFolder(Path(job.folder))
+        self._folder = ResultFolder(place(job.folder))
         self._pyramids = pyramids_of(job)
 
     @cached_property
@@ -157,7 +158,7 @@ def close_hall(job: Job) -> None:
 
 def pyramids_of(job: Job) -> dict[str, Pyramid]:
     """The images of a job's result, by name."""
-    return {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(Path(job.folder))}
+    return {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(place(job.folder))}
 
 
 @cache

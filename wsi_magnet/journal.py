@@ -7,15 +7,14 @@ is then simply done again.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from wsi_magnet.store import explained
+from wsi_magnet.lines import open_lines, read_lines
+from wsi_magnet.places import Place
 
 Quarters = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
 """(sum, pixels) of the uncertainty, 0..255, in a cell's quarters: upper left, upper right, lower left, lower right."""
@@ -94,11 +93,11 @@ class History:
         return [self.tiles[key] for key in sorted(self.tiles) if key[0] == scale]
 
 
-def read_history(path: Path) -> History:
+def read_history(path: Place) -> History:
     """Read a journal; an absent one is an empty history, lines that make no sense are passed over."""
     tiles: dict[tuple[int, int, int], TileResult] = {}
     passes: set[int] = set()
-    for entry in _whole_lines(path):
+    for entry in _entries(path):
         # A line that makes no sense is a tile to be done again, like a torn one.
         with suppress(KeyError, TypeError, ValueError, AttributeError):
             if "pass" in entry:
@@ -109,47 +108,32 @@ def read_history(path: Path) -> History:
     return History(tiles, frozenset(passes))
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    with explained(path), path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
+def _entries(path: Place) -> Iterator[dict[str, Any]]:
+    for line in read_lines(path):
+        with suppress(ValueError):
+            entry = json.loads(line)
             if isinstance(entry, dict):
                 yield entry
 
 
 class Journal:
-    """An open journal; every line is on disk when the call returns."""
+    """An open journal; every line is on disk when the call returns, or on its way to an object store."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with explained(path):
-            _end_with_newline(path)
-            self._file = path.open("ab", buffering=0)  # a failed write leaves nothing to be flushed again at close
+    def __init__(self, path: Place, check: Callable[[], None] = lambda: None) -> None:
+        """check: called before each line; what it raises is the end."""
+        self._lines, self._check = open_lines(path), check
 
     def tile(self, result: TileResult) -> None:
         """A tile is finished."""
-        self._append(result.to_json())
+        self._add(result.to_json())
 
     def pass_done(self, scale: int) -> None:
         """A scale is complete."""
-        self._append({"pass": scale})
+        self._add({"pass": scale})
 
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        with explained(self._path):
-            self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        with explained(self._path):
-            self._file.close()
+    def _add(self, entry: Mapping[str, Any]) -> None:
+        self._check()
+        self._lines.add(json.dumps(entry, separators=(",", ":")).encode())
 
     def __enter__(self) -> Journal:
         return self
@@ -157,13 +141,4 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-
-def _end_with_newline(path: Path) -> None:
-    """Close a torn last line, so that the next entry does not become part of it."""
-    if path.exists() and path.stat().st_size:
-        with path.open("rb+") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
+        self._lines.close(tidy=error is None)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from filelock import FileLock, Timeout
-
+from wsi_magnet.claim import CLAIM_FILES, Claim, claimed
 from wsi_magnet.config import Ngff, RunConfig
-from wsi_magnet.errors import ResultBusyError, ResultMismatchError, StoreError
+from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.explaining import explained
 from wsi_magnet.geometry import Size
-from wsi_magnet.store import PyramidSpec, explained, replace_text
+from wsi_magnet.places import Place, delete, names, read_bytes
+from wsi_magnet.store import PyramidSpec, replace_text
 
 Existing = Literal["resume", "restart", "overwrite"]
 """What becomes of a result that is there already: gone on with; begun again; replaced whatever it is of."""
@@ -30,8 +29,6 @@ RUN_VERSION = 1
 _FORMAT = "wsi-magnet-run"
 _PARTS = ("fingerprint", "slide", "bundle", "config")
 _CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
-_LOCK = ".lock"
-_OWNER = ".owner"
 _TURN = ".turn"
 
 
@@ -48,7 +45,7 @@ class Products:
     """Kept at the end; while the run needs them they are there in any case."""
     uncertainty: bool
 
-    def specs(self, folder: Path) -> list[PyramidSpec]:
+    def specs(self, folder: Place) -> list[PyramidSpec]:
         """The mask first."""
         channels = {"mask": None, "probabilities": self.classes, "uncertainty": None}
         if not self.uncertainty:
@@ -104,8 +101,9 @@ def fingerprint(
 class ResultFolder:
     """`<output>/<slide name>/`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
+        self._claim = Claim()
         self.run_json = path / "run.json"
         self.summary_json = path / "summary.json"
         self.journal = path / "journal.jsonl"
@@ -117,40 +115,25 @@ class ResultFolder:
 
         Raises ResultBusyError if another run holds it, StoreError if it cannot be written.
         """
-        with explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise ResultBusyError(
-                    f"another run ({self._owner()}) is working in {self.path}; "
-                    "wait for it, or choose another output folder with -o"
-                ) from None
-        try:
-            with explained(self.path):
-                (self.path / _OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        with claimed(self.path) as self._claim:
             yield
-        finally:
-            lock.release()
 
-    def _owner(self) -> str:
-        try:
-            return (self.path / _OWNER).read_text()
-        except OSError:
-            return "of unknown owner"
+    def check_claim(self) -> None:
+        """Raises ResultBusyError where another run has taken the folder over meanwhile."""
+        self._claim.check()
 
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None where there is none.
 
         Raises ResultMismatchError for one that this version cannot use: damaged, foreign, or of a newer version.
         """
-        if not self.run_json.exists():
-            return None
-        try:
-            values = json.loads(self.run_json.read_text())
-        except (OSError, ValueError):
-            values = None
+        with explained(self.run_json):
+            try:
+                values = json.loads(read_bytes(self.run_json))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except (IsADirectoryError, ValueError):
+                values = None
         if not isinstance(values, dict) or values.get("format") != _FORMAT:
             raise ResultMismatchError(f"{self.run_json} is damaged, or not of this program; {_CURE}")
         if values.get("version") != RUN_VERSION:
@@ -195,9 +178,9 @@ class ResultFolder:
 
     def _refuse_strangers(self) -> None:
         # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
-        if not self.path.exists():
-            return
-        others = sorted({p.name for p in self.path.iterdir()} - {_LOCK, _OWNER, _TURN, self.run_json.name + ".partial"})
+        with explained(self.path):
+            found = {*names(self.path)}
+        others = sorted(found - CLAIM_FILES - {_TURN, self.run_json.name + ".partial"})
         if others:
             raise ResultMismatchError(
                 f"{self.path} holds files that are no result of this program ({', '.join(others[:3])}); "
@@ -211,18 +194,20 @@ class ResultFolder:
     def end_turns(self) -> None:
         """From now on no task may write here. Raises StoreError."""
         with explained(self.path):
-            (self.path / _TURN).unlink(missing_ok=True)
+            delete(self.path / _TURN)
 
     def turn(self) -> str | None:
         """The turn that was taken last; None where none is. Raises StoreError."""
         with explained(self.path):
             try:
-                return (self.path / _TURN).read_text()
+                return read_bytes(self.path / _TURN).decode()
             except FileNotFoundError:
                 return None
 
     def refuse_inputs_inside(self, inputs: Iterable[Path]) -> None:
         """Raises ResultMismatchError for a file that a run reads where it writes: a result is deleted as a whole."""
+        if not isinstance(self.path, Path):
+            return  # slides and bundles are files
         folder = self.path.resolve()
         for path in inputs:
             if path.resolve().is_relative_to(folder):
@@ -233,22 +218,20 @@ class ResultFolder:
     def empty(self) -> None:
         """Delete all that an earlier run, or somebody else, left in the folder."""
         with explained(self.path):
-            for path in self.path.iterdir():
-                if path.name in (_LOCK, _OWNER):
-                    continue
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+            for name in names(self.path):
+                if name not in CLAIM_FILES:
+                    delete(self.path / name)
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Place, values: Mapping[str, Any]) -> None:
     """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
     replace_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def require_writable(path: Path) -> None:
-    """Raises StoreError now rather than after the slide has been looked through."""
+def require_writable(path: Place) -> None:
+    """Raises StoreError now rather than after the slide has been looked through; a claim asks an object store."""
+    if not isinstance(path, Path):
+        return
     probe = path
     while not probe.exists():
         probe = probe.parent

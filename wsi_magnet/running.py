@@ -15,6 +15,7 @@ from wsi_magnet.config import Execution, Precision
 from wsi_magnet.engine import gpu_gib, resolve_device
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
+from wsi_magnet.explaining import explained
 from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.hall import Job, close_hall
 from wsi_magnet.journal import History, Journal, TileResult, read_history
@@ -24,7 +25,7 @@ from wsi_magnet.prepare import Prepared
 from wsi_magnet.provenance import describe_images, describe_ome, describe_run
 from wsi_magnet.result import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.store import Pyramid, explained
+from wsi_magnet.store import Pyramid
 from wsi_magnet.summary import RunSummary, failures, summarise_run
 from wsi_magnet.tasks import HalveTask, RunHalve, RunProbe, RunTile, record_lost
 
@@ -132,7 +133,7 @@ class Run:
         )
 
     def _passes(self, executor: Executor, job: Job, history: History) -> None:
-        with Journal(self._folder.journal) as journal:
+        with Journal(self._folder.journal, self._folder.check_claim) as journal:
             coarser: list[TileResult] = []
             spent = 0
             for one in self._plan.passes:

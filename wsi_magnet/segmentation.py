@@ -10,8 +10,10 @@ from typing import Any
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.events import Note, Observer, ignore
+from wsi_magnet.explaining import explained
 from wsi_magnet.machine import give_memory_back, keep_memory_steady
 from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
+from wsi_magnet.places import Place, exists, place
 from wsi_magnet.prepare import Prepared, prepare
 from wsi_magnet.result import Existing, ResultFolder, fingerprint, require_writable, write_json
 from wsi_magnet.runtime.types import Executor
@@ -20,14 +22,14 @@ from wsi_magnet.slides.types import SlideInfo
 from wsi_magnet.summary import RunSummary
 
 
-def result_folder(slide: str | Path, output: str | Path, name: str | None = None) -> Path:
+def result_folder(slide: str | Path, output: str | Place, name: str | None = None) -> Place:
     """Where a slide's result goes: `<output>/<name>`, by default the slide's name without its suffix."""
-    return Path(output).expanduser().absolute() / (name or Path(slide).stem)
+    return place(output).absolute() / (name or Path(slide).stem)
 
 
 def segment_slide(
     slide: str | Path,
-    output: str | Path,
+    output: str | Place,
     *,
     name: str | None = None,
     bundle: str | Path | None = None,
@@ -38,6 +40,7 @@ def segment_slide(
 ) -> RunSummary:
     """Segment a slide with MagNet and write the result to `<output>/<name>/`, by default named as the slide is.
 
+    output: a folder, or the URL of one in an object store, "s3://bucket/results".
     bundle: path of a bundle; None is the one that ships with the package. execution: where to work, by default in
     threads of this process. With an executor, which several calls in threads of their own may share, a worker opens the
     slide and looks for tissue. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255
@@ -97,11 +100,15 @@ def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> Run
     if run is None or run["state"] == "running":
         return None
     for name in ("mask", *RunConfig.from_json(run["config"]).kept):
-        if not (folder.path / f"{name}.ome.zarr" / "0").is_dir():
+        with explained(folder.path):
+            there = exists(folder.path / f"{name}.ome.zarr" / "0")
+        if not there:
             raise ResultMismatchError(
                 f"{folder.path} was finished, but its {name}.ome.zarr is gone or incomplete; "
                 "make it anew with --restart"
             )
-    if not folder.summary_json.exists():
+    with explained(folder.path):
+        told = exists(folder.summary_json)
+    if not told:
         write_json(folder.summary_json, run["summary"])
     return RunSummary(folder.path, True, tuple(run["failures"]), run["summary"])

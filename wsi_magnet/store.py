@@ -3,16 +3,14 @@
 A tile is a whole number of chunks (with 0.5: one shard), so no two workers ever write one object and no lock is needed.
 Chunks that would hold only zeros are not written. Each object is written to a temporary file, which is then renamed, so
 a killed worker leaves an old object or a new one, never half of one; before a tile counts as done they are made to
-survive a power cut as well.
+survive a power cut as well. In an object store a chunk is one request, and there when it is answered.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 import zarr.codecs
+from zarr.storage import FsspecStore, StoreLike
 
 from wsi_magnet.chunk_files import ChunkFiles
 from wsi_magnet.config import CELL_PX, Ngff
-from wsi_magnet.errors import OutOfSpaceError, StoreError
+from wsi_magnet.errors import StoreError
+from wsi_magnet.explaining import explained
 from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.places import Place, Url, delete, exists, filesystem, make_folder, replace_bytes, size_bytes
 
 CHUNK_PX = CELL_PX
 """Side of a chunk: a cell, so that a cell without tissue is a chunk that is not written."""
@@ -48,7 +49,7 @@ Pixels = npt.NDArray[np.uint8]
 class PyramidSpec:
     """What an image of a result is, apart from its pixels."""
 
-    path: Path
+    path: Place
     """Folder of the group, "....ome.zarr"."""
     sizes: tuple[Size, ...]
     """Extent of each level, finest first; level i is the array named str(i)."""
@@ -76,17 +77,17 @@ class Pyramid:
     def create(self) -> None:
         """Make the group and its empty levels; levels that exist stay as they are. Raises StoreError."""
         with explained(self.spec.path):
-            zarr.open_group(self.spec.path, mode="a", zarr_format=self.spec.zarr_format)
+            zarr.open_group(_zarr_store(self.spec.path), mode="a", zarr_format=self.spec.zarr_format)
             for level, size in enumerate(self.spec.sizes):
                 if not self.has_level(level):
-                    shutil.rmtree(self.spec.path / str(level), ignore_errors=True)
+                    delete(self.spec.path / str(level))
                     self._create_level(level, size)
 
     def has_level(self, level: int) -> bool:
         """True where the array is there; its folder alone may be what a run left that was killed while making it."""
         metadata = ".zarray" if self.spec.zarr_format == 2 else "zarr.json"
-        path = self.spec.path / str(level) / metadata
-        return path.is_file() and path.stat().st_size > 0
+        with explained(self.spec.path):
+            return bool(size_bytes(self.spec.path / str(level) / metadata))
 
     def require(self, level: int) -> None:
         """Raises StoreError where a level that should be there is not."""
@@ -97,7 +98,8 @@ class Pyramid:
 
     def stored(self, level: int, box: Box) -> bool:
         """False where nothing of a box was ever written, so that all of it is 0; cheaper than to read it."""
-        return any(path.exists() for path in self._objects(level, box))
+        with explained(self.spec.path):
+            return any(exists(path) for path in self._objects(level, box))
 
     def _create_level(self, level: int, size: Size) -> None:
         lead = () if self.spec.channels is None else (self.spec.channels,)
@@ -105,7 +107,7 @@ class Pyramid:
         shape, chunks = (*lead, *size.hw), (*lead, CHUNK_PX, CHUNK_PX)
         codec, effort = _LASTING if self.spec.lasting else _PASSING
         common: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "uint8", "fill_value": 0}
-        store = self.spec.path / str(level)
+        store = _zarr_store(self.spec.path / str(level))
         if self.spec.zarr_format == 2:
             zarr.create_array(
                 store,
@@ -128,22 +130,22 @@ class Pyramid:
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Replace the group's metadata at once: a reader sees the old or the new, never a part."""
         with explained(self.spec.path):
-            group = zarr.open_group(self.spec.path, mode="r+", zarr_format=self.spec.zarr_format)
+            group = zarr.open_group(_zarr_store(self.spec.path), mode="r+", zarr_format=self.spec.zarr_format)
             group.attrs.put(dict(attributes))
 
     def describe_ome(self, text: str) -> None:
         """Replace the OME-XML beside the levels at once. Raises StoreError."""
         path = self.spec.path / "OME" / "METADATA.ome.xml"
         with explained(self.spec.path):
-            path.parent.mkdir(exist_ok=True)
-        replace_text(path, text)
+            make_folder(path.parent)
+            replace_bytes(path, text.encode())
 
     def level(self, level: int) -> zarr.Array[Any]:
         """The array of a level, uint8 ([channels,] rows, columns)."""
         if level not in self._levels:
             with explained(self.spec.path):
                 self._levels[level] = zarr.open_array(
-                    self.spec.path / str(level), mode="r+", zarr_format=self.spec.zarr_format
+                    _zarr_store(self.spec.path / str(level)), mode="r+", zarr_format=self.spec.zarr_format
                 )
         return self._levels[level]
 
@@ -169,7 +171,7 @@ class Pyramid:
                 return
             self.level(level)[..., rows, cols] = pixels
             for path in self._objects(level, box):
-                if path.exists():
+                if isinstance(path, Path) and path.exists():
                     _make_last(path)
 
     def _files(self, level: int) -> ChunkFiles | None:
@@ -182,8 +184,8 @@ class Pyramid:
             self._chunk_files[level] = ChunkFiles(folder, size, self.spec.channels, CHUNK_PX, codec)
         return self._chunk_files[level]
 
-    def _objects(self, level: int, box: Box) -> Iterator[Path]:
-        """Files that a tile is stored in."""
+    def _objects(self, level: int, box: Box) -> Iterator[Place]:
+        """Files or objects that a tile is stored in."""
         side = CHUNK_PX if self.spec.zarr_format == 2 else self.spec.tile_px
         root = self.spec.path / str(level)
         lead = [] if self.spec.channels is None else ["0"]
@@ -196,18 +198,25 @@ class Pyramid:
         """Delete the pixels of a level that is no longer needed, and its array; nothing where it is gone already."""
         self._levels.pop(level, None)
         self._chunk_files.pop(level, None)
-        shutil.rmtree(self.spec.path / str(level), ignore_errors=True)
+        self._delete(self.spec.path / str(level))
 
     def remove(self) -> None:
         """Delete the whole image."""
         self._levels.clear()
         self._chunk_files.clear()
-        shutil.rmtree(self.spec.path, ignore_errors=True)
+        self._delete(self.spec.path)
+
+    @staticmethod
+    def _delete(path: Place) -> None:
+        """What cannot be deleted takes space and does no harm."""
+        with suppress(StoreError), explained(path):
+            delete(path)
 
     def sweep(self) -> None:
-        """Delete what killed writers left: zarr's half-written temporary files."""
-        for path in self.spec.path.rglob("*.partial"):
-            path.unlink(missing_ok=True)
+        """Delete what killed writers left: half-written temporary files, of which an object store has none."""
+        if isinstance(self.spec.path, Path):
+            for path in self.spec.path.rglob("*.partial"):
+                path.unlink(missing_ok=True)
 
 
 def _make_last(path: Path) -> None:
@@ -248,15 +257,17 @@ def halve_tile(pyramid: Pyramid, level: int, box: Box, *, labels: bool) -> None:
     pyramid.write(level, box, majority(pixels) if labels else mean(pixels))
 
 
-def replace_text(path: Path, text: str) -> None:
+def replace_text(path: Place, text: str) -> None:
     """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
-    partial = path.with_name(path.name + ".partial")
     with explained(path):
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_bytes(path, text.encode())
+
+
+def _zarr_store(path: Place) -> StoreLike:
+    """What zarr opens: it has an event loop of its own, and so a client of its own."""
+    if isinstance(path, Url):
+        return FsspecStore(filesystem(path.protocol, asynchronous=True), path=path.key)
+    return path
 
 
 def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
@@ -272,23 +283,23 @@ def write_values(path: Path, values: npt.NDArray[Any] | Sequence[str] | str, att
         zarr.create_array(path, data=told, zarr_format=3, attributes=dict(attributes))
 
 
-def read_attributes(path: Path) -> dict[str, Any]:
+def read_attributes(path: Place) -> dict[str, Any]:
     """Attributes of a group, whole. Raises StoreError where there is none."""
     with explained(path):
         try:
-            return dict(zarr.open_group(path, mode="r").attrs)
+            return dict(zarr.open_group(_zarr_store(path), mode="r").attrs)
         except (LookupError, TypeError, ValueError) as error:
             raise StoreError(f"{path} is no OME-Zarr image ({type(error).__name__}: {error})") from error
 
 
-def open_finest(path: Path) -> tuple[zarr.Array[Any], Mapping[str, Any]]:
+def open_finest(path: Place) -> tuple[zarr.Array[Any], Mapping[str, Any]]:
     """Open for reading what anybody wrote, Zarr v2 or v3: the finest array of an OME-Zarr image, or a plain array.
 
     Returns it and OME-Zarr's metadata, empty for a plain array. Raises StoreError.
     """
     with explained(path):
         try:
-            node = zarr.open(path, mode="r")
+            node = zarr.open(_zarr_store(path), mode="r")
             if isinstance(node, zarr.Array):
                 return node, {}
             attributes = dict(node.attrs)
@@ -301,29 +312,3 @@ def open_finest(path: Path) -> tuple[zarr.Array[Any], Mapping[str, Any]]:
     if not isinstance(array, zarr.Array):
         raise StoreError(f"{path}: its finest level is no array")
     return array, metadata
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into StoreErrors that name the folder, the reason and the cure."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutOfSpaceError(
-                f"{path}: no space left ({error.strerror}); what is finished is kept: "
-                "free some space and run the same command again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreError(
-                f"{path} cannot be read or written ({error.strerror}: {error.filename}); check its permissions, or "
-                "choose another output folder with -o"
-            ) from error
-        if error.errno in (errno.EISDIR, errno.ENOTDIR):
-            raise StoreError(
-                f"{path} is damaged ({error.strerror}: {error.filename}); make the result anew with "
-                "`wsi-magnet run --restart`"
-            ) from error
-        raise StoreError(f"{path}: {error.strerror or error}") from error

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from wsi_magnet.journal import History
 from wsi_magnet.ngff import NOT_ANALYSED, LabelClass
+from wsi_magnet.places import Place
 from wsi_magnet.plan import Pass, Plan
 from wsi_magnet.report import summarise
 
@@ -18,7 +18,7 @@ from wsi_magnet.report import summarise
 class RunSummary:
     """How a run ended."""
 
-    folder: Path
+    folder: Place
     done_before: bool
     """True where it was finished already and nothing was done."""
     failures: tuple[str, ...]

@@ -7,8 +7,8 @@ tissue from all of them, however bright it is.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.places import Place, read_bytes, replace_bytes
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import Image, SlideReader
 from wsi_magnet.slides.whole import read_whole
@@ -95,16 +96,16 @@ class TissueMap:
         around: Map = grown[np.ix_(rows - top, cols - left)]
         return around
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Place) -> None:
         """Write the map as a black and white PNG, which people can look at too."""
-        partial = path.with_name(path.name + ".partial")
-        Pillow.fromarray(self.tissue).save(partial, format="PNG")
-        partial.replace(path)
+        picture = io.BytesIO()
+        Pillow.fromarray(self.tissue).save(picture, format="PNG")
+        replace_bytes(path, picture.getvalue())
 
     @staticmethod
-    def load(path: Path, downsample_xy: tuple[float, float]) -> TissueMap:
+    def load(path: Place, downsample_xy: tuple[float, float]) -> TissueMap:
         """Read a map that was saved; its threshold is not kept."""
-        with Pillow.open(path) as picture:
+        with Pillow.open(io.BytesIO(read_bytes(path))) as picture:
             return TissueMap(np.asarray(picture.convert("1")), downsample_xy, threshold=0.0)
 
     @staticmethod

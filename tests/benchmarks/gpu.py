@@ -25,7 +25,7 @@ import torch
 
 from tests.benchmarks.made import fpn_bundle
 from tests.benchmarks.record import Aim, Measurement, Table, benchmark
-from tests.runs import labels_of
+from tests.runs import labels_of, local
 from tests.slides_made import write_stained_slide
 from wsi_magnet.config import Execution, Precision, RunConfig
 from wsi_magnet.device import SLOTS, device_of
@@ -181,7 +181,7 @@ def whole_run(slide: Path, bundle: Path, out: Path, config: RunConfig, execution
         summary = segment_slide(slide, out, bundle=bundle, config=config, execution=execution, observe=observe)
         working.clear()
     run.seconds = time.perf_counter() - started
-    for line in (summary.folder / "journal.jsonl").read_text().splitlines():
+    for line in local(summary.folder / "journal.jsonl").read_text().splitlines():
         for name, seconds in json.loads(line).get("s", {}).items():
             run.worker_s[name] = run.worker_s.get(name, 0.0) + seconds
     return run

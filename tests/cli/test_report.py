@@ -9,11 +9,12 @@ import pytest
 
 from tests.commands import Call, one_line
 from tests.export.results import Made, make_result
+from tests.runs import local
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    return make_result(tmp_path / "result", np.full((64, 64), 3, np.uint8)).folder
+    return local(make_result(tmp_path / "result", np.full((64, 64), 3, np.uint8)).folder)
 
 
 def test_it_says_what_to_open_and_what_is_odd(call: Call, small: Path, tmp_path: Path) -> None:

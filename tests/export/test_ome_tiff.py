@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from tests.export.results import CLASSES, Made, make_result, make_sparse_result
+from tests.runs import local
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.export.files import FileOptions
@@ -137,7 +138,7 @@ def test_a_result_of_an_older_version_gets_the_ome_xml_of_its_images(tmp_path: P
     source = random_result(tmp_path / "result")
     add_ome_xml(source)
     texts = [
-        (source.folder / f"{name}.ome.zarr" / "OME" / "METADATA.ome.xml").read_text() for name in get_args(Product)
+        local(source.folder / f"{name}.ome.zarr" / "OME" / "METADATA.ome.xml").read_text() for name in get_args(Product)
     ]
     counts = [len(list(ElementTree.fromstring(text).iter(f"{{{NAMESPACE}}}Channel"))) for text in texts]
     assert counts == [1, len(CLASSES), 1]

@@ -15,6 +15,7 @@ import pytest
 import zarr
 
 from tests.export.results import CLASSES, Made, make_result, make_sparse_result
+from tests.runs import local
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.export import spatial
@@ -58,7 +59,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> ResultSource:
 @pytest.fixture(scope="module")
 def written(result: ResultSource) -> Path:
     """The result as a store, to be looked at only."""
-    (path,) = write_spatialdata(result, result.folder.with_name("x.zarr"), FILES).files
+    (path,) = write_spatialdata(result, local(result.folder).with_name("x.zarr"), FILES).files
     return path
 
 
@@ -128,7 +129,7 @@ def test_an_existing_store_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> 
 
 def test_only_a_spatialdata_store_is_ever_replaced(result: ResultSource) -> None:
     with pytest.raises(StoreError, match="no SpatialData store"):
-        write_spatialdata(result, result.mask.spec.path, FileOptions(overwrite=True))
+        write_spatialdata(result, local(result.mask.spec.path), FileOptions(overwrite=True))
     assert stored(result, 0).any()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.export.results import CLASSES, Made, damage, make_result
-from tests.runs import MadeRun, labels_of, run_serially
+from tests.runs import MadeRun, labels_of, local, run_serially
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.export.files import FileOptions
@@ -118,8 +118,8 @@ def test_an_existing_table_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> 
 
 def test_a_table_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     source = graded(tmp_path / "result", Made(state="running"))
-    damage(source.folder, state="finished")
-    (source.mask.spec.path / "0" / "0" / "0").write_bytes(b"damaged")
+    damage(local(source.folder), state="finished")
+    local(source.mask.spec.path / "0" / "0" / "0").write_bytes(b"damaged")
     with pytest.raises(StoreError, match="damaged"):
         write_csv([source], tmp_path / "x.csv", FILES)
     assert [p.name for p in tmp_path.iterdir()] == ["result"]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.export.results import damage, make_result
-from tests.runs import labels_of
+from tests.runs import labels_of, local
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.geometry import Box, Size
@@ -67,7 +67,7 @@ def test_a_slide_that_is_gone_leaves_its_mask(tmp_path: Path) -> None:
 
 def test_another_slide_is_not_shown(graded: Path, small_svs: Path, demo_slide: Path, tmp_path: Path) -> None:
     source = make_result(tmp_path / "r", np.full((64, 64), 3, np.uint8))
-    damage(source.folder, slide={**source.run["slide"], "path": str(small_svs)})
+    damage(local(source.folder), slide={**source.run["slide"], "path": str(small_svs)})
     assert "no longer the slide" in take_pictures(ResultSource(source.folder), 500).why_no_slide
 
 

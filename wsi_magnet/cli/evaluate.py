@@ -147,7 +147,7 @@ def command(
     from wsi_magnet.dataset.manifest import read_manifest
     from wsi_magnet.errors import ManifestError
     from wsi_magnet.evaluate.report import make_report
-    from wsi_magnet.store import explained
+    from wsi_magnet.explaining import explained
 
     samples = [sample for sample in read_manifest(manifest).samples if sample.split == split]
     if not samples:
@@ -223,7 +223,7 @@ def _json(report: Report) -> str:
 def _write(report: Report, folder: Path, *, curve: bool) -> None:
     from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
     from wsi_magnet.evaluate.values import to_csv
-    from wsi_magnet.store import explained
+    from wsi_magnet.explaining import explained
 
     name = "curve" if curve else "evaluation"
     with explained(folder):

@@ -29,7 +29,7 @@ OPTIONS_OF = {
 
 
 @click.command("export", short_help="Export a result to QuPath, OME-TIFF, tables.")
-@click.argument("result", type=click.Path(path_type=Path))
+@click.argument("result", type=click.Path())
 @click.option("--to", "kind", type=click.Choice(KINDS), required=True, help="What to make of it; see above.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What to write.")
 @click.option(
@@ -83,7 +83,7 @@ OPTIONS_OF = {
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @click.pass_context
-def command(ctx: click.Context, /, result: Path, kind: str, output: Path, **given: Any) -> None:
+def command(ctx: click.Context, /, result: str, kind: str, output: Path, **given: Any) -> None:
     """Write the mask of RESULT, a slide's result folder, in a form that other programs open.
 
     \b
@@ -100,8 +100,9 @@ def command(ctx: click.Context, /, result: Path, kind: str, output: Path, **give
     """
     _refuse_idle_options(ctx, kind)
     from wsi_magnet.export.exporting import export
+    from wsi_magnet.places import place
 
-    written = export(result, output, kind, _options(given))  # type: ignore[arg-type]
+    written = export(place(result), output, kind, _options(given))  # type: ignore[arg-type]
     for note in written.notes:
         click.echo(f"Note: {note}", err=True)
     for path in written.files:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 import click
 
@@ -10,25 +10,27 @@ from wsi_magnet.errors import ConfigError
 
 
 @click.command("overlay", short_help="Draw a result over its slide.")
-@click.argument("result", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="PNG", help="[default: overlay.png in the result folder]"
-)
+@click.argument("result", type=click.Path())
+@click.option("-o", "--output", type=click.Path(), metavar="PNG", help="[default: overlay.png in the result folder]")
 @click.option("--size", type=click.IntRange(100, 8000), default=2000, show_default=True, help="Longest side in pixels.")
 @click.option("--opacity", type=click.FloatRange(0, 1), default=0.35, show_default=True, help="Of the colours.")
-def command(result: Path, output: Path | None, size: int, opacity: float) -> None:
+def command(result: str, output: str | None, size: int, opacity: float) -> None:
     """Draw the mask of RESULT, a slide's result folder, over its tissue, with a legend, as a PNG or JPEG.
 
     \b
       wsi-magnet overlay results/slide
     """
+    from wsi_magnet.explaining import explained
     from wsi_magnet.overlay import OverlayStyle, draw_overlay
-    from wsi_magnet.store import explained
+    from wsi_magnet.places import place, replace_bytes
 
-    target = output or result / "overlay.png"
+    folder = place(result)
+    target = place(output) if output else folder / "overlay.png"
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"{target} has no suffix of a picture; name it .png or .jpg")
-    picture = draw_overlay(result, OverlayStyle(longest_px=size, opacity=opacity))
+    picture = draw_overlay(folder, OverlayStyle(longest_px=size, opacity=opacity))
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG" if target.suffix.lower() == ".png" else "JPEG")
     with explained(target):
-        picture.save(target)
+        replace_bytes(target, encoded.getvalue())
     click.echo(target)

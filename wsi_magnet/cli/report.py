@@ -8,7 +8,7 @@ import click
 
 
 @click.command("report", short_help="Make pages to look at.")
-@click.argument("results", metavar="RESULT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("results", metavar="RESULT...", nargs=-1, required=True, type=click.Path())
 @click.option(
     "-o",
     "--output",
@@ -26,7 +26,7 @@ import click
     help="Longest side of pictures, pixels.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report of that name.")
-def command(results: tuple[Path, ...], output: Path, size: int, overwrite: bool) -> None:
+def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) -> None:
     """Make an HTML page of RESULT, a slide's result folder: the slide with its mask, uncertainty and what was refined,
     areas, grade and provenance. It needs no network and no other file. Several results get an index besides.
 
@@ -35,12 +35,13 @@ def command(results: tuple[Path, ...], output: Path, size: int, overwrite: bool)
       wsi-magnet report results/* -o cohort.html
     """
     from wsi_magnet.pages.writing import ReportOptions, write_report
+    from wsi_magnet.places import Place, place
 
-    def tell(result: Path) -> None:
+    def tell(result: Place) -> None:
         if len(results) > 1:
             click.echo(f"{result} ...", err=True)
 
-    reported = write_report(results, output, ReportOptions(longest_px=size, overwrite=overwrite), tell)
+    reported = write_report([*map(place, results)], output, ReportOptions(longest_px=size, overwrite=overwrite), tell)
     for note in reported.notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(reported.files[0])

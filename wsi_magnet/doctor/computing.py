@@ -23,6 +23,7 @@ from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.inference import resolve_precision
 from wsi_magnet.nets.spec import BundleSpec, read_spec
 from wsi_magnet.ngff import NOT_ANALYSED
+from wsi_magnet.places import Place
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segmentation import segment_slide
 from wsi_magnet.store import open_finest
@@ -93,7 +94,7 @@ def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | No
     return found[1] if found else "unknown"
 
 
-def _labels(folder: Path) -> dict[int, int]:
+def _labels(folder: Place) -> dict[int, int]:
     mask, _ = open_finest(folder / "mask.ome.zarr")
     values, counts = np.unique(mask[...], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))

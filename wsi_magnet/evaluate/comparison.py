@@ -17,9 +17,9 @@ from wsi_magnet.evaluate.methods import Method, Settings
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.evaluate.truth import Opener, Target
 from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented, work_apart
+from wsi_magnet.explaining import explained
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.prepare import ladder_of
-from wsi_magnet.store import explained
 
 
 @dataclass(frozen=True, eq=False, slots=True)

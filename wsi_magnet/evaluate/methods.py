@@ -144,6 +144,8 @@ def choose(methods: Sequence[Method], names: Sequence[str]) -> tuple[Method, ...
 
 def _run(slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
     # Begun anew even where a finished result lies: what is not computed again cannot be timed.
-    return segment_slide(
+    folder = segment_slide(
         slide, out, bundle=bundle, config=settings.config, execution=settings.execution, existing="restart"
     ).folder
+    assert isinstance(folder, Path)
+    return folder

@@ -15,6 +15,7 @@ from wsi_magnet.evaluate.sampling import Floats, bilinear, nearest
 from wsi_magnet.evaluate.truth import Target
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.places import Place
 from wsi_magnet.result import Products, ResultFolder
 from wsi_magnet.scales import Scale
 from wsi_magnet.store import Pyramid
@@ -37,7 +38,7 @@ class Answer:
 class Prediction:
     """A finished result folder; holds no pixels."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         """Raises StoreError for what is no result, ResultMismatchError for one that is not finished."""
         run = ResultFolder(folder).read_run()
         if run is None:

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from wsi_magnet._version import __version__
 from wsi_magnet.errors import ConfigError
+from wsi_magnet.explaining import explained
 from wsi_magnet.export.files import Exported, FileOptions
 from wsi_magnet.export.geojson import write_geojson
 from wsi_magnet.export.objects import ObjectOptions
@@ -16,7 +17,7 @@ from wsi_magnet.export.qupath import FeatureStyle, Naming, ObjectType
 from wsi_magnet.export.qupath_script import write_qupath_script
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.tiles import TileOptions, write_tiles
-from wsi_magnet.store import explained
+from wsi_magnet.places import Place
 
 Kind = Literal["geojson", "tiles", "qupath-script", "ome-tiff", "csv", "spatialdata"]
 
@@ -37,7 +38,7 @@ class ExportOptions:
     files: FileOptions = field(default_factory=FileOptions)
 
 
-def export(folder: Path, target: Path, kind: Kind, options: ExportOptions | None = None) -> Exported:
+def export(folder: Place, target: Path, kind: Kind, options: ExportOptions | None = None) -> Exported:
     """Write a result folder's mask as something else.
 
     Raises StoreError, ResultMismatchError for what cannot be read, StoreError where the target exists or cannot be
@@ -47,7 +48,7 @@ def export(folder: Path, target: Path, kind: Kind, options: ExportOptions | None
         raise ConfigError(f"cannot export to {kind!r}; choose one of {', '.join(get_args(Kind))}")
     options = options or ExportOptions()
     source = ResultSource(folder)
-    if target.resolve().is_relative_to(folder.resolve()):
+    if isinstance(folder, Path) and target.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"{target} lies in the result folder, which belongs to the run; choose another place with -o")
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_magnet.errors import StoreError
-from wsi_magnet.store import explained
+from wsi_magnet.explaining import explained
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.export.checks import check_run
 from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.ngff import LabelClass
+from wsi_magnet.places import Place
 from wsi_magnet.result import Products, ResultFolder
 from wsi_magnet.store import Pyramid, read_attributes
 
@@ -56,7 +57,7 @@ class Placement:
 class ResultSource:
     """A result folder, finished or not: of a run that still goes on, what its finest complete scale shows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         """Raises StoreError for what is no result or has no complete scale yet, ResultMismatchError for what this
         version cannot read.
         """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from wsi_magnet.export.tables import summary_of
 from wsi_magnet.geometry import ceil_div
 from wsi_magnet.journal import History, read_history
 from wsi_magnet.ngff import NOT_ANALYSED, LabelClass
+from wsi_magnet.places import Place
 from wsi_magnet.report import NOISE_MM2, PATTERNS, ClassArea, Gleason, can_grade, gleason, is_pattern
 from wsi_magnet.result import ResultFolder
 
@@ -79,7 +79,7 @@ class SlideFacts:
         return str(self.run["state"])
 
 
-def gather(folder: Path) -> SlideFacts:
+def gather(folder: Place) -> SlideFacts:
     """Read a result folder. Raises StoreError, ResultMismatchError as `ResultSource` does."""
     source = ResultSource(folder)
     history = read_history(ResultFolder(folder).journal)

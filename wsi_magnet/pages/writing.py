@@ -8,13 +8,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.explaining import explained
 from wsi_magnet.export.files import refuse_existing, whole
 from wsi_magnet.export.source import ResultSource
 from wsi_magnet.pages.facts import gather
 from wsi_magnet.pages.index_page import Entry, entry_of, index_page
 from wsi_magnet.pages.pictures import take_pictures
 from wsi_magnet.pages.slide_page import slide_page
-from wsi_magnet.store import explained
+from wsi_magnet.places import Place
 
 _SUFFIXES = (".html", ".htm")
 
@@ -44,10 +45,10 @@ class Reported:
 
 
 def write_report(
-    results: Sequence[Path],
+    results: Sequence[Place],
     target: Path,
     options: ReportOptions | None = None,
-    progress: Callable[[Path], None] = lambda _: None,
+    progress: Callable[[Place], None] = lambda _: None,
 ) -> Reported:
     """Make the page of a result folder, or an index of several and a folder `<name>-slides` of their pages.
 
@@ -75,7 +76,7 @@ def write_whole(path: Path, text: str) -> None:
         partial.write_bytes(text.encode("utf-8", "replace"))
 
 
-def _check(results: Sequence[Path], target: Path, options: ReportOptions) -> None:
+def _check(results: Sequence[Place], target: Path, options: ReportOptions) -> None:
     if not results:
         raise ConfigError("no result to report on; name at least one result folder")
     if target.suffix.lower() not in _SUFFIXES:
@@ -96,7 +97,7 @@ def _folder(target: Path) -> Path:
 
 
 def _write_cohort(
-    results: Sequence[Path], target: Path, options: ReportOptions, progress: Callable[[Path], None]
+    results: Sequence[Place], target: Path, options: ReportOptions, progress: Callable[[Place], None]
 ) -> Reported:
     folder = _folder(target)
     entries: list[Entry] = []
@@ -114,7 +115,7 @@ def _write_cohort(
     return Reported((target, *sorted(folder.iterdir())), tuple(notes))
 
 
-def _page(result: Path, href: str, options: ReportOptions, index: str | None) -> tuple[str, Entry, list[str]]:
+def _page(result: Place, href: str, options: ReportOptions, index: str | None) -> tuple[str, Entry, list[str]]:
     facts = gather(result)
     pictures = take_pictures(facts.source, options.longest_px)
     notes = []
@@ -126,7 +127,7 @@ def _page(result: Path, href: str, options: ReportOptions, index: str | None) ->
     return slide_page(facts, pictures, index=index), entry, notes
 
 
-def _names(results: Sequence[Path]) -> list[str]:
+def _names(results: Sequence[Place]) -> list[str]:
     """A file name for each, the folder's own where no other has it."""
     names: list[str] = []
     for result in results:

@@ -17,13 +17,13 @@ from torch import nn
 
 from wsi_magnet.dataset.opening import SamplePool
 from wsi_magnet.errors import ResultBusyError, TrainingError
+from wsi_magnet.explaining import explained
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.provenance import versions
 from wsi_magnet.result import write_json
-from wsi_magnet.store import explained
 from wsi_magnet.train.backbone import BackboneStage
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import TrainingConfig

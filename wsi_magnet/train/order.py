@@ -19,10 +19,10 @@ from wsi_magnet.dataset.manifest import Manifest, read_manifest
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.dataset.survey import Survey
 from wsi_magnet.errors import ConfigError, TrainingError
+from wsi_magnet.explaining import explained
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.registry import build_network
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, read_spec
-from wsi_magnet.store import explained
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.draw import class_pixels
 from wsi_magnet.train.ranks import devices_of

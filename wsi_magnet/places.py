@@ -1,0 +1,293 @@
+"""Where a result lies: a folder of this machine or a URL of an object store; the few operations in which they differ.
+
+A path of this machine is a `pathlib.Path` and stays one. A URL is a value with the algebra of a path and no more: the
+requests are the functions below, so that nothing asks a server unawares. This is the only door to fsspec, and its
+libraries are imported when a URL is named, not before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from wsi_magnet.errors import ConfigError, StoreError
+
+STORES = {
+    "s3": "pip install 'wsi-magnet[s3]'",
+    "s3a": "pip install 'wsi-magnet[s3]'",
+    "gs": "pip install gcsfs",
+    "gcs": "pip install gcsfs",
+    "az": "pip install adlfs",
+    "abfs": "pip install adlfs",
+    "abfss": "pip install adlfs",
+    "memory": "pip install fsspec",
+}
+"""Protocols whose writes are there whole or not at all, and what brings them. Others that fsspec knows (SFTP, SMB)
+write a file bit by bit, and a killed worker would leave half of it."""
+
+_LOCAL = ("file", "local")
+
+_REQUESTS = 16
+"""Under way at once where many are needed: each waits for the network."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Url:
+    """A place in an object store, "s3://bucket/results"; of its own it does nothing but arithmetic with names."""
+
+    protocol: str
+    key: str
+    """Bucket and name: "bucket/results"."""
+
+    def __truediv__(self, name: str) -> Url:
+        return self.joinpath(name)
+
+    def joinpath(self, *names: str) -> Url:
+        """The place of that name below this one."""
+        return Url(self.protocol, "/".join((self.key, *names)))
+
+    def with_name(self, name: str) -> Url:
+        """The neighbour of that name."""
+        return self.parent / name
+
+    def absolute(self) -> Url:
+        """Itself: a URL has no working folder."""
+        return self
+
+    def resolve(self) -> Url:
+        """Itself: a URL has no links."""
+        return self
+
+    @property
+    def parent(self) -> Url:
+        """The place that this one lies in."""
+        return Url(self.protocol, self.key.rpartition("/")[0])
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """Of the name, with its dot; "" where there is none."""
+        return Path(self.name).suffix
+
+    def __str__(self) -> str:
+        return f"{self.protocol}://{self.key}"
+
+
+Place = Path | Url
+
+
+def place(text: str | os.PathLike[str] | Url) -> Place:
+    """What somebody typed as a place: a path, with ~, or a URL.
+
+    Raises ConfigError for a URL that cannot hold a result, StoreError where the library for it is not installed.
+    """
+    if isinstance(text, Path | Url):
+        return text
+    told = str(text)  # so that also other libraries' paths, which print as their URL, are understood
+    protocol, found, key = told.partition("://")
+    if not found or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", protocol):
+        return Path(told).expanduser()
+    protocol = protocol.lower()
+    if protocol in _LOCAL:
+        return Path(f"/{key.lstrip('/')}")
+    if protocol not in STORES:
+        raise ConfigError(f"{told}: {protocol}:// is no object store; mount it and name the folder")
+    first = key.strip("/").partition("/")[0]
+    if not first:
+        raise ConfigError(f"{told} names no bucket; write {protocol}://BUCKET/FOLDER")
+    if ":" in first.partition("@")[0] and "@" in first:
+        raise ConfigError(f"{protocol}://...: credentials do not belong into a URL; set them in the environment")
+    _require(protocol)
+    return Url(protocol, re.sub("/{2,}", "/", key).strip("/"))
+
+
+def _require(protocol: str) -> None:
+    """Raises StoreError where the protocol's library is not installed."""
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        raise StoreError(f"{protocol}:// needs a package that is not installed; {STORES[protocol]}") from error
+
+
+def filesystem(protocol: str, *, asynchronous: bool = False) -> Any:
+    """The client of a process for an object store, shared by its threads. asynchronous: the one for zarr's event loop.
+
+    Endpoint and credentials are what the environment or fsspec's configuration say. It keeps no listings: other
+    processes write what this one must see.
+    """
+    return _filesystem(protocol, asynchronous, os.getpid())
+
+
+@cache
+def _filesystem(protocol: str, asynchronous: bool, pid: int) -> Any:
+    # fsspec's own cache has a client for each thread, each with its own connections.
+    import fsspec
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    wanted = fsspec.get_filesystem_class(protocol)
+    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if asynchronous and not wanted.async_impl:
+        return AsyncFileSystemWrapper(_filesystem(protocol, False, pid), asynchronous=True)
+    return wanted(**options, asynchronous=True) if asynchronous else wanted(**options)
+
+
+# What follows raises what the operating system or a store's library raises; `explained` turns it into StoreErrors.
+
+
+def exists(path: Place) -> bool:
+    """True for a file, an object or a folder that is there."""
+    if isinstance(path, Path):
+        return path.exists()
+    return size_bytes(path) is not None or bool(names(path))
+
+
+def size_bytes(path: Place) -> int | None:
+    """Of a file or object; None where there is none."""
+    if isinstance(path, Path):
+        return path.stat().st_size if path.is_file() else None
+    with suppress(FileNotFoundError):
+        found = filesystem(path.protocol).info(path.key)
+        return int(found["size"]) if found["type"] == "file" else None
+    return None
+
+
+def read_bytes(path: Place) -> bytes:
+    """All of a file or object. Raises FileNotFoundError where there is none."""
+    if isinstance(path, Path):
+        return path.read_bytes()
+    return cast(bytes, filesystem(path.protocol).cat_file(path.key))
+
+
+def read_all(paths: Iterable[Url]) -> list[bytes]:
+    """As `read_bytes` of each, in their order, but many at once."""
+    # fsspec's calls that take several names take "*", "?" and "[" in them for patterns, and slides have such names.
+    with ThreadPoolExecutor(_REQUESTS) as requests:
+        return list(requests.map(read_bytes, paths))
+
+
+def replace_bytes(path: Place, data: bytes) -> None:
+    """Write a file or object that is there whole or not at all, and stays there after a power cut."""
+    if isinstance(path, Url):
+        filesystem(path.protocol).pipe_file(path.key, data)
+        return
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def create_bytes(path: Url, data: bytes) -> bool:
+    """Write an object only where there is none; False where there is one."""
+    try:
+        filesystem(path.protocol).pipe_file(path.key, data, mode="create")
+    except OSError as error:
+        if not _refused(error):
+            raise
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An object as it was found."""
+
+    version: str
+    """What the store calls this state of it."""
+    data: bytes
+
+
+def seen(path: Url) -> Seen | None:
+    """An object as it is now; None where there is none."""
+    client = filesystem(path.protocol)
+    with suppress(FileNotFoundError):
+        return Seen(str(client.info(path.key).get("ETag", "")), client.cat_file(path.key))
+    return None
+
+
+def replace_seen(path: Url, found: Seen, data: bytes) -> bool:
+    """Write an object over what was seen; False where it is another by now.
+
+    S3 compares by itself. Elsewhere it is compared here, so two writers of the same instant both get True, and find
+    out when they look again.
+    """
+    client = filesystem(path.protocol)
+    conditions = {"IfMatch": found.version} if path.protocol.startswith("s3") else {}
+    try:
+        if not conditions and seen(path) != found:
+            return False
+        client.pipe_file(path.key, data, **conditions)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if not _refused(error):
+            raise
+        return False
+    return True
+
+
+def _refused(error: OSError) -> bool:
+    """True where a store did not write because its condition did not hold."""
+    told = getattr(error.__cause__, "response", {})
+    code = told.get("Error", {}).get("Code") if isinstance(told, dict) else None
+    return isinstance(error, FileExistsError) or code in ("PreconditionFailed", "ConditionalRequestConflict")
+
+
+def names(path: Place) -> list[str]:
+    """Of what lies in a folder, sorted; none where it is not there."""
+    if isinstance(path, Path):
+        return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+    try:
+        found = filesystem(path.protocol).ls(path.key, detail=False)
+    except FileNotFoundError:
+        return []
+    below = (one.strip("/") for one in found)
+    return sorted(one.rpartition("/")[2] for one in below if one != path.key)
+
+
+def make_folder(path: Place) -> None:
+    """Make a folder where folders are things; an object store has only names, and to ask it could make a bucket."""
+    if isinstance(path, Path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def delete(path: Place) -> None:
+    """Delete a file, an object or a folder with all in it; nothing where it is gone already."""
+    if isinstance(path, Url):
+        _delete_below(path)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _delete_below(path: Url) -> None:
+    client = filesystem(path.protocol)
+    with suppress(FileNotFoundError):
+        keys = list(client.find(path.key))
+        if keys and not any(set("*?[") & set(key) for key in keys):
+            client.rm(keys)  # a thousand in a request, but it takes names for patterns
+            return
+        with ThreadPoolExecutor(_REQUESTS) as requests:
+            list(requests.map(client.rm_file, keys))
+
+
+def delete_object(path: Url) -> None:
+    """Delete one object; nothing where it is gone already."""
+    with suppress(FileNotFoundError):
+        filesystem(path.protocol).rm_file(path.key)
