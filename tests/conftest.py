@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch and numpy are imported, here and in every process that a test starts: the machine's cores are shared by
@@ -52,6 +53,27 @@ def made_run(small_svs: Path, tmp_path_factory: pytest.TempPathFactory) -> MadeR
     from tests.runs import MadeRun, free_spec, write_bundle
 
     return MadeRun(small_svs, write_bundle(tmp_path_factory.mktemp("bundles") / "free.safetensors", free_spec()))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server with an empty bucket; skips where none can be started."""
+    from tests import s3
+
+    if lacking := s3.missing():
+        pytest.skip(f"no S3 server: {lacking} not installed")
+    with s3.s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3_server: str) -> str:
+    """The URL of a folder in S3 where nothing lies yet."""
+    from uuid import uuid4
+
+    from tests.s3 import BUCKET
+
+    return f"s3://{BUCKET}/{uuid4().hex[:8]}"
 
 
 @pytest.fixture
