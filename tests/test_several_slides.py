@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.runs import MadeRun, labels_of, run_serially
+from tests.runs import MadeRun, labels_of, local, run_serially
 from tests.slides_made import write_stained_slide
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultBusyError, SlideOpenError
@@ -94,7 +94,7 @@ def test_a_tile_that_kills_its_workers_is_recorded_and_the_rest_is_whole(made_ru
         executor.close()
     assert len(summary.failures) == 1
     assert "1 µm/px, row 1, column 1: no worker survived it" in summary.failures[0]
-    assert json.loads((summary.folder / "run.json").read_text())["state"] == "finished with errors"
+    assert json.loads(local(summary.folder / "run.json").read_text())["state"] == "finished with errors"
     mask = labels_of(summary.folder, level=1)
     undisturbed = labels_of(run_serially(made_run, tmp_path / "undisturbed").folder)
     found = labels_of(summary.folder)
