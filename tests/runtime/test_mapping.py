@@ -197,3 +197,28 @@ def test_a_scheduler_that_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_
         for process in (worker, scheduler):
             process.terminate()
             process.wait(30)
+
+
+HUNG: list[object] = []
+
+
+def hang_once(number: int) -> tuple[int, object]:
+    """A worker whose file system hangs at one tile, and no other does; all are in this process."""
+    if number == 4 and not HUNG:
+        HUNG.append(name_of_worker())
+        time.sleep(6)
+    time.sleep(0.01)
+    return number, name_of_worker()
+
+
+def test_a_task_that_is_stuck_is_begun_elsewhere_too(
+    threads: tuple[DaskExecutor, LocalCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "POLL_S", 0.2)
+    monkeypatch.setattr(mapping, "STUCK_S", 0.5)
+    monkeypatch.setattr(mapping, "STUCK_TIMES", 1)
+    told: list[str] = []
+    found = list(threads[0].map(hang_once, range(12), tell=told.append))
+    assert sorted(number for number, _ in found) == list(range(12)), "each once"
+    assert "another one tries it as well" in told[0]
+    assert dict(found)[4] != HUNG[0]

@@ -15,9 +15,10 @@ from distributed import Client
 
 from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.connection import GONE, SCHEDULER_GONE, Connection
-from wsi_magnet.runtime.mapping import Mapping, Tools
+from wsi_magnet.runtime.mapping import Mapping
 from wsi_magnet.runtime.roster import roster_of
 from wsi_magnet.runtime.types import Executor, Result, Roster, Task, Tell
+from wsi_magnet.runtime.under_way import Tools
 
 GPU_RESOURCE = "GPU"
 """Name of the Dask resource that a worker with a GPU declares (dask worker --resources GPU=1)."""

@@ -1,0 +1,51 @@
+"""What comes back from a worker: an answer with the worker's name, or how a task ended that brought none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Future, get_worker
+
+from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.runtime.apart import run_apart
+from wsi_magnet.runtime.connection import GONE
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker says of a task: a result, or an error of ours. Dask prints the traceback of any that is raised."""
+
+    value: Any
+    worker: str
+
+
+def answered(function: Callable[[Any], Any], task: object) -> Answer:
+    """Runs on the worker."""
+    address = get_worker().address
+    try:
+        return Answer(function(task), address)
+    except WsiMagnetError as error:
+        return Answer(error, address)
+
+
+def answered_apart(function: Callable[[Any], Any], task: object) -> Answer:
+    """Runs on the worker, which lives on whatever becomes of the task."""
+    address = get_worker().address
+    try:
+        return Answer(run_apart(function, task), address)
+    except WsiMagnetError as error:
+        return Answer(error, address)
+
+
+def outcome(future: Future[Any]) -> Any:
+    """What a task ended with, an Answer or an exception; None where that was lost."""
+    with suppress(*GONE, CancelledError):
+        if future.status == "finished":
+            return future.result()
+        if future.status == "error":
+            return future.exception()
+    return None
