@@ -8,6 +8,7 @@ clock is asked, and what decides between two who take it at once is the store: i
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -187,3 +188,38 @@ def _owner(found: Seen | None) -> str:
     with suppress(ValueError, LookupError, TypeError):
         return str(json.loads(found.data)["owner"]) if found else "of unknown owner"
     return "of unknown owner"
+
+
+def worker_of(folder: Place) -> str | None:
+    """Who works in a folder now, "process 12 on host"; None where nobody does. Nobody's way is stood in.
+
+    A lease is watched for as long as its owner may take to write it. Raises StoreError.
+    """
+    with explained(folder):
+        return _lease_keeper(folder) if isinstance(folder, Url) else _lock_holder(folder)
+
+
+def _lock_holder(folder: Path) -> str | None:
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with suppress(OSError):
+            return (folder / _OWNER).read_text()
+        return "of unknown owner"
+    finally:
+        os.close(lock)
+    return None
+
+
+def _lease_keeper(folder: Url) -> str | None:
+    found, until = seen(folder / _LEASE), time.monotonic() + 4 * RENEW_S
+    while found is not None and time.monotonic() < until:
+        time.sleep(_POLL_S)
+        now = seen(folder / _LEASE)
+        if now != found:
+            return _owner(now) if now is not None else None
+    return None

@@ -35,7 +35,11 @@ class AnnotationError(WsiMagnetError, ValueError):
 
 
 class ManifestError(WsiMagnetError, ValueError):
-    """A manifest, or a row of one, that cannot be used; the text names the row."""
+    """A manifest or a list of slides, or a row of one, that cannot be used; the text names the row."""
+
+
+class CohortError(WsiMagnetError, ValueError):
+    """Slides that are not there, or whose results cannot lie in one folder."""
 
 
 class TrainingError(WsiMagnetError):

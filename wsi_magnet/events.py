@@ -58,3 +58,13 @@ Observer = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """The observer of those who do not watch."""
+
+
+def together(*observers: Observer) -> Observer:
+    """An observer that tells several, in their order."""
+
+    def observe(event: Event) -> None:
+        for one in observers:
+            one(event)
+
+    return observe

@@ -262,12 +262,12 @@ def start(execution: Execution) -> Executor:
 
     threads = cpu_threads()
     here = execution.workers is None and execution.scheduler is None and execution.cluster is None
-    if here and (feeding := _feeding(execution.device, threads)):
-        return start_executor(replace(execution, workers=feeding), 2 * threads)  # half of them wait for the GPU
+    if here and (processes := feeding(execution.device, threads)):
+        return start_executor(replace(execution, workers=processes), 2 * threads)  # half of them wait for the GPU
     return start_executor(execution, threads)
 
 
-def _feeding(device: str, threads: int) -> int:
+def feeding(device: str, threads: int) -> int:
     """Processes that feed a GPU, 0 without one: a single one's threads cannot read and write as fast as it computes,
     because they share Python's lock. Each has its own networks and buffers there, so a small GPU gets fewer.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_magnet.config import Execution, RunConfig
-from wsi_magnet.errors import ResultMismatchError
+from wsi_magnet.errors import ResultMismatchError, SlideOpenError
 from wsi_magnet.events import Note, Observer, ignore
 from wsi_magnet.explaining import explained
 from wsi_magnet.machine import give_memory_back, keep_memory_steady
@@ -79,7 +79,10 @@ def _looked_at(
         from wsi_magnet.tasks import RunSurvey
 
         told = execution.map(
-            RunSurvey(spec, config), [str(Path(slide).absolute())], tell=lambda text: observe(Note(text))
+            RunSurvey(spec, config),
+            [str(Path(slide).absolute())],
+            lost=_not_opened,
+            tell=lambda text: observe(Note(text)),
         )
         prepared = next(iter(told))
         yield prepared.info, lambda: prepared
@@ -93,6 +96,11 @@ def _looked_at(
             return found
 
         yield reader.info, prepare_here
+
+
+def _not_opened(slide: str, reason: str) -> Prepared:
+    """Raises SlideOpenError for a slide that kills whatever process opens it: its own fault, and not the workers'."""
+    raise SlideOpenError(f"{slide} cannot be opened as a slide: {reason}")
 
 
 def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> RunSummary | None:

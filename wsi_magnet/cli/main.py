@@ -19,7 +19,8 @@ from wsi_magnet.errors import WsiMagnetError
 COMMANDS = {
     name: name
     for name in (
-        *("run", "plan", "info", "doctor"),
+        *("run", "batch", "status"),
+        *("plan", "info", "doctor"),
         *("overlay", "report", "export"),
         *("manifest", "train", "evaluate", "bundle"),
     )
@@ -29,6 +30,7 @@ COMMANDS = {
 BEGINS_ANEW = "The same command begins anew."
 STOPPED = {
     "run": "What is finished is kept: the same command, without --restart or --overwrite, goes on from there.",
+    "batch": "What is finished is kept: the same command, without --restart or --overwrite, goes on from there.",
     "train": "What is finished is kept: the same command, without --restart, goes on from there.",
     "manifest": "What was made by STAPLE is kept; the same command does the rest.",
 }

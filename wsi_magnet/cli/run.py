@@ -56,9 +56,13 @@ def command(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     from wsi_magnet.cli.progress import watching
-    from wsi_magnet.segmentation import segment_slide
+    from wsi_magnet.cohort.options import run_command
+    from wsi_magnet.eventlog import RunLog
+    from wsi_magnet.events import together
+    from wsi_magnet.segmentation import result_folder, segment_slide
 
-    with watching() as observe:
+    told = {"command": run_command(slide, output, config, bundle, execution), "options": config.to_json()}
+    with watching() as observe, RunLog(result_folder(slide, output), told) as log:
         summary = segment_slide(
             slide,
             output,
@@ -66,8 +70,9 @@ def command(
             config=config,
             execution=execution,
             existing="overwrite" if overwrite else "restart" if restart else "resume",
-            observe=observe,
+            observe=together(log, observe),
         )
+        log.finished(summary)
     if as_json:
         values = {"folder": str(summary.folder), "done_before": summary.done_before, "failures": summary.failures}
         click.echo(json.dumps({**values, **summary.summary}, indent=2))

@@ -6,7 +6,8 @@ import csv
 import difflib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -15,8 +16,27 @@ from wsi_magnet.errors import ManifestError
 COLUMNS = ("image", "annotation", "mpp", "group", "split", "labels", "consensus")
 """In the order in which they are written; columns that are none of these are the user's own."""
 
-ALIASES = {"slide": "image", "mask": "annotation"}
 REQUIRED = ("image", "annotation", "group")
+
+
+@dataclass(frozen=True, slots=True)
+class TableKind:
+    """What the columns of a file mean."""
+
+    columns: tuple[str, ...]
+    aliases: Mapping[str, str]
+    """Other names of columns, in lower case."""
+    required: tuple[str, ...]
+    hint: str = ""
+    """Where a required one is missing, what else there is to say."""
+
+
+MANIFEST = TableKind(
+    COLUMNS,
+    {"slide": "image", "mask": "annotation"},
+    REQUIRED,
+    "; a group is the patient, or whatever else may not be parted between splits",
+)
 
 SEPARATOR = ";"
 """Between the files of one annotation cell."""
@@ -33,7 +53,7 @@ Cells = dict[str, str]
 """By column, stripped; a cell that a row lacks is empty."""
 
 
-def read_table(path: Path) -> list[tuple[int, Cells]]:
+def read_table(path: Path, kind: TableKind = MANIFEST) -> list[tuple[int, Cells]]:
     """(line, cells by column) of each row that is not blank; the header is the first of them and not returned.
 
     UTF-8, with or without its mark; parted by commas, semicolons or tabs, whichever the header has most of. A first
@@ -51,8 +71,8 @@ def read_table(path: Path) -> list[tuple[int, Cells]]:
     except csv.Error as error:
         raise ManifestError(f"{path}, row {lines.line_num}: not CSV ({error})") from error
     if not rows:
-        raise ManifestError(f"{path} is empty; its first line names the columns {', '.join(COLUMNS)}")
-    columns = _columns(path, rows[0][1])
+        raise ManifestError(f"{path} is empty; its first line names the columns {', '.join(kind.columns)}")
+    columns = _columns(path, rows[0][1], kind)
     if len(rows) == 1:
         raise ManifestError(f"{path} has a header but no rows")
     return [(line, _cells(path, line, columns, row, delimiter)) for line, row in rows[1:]]
@@ -73,25 +93,26 @@ def _text(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ManifestError(f"manifest {path}: {error.strerror or error}") from error
+        raise ManifestError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path} is not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
 
 
-def _columns(path: Path, header: Sequence[str]) -> list[str]:
-    names = [ALIASES.get(name.lower(), name.lower()) for name in header]
+def _columns(path: Path, header: Sequence[str], kind: TableKind) -> list[str]:
+    names = [kind.aliases.get(name.lower(), name.lower()) for name in header]
     for name, count in Counter(names).items():
-        if name in COLUMNS and count > 1:
+        if name in kind.columns and count > 1:
             raise ManifestError(f"{path} has {count} columns for {name!r}; leave one")
     for given, name in zip(header, names, strict=True):
         # Other columns are the user's own; but a column whose name is misspelt would be ignored in silence.
-        if name not in COLUMNS and (near := difflib.get_close_matches(name, [*COLUMNS, *ALIASES], 1, 0.8)):
+        known = [*kind.columns, *kind.aliases]
+        if name not in kind.columns and (near := difflib.get_close_matches(name, known, 1, 0.8)):
             raise ManifestError(f"{path} has a column {given!r}; is {near[0]!r} meant? Rename it")
-    missing = [name for name in REQUIRED if name not in names]
+    missing = [name for name in kind.required if name not in names]
     if missing:
         raise ManifestError(
             f"{path} has no column {' and none '.join(repr(name) for name in missing)}; its columns are "
-            f"{', '.join(header)}; a group is the patient, or whatever else may not be parted between splits"
+            f"{', '.join(header)}{kind.hint}"
         )
     return names
 

@@ -14,6 +14,7 @@ from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.batch_systems import PRELOAD, batch_cluster
 from wsi_magnet.runtime.cluster_spec import BATCH_KINDS, ClusterSpec
 from wsi_magnet.runtime.job_keeper import JobKeeper
+from wsi_magnet.runtime.signals import children_deaf
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def local_options(spec: ClusterSpec) -> dict[str, Any]:
     return {
         "memory_limit": 0,
         "dashboard_address": "127.0.0.1:0",
-        "preload": [PRELOAD],
+        "preload": [PRELOAD, "wsi_magnet.runtime.quiet"],
         **({"resources": {"GPU": threads}} if spec.gpu else {}),
         **spec.options,
         "threads_per_worker": threads,
@@ -117,7 +118,8 @@ def local_options(spec: ClusterSpec) -> dict[str, Any]:
 def _local(spec: ClusterSpec) -> Any:
     _known(spec, LocalCluster)
     try:
-        return LocalCluster(**local_options(spec))
+        with children_deaf():
+            return LocalCluster(**local_options(spec))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{spec.path}: options: {str(error).splitlines()[0]}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 
 import dask
@@ -13,7 +12,9 @@ from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.cluster_spec import read_cluster
 from wsi_magnet.runtime.clusters import RunningCluster
 from wsi_magnet.runtime.executor import GPU_RESOURCE, DaskExecutor, has_gpu_workers
+from wsi_magnet.runtime.quiet import quieten
 from wsi_magnet.runtime.revival import Revival
+from wsi_magnet.runtime.signals import children_deaf
 
 _PATIENCE_S = "30s"
 
@@ -39,7 +40,7 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     threads: of this machine, for workers that are started here. Raises ClusterError for a scheduler that does not
     answer or has no workers, and for a cluster that cannot be made.
     """
-    _quieten()
+    quieten()
     dask.config.update_defaults(_SETTINGS)
     if execution.scheduler is not None:
         return _remote(execution.scheduler, execution.device)
@@ -48,13 +49,6 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     if execution.workers is not None:
         return _processes(execution.workers, execution.device, threads)
     return _threads(threads)
-
-
-def _quieten() -> None:
-    """What users can mend is said in our own words; Dask's loggers print screens of tracebacks for a lost worker."""
-    for name in ("distributed", *logging.root.manager.loggerDict):
-        if name.partition(".")[0] == "distributed":
-            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _threads(threads: int) -> DaskExecutor:
@@ -67,15 +61,16 @@ def _threads(threads: int) -> DaskExecutor:
 def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
     each = max(1, threads // workers)
     gpu = {GPU_RESOURCE: each} if device.startswith("cuda") else None
-    cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=each,
-        processes=True,
-        memory_limit="auto",
-        dashboard_address="127.0.0.1:0",
-        resources=gpu,
-        preload=["wsi_magnet.runtime.worker_process"],
-    )
+    with children_deaf():
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=each,
+            processes=True,
+            memory_limit="auto",
+            dashboard_address="127.0.0.1:0",
+            resources=gpu,
+            preload=["wsi_magnet.runtime.worker_process", "wsi_magnet.runtime.quiet"],
+        )
     description = f"{workers} worker processes of this machine, {each} threads each"
     return _local(cluster, description, wants_gpu=gpu is not None)
 

@@ -1,0 +1,219 @@
+"""What a user names, and the slides that are meant: tiny folders of empty files."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wsi_magnet.cohort.sources import find_slides
+from wsi_magnet.errors import CohortError, ManifestError
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def found(folder: Path, *sources: str, out: str = "out") -> list[str]:
+    """The slides found, relative to the folder."""
+    jobs = find_slides([str(folder / source) for source in sources], folder / out).jobs
+    return [os.path.relpath(job.slide, folder) for job in jobs]
+
+
+def test_a_folder_gives_the_slides_below_it_by_their_path(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "s/b.svs", "s/a.tif", "s/deep/er/c.NDPI", "s/picture.png", "s/photo.jpg", "s/notes.txt", "s/._b.svs"
+    )
+    touch(tmp_path, "s/.cache/d.svs", "s/mask.ome.zarr/e.tif")
+    assert found(tmp_path, "s") == ["s/a.tif", "s/b.svs", "s/deep/er/c.NDPI"]
+
+
+def test_pictures_are_slides_where_they_are_named_or_matched(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a.png", "s/b.jpg", "s/c.txt", "s/d.svs")
+    assert found(tmp_path, "s/a.png", "s/c.txt") == ["s/a.png", "s/c.txt"], "what is named is meant"
+    assert found(tmp_path, "s/*") == ["s/a.png", "s/b.jpg", "s/d.svs"]
+    assert found(tmp_path, "s/?.jpg", "s") == ["s/b.jpg", "s/d.svs"]
+
+
+def test_results_and_the_output_are_no_slides(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "s/a.svs",
+        "s/old/x/run.json",
+        "s/old/x/x.tif",
+        "s/old/y.svs",
+        "s/cohort/.cohort/x.json",
+        "s/cohort/m.tif",
+    )
+    touch(tmp_path, "s/out/b.tif", "s/study/run.json", "s/study/c.svs")
+    (tmp_path / "s/old/x/mask.ome.zarr").mkdir()
+    assert found(tmp_path, "s", out="s/out") == ["s/a.svs", "s/old/y.svs", "s/study/c.svs"]
+    assert found(tmp_path, "s/**", out="s/out") == ["s/a.svs", "s/old/y.svs", "s/study/c.svs"]
+    assert found(tmp_path, "s/*", out="s/out") == ["s/a.svs", "s/old/y.svs", "s/study/c.svs"]
+
+
+@pytest.mark.parametrize("source", ["s", "s/*.svs", "s/**/*.svs"])
+def test_results_beside_their_slides(tmp_path: Path, source: str) -> None:
+    touch(tmp_path, "s/a.svs", "s/a/run.json", "s/a/export.tif", "s/.cohort/a.json", "s/deep/b.svs")
+    (tmp_path / "s/a/mask.ome.zarr").mkdir()
+    assert found(tmp_path, source, out="s")[0] == "s/a.svs"
+    assert "s/a/export.tif" not in found(tmp_path, source, out="s")
+
+
+def test_deep_patterns(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a/1.svs", "s/a/b/2.svs", "s/3.svs", "s/a/2.tif")
+    assert found(tmp_path, "s/**/*.svs") == ["s/3.svs", "s/a/1.svs", "s/a/b/2.svs"]
+    assert found(tmp_path, "s/a*") == ["s/a/1.svs", "s/a/2.tif", "s/a/b/2.svs"], "as the shell would give the folder"
+
+
+def test_names_with_the_letters_of_patterns(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a[1].svs", "s/a1.svs", "s/what?.svs", "s/[x]/b.svs")
+    assert found(tmp_path, "s/a[1].svs") == ["s/a[1].svs"]
+    assert found(tmp_path, "s/what?.svs") == ["s/what?.svs"]
+    assert found(tmp_path, "s/[x]") == ["s/[x]/b.svs"]
+
+
+def test_the_same_slide_is_meant_once(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a.svs", "s/b.svs")
+    (tmp_path / "s/link.svs").symlink_to("a.svs")
+    (tmp_path / "again").symlink_to("s")
+    assert found(tmp_path, "s/b.svs", "s", "again", "s/../s/a.svs") == ["s/b.svs", "s/a.svs"]
+
+
+def test_circles_end(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a.svs", "s/b/c.svs")
+    (tmp_path / "s/b/up").symlink_to("..")
+    (tmp_path / "s/self").symlink_to("self")
+    assert found(tmp_path, "s") == ["s/a.svs", "s/b/c.svs"]
+
+
+def test_bad_slides_are_slides(tmp_path: Path) -> None:
+    touch(tmp_path, "s/full.svs/inner.tif")
+    (tmp_path / "s/folder.svs").mkdir()
+    (tmp_path / "s/dangling.svs").symlink_to("nowhere.svs")
+    assert found(tmp_path, "s") == ["s/dangling.svs", "s/folder.svs", "s/full.svs/inner.tif"]
+    assert found(tmp_path, "s/missing.svs", "s/folder.svs") == ["s/missing.svs", "s/folder.svs"]
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="slidse: no such slide, folder or list"):
+        found(tmp_path, "slidse")
+    (tmp_path / "empty").mkdir()
+    nothing = find_slides([str(tmp_path / "empty"), str(tmp_path / "*.svs")], tmp_path / "out")
+    assert nothing.jobs == ()
+    assert [note.replace(str(tmp_path), "") for note in nothing.notes] == [
+        "no slides in /empty",
+        "/*.svs matches no slide",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look anywhere")
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a.svs", "s/closed/b.svs")
+    (tmp_path / "s/closed").chmod(0)
+    result = find_slides([str(tmp_path / "s")], tmp_path / "out")
+    (tmp_path / "s/closed").chmod(0o700)
+    assert len(result.jobs) == 1
+    assert "closed cannot be looked into" in result.notes[0]
+
+
+def test_parts_of_slides_are_left_out(tmp_path: Path) -> None:
+    touch(
+        tmp_path, "s/m.mrxs", "s/m/Data0001.dat", "s/m/strange.tif", "s/v.vms", "s/v.jpg", "s/v_map2.jpg", "s/own.jpg"
+    )
+    (tmp_path / "s/v.vms").write_text("[Virtual Microscope Specimen]\nImageFile=v.jpg\nMapFile=v_map2.jpg\n")
+    assert found(tmp_path, "s/*") == ["s/m.mrxs", "s/own.jpg", "s/v.vms"]
+    assert found(tmp_path, "s/m.mrxs", "s/m", "s/v.jpg") == ["s/m.mrxs", "s/v.jpg"]
+    assert find_slides([str(tmp_path / "s/m.mrxs"), str(tmp_path / "s/m")], tmp_path).notes == ()
+
+
+def dicom(path: Path, series: str, *, implicit: bool = False, refers_to: str = "1.9") -> None:
+    """The head of a DICOM file that also refers to another series, as derived ones do."""
+
+    def element(group: int, number: int, value: str) -> bytes:
+        data = value.encode() + b"\0" * (len(value) % 2)
+        length = struct.pack("<I", len(data)) if implicit else b"UI" + struct.pack("<H", len(data))
+        return struct.pack("<HH", group, number) + length + data
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts = [element(0x0020, 0x000E, refers_to), element(0x0020, 0x000D, "1.2.3"), element(0x0020, 0x000E, series)]
+    path.write_bytes(bytes(128) + b"DICM" + b"".join(parts) + bytes(100) + element(0x0020, 0x000E, refers_to))
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_the_files_of_a_dicom_series_are_one_slide(tmp_path: Path, implicit: bool) -> None:
+    for name in "abc":
+        dicom(tmp_path / f"s/case1/{name}.dcm", "1.2.3.4", implicit=implicit)
+        dicom(tmp_path / f"s/both/{name}.dcm", "1.2.3.5" if name == "b" else "1.2.3.61", implicit=implicit)
+    assert found(tmp_path, "s") == ["s/both/a.dcm", "s/both/b.dcm", "s/case1/a.dcm"]
+    assert [job.label for job in find_slides([str(tmp_path / "s")], tmp_path).jobs] == ["a", "b", "case1"]
+
+
+def test_a_list(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a.svs", "s/b.svs", "lists/mine.safetensors")
+    text = "\ufeffSlide,mpp,bundle,name,patient\r\n../s/a.svs,0.25,,first,P1\r\n\r\nmissing.svs,,mine.safetensors,,\r\n"
+    (tmp_path / "lists/cohort.csv").write_text(text)
+    jobs = find_slides([str(tmp_path / "lists/cohort.csv"), str(tmp_path / "s")], tmp_path / "out").jobs
+    assert [(os.path.relpath(job.slide, tmp_path), *job.wishes) for job in jobs] == [
+        ("s/a.svs", 0.25, None, "first"),
+        ("lists/missing.svs", None, str(tmp_path / "lists/mine.safetensors"), None),
+        ("s/b.svs", None, None, None),
+    ]
+
+
+def test_a_list_says_more_than_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a.svs", "s/b.svs")
+    (tmp_path / "list.csv").write_text("slide,mpp\ns/b.svs,0.5\n")
+    jobs = find_slides([str(tmp_path / "s"), str(tmp_path / "list.csv")], tmp_path / "out").jobs
+    assert [(Path(job.slide).name, job.mpp) for job in jobs] == [("a.svs", None), ("b.svs", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("mpp\n1\n", "no column 'slide'"),
+        ("slide\n", "has a header but no rows"),
+        ("slide,mpp\na.svs,0.5\na.svs,fine\n", "row 3: mpp 'fine' is not a number"),
+        ("slide,mpp\na.svs,1000\n", "row 2: --mpp 1000 is no resolution"),
+        ("slide,mpp\n,1\n", "row 2: slide is empty"),
+        ("slide,bundle\na.svs,b.safetensors\n", "row 2: bundle"),
+        ("slide,mpp\na.svs,0.5\na.svs,0.25\n", "row 3: "),
+        ("slide,bundel\na.svs,b\n", "is 'bundle' meant"),
+        ("slide,mpp\na.svs,0.5,1\n", "row 2: 3 cells under 2 columns"),
+        ("slide\na\0.svs\n", "row 2"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_named_with_the_row(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "cohort.csv").write_text(text)
+    with pytest.raises(ManifestError) as error:
+        found(tmp_path, "cohort.csv")
+    assert words in str(error.value)
+    assert "cohort.csv" in str(error.value)
+
+
+NAMES = st.sampled_from(["a.svs", "b.tif", "c.png", "d.txt", "run.json", ".h.svs", "e.mrxs"])
+FOLDERS = st.lists(st.sampled_from(["x", "y", "e", ".z", "q.zarr"]), max_size=3)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(paths=st.sets(st.tuples(FOLDERS.map(tuple), NAMES), max_size=12), data=st.data())
+def test_a_folder_and_its_pattern_find_the_same(
+    tmp_path_factory: pytest.TempPathFactory, paths: set[tuple[tuple[str, ...], str]], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("tree")
+    touch(folder, *("/".join([*where, name]) for where, name in paths))
+    whole = found(folder, ".")
+    assert len(set(whole)) == len(whole)
+    assert not [path for path in whole if "/." in f"/{path}" or ".zarr" in path]
+    order = data.draw(st.permutations(whole))
+    assert found(folder, *order, ".") == order, "in the order in which they are named"
+    matched = [path for path in found(folder, "**") if not path.endswith(".png")]
+    assert set(whole) <= set(matched)

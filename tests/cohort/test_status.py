@@ -1,0 +1,119 @@
+"""How a batch is doing, told by its folder alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cohort.made import Batches, write_slide
+from tests.cohort.test_running import stop_at
+from tests.commands import Call, one_line
+from tests.test_cli_startup import modules_after
+from wsi_magnet.cohort.events import CohortEvent, SlideTold
+from wsi_magnet.cohort.status import Status, status_of
+from wsi_magnet.events import TileFinished
+
+
+def test_a_batch_that_is_running(batches: Batches) -> None:
+    for i in range(3):
+        write_slide(batches.slides / f"{i}.tif", i)
+    (batches.slides / "bad.svs").write_bytes(b"")
+    seen: list[Status] = []
+
+    def look(event: CohortEvent) -> None:
+        if isinstance(event, SlideTold) and isinstance(event.event, TileFinished):
+            seen.append(status_of(batches.out))
+
+    batches.hear = look
+    batches.run("bad.svs", "", in_flight=1)
+    assert {status.state for status in seen} == {"running"}
+    assert all(status.is_well for status in seen)
+    assert seen[0].worker is not None
+    assert "process" in seen[0].worker
+    last = seen[-1]
+    assert last.counts == {"finished": 2, "failed": 1, "running": 1}
+    [one] = last.in_flight
+    assert (one.name, one.scale, one.scales, one.tiles_done, one.tiles, one.share) == ("2", 1, 2, 4, 4, 1.0)
+    assert last.slides_an_hour is not None
+    assert last.left_s is not None
+    assert [failed["name"] for failed in last.failed] == ["bad"]
+    assert seen[0].in_flight[0].share == pytest.approx(0.2)
+
+
+def test_a_batch_that_was_stopped_says_how_to_go_on(batches: Batches, call: Call) -> None:
+    for i in range(3):
+        write_slide(batches.slides / f"{i}.tif", i)
+    batches.hear = stop_at(6, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        batches.run(in_flight=1)
+    status = status_of(batches.out)
+    assert (status.state, status.is_well, status.worker) == ("stopped", False, None)
+    assert status.counts == {"finished": 1, "waiting": 2}
+    assert status.goes_on is not None
+    assert status.goes_on.startswith("wsi-magnet batch ")
+    told = call("status", batches.out)
+    assert told.exit_code == 1
+    assert "To go on:" in told.stdout
+    assert status.goes_on in told.stdout
+    batches.hear = None
+    assert batches.run().all_well
+    done = call("status", batches.out, "--json")
+    assert done.exit_code == 0
+    values = json.loads(done.stdout)
+    assert (values["state"], values["counts"], values["failed"]) == ("finished", {"finished": 3}, [])
+
+
+def test_a_result_folder_of_one_run(batches: Batches, call: Call) -> None:
+    write_slide(batches.slides / "a.tif")
+    batches.hear = stop_at(3, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        batches.run()
+    status = status_of(batches.out / "a")
+    assert (status.kind, status.state, status.counts) == ("run", "stopped", {"running": 1})
+    [one] = status.in_flight
+    assert (one.scale, one.tiles_done, one.tiles) == (1, 3, 4), "a tile is in the journal before it is told of"
+    batches.hear = None
+    batches.run()
+    assert status_of(batches.out / "a").is_well
+    assert "finished" in call("status", batches.out / "a").stdout
+
+
+def test_failures_are_told_with_their_command(batches: Batches, call: Call) -> None:
+    (batches.slides / "a.svs").write_bytes(b"")
+    batches.run()
+    told = call("status", batches.out)
+    assert told.exit_code == 1
+    assert "a (failed): " in told.stdout
+    assert f"wsi-magnet batch {batches.slides}/a.svs -o {batches.out}" in told.stdout
+
+
+def test_a_folder_that_is_neither(call: Call, tmp_path: Path) -> None:
+    assert "neither the output of a batch nor" in one_line(call("status", tmp_path))
+
+
+def test_a_batch_that_was_killed_is_seen_to_be_dead(batches: Batches) -> None:
+    for i in range(2):
+        write_slide(batches.slides / f"{i}.tif", i)
+    code = (
+        "import os, sys; from pathlib import Path; from tests.cohort.made import Batches\n"
+        "made = Batches(*map(Path, sys.argv[1:]))\n"
+        "made.hear = lambda event: os.kill(os.getpid(), 9) if type(event).__name__ == 'SlideTold' else None\n"
+        "made.run(in_flight=1)"
+    )
+    command = [sys.executable, "-c", code, str(batches.slides), str(batches.out), str(batches.bundle)]
+    assert subprocess.run(command, check=False).returncode == -9
+    status = status_of(batches.out)
+    assert (status.state, status.worker) == ("stopped", None)
+    assert status.counts == {"running": 1, "waiting": 1}
+    assert batches.run().all_well
+
+
+def test_it_needs_neither_torch_nor_dask(batches: Batches) -> None:
+    write_slide(batches.slides / "a.tif")
+    batches.run()
+    loaded = modules_after("status", str(batches.out))
+    assert loaded.isdisjoint({"torch", "dask", "distributed", "openslide", "skimage", "scipy"})

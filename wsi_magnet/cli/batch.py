@@ -1,0 +1,152 @@
+"""`wsi-magnet batch`: many slides on one queue, and what came of each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsi_magnet.cli import options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsi_magnet.cohort.options import CohortOptions
+    from wsi_magnet.cohort.running import CohortSummary
+
+
+@click.command("batch", short_help="Segment many slides.")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", required=True, type=click.Path(), metavar="OUT", help="Results go to OUT/<slide name>/."
+)
+@options.bundle_option
+@options.work_options
+@options.execution_options
+@click.option(
+    "--skip-errors/--fail-fast",
+    default=True,
+    show_default=True,
+    help="A slide that fails is recorded and the others go on; or it ends the batch.",
+)
+@click.option("--retry-failed", is_flag=True, help="Also do again what failed before.")
+@click.option(
+    "--in-flight",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Slides at once. [default: 2, and one more for each 16 tiles that can be computed at once, up to 16]",
+)
+@click.option("--restart", is_flag=True, help="Begin these slides again, whatever their results were made with.")
+@click.option("--overwrite", is_flag=True, help="Replace whatever lies in these slides' result folders.")
+@options.json_option
+def command(
+    sources: tuple[str, ...],
+    output: str,
+    bundle: str | None,
+    device: str,
+    workers: int | None,
+    scheduler: str | None,
+    cluster: str | None,
+    skip_errors: bool,
+    retry_failed: bool,
+    in_flight: int | None,
+    restart: bool,
+    overwrite: bool,
+    as_json: bool,
+    **work: Any,
+) -> None:
+    """Segment all slides of SOURCE into OUT/<slide name>/ and say in OUT/summary.csv and OUT/summary.md what came of
+    each. SOURCE is a slide, a folder with all below it, a pattern ("slides/**/*.svs"), or a CSV file with the columns
+    slide and, if need be, mpp, bundle and name.
+
+    \b
+      wsi-magnet batch slides -o results
+      wsi-magnet batch cohort.csv -o results --refine 0.2 --workers 4
+      wsi-magnet batch "slides/**/*.ndpi" -o results --cluster slurm.yaml
+      wsi-magnet batch slides -o results --retry-failed
+      wsi-magnet status results
+
+    Typed again it skips what is finished and goes on with the rest; slides that failed wait for --retry-failed. Work is
+    done in processes of this machine, one for each 8 threads, so that a slide that crashes its reader does not end the
+    batch. Exit 1 if any slide failed, or parts of one could not be analysed.
+    """
+    config = options.make_config(**work)
+    execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
+
+    from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
+    from wsi_magnet.cli.stopping import stopped_in_order
+    from wsi_magnet.cohort.options import CohortOptions
+    from wsi_magnet.places import place
+
+    asked = CohortOptions(
+        place(output).absolute(),
+        config,
+        bundle,
+        execution,
+        in_flight,
+        fail_fast=not skip_errors,
+        retry_failed=retry_failed,
+        existing="overwrite" if overwrite else "restart" if restart else "resume",
+    )
+    with stopped_in_order(STOPPED["batch"], EXIT_INTERRUPTED):
+        summary = _segment(sources, asked)
+    click.echo(json.dumps(_values(summary), indent=2) if as_json else _text(summary))
+    if not summary.all_well:
+        click.echo(f"Error: {_failures(summary)}", err=True)
+        sys.exit(1)
+
+
+def _segment(sources: Sequence[str], asked: CohortOptions) -> CohortSummary:
+    from wsi_magnet.cli.cohort_progress import watching_batch
+    from wsi_magnet.cohort.running import segment_cohort
+    from wsi_magnet.cohort.sources import find_slides
+
+    found = find_slides(sources, asked.out)
+    if not found.jobs:
+        raise click.UsageError(f"no slides: {'; '.join(found.notes) or 'nothing is there'}")
+    with watching_batch(found.notes) as observe:
+        return segment_cohort(found.jobs, asked, command=asked.command(sources), observe=observe)
+
+
+def _values(summary: CohortSummary) -> dict[str, Any]:
+    return {
+        "out": str(summary.out),
+        "counts": summary.counts,
+        "worked_on": summary.worked_on,
+        "refused": dict(summary.refused),
+        "slides": [asdict(state) for state in summary.states.values()],
+    }
+
+
+def _text(summary: CohortSummary) -> str:
+    from wsi_magnet.cli.tables import facts
+    from wsi_magnet.cohort.layout import SUMMARY_CSV, SUMMARY_MD
+    from wsi_magnet.cohort.tables import counts_text
+
+    done = "Nothing to do.\n\n" if not summary.worked_on else ""
+    pairs = [
+        ("slides", f"{len(summary.states)}: {counts_text(summary.states.values())}"),
+        ("results", summary.out),
+        ("summary", summary.out / SUMMARY_CSV),
+        ("", summary.out / SUMMARY_MD),
+    ]
+    return f"{done}{facts(pairs)}\n\nNot for diagnosis."
+
+
+def _failures(summary: CohortSummary) -> str:
+    """One line: how many, and the first with its reason and the command that does it again."""
+    bad = [state for state in summary.states.values() if state.state not in ("finished", "waiting", "running")]
+    kinds = [
+        (sum(state.state == "failed" for state in bad), "failed"),
+        (sum(state.state == "finished with errors" for state in bad), "finished with cells that could not be analysed"),
+        (len(summary.refused), "refused, since they were made otherwise"),
+    ]
+    counted = ", ".join(f"{count} {what}" for count, what in kinds if count)
+    if bad:
+        first = f"{bad[0].name}: {bad[0].error}; to do it again: {bad[0].retry}"
+    else:
+        first = next((f"{name}: {reason}" for name, reason in summary.refused.items()), "")
+    return f"of {len(summary.states)} slides {counted}; first: {first}"

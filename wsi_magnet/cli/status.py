@@ -1,0 +1,78 @@
+"""`wsi-magnet status`: how a batch or a run is doing, from outside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from wsi_magnet.cli import options
+
+if TYPE_CHECKING:
+    from wsi_magnet.cohort.status import InFlight, Status
+
+FAILURES_TOLD = 10
+"""So many are printed; summary.md and --json have all."""
+
+
+@click.command("status", short_help="Say how a batch or a run is doing.")
+@click.argument("out", metavar="OUT", type=click.Path())
+@options.json_option
+def command(out: str, as_json: bool) -> None:
+    """Say how the batch in OUT, or the run in a slide's result folder, is doing: whether anybody works on it, what is
+    finished, failed and in flight, how long the rest will take, and the command that goes on with it.
+
+    \b
+      wsi-magnet status results
+      wsi-magnet status results/slide --json
+
+    It may be asked at any time and from any machine that sees OUT. Exit 0 while it runs and where all is well, 1 where
+    it was stopped before its end, or something failed.
+    """
+    from wsi_magnet.cohort.status import status_of
+    from wsi_magnet.places import place
+
+    status = status_of(place(out).absolute())
+    click.echo(json.dumps(status.to_json(), indent=2) if as_json else _text(status))
+    if not status.is_well:
+        sys.exit(1)
+
+
+def _text(status: Status) -> str:
+    from wsi_magnet.cli.cohort_progress import duration_text
+    from wsi_magnet.cli.tables import facts, table
+
+    who = status.worker or "nobody works on it"
+    heard = "" if status.silent_s is None else f"; last sign of life {duration_text(status.silent_s)} ago"
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(status.counts.items()))
+    pairs: list[tuple[str, object]] = [(status.kind, status.folder), ("state", f"{status.state} ({who}{heard})")]
+    if status.kind == "batch":
+        pairs.append(("slides", f"{sum(status.counts.values())}: {counts}"))
+    if status.slides_an_hour is not None:
+        pairs.append(("pace", f"{status.slides_an_hour:.3g} slides an hour"))
+    if status.left_s is not None and status.worker is not None:
+        pairs.append(("left", f"about {duration_text(status.left_s)}"))
+    parts = [facts(pairs)]
+    if status.in_flight:
+        parts.append(table(["in flight", "scale", "tiles", "done", "attempt"], [_row(one) for one in status.in_flight]))
+    if status.failed:
+        parts.append(_failures(status))
+    if status.state == "stopped" and status.goes_on:
+        parts.append(f"To go on:\n  {status.goes_on}")
+    return "\n\n".join(parts)
+
+
+def _row(one: InFlight) -> list[object]:
+    if not one.scales:
+        return [one.name, "opening", "", "", one.attempt]
+    done = f"{100 * one.share:.0f} %"
+    return [one.name, f"{one.scale + 1}/{one.scales}", f"{one.tiles_done} of {one.tiles}", done, one.attempt]
+
+
+def _failures(status: Status) -> str:
+    told = [f"{one['name']} ({one['state']}): {one['reason']}\n  {one['retry']}" for one in status.failed]
+    more = len(told) - FAILURES_TOLD
+    rest = [f"and {more} more; summary.md and --json have all"] if more > 0 else []
+    return "\n".join(["Failures, each with the command that does it again:", *told[:FAILURES_TOLD], *rest])

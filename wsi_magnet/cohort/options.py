@@ -1,0 +1,120 @@
+"""What a batch was asked for, and the command that asks for the same again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.nets.spec import bundle_path, read_spec
+from wsi_magnet.places import Place, place
+from wsi_magnet.result import Existing
+
+FLAGS: dict[str, tuple[str, Any]] = {
+    "mpp": ("--mpp", None),
+    "refine": ("--refine", "all"),
+    "tile_px": ("--tile", 1024),
+    "ngff": ("--ngff", "0.4"),
+    "batch_size": ("--batch-size", None),
+    "precision": ("--precision", "auto"),
+}
+"""Of the configuration's values: the option, and what it is where it is not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class CohortOptions:
+    """What a batch was asked for, but for the slides."""
+
+    out: Place
+    """Absolute."""
+    config: RunConfig = field(default_factory=RunConfig)
+    bundle: str | None = None
+    execution: Execution = field(default_factory=Execution)
+    in_flight: int | None = None
+    """Slides at once; None: as many as keep all workers busy."""
+    fail_fast: bool = False
+    """True ends the batch with the first slide that fails."""
+    retry_failed: bool = False
+    existing: Existing = "resume"
+    """What becomes of results that are there."""
+
+    def config_of(self, job: SlideJob) -> RunConfig:
+        """A slide's configuration: the batch's, with what a list says of the slide."""
+        return self.config if job.mpp is None else replace(self.config, mpp=job.mpp)
+
+    def bundle_of(self, job: SlideJob) -> str | None:
+        """A slide's bundle, likewise."""
+        return self.bundle if job.bundle is None else job.bundle
+
+    def slide_command(self, job: SlideJob, *more: str) -> str:
+        """What goes on with one slide, for a shell. more: options to be added."""
+        words = ["wsi-magnet", "batch", job.slide, "-o", str(self.out)]
+        return shlex.join([*words, *self._options(self.config_of(job), self.bundle_of(job)), *more])
+
+    def command(self, sources: Sequence[str]) -> str:
+        """What goes on with the batch, from any folder."""
+        slides = [str(Path(source).expanduser().absolute()) for source in sources]
+        words = ["wsi-magnet", "batch", *slides, "-o", str(self.out), *self._options(self.config, self.bundle)]
+        return shlex.join(words + (["--fail-fast"] if self.fail_fast else []))
+
+    def _options(self, config: RunConfig, bundle: str | None) -> Iterator[str]:
+        yield from option_words(config, bundle)
+        yield from execution_words(self.execution)
+        if self.in_flight is not None:
+            yield from ("--in-flight", str(self.in_flight))
+
+
+def run_command(slide: str, output: str, config: RunConfig, bundle: str | None, execution: Execution) -> str:
+    """What goes on with a run of one slide, from any folder, for a shell."""
+    slide = str(Path(slide).expanduser().absolute())
+    words = ["wsi-magnet", "run", slide, "-o", str(place(output).absolute())]
+    return shlex.join([*words, *option_words(config, bundle), *execution_words(execution)])
+
+
+def option_words(config: RunConfig, bundle: str | None) -> Iterator[str]:
+    """The options that ask for a configuration and a bundle, from any folder; none for what is so without."""
+    if bundle is not None:
+        yield from ("--bundle", bundle if bundle == "default" else str(bundle_path(bundle).absolute()))
+    values = config.to_json()
+    for name, (flag, default) in FLAGS.items():
+        if values[name] != default:
+            yield from (flag, str(values[name]))
+    if not config.tissue:
+        yield "--no-tissue"
+    if config.kept:
+        yield from ("--keep", ",".join(config.kept))
+
+
+def execution_words(execution: Execution) -> Iterator[str]:
+    """The options that ask for the same workers."""
+    if execution.device != "auto":
+        yield from ("--device", execution.device)
+    if execution.workers is not None:
+        yield from ("--workers", str(execution.workers))
+    if execution.scheduler is not None:
+        yield from ("--scheduler", execution.scheduler)
+    if execution.cluster is not None:
+        yield from ("--cluster", str(Path(execution.cluster).expanduser().absolute()))
+
+
+class Bundles:
+    """Name and hash of each bundle, read once however many slides want it."""
+
+    def __init__(self) -> None:
+        self._read: dict[str | None, tuple[str, str]] = {}
+
+    def told(self, bundle: str | None) -> tuple[str, str]:
+        """(name, SHA-256) of a bundle. Raises BundleError."""
+        if bundle not in self._read:
+            spec, sha256 = read_spec(bundle)
+            self._read[bundle] = spec.name, sha256
+        return self._read[bundle]
+
+    def asked(self, config: RunConfig, bundle: str | None) -> dict[str, Any]:
+        """What a slide's mask depends on besides the slide: where it is equal to what was recorded, nothing differs."""
+        name, sha256 = self.told(bundle)
+        return {"config": config.to_json(), "bundle": name, "bundle_sha256": sha256}

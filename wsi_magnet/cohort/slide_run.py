@@ -1,0 +1,161 @@
+"""One slide of a batch, from its begin to its end, with its account kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from wsi_magnet.cohort.crew import Stopped
+from wsi_magnet.cohort.events import CohortEvent, How, SlideBegun, SlideEnded, SlideTold
+from wsi_magnet.cohort.figures import figures_of
+from wsi_magnet.cohort.options import CohortOptions
+from wsi_magnet.cohort.planning import Planned
+from wsi_magnet.cohort.state import SlideState, States, file_marks, result_marks
+from wsi_magnet.errors import ClusterError, OutOfSpaceError, ResultMismatchError, StoreError, WsiMagnetError
+from wsi_magnet.eventlog import RunLog, now
+from wsi_magnet.events import Event
+from wsi_magnet.result import ResultFolder
+from wsi_magnet.runtime.types import Executor
+from wsi_magnet.segmentation import segment_slide
+from wsi_magnet.summary import RunSummary
+
+ENDS_BATCH = (ClusterError, OutOfSpaceError, Stopped, KeyboardInterrupt)
+"""What is no slide's fault: nothing can be done for the others either."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRuns:
+    """What all slides of a batch share."""
+
+    options: CohortOptions
+    executor: Executor
+    states: States
+    tell: Callable[[CohortEvent], None]
+    stopping: threading.Event
+
+    def do(self, planned: Planned) -> SlideEnded:
+        """Segment a slide. What it raises ends the batch: one of `ENDS_BATCH`, and StoreError for its state file."""
+        return _SlideRun(self, planned).do()
+
+
+class _SlideRun:
+    def __init__(self, shared: SlideRuns, planned: Planned) -> None:
+        self._shared, self._planned = shared, planned
+        self._begun = time.monotonic()
+        self._state = self._begun_state()
+        self._folder = ResultFolder(shared.options.out / self._state.name)
+
+    def do(self) -> SlideEnded:
+        self._shared.states.write(self._state)
+        self._shared.tell(SlideBegun(self._state))
+        try:
+            return self._ended(self._segment())
+        except ENDS_BATCH as error:
+            self._stopped(error)
+            raise
+        except Exception as error:
+            if self._shared.stopping.is_set():  # whatever it was: its workers have been taken away
+                self._stopped(error)
+                raise Stopped from error
+            return self._failed(error)
+
+    def _segment(self) -> RunSummary:
+        planned, options = self._planned, self._shared.options
+        about = {"command": options.slide_command(planned.job), "slide": planned.job.slide, "options": planned.asked}
+        with RunLog(self._folder.path, about) as log:
+
+            def observe(event: Event) -> None:
+                if self._shared.stopping.is_set():
+                    raise Stopped
+                log(event)
+                self._shared.tell(SlideTold(self._state.name, event))
+
+            summary = segment_slide(
+                planned.job.slide,
+                options.out,
+                name=self._state.name,
+                bundle=options.bundle_of(planned.job),
+                config=options.config_of(planned.job),
+                execution=self._shared.executor.ranked(planned.position),
+                existing=options.existing,
+                observe=observe,
+            )
+            log.finished(summary)
+        return summary
+
+    def _begun_state(self) -> SlideState:
+        planned, options = self._planned, self._shared.options
+        size, mtime = file_marks(planned.job.slide)
+        return planned.before.but(
+            slide=planned.job.slide,
+            state="running",
+            size_bytes=size,
+            mtime_ns=mtime,
+            asked=planned.asked,
+            attempts=planned.before.attempts + 1,
+            error=None,
+            error_type=None,
+            retry=options.slide_command(planned.job, "--retry-failed"),
+            begun=now(),
+            ended=None,
+        )
+
+    def _ended(self, summary: RunSummary) -> SlideEnded:
+        before, job, options = self._planned.before, self._planned.job, self._shared.options
+        how: How = "finished with errors" if summary.failures else "finished"
+        reason = None
+        if summary.failures:
+            reason = f"{len(summary.failures)} cells could not be analysed; first: {summary.failures[0]}"
+        state = self._state.but(
+            state=how,
+            error=reason,
+            retry=options.slide_command(job, "--restart") if reason else self._state.retry,
+            result_mtime_ns=result_marks(options.out, [self._state.name])[0],
+            figures=figures_of(summary.summary, self._folder.read_run() or {}),
+            seconds=before.seconds + self._seconds,
+            ended=now(),
+        )
+        if summary.done_before and before.attempts:  # only looked at
+            state = state.but(attempts=before.attempts, seconds=before.seconds, begun=before.begun, ended=before.ended)
+        return self._told(state, how, reason)
+
+    def _failed(self, error: Exception) -> SlideEnded:
+        reason = " ".join(str(error).split())
+        if not isinstance(error, WsiMagnetError):
+            reason = f"internal error ({type(error).__name__}): {reason}"
+        elif isinstance(error, ResultMismatchError) and self._planned.made_otherwise:
+            before = self._planned.before
+            left = before.but(state="waiting") if before.state == "running" else before
+            return self._told(left, "refused", reason, error)
+        state = self._state.but(
+            state="failed",
+            error=reason,
+            error_type=type(error).__name__,
+            seconds=self._planned.before.seconds + self._seconds,
+            ended=now(),
+        )
+        return self._told(state, "failed", reason, error)
+
+    def _stopped(self, error: BaseException) -> None:
+        with suppress(StoreError):  # where the disk is full, "running" stays: it is gone on with as well
+            self._told(self._left(), "stopped", str(error) or None)
+
+    def _left(self) -> SlideState:
+        """As it is where nothing came of it: a result that was there is what it was, the rest can be gone on with."""
+        before = self._planned.before
+        if self._shared.options.existing == "resume" and before.has_result:
+            return before
+        return self._state.but(state="waiting", seconds=before.seconds + self._seconds)
+
+    def _told(self, state: SlideState, how: How, reason: str | None, error: Exception | None = None) -> SlideEnded:
+        self._shared.states.write(state)
+        ended = SlideEnded(state, how, self._seconds, reason, error)
+        self._shared.tell(ended)
+        return ended
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._begun

@@ -1,0 +1,144 @@
+"""What came of all slides of a cohort, for spreadsheets and for people: summary.csv and summary.md."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from wsi_magnet.cohort.layout import SUMMARY_CSV, SUMMARY_MD
+from wsi_magnet.cohort.state import SlideState
+from wsi_magnet.places import Place
+from wsi_magnet.store import replace_text
+
+REST = 20
+"""Tables are made anew so often that they take no more than a twentieth of the time, however many slides there are."""
+
+_ORDER = ("failed", "finished with errors", "running", "waiting", "finished")
+
+
+class Tables:
+    """The two files, rewritten as slides end."""
+
+    def __init__(self, out: Place) -> None:
+        self._out = out
+        self._next = 0.0
+
+    def refresh(self, states: Mapping[str, SlideState]) -> None:
+        """Write them, unless that was done a moment ago. Raises StoreError."""
+        if time.monotonic() >= self._next:
+            self.write(states)
+
+    def write(self, states: Mapping[str, SlideState]) -> None:
+        """Write them. Raises StoreError."""
+        begun = time.monotonic()
+        ordered = sorted(states.values(), key=lambda state: state.name)
+        replace_text(self._out / SUMMARY_CSV, csv_text(ordered))
+        replace_text(self._out / SUMMARY_MD, markdown(ordered))
+        ended = time.monotonic()
+        self._next = ended + REST * (ended - begun)
+
+
+def csv_text(states: Sequence[SlideState]) -> str:
+    """A row a slide, whatever became of it; a column for the area of each class that any slide has."""
+    classes = _classes(states)
+    graded = any(state.figures.get("gleason") for state in states)
+    text = StringIO()
+    rows: list[dict[str, object]] = [_row(state, classes, graded=graded) for state in states]
+    writer = csv.DictWriter(
+        text, list(_row(SlideState(name="", slide=""), classes, graded=graded)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return _writable(text.getvalue())
+
+
+def _row(state: SlideState, classes: Sequence[str], *, graded: bool) -> dict[str, object]:
+    told, areas, grade = state.figures, state.figures.get("classes", {}), state.figures.get("gleason") or {}
+    slide_mpp = told.get("slide_mpp") or (None,)
+    row: dict[str, object] = {
+        "name": state.name,
+        "slide": state.slide,
+        "state": state.state,
+        "reason": state.error,
+        "retry": state.retry if state.state in ("failed", "finished with errors") else None,
+        "seconds": round(state.seconds, 1) if state.attempts else None,
+        "attempts": state.attempts,
+        "bundle": told.get("bundle"),
+        "slide_mpp": _number(slide_mpp[0]),
+        "mask_mpp": _number(told.get("mpp")),
+        "tissue_share": _number(told.get("tissue_share")),
+        "refined_share": _number(told.get("refined_share")),
+        "cells_not_analysed": told.get("cells_not_analysed"),
+        "not_analysed_mm2": _number(told.get("not_analysed_mm2")),
+        "analysed_mm2": _number(told.get("analysed_mm2")),
+        **{f"{name}_mm2": _number(areas.get(name)) for name in classes},
+    }
+    if graded:
+        names = {"primary": "gleason_primary", "secondary": "gleason_secondary", "score": "gleason_score"}
+        row |= {column: grade.get(name) for name, column in {**names, "grade_group": "grade_group"}.items()}
+    return row
+
+
+def markdown(states: Sequence[SlideState]) -> str:
+    """What failed and how to do it again first, then all slides."""
+    counts = counts_text(states)
+    parts = ["# Cohort", f"{len(states)} slides: {counts}. Not for diagnosis."]
+    if bad := [state for state in states if state.state in ("failed", "finished with errors")]:
+        parts += ["## Failures", *(_failure(state) for state in bad)]
+    classes = _classes(states)
+    head = ["slide", "state", *(f"{name}, mm²" for name in classes), "Gleason (by area)", "refined", "seconds"]
+    rows = [_cells(state, classes) for state in states]
+    parts += ["## Slides", _table(head, rows)]
+    return _writable("\n\n".join(parts) + "\n")
+
+
+def counts_text(states: Iterable[SlideState]) -> str:
+    """How many are in which state: "50 finished, 10 failed"."""
+    counts: Counter[str] = Counter(state.state for state in states)
+    return ", ".join(f"{counts[name]} {name}" for name in reversed(_ORDER) if counts[name]) or "none"
+
+
+def _failure(state: SlideState) -> str:
+    fence = "~~~"
+    return (
+        f"**{_escaped(state.name)}** ({state.state}): {_escaped(state.error or '')}\n\n{fence}\n{state.retry}\n{fence}"
+    )
+
+
+def _cells(state: SlideState, classes: Sequence[str]) -> list[str]:
+    told = state.figures
+    grade, refined = told.get("gleason"), told.get("refined_share")
+    return [
+        _escaped(state.name),
+        state.state,
+        *(f"{told['classes'][name]:.3f}" if name in told.get("classes", {}) else "" for name in classes),
+        f"{grade['primary']} + {grade['secondary']}, group {grade['grade_group']}" if grade else "",
+        "" if refined is None else f"{100 * refined:.0f} %",
+        f"{state.seconds:.0f}" if state.attempts else "",
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def _classes(states: Iterable[SlideState]) -> list[str]:
+    """All that any slide has, in the order of their bundles."""
+    return list(dict.fromkeys(name for state in states for name in state.figures.get("classes", {})))
+
+
+def _number(value: Any) -> str | None:
+    return None if value is None else f"{value:.6g}"
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _writable(text: str) -> str:
+    """Names that are not Unicode are told by their bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,54 @@
+"""What works on a batch: processes where nothing else is asked for, and what each worker says of itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from wsi_magnet.config import Execution
+from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.machine import cpu_threads
+from wsi_magnet.provenance import versions
+from wsi_magnet.runtime.types import Executor
+
+MOST_IN_FLIGHT = 16
+
+SLOTS_A_SLIDE = 16
+"""Of the tasks that can run at once: for each so many another slide is in flight. Two are the least, so that no worker
+waits while one slide ends and the next begins."""
+
+THREADS_A_PROCESS = 8
+"""A slide that crashes its reader takes one process with it, and the batch goes on."""
+
+
+def start_workers(execution: Execution) -> Executor:
+    """The workers that are asked for; where nothing is, processes of this machine. Raises ClusterError, ConfigError."""
+    from wsi_magnet.running import feeding, start  # with torch and Dask, which a finished batch does without
+
+    threads = cpu_threads()
+    asked = (execution.workers, execution.scheduler, execution.cluster) != (None, None, None)
+    if asked or feeding(execution.device, threads):
+        return start(execution)
+    return start(replace(execution, workers=max(1, threads // THREADS_A_PROCESS)))
+
+
+def default_in_flight(slots: int) -> int:
+    """Slides at once, for so many tasks at once."""
+    return min(2 + slots // SLOTS_A_SLIDE, MOST_IN_FLIGHT)
+
+
+def described(executor: Executor) -> Mapping[str, Any]:
+    """What each worker says of itself, or why it does not, by its name. Raises ClusterError."""
+    answers = executor.everywhere(describe_worker, None)
+    return {
+        name: {"error": str(answer)} if isinstance(answer, WsiMagnetError) else answer
+        for name, answer in answers.items()
+    }
+
+
+def describe_worker(task: None) -> dict[str, Any]:
+    """Runs on the worker."""
+    return {"host": socket.gethostname(), "process": os.getpid(), "threads": cpu_threads(), "versions": versions()}
