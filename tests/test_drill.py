@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_the_supervisor_starts_another_one_and_leaves_none(tmp_path: Path) -> No
         generations = company.supervise(lambda: company.start(command, "sleeper", dict(os.environ)))
         generations[0].kill()
         while len(generations) == 1:
-            pass
+            time.sleep(0.05)
         last = generations[-1]
         assert last.poll() is None
     assert last.poll() is not None

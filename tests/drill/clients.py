@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from functools import partial
 
 from tests.drill.cluster import Cluster, Site
+from tests.drill.company import workers_of
 from tests.drill.scene import DrillFailedError, Scene, Typed, tile_lines
 
-KILLS = 4
+KILLS = 3
 
 
 def client_killed(scene: Scene) -> None:
@@ -28,8 +30,33 @@ def client_killed(scene: Scene) -> None:
     last = scene.type(*ways[1])
     scene.note_recovery(last)
     scene.finish(last)
-    check_once(scene)
+    check_once(last)
     scene.check()
+
+
+def batch_killed(scene: Scene) -> None:
+    """SIGKILL to a batch of slides, typed again at once; and to one of its workers meanwhile."""
+    slides = scene.folder / "slides"
+    slides.mkdir()
+    for name in ("first", "second"):
+        shutil.copyfile(scene.stage.slide, slides / f"{name}.tif")
+    for turn in range(KILLS):
+        typed = scene.type_batch(slides, "--workers", "2")
+        if turn:
+            scene.note_recovery(typed)
+        if workers := workers_of(typed.process) if scene.until_middle(typed, 1, 10) else []:
+            scene.rng.choice(workers).kill()
+            scene.injected += 1
+        if not scene.until_middle(typed, 1, 16):
+            break
+        typed.process.kill()
+        typed.process.wait()
+        scene.injected += 1
+    last = scene.type_batch(slides, "--workers", "2")
+    scene.finish(last)
+    check_once(last)
+    for result in last.results:
+        scene.check(result)
 
 
 def two_clients(scene: Scene) -> None:
@@ -42,7 +69,7 @@ def two_clients(scene: Scene) -> None:
             pair.append(scene.type(*options))
             time.sleep(scene.rng.random())
         scene.until(partial(_one_has_ended, pair), "both of two at one folder go on")
-        refused = next(typed for typed in pair if typed.process.poll() is not None)
+        refused = next(typed for typed in pair if typed.ended)
         holder = next(typed for typed in pair if typed is not refused)
         if "another run" not in (said := scene.finish(refused, code=1)):
             raise DrillFailedError(f"the second of two at one folder says {said!r}")
@@ -53,17 +80,18 @@ def two_clients(scene: Scene) -> None:
     last = scene.type(*ways[0])
     scene.note_recovery(last)
     scene.finish(last)
-    check_once(scene)
+    check_once(last)
     scene.check()
     scene.finish(scene.type())
 
 
 def _one_has_ended(pair: Sequence[Typed]) -> bool:
-    return any(typed.process.poll() is not None for typed in pair)
+    return any(typed.ended for typed in pair)
 
 
-def check_once(scene: Scene) -> None:
-    """No tile that stood in the journal was computed again."""
-    keys = [key for key, _ in tile_lines(scene.result)]
-    if len(keys) != len(set(keys)):
-        raise DrillFailedError(f"{len(keys) - len(set(keys))} tiles stand in the journal twice")
+def check_once(typed: Typed) -> None:
+    """No tile that stood in a journal was computed again."""
+    for result in typed.results:
+        keys = [key for key, _ in tile_lines(result)]
+        if len(keys) != len(set(keys)):
+            raise DrillFailedError(f"{len(keys) - len(set(keys))} tiles stand in the journal twice")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.drill.scene import DrillFailedError, Scene, SkippedError, tile_lines
+from tests.drill.scene import DrillFailedError, Scene, SkippedError
 
 ROOMY = "256m"
 
@@ -22,14 +22,14 @@ def disk_full(scene: Scene) -> None:
             said = scene.finish(typed, code=1)
             if "space" not in said and "full" not in said:
                 raise DrillFailedError(f"a full disk is told as {said!r}")
-            if not tile_lines(typed.result):
+            if not typed.lines:
                 raise DrillFailedError("the disk was full before the first tile was finished")
             scene.injected += 1
             remount(disk, ROOMY)
             again = scene.type(*options, out=disk)
             scene.note_recovery(again)
             scene.finish(again)
-            scene.check(again.result)
+            scene.check(again.results[0])
 
 
 def bytes_of(folder: Path) -> int:

@@ -121,7 +121,7 @@ def bad_line(scene: Scene) -> None:
     with network() as net:
         cluster = Cluster(scene, [net.site(True)] * 2, net.site(True))
         typed = _typed(scene, net, cluster)
-        while typed.process.poll() is None:
+        while not typed.ended:
             for on, most_s in ((False, 0.4), (True, 1.0)):
                 net.forward(on)
                 time.sleep(scene.rng.random() * most_s)

@@ -27,6 +27,7 @@ DRILLS = (
     Drill("out-of-memory", "workers out of memory, ended by their nannies", workers.out_of_memory),
     Drill("scheduler", "the scheduler killed, started again at its address", workers.scheduler_restarted),
     Drill("client", "the command killed and typed again, in any way of running", clients.client_killed, 240),
+    Drill("batch", "a batch of slides and its workers killed, typed again", clients.batch_killed, 240),
     Drill("two-clients", "two commands at one folder, the first killed", clients.two_clients, 240),
     Drill("client-cut-off", "network between command and scheduler cut for a while", network.client_cut_off, 240),
     Drill("workers-cut-off", "network between scheduler and workers cut for a while", network.workers_cut_off, 240),

@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.drill.company import Company
 from tests.drill.stage import WORK, Stage, environment, masks, program
 
 NOT_ANALYSED = 255
-_POLL_S = 0.02
+_POLL_S = 0.05
 
 TileLine = tuple[tuple[int, int, int], str]
 """(scale, row, column) of a finished tile and the process that did it."""
@@ -35,8 +36,18 @@ class Typed:
     """A command that was typed, and is at work or has ended."""
 
     process: subprocess.Popen[bytes]
-    result: Path
-    """The folder that it works in."""
+    results: tuple[Path, ...]
+    """The folders that it works in, a slide each."""
+
+    @property
+    def ended(self) -> bool:
+        """True where it is no longer at work."""
+        return self.process.poll() is not None
+
+    @property
+    def lines(self) -> list[TileLine]:
+        """The finished tiles in the journals of all its results."""
+        return [line for result in self.results for line in tile_lines(result)]
 
 
 @dataclass(eq=False)
@@ -78,11 +89,19 @@ class Scene:
         slide, out = slide or self.stage.slide, out or self.out
         command = program("run", slide, "-o", out, "--bundle", self.stage.bundle, *WORK, *options)
         self.runs += 1
-        return Typed(self.company.start([*prefix, *command], "run", environment(**env or {})), out / slide.stem)
+        process = self.company.start([*prefix, *command], "run", environment(**env or {}))
+        return Typed(process, (out / slide.stem,))
+
+    def type_batch(self, folder: Path, *options: str) -> Typed:
+        """`wsi-magnet batch` of all slides in a folder."""
+        command = program("batch", folder, "-o", self.out, "--bundle", self.stage.bundle, *WORK, *options)
+        self.runs += 1
+        process = self.company.start(command, "batch", environment())
+        return Typed(process, tuple(self.out / slide.stem for slide in sorted(folder.iterdir())))
 
     def finish(self, typed: Typed, code: int = 0) -> str:
         """Wait for a command's end and hold it to its exit code. Returns the last line of what it said."""
-        self.until(lambda: typed.process.poll() is not None, "the command does not end")
+        self.until(lambda: typed.ended, "the command does not end")
         said = self.company.said(typed.process)
         if typed.process.returncode != code:
             raise DrillFailedError(f"exit code {typed.process.returncode}, not {code}: {said[-2000:]}")
@@ -107,30 +126,28 @@ class Scene:
 
     def until_tiles(self, typed: Typed, more: int) -> None:
         """Until the journal has so many more lines than now, or the command has ended."""
-        wanted = len(tile_lines(typed.result)) + more
-        self.until(
-            lambda: typed.process.poll() is not None or len(tile_lines(typed.result)) >= wanted, "no tile is finished"
-        )
+        wanted = len(typed.lines) + more
+        self.until(lambda: typed.ended or len(typed.lines) >= wanted, "no tile is finished")
 
     def until_middle(self, typed: Typed, least: int = 1, most: int = 12) -> bool:
         """Until a random moment between two tiles; False where the command has ended before."""
         self.until_tiles(typed, self.rng.randint(least, most))
         time.sleep(self.rng.random() * 0.3)
-        return typed.process.poll() is None
+        return not typed.ended
 
     def note_recovery(self, typed: Typed, *, other_worker: bool = False) -> None:
         """Wait for the next tile, of a process that did none before if asked for, and note the seconds.
 
         Nothing is noted where the command ends before: there was no more need of it.
         """
-        before = tile_lines(typed.result)
+        before = Counter(typed.lines)
         workers = {worker for _, worker in before}
 
         def recovered() -> bool:
-            fresh = tile_lines(typed.result)[len(before) :]
+            fresh = Counter(typed.lines) - before
             return any(not other_worker or worker not in workers for _, worker in fresh)
 
-        seconds = self.until(lambda: recovered() or typed.process.poll() is not None, "nothing goes on")
+        seconds = self.until(lambda: recovered() or typed.ended, "nothing goes on")
         if recovered():
             self.recovered_s.append(seconds)
 

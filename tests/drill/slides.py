@@ -11,7 +11,7 @@ from pathlib import Path
 import tifffile
 
 from tests.drill.cluster import Cluster, Site
-from tests.drill.scene import DrillFailedError, Scene, SkippedError, tile_lines
+from tests.drill.scene import DrillFailedError, Scene, SkippedError, Typed, tile_lines
 
 FINEST = 2
 """Scale whose tiles are lost: none is refined from them, so that all others are as they should be, bit for bit."""
@@ -65,22 +65,22 @@ def truncated(scene: Scene) -> None:
         shutil.copyfile(scene.stage.slide, slide)
         out = scene.folder / f"out{turn}"
         typed = scene.type(*options, slide=slide, out=out)
-        scene.until(partial(_at_finest, typed.result), "no tile of the finest scale is finished")
+        scene.until(partial(_at_finest, typed), "no tile of the finest scale is finished")
         scene.until_middle(typed, 1, 12)
         os.truncate(slide, slide.stat().st_size // 4)
         scene.injected += 1
         if slide.name not in (said := scene.finish(typed, code=1)):
             raise DrillFailedError(f"a truncated slide is told as {said!r}")
         if "labelled 255" in said:
-            scene.check(typed.result, lost=True)
+            scene.check(typed.results[0], lost=True)
         shutil.copyfile(scene.stage.slide, slide)
         again = scene.type(*options, "--restart", slide=slide, out=out)
         scene.finish(again)
-        scene.check(again.result)
+        scene.check(again.results[0])
 
 
-def _at_finest(result: Path) -> bool:
-    return any(key[0] == FINEST for key, _ in tile_lines(result))
+def _at_finest(typed: Typed) -> bool:
+    return any(key[0] == FINEST for key, _ in typed.lines)
 
 
 def poison_here(scene: Scene) -> None:
