@@ -9,40 +9,46 @@ from pathlib import Path
 
 from tests.drill.scene import DrillFailedError, Scene, SkippedError
 
-ROOMY = "256m"
+SIZE_BYTES = 64 << 20
+"""Of the disk: more than a result needs."""
 
 
 def disk_full(scene: Scene) -> None:
-    """A disk with room for a part of the result; then room is made and the command typed again."""
-    needed = bytes_of(scene.stage.folder / "undisturbed")
+    """Somebody else fills the disk in the middle of a run, to the last byte; then there is room again."""
     for turn, options in enumerate((["--workers", "2"], [])):
         disk = scene.folder / f"disk{turn}"
-        with mounted(disk, f"{round(needed * scene.rng.uniform(0.5, 0.9) / 1024)}k"):
+        with mounted(disk):
             typed = scene.type(*options, out=disk)
+            if scene.until_middle(typed):
+                fill(disk / "ballast")
+                scene.injected += 1
             said = scene.finish(typed, code=1)
             if "space" not in said and "full" not in said:
                 raise DrillFailedError(f"a full disk is told as {said!r}")
-            if not typed.lines:
-                raise DrillFailedError("the disk was full before the first tile was finished")
-            scene.injected += 1
-            remount(disk, ROOMY)
+            (disk / "ballast").unlink()
             again = scene.type(*options, out=disk)
             scene.note_recovery(again)
             scene.finish(again)
             scene.check(again.results[0])
 
 
-def bytes_of(folder: Path) -> int:
-    """Of a disk that holds it: tmpfs counts whole pages."""
-    return sum(-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file())
+def fill(ballast: Path) -> None:
+    """All that is left of a disk."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
 
 
 @contextmanager
-def mounted(folder: Path, size: str) -> Iterator[None]:
-    """A disk of that size in memory, for as long as it is needed."""
+def mounted(folder: Path) -> Iterator[None]:
+    """A disk in memory, for as long as it is needed."""
     folder.mkdir(parents=True)
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(folder)], capture_output=True, text=True
     )
     if done.returncode:
         raise SkippedError(f"no disk can be mounted: {done.stderr.strip()}")
@@ -51,8 +57,3 @@ def mounted(folder: Path, size: str) -> Iterator[None]:
     finally:
         # Processes of a drill that failed may still be at work in it: it goes when they are ended.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def remount(folder: Path, size: str) -> None:
-    """Another size."""
-    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)

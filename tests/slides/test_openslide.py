@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -119,6 +120,12 @@ def test_one_threads_error_is_not_anothers(broken: OpenSlideReader) -> None:
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(lambda place: readable(*place), places))
     assert results == [place != BROKEN[1:] for place in places]
+
+
+def test_a_file_that_is_cut_off_while_it_is_open_is_named(broken: OpenSlideReader) -> None:
+    os.truncate(broken.info.path, 1000)
+    with pytest.raises(SlideReadError, match=r"a\.tif: level 0, .* cannot be read"):
+        broken.read_level(0, tile(0, 0))
 
 
 def test_a_closed_slide_says_so(broken: OpenSlideReader) -> None:

@@ -9,6 +9,7 @@ can be read never depends on what was read before.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from math import floor
@@ -100,11 +101,10 @@ class OpenSlideReader:
         handle = self._handle
         if handle is None:
             raise SlideReadError(f"{self.info.path} is closed")
-        try:
+        with suppress(error_type):
             return on_white(handle.read_region(location_xy, level, size.wh))
-        except error_type:
-            self._replace(handle)
         try:
+            self._replace(handle)
             return on_white(_open_handle(self._path).read_region(location_xy, level, size.wh))
         except (error_type, SlideOpenError) as error:
             raise SlideReadError(
