@@ -37,7 +37,13 @@ class Played:
         if self.skipped:
             return [self.fault, "", "", f"skipped: {self.skipped}", "", ""]
         longest = f"{max(self.recovered_s):.1f}" if self.recovered_s else ""
-        masks = f"FAILED: {' '.join(self.failed.split())[-160:]}" if self.failed else "equal"
+        masks = (
+            f"FAILED: {' '.join(self.failed.split())[-160:]}"
+            if self.failed
+            else "equal elsewhere"
+            if self.lost
+            else "equal"
+        )
         return [self.fault, str(self.injected), str(self.runs), masks, str(self.lost), longest]
 
 
