@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import imagecodecs
@@ -56,6 +57,14 @@ def test_codecs_that_fail_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "colours" in str(errors["JPEG 2000"])
 
 
+def test_without_codecs_the_rest_is_looked_at(monkeypatch: pytest.MonkeyPatch, made_run: MadeRun) -> None:
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    codecs, *rest = read_all(Asked(Execution(), str(made_run.bundle), str(made_run.slide)))
+    assert isinstance(codecs, Codecs)
+    assert "imagecodecs" in str(codecs.errors["JPEG"])
+    assert [type(fact) for fact in rest] == [BundleFacts, SlideFacts]
+
+
 def test_a_bundle_that_is_none_gives_way_to_the_one_that_ships(tmp_path: Path) -> None:
     found, spec = look_at_bundle(str(tmp_path / "none.safetensors"))
     assert "No such file" in str(found.error)
@@ -87,4 +96,4 @@ def test_memory_grows_with_threads_and_disk_with_the_slide(made_run: MadeRun) ->
 
 def test_all_of_it_in_order(made_run: MadeRun) -> None:
     asked = Asked(Execution(), str(made_run.bundle), str(made_run.slide))
-    assert [type(fact) for fact in read_all(asked)] == [OpenSlideFacts, Codecs, BundleFacts, SlideFacts, Cost]
+    assert [type(fact) for fact in read_all(asked)] == [Codecs, BundleFacts, SlideFacts, OpenSlideFacts, Cost]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from wsi_magnet.doctor.facts import Client, Cluster, Cost, Ended, WorkerFacts
-from wsi_magnet.doctor.lines import Line, byte_text, counted, ok, problem, warning
+from wsi_magnet.doctor.lines import Line, byte_text, counted, ok, problem, problem_of, warning
 from wsi_magnet.runtime.types import Member, Roster
 
 CLOCK_S = 60.0
@@ -47,10 +47,8 @@ def cluster(found: Cluster, client: Client, cost: Cost | None) -> Iterator[Line]
 
 
 def unreachable(found: Ended) -> Iterator[Line]:
-    """Of a cluster that is not there. Its errors name their cure after a semicolon."""
-    text, _, cure = found.how.rpartition("; ")
-    cure = cure if text else "see that the scheduler runs, and that this machine can reach it"
-    yield problem("cluster", text or found.how, cure)
+    """Of a cluster that is not there."""
+    yield problem_of("cluster", found.how, "see that the scheduler runs, and that this machine can reach it")
 
 
 def unanswered(found: Ended, roster: Roster) -> Iterator[Line]:

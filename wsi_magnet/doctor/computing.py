@@ -18,7 +18,7 @@ from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.facts import Computing, Gpu, Trial
 from wsi_magnet.doctor.made import SIDE_PX, write_slide
 from wsi_magnet.engine import resolve_device
-from wsi_magnet.errors import BundleError, ConfigError, WsiMagnetError
+from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.inference import resolve_precision
 from wsi_magnet.nets.spec import BundleSpec, read_spec
@@ -81,7 +81,7 @@ def try_run(folder: Path, bundle: str | None, execution: Execution | Executor, w
         done = segment_slide(folder / SLIDE, folder, bundle=bundle, config=RunConfig(tile_px=512), execution=execution)
         seconds = time.perf_counter() - begun
         return Trial(where, None, f"{SIDE_PX} x {SIDE_PX}", seconds, _labels(done.folder), _known(spec), done.failures)
-    except (WsiMagnetError, OSError, RuntimeError, MemoryError) as error:  # torch raises RuntimeErrors
+    except Exception as error:  # of ours, or whatever a library that is broken raises
         return Trial(where, one_line(error))
 
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from wsi_magnet.doctor import software_verdicts, verdicts
 from wsi_magnet.doctor.apart import apart
 from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.disk import gather_folder
-from wsi_magnet.doctor.facts import BundleFacts, Codecs, Computing, Cost, Ended, OpenSlideFacts, SlideFacts, Trial
+from wsi_magnet.doctor.facts import (
+    BundleFacts,
+    Codecs,
+    Computing,
+    Cost,
+    Ended,
+    Folder,
+    OpenSlideFacts,
+    SlideFacts,
+    Trial,
+)
 from wsi_magnet.doctor.hardware import gather_memory, gather_open_files, gather_processors
 from wsi_magnet.doctor.lines import Line
 from wsi_magnet.doctor.software import gather_software
@@ -66,6 +77,8 @@ def examine(asked: Asked, tell: Tell) -> Report:
     """Find out whether a run would work; nothing is raised for what would not, and nothing is left behind."""
     report = Report(tell)
     _software(report)
+    if not _temporary(report):
+        return report  # nothing else can be tried
     _reading(report, asked)
     _machine(report, asked)
     _computing(report, asked)
@@ -79,6 +92,17 @@ def examine(asked: Asked, tell: Tell) -> Report:
 def _software(report: Report) -> None:
     found = gather_software()
     report.add(found, software_verdicts.software(found))
+
+
+def _temporary(report: Report) -> bool:
+    """True where there is a folder for temporary files: all that is tried is tried there."""
+    try:
+        found = gather_folder(tempfile.gettempdir())
+    except OSError as error:  # no folder at all that can be written
+        tried = os.environ.get("TMPDIR", "/tmp")
+        found = Folder(tried, tried, error.strerror or str(error))
+    report.add(found, verdicts.folder(found, "temporary"))
+    return found.error is None
 
 
 def _reading(report: Report, asked: Asked) -> None:
@@ -107,15 +131,16 @@ def _machine(report: Report, asked: Asked) -> None:
     report.add(processors, verdicts.processors(processors))
     report.add(memory, verdicts.memory(memory, cost, asked))
     report.add(files, verdicts.open_files(files))
-    temporary = gather_folder(tempfile.gettempdir())
-    report.add(temporary, verdicts.folder(temporary, "temporary"))
     if asked.output is not None:
         output = gather_folder(asked.output)
         report.add(output, verdicts.folder(output, "output", cost))
 
 
 def _computing(report: Report, asked: Asked) -> None:
+    header: BundleFacts | None = report.found(BundleFacts)
     for fact in apart("wsi_magnet.doctor.computing:compute_all", asked, during="computing", silence_s=COMPUTING_S):
+        if isinstance(fact, Computing) and header is not None and header.error is not None:
+            fact = replace(fact, bundle_error=None)  # was told before
         report.add(fact, _said_of_computing(fact))
 
 

@@ -36,6 +36,12 @@ def problem(subject: str, text: str, cure: str) -> Line:
     return Line("PROBLEM", subject, text, cure)
 
 
+def problem_of(subject: str, error: str, otherwise: str) -> Line:
+    """Of an error of ours, which names its cure after its last semicolon; `otherwise` is for those that do not."""
+    text, _, cure = error.rpartition("; ")
+    return problem(subject, text or error, cure if text else otherwise)
+
+
 def byte_text(count: float) -> str:
     """As people write it: "1.4 GB"."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 
 from wsi_magnet.config import RunConfig
@@ -15,6 +14,7 @@ from wsi_magnet.doctor.apart import one_line
 from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.facts import BundleFacts, Codecs, Cost, OpenSlideFacts, SlideFacts
 from wsi_magnet.doctor.made import Image, halved, picture, write_slide
+from wsi_magnet.doctor.software import installed_version
 from wsi_magnet.errors import BundleError, WsiMagnetError
 from wsi_magnet.estimate import estimate
 from wsi_magnet.geometry import Box
@@ -34,20 +34,21 @@ _LOOK_PX = 512
 
 def read_all(asked: Asked) -> Iterator[Reading]:
     """Facts in the order in which they are wanted."""
+    codecs = try_codecs()
+    yield codecs
+    bundle, spec = look_at_bundle(asked.bundle)
+    yield bundle
+    measured: Path | None = None
+    if asked.slide is not None:
+        slide = look_at_slide(Path(asked.slide).expanduser())
+        yield slide
+        measured = None if slide.error or slide.mpp is None else Path(asked.slide).expanduser()
+    if codecs.errors["JPEG"] is not None:
+        return  # no slide can be made
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made.tif"
-        written = write_slide(made, 1.0)
-        yield try_openslide(made, written)
-        yield try_codecs()
-        bundle, spec = look_at_bundle(asked.bundle)
-        yield bundle
-        if asked.slide is not None:
-            slide = look_at_slide(Path(asked.slide).expanduser())
-            yield slide
-            measured = made if slide.error or slide.mpp is None else Path(asked.slide).expanduser()
-        else:
-            measured = made
-        yield cost_of(measured, spec, exact=measured is not made)
+        yield try_openslide(made, write_slide(made, 1.0))
+        yield cost_of(measured or made, spec, exact=measured is not None)
 
 
 def try_openslide(made: Path, written: Image) -> OpenSlideFacts:
@@ -69,9 +70,8 @@ def try_openslide(made: Path, written: Image) -> OpenSlideFacts:
 def try_codecs() -> Codecs:
     """A picture there and back in the formats that plain TIFFs need."""
     tile = picture()[:256, :256]
-    return Codecs(
-        imagecodecs.__version__, {"JPEG": _there_and_back("jpeg", tile), "JPEG 2000": _there_and_back("jpeg2k", tile)}
-    )
+    errors = {"JPEG": _there_and_back("jpeg", tile), "JPEG 2000": _there_and_back("jpeg2k", tile)}
+    return Codecs(installed_version("imagecodecs") or "of unknown version", errors)
 
 
 def look_at_bundle(bundle: str | None) -> tuple[BundleFacts, BundleSpec]:
@@ -131,6 +131,8 @@ def _wrong(reader: SlideReader, level: int, written: Image) -> float:
 
 def _there_and_back(codec: str, tile: Image) -> str | None:
     try:
+        import imagecodecs  # only here, where it may fail
+
         encode, decode = (getattr(imagecodecs, f"{codec}_{way}") for way in ("encode", "decode"))
         wrong = float(np.abs(np.asarray(decode(encode(tile))).astype(np.int16) - tile).mean())
     except Exception as error:  # whatever a binary that does not fit raises

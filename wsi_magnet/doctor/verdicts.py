@@ -20,7 +20,7 @@ from wsi_magnet.doctor.facts import (
     SlideFacts,
     Trial,
 )
-from wsi_magnet.doctor.lines import Line, byte_text, counted, ok, problem, warning
+from wsi_magnet.doctor.lines import Line, byte_text, counted, ok, problem, problem_of, warning
 
 FORMATS = "Aperio, DICOM, Hamamatsu, Leica, MIRAX, Philips, Sakura, Trestle, Ventana, tiled TIFF"
 """Of OpenSlide 4.0.0."""
@@ -92,7 +92,7 @@ def folder(found: Folder, subject: str, cost: Cost | None = None) -> Iterator[Li
     other = "name a folder on a larger disk in TMPDIR" if subject == "temporary" else "choose another folder with -o"
     named = found.path if found.tried == found.path else f"{found.path} (to be made below {found.tried})"
     if found.error is not None:
-        yield problem(subject, f"{named} cannot be written: {found.error}", other)
+        yield problem(subject, f"{found.path} cannot be written: {found.error}", other)
         return
     text = f"{named}: {byte_text(found.free_bytes)} free on {found.filesystem}"
     if found.locks is not None:
@@ -152,7 +152,7 @@ def codecs(found: Codecs) -> Iterator[Line]:
 def bundle(found: BundleFacts) -> Iterator[Line]:
     """Whether there is one."""
     if found.error is not None:
-        yield problem("bundle", found.error, "pass the path of a bundle, or none for the one that ships")
+        yield problem_of("bundle", found.error, "pass the path of a bundle, or none for the one that ships")
         return
     scales = ", ".join(f"{mpp:g}" for mpp in found.mpps)
     about = f"{found.classes} classes at {scales} µm/px, sha256 {found.sha256[:12]}"
@@ -174,7 +174,7 @@ def slide(found: SlideFacts) -> Iterator[Line]:
 def computing(found: Computing) -> Iterator[Line]:
     """What networks run on."""
     if found.bundle_error is not None:
-        yield problem("bundle", found.bundle_error, "get the file again")
+        yield problem_of("bundle", found.bundle_error, "get the file again")
     yield from _no_cuda(found)
     for index, one in enumerate(found.gpus):
         yield from _gpu(index, one, found)
@@ -187,7 +187,7 @@ def computing(found: Computing) -> Iterator[Line]:
 
 def trial(found: Trial) -> Iterator[Line]:
     """What came of a run from end to end."""
-    cure = "the lines above may say why; WSI_MAGNET_TRACEBACK=1 with `wsi-magnet run` shows where"
+    cure = "see the lines above; if they are ok, run a slide with WSI_MAGNET_TRACEBACK=1 set, which shows where it ends"
     unknown = sorted(set(found.labels) - set(found.known))
     if found.error is not None:
         yield problem("trial run", f"{found.where}: {found.error}", cure)
