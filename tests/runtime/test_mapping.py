@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster, get_worker
 
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, SlideOpenError
-from wsi_magnet.runtime import mapping
+from wsi_magnet.runtime import connection, mapping
 from wsi_magnet.runtime.dask import start_executor
 from wsi_magnet.runtime.executor import DaskExecutor
 
@@ -197,6 +197,19 @@ def test_a_scheduler_that_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_
         for process in (worker, scheduler):
             process.terminate()
             process.wait(30)
+
+
+def test_a_scheduler_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "RETURN_S", 0.5)
+    cluster = LocalCluster(n_workers=1, processes=False, memory_limit=0, dashboard_address="127.0.0.1:0")
+    address = cluster.scheduler_address
+    executor = DaskExecutor(partial(Client, address, timeout="1s", set_as_default=False), description="one")
+    results = executor.map(slowly, range(1000))
+    next(results)
+    cluster.close()
+    with pytest.raises(ClusterError, match="the Dask scheduler is gone"):
+        list(results)
+    executor.close()
 
 
 HUNG: list[object] = []

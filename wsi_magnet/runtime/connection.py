@@ -79,4 +79,5 @@ class Connection:
     def close(self) -> None:
         """Disconnect; threads that wait for anything are told so by a ClusterError."""
         self._closed.set()
-        self._client.close()
+        if self._client.status != "closed":
+            self._client.close()

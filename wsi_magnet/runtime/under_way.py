@@ -119,7 +119,8 @@ class UnderWay:
                 yield self._attempts[name], worker
 
     def cancel(self, attempts: list[Attempt]) -> None:
-        """Nobody wants these any more."""
+        """Nobody wants these any more. Where the scheduler is gone there is nothing to be cancelled."""
         with suppress(*GONE, CancelledError, ClusterError):
             client = self._tools.connection.client
-            client.cancel([attempt.future for attempt in attempts if attempt.client is client])
+            if client.status == "running":
+                client.cancel([attempt.future for attempt in attempts if attempt.client is client])
