@@ -55,7 +55,7 @@ DOORS = {
     "distributed": ("runtime",),
     "dask_jobqueue": ("runtime.batch_systems",),
     "dask_kubernetes": ("runtime.kubernetes",),
-    "dask_cuda": ("runtime.clusters",),
+    "dask_cuda": ("runtime.local_clusters",),
     "click": ("cli",),
     "rich": ("cli",),
 }

@@ -10,9 +10,9 @@ import pytest
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.runtime.cluster_spec import parse_cluster
-from wsi_magnet.runtime.clusters import local_options
 from wsi_magnet.runtime.dask import start_executor
 from wsi_magnet.runtime.executor import DaskExecutor
+from wsi_magnet.runtime.local_clusters import local_options
 
 
 def executor_of(folder: Path, text: str, device: str = "cpu") -> DaskExecutor:
@@ -36,7 +36,7 @@ def test_processes_of_this_machine(tmp_path: Path) -> None:
 
 
 def test_workers_that_adapt_begin_with_one(tmp_path: Path) -> None:
-    executor = executor_of(tmp_path, "kind: local\nadapt: {minimum: 0, maximum: 2}\n")
+    executor = executor_of(tmp_path, "kind: local\nadapt: {minimum: 0, maximum: 2}\noptions: {threads_per_worker: 1}\n")
     try:
         assert executor.description == "1 of 0 to 2 workers of own.yaml (local), 1 threads"
         assert sorted(executor.map(slow_square, range(20))) == [n * n for n in range(20)]

@@ -3,12 +3,12 @@
 #
 # Its controller, its one node and its munged have their own ports, sockets, key and configuration; nothing is written
 # outside FOLDER, and no service of the machine is touched. Afterwards `export SLURM_CONF=FOLDER/slurm.conf` and sbatch,
-# squeue and scancel speak to it. The node claims CPUS processors and 64 GB, whatever the machine has.
+# squeue and scancel speak to it. The node claims CPUS processors, 64 GB and two GPUs, whatever the machine has.
 set -euo pipefail
 
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
-cpus=${2:-8}
-# Slurm's users must be able to follow the paths; munged insists on folders that only their owner may write.
+cpus=${2:-16}
+# munged insists on folders that nobody else may write.
 chmod 755 "$folder"
 mkdir -p "$folder"/{munge,state,spool,logs}
 chmod 700 "$folder/munge"
@@ -27,7 +27,6 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge/socket
-CryptoType=crypto/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
 SlurmctldPidFile=$folder/slurmctld.pid
@@ -38,8 +37,6 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
-MpiDefault=none
-SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/backfill
@@ -48,9 +45,13 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=10
 MinJobAge=300
-NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=65536 State=UNKNOWN
+GresTypes=gpu
+NodeName=$(hostname -s) NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=65536 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
+
+touch "$folder"/gpu0 "$folder"/gpu1 # stand in for devices
+echo "Name=gpu File=$folder/gpu[0-1]" > "$folder/gres.conf"
 
 export SLURM_CONF="$folder/slurm.conf"
 munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" --pid-file="$folder/munge/pid" \

@@ -20,7 +20,7 @@ COMMANDS = {
     name: name
     for name in (
         *("run", "batch", "status"),
-        *("plan", "info", "doctor"),
+        *("plan", "cluster", "info", "doctor"),
         *("overlay", "report", "export"),
         *("manifest", "train", "evaluate", "bundle"),
     )

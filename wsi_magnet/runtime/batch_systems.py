@@ -12,27 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import dask
+from distributed.core import Status
 
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.cluster_spec import ClusterSpec
-from wsi_magnet.runtime.walltime import lifetime_arguments
-
-PRELOAD = "wsi_magnet.runtime.worker_process"
-"""What every worker process does first."""
+from wsi_magnet.runtime.walltime import leaves_after, lifetime_arguments
+from wsi_magnet.runtime.worker_settings import PRELOAD, WORKER_ENVIRONMENT
 
 LOG_FOLDER = "wsi-magnet-logs"
 """Of the jobs, below the folder where the run was started, unless `log_directory` says another."""
 
-WORKER_ENVIRONMENT = {
-    # Memory is planned, not watched: a worker that spills or pauses would only make a run slower.
-    "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "False",
-    "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL": "False",
-    "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
-    # Tiles take seconds and hold the GIL while they copy.
-    "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "60s",
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s",
-}
-"""Dask's configuration in the processes of a cluster, which do not have this one's."""
+OF_THE_SCHEDULER = ("scheduler_options", "security", "shared_temp_directory", "silence_logs", "protocol")
+"""Options that are not a job's, or that it gets in another form once a scheduler is there."""
 
 DEATH_TIMEOUT_S = 120
 """A worker whose scheduler is gone that long ends its job, so that none is left over when a run is killed."""
@@ -83,12 +74,19 @@ def batch_cluster(spec: ClusterSpec) -> Any:
             cluster.worker_spec.update(cluster.new_worker_spec())
         cluster.sync(cluster._correct_state)  # `scale` would do so later and keep the batch system's answer to itself
     except (RuntimeError, OSError, ValueError) as error:
-        cluster.close()
+        close_batch(cluster)
         raise ClusterError(
             f"{spec.path}: {system.submit} refuses the job: {_answer(error)}; "
             f"`wsi-magnet cluster {spec.path}` shows its script"
         ) from error
     return cluster
+
+
+def close_batch(cluster: Any) -> None:
+    """Cancel all jobs."""
+    for job in cluster.workers.values():
+        job.status = Status.closing  # dask-jobqueue does not say so, and Dask expects it of all that it has made
+    cluster.close()
 
 
 def job_script(spec: ClusterSpec) -> str:
@@ -97,12 +95,22 @@ def job_script(spec: ClusterSpec) -> str:
     logs = Path(options["log_directory"])
     was_there = logs.exists()
     with _explained(spec):
-        names = {key: value for key, value in options.items() if key != "scheduler_options"}
+        names = {key: value for key, value in options.items() if key not in OF_THE_SCHEDULER}
         script: str = cls.job_cls("tcp://HOST:PORT", name=f"{cls.__name__}-0", **names).job_script()
     if not was_there:
         with suppress(OSError):
             logs.rmdir()
     return script
+
+
+def job_shape(spec: ClusterSpec) -> str:
+    """For people: what one job is."""
+    cores, processes = _whole(spec, "cores"), _whole(spec, "processes", 1)
+    memory = spec.options.get("memory") or _configured(spec, "memory")
+    walltime = spec.options.get("walltime") or _configured(spec, "walltime")
+    until = f", of which {leaves_after(walltime, spec)} are used" if lifetime_arguments(walltime, spec) else ""
+    words = f"{processes} worker process{'es' if processes > 1 else ''} with {cores // processes} threads, {memory}"
+    return f"{words}, walltime {walltime}{until}" if until else words
 
 
 def job_options(spec: ClusterSpec) -> dict[str, Any]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from inspect import signature
 from typing import Any
 
-from distributed import LocalCluster, Nanny, Worker
-from distributed.core import Server
+import yaml
 
-from wsi_magnet.errors import ClusterError, ConfigError
-from wsi_magnet.runtime.batch_systems import PRELOAD, batch_cluster
+from wsi_magnet.errors import ClusterError
+from wsi_magnet.runtime.batch_systems import batch_cluster, close_batch, job_options, job_script, job_shape
 from wsi_magnet.runtime.cluster_spec import BATCH_KINDS, ClusterSpec
 from wsi_magnet.runtime.job_keeper import JobKeeper
-from wsi_magnet.runtime.signals import children_deaf
+from wsi_magnet.runtime.kubernetes import kubernetes_cluster, manifest
+from wsi_magnet.runtime.local_clusters import local_cluster, local_options
 
 logger = logging.getLogger(__name__)
 
@@ -71,13 +70,18 @@ class RunningCluster:
 
     def coming(self) -> bool:
         """Whether workers are on their way though none is there. Raises ClusterError if it is known that none comes."""
-        return self._keeper.coming() if self._keeper else self.spec.adapt is not None
+        if self._keeper:
+            return self._keeper.coming()
+        # Kubernetes itself starts pods again; a nanny of this machine does so within seconds, or never.
+        return self.spec.kind == "kubernetes" or self.spec.adapt is not None
 
     def close(self) -> None:
         """Let go of all workers, also of those that are still queued."""
         if self._keeper:
             self._keeper.stop()
-        self.cluster.close()
+            close_batch(self.cluster)
+        else:
+            self.cluster.close()
 
     def describe(self) -> str:
         """For people: how many workers are there, of how many."""
@@ -88,48 +92,41 @@ class RunningCluster:
         )
 
     def _queue(self) -> str:
-        return self._keeper.queue() if self._keeper else "see its workers' output"
+        if self._keeper:
+            return self._keeper.queue()
+        return "see `kubectl get pods`" if self.spec.kind == "kubernetes" else "see its workers' output"
 
 
 def make_cluster(spec: ClusterSpec) -> Any:
     """A Dask cluster of the kind that is asked for, its first workers on their way."""
     if spec.kind in BATCH_KINDS:
         return batch_cluster(spec)
-    if spec.kind == "local":
-        return _local(spec)
-    raise ConfigError(f"{spec.path}: kind {spec.kind} is not there yet")
+    if spec.kind == "kubernetes":
+        return kubernetes_cluster(spec)
+    return local_cluster(spec)
 
 
-def local_options(spec: ClusterSpec) -> dict[str, Any]:
-    """What distributed's LocalCluster is given."""
-    threads = spec.options.get("threads_per_worker", 1)
-    return {
-        "memory_limit": 0,
-        "dashboard_address": "127.0.0.1:0",
-        "preload": [PRELOAD, "wsi_magnet.runtime.quiet"],
-        **({"resources": {"GPU": threads}} if spec.gpu else {}),
-        **spec.options,
-        "threads_per_worker": threads,
-        "n_workers": spec.at_first,
-        "processes": True,
-    }
+def show(spec: ClusterSpec) -> str:
+    """What would be submitted: a job's script, a manifest, or what Dask's class is given. Nothing is started."""
+    if spec.kind in BATCH_KINDS:
+        return job_script(spec)
+    shown = manifest(spec) if spec.kind == "kubernetes" else local_options(spec)
+    return yaml.safe_dump(shown, sort_keys=False, width=120)
 
 
-def _local(spec: ClusterSpec) -> Any:
-    _known(spec, LocalCluster)
-    try:
-        with children_deaf():
-            return LocalCluster(**local_options(spec))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{spec.path}: options: {str(error).splitlines()[0]}") from error
+def plan(spec: ClusterSpec) -> str:
+    """For people: how many workers there would be, of which kind, and until when."""
+    bounds = f"{spec.at_first} at first, then {spec.size} as there is work" if spec.adapt else f"{spec.size}"
+    lines = [f"{_UNITS.get(spec.kind, 'jobs of ' + spec.kind)}: {bounds}{', each with a GPU' if spec.gpu else ''}"]
+    if spec.kind in BATCH_KINDS:
+        options = job_options(spec)
+        lines.append(f"each: {job_shape(spec)}")
+        lines.append(f"output of the jobs: {options['log_directory']}")
+    lines.append(f"the first worker may take {spec.patience_minutes:g} minutes")
+    return "\n".join(lines)
 
 
-def _known(spec: ClusterSpec, cls: type) -> None:
-    """Workers get what the cluster's class does not know; what they do not know either shall not be their traceback."""
-    takers = (cls, LocalCluster, Nanny, Worker, Server)
-    names = {name for taker in takers for name in signature(taker).parameters}
-    if unknown := sorted(spec.options.keys() - names):
-        raise ConfigError(f"{spec.path}: options: {cls.__name__} does not know {', '.join(unknown)}")
+_UNITS = {"local": "processes of this machine", "cuda": "GPUs of this machine", "kubernetes": "pods of Kubernetes"}
 
 
 def _adapt(cluster: Any, spec: ClusterSpec) -> None:
@@ -137,4 +134,6 @@ def _adapt(cluster: Any, spec: ClusterSpec) -> None:
     bounds = {"minimum": spec.adapt.minimum, "maximum": spec.adapt.maximum}
     if spec.kind in BATCH_KINDS:
         bounds = {f"{name}_jobs": count for name, count in bounds.items()}
-    cluster.adapt(**bounds, interval=ADAPT_EVERY, wait_count=IDLE_LOOKS)
+    # The Dask operator has its own pace.
+    pace = {} if spec.kind == "kubernetes" else {"interval": ADAPT_EVERY, "wait_count": IDLE_LOOKS}
+    cluster.adapt(**bounds, **pace)

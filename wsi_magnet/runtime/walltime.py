@@ -15,15 +15,26 @@ it, and a tile that is under way is finished."""
 def lifetime_arguments(walltime: object, spec: ClusterSpec) -> list[str]:
     """Arguments of a Dask worker that make it leave in good time; none where there is no walltime.
 
-    They are drawn within bounds, so that not all workers leave at once.
+    The times are drawn within bounds, so that not all workers leave at once.
     """
     if walltime is None or spec.kind == "htcondor":
         return []
+    lifetime, stagger = _lifetime(walltime, spec)
+    return ["--lifetime", f"{lifetime:.0f}s", "--lifetime-stagger", f"{stagger:.0f}s"]
+
+
+def leaves_after(walltime: object, spec: ClusterSpec) -> str:
+    """For people: the minutes after which a worker leaves."""
+    lifetime, stagger = _lifetime(walltime, spec)
+    return f"{(lifetime - stagger) / 60:.0f} to {(lifetime + stagger) / 60:.0f} minutes"
+
+
+def _lifetime(walltime: object, spec: ClusterSpec) -> tuple[float, float]:
     seconds = walltime_s(str(walltime), spec.kind)
     if seconds is None:
         raise ConfigError(f"{spec.path}: options: walltime {walltime!r} is none, for example 04:00:00")
     margin = min(MARGIN_S, seconds / 5)
-    return ["--lifetime", f"{seconds - 1.5 * margin:.0f}s", "--lifetime-stagger", f"{margin / 2:.0f}s"]
+    return seconds - 1.5 * margin, margin / 2
 
 
 def walltime_s(text: str, kind: str) -> float | None:

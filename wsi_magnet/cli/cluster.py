@@ -1,0 +1,24 @@
+"""`wsi-magnet cluster`: what a run with --cluster would submit, and nothing submitted."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("cluster", short_help="Show the cluster that a run would make.")
+@click.argument("file", type=click.Path(), metavar="FILE.yaml")
+def command(file: str) -> None:
+    """Show what `run --cluster FILE.yaml` would submit for a worker: a job's script, or a manifest of Kubernetes.
+
+    \b
+      wsi-magnet cluster slurm.yaml
+      wsi-magnet cluster slurm.yaml | sbatch --test-only
+
+    The plan of the workers goes to stderr. Nothing is submitted.
+    """
+    from wsi_magnet.runtime.cluster_spec import read_cluster
+    from wsi_magnet.runtime.clusters import plan, show
+
+    spec = read_cluster(file)
+    click.echo(show(spec))
+    click.echo(plan(spec), err=True)
