@@ -18,7 +18,7 @@ RINGS := $(TRAIN_OUT)/rings-glands.csv
 
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help demo test drill lint format bench bench-gpu bundle recipes light gleason clean distclean
+.PHONY: help demo test slurm drill lint format bench bench-gpu bundle recipes light gleason clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -29,6 +29,9 @@ demo: $(VENV)/.installed ## segment the real slide in demo/, write its mask and 
 
 test: $(VENV)/.installed ## run the tests
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+slurm: $(VENV)/.installed ## run the tests that start a Slurm of their own (as root; Debian: slurmctld slurmd slurm-client munge)
+	@$(BIN)/python -m pytest -m slurm -v
 
 drill: $(VENV)/.installed ## let faults come to real runs, and write docs/faults.md anew (a quarter of an hour; as root, all of them)
 	@$(BIN)/python -m tests.drill --record

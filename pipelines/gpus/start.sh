@@ -10,7 +10,6 @@ processes=${2:-4}
 threads=${3:-$(($(nproc) * 2 / (gpus * processes)))} # half of them wait for the GPU
 [ "$threads" -ge 1 ] || threads=1
 
-export DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=9
 export DASK_DISTRIBUTED__WORKER__MEMORY__{TARGET,SPILL,PAUSE}=False
 
 trap 'kill $(jobs -p) 2>/dev/null' EXIT

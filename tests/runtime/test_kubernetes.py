@@ -96,7 +96,7 @@ def test_manifests_are_what_the_operator_takes(schema: dict[str, Any], options: 
     environment = {one["name"]: one["value"] for one in container(made)["env"]}
     assert environment["DASK_DISTRIBUTED__WORKER__MEMORY__SPILL"] == "False"
     scheduler = {one["name"]: one["value"] for one in container(made, "scheduler")["env"]}
-    assert scheduler["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] == "9"
+    assert scheduler["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] == "2 minutes"
 
 
 def test_the_commands_are_ones_that_dask_has() -> None:

@@ -16,8 +16,8 @@ WORKER_ENVIRONMENT = {
 }
 
 SCHEDULER_ENVIRONMENT = {
-    # Tiles that only waited on a worker are blamed for its death with the one that ran.
-    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "9",
+    # A worker that says nothing for so long is cut off: its tiles go to others.
+    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "2 minutes",
     "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "60s",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s",
 }
