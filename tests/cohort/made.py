@@ -15,6 +15,7 @@ from wsi_magnet.cohort.running import CohortSummary, segment_cohort
 from wsi_magnet.cohort.sources import find_slides
 from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
+from wsi_magnet.places import Place
 from wsi_magnet.runtime.local import SerialExecutor
 from wsi_magnet.runtime.types import Executor
 
@@ -39,13 +40,19 @@ class Batches:
     """Batches of one folder of slides into one output."""
 
     slides: Path
-    out: Path
+    out: Place
     bundle: Path
     heard: list[CohortEvent] = field(default_factory=list)
     """By the last one."""
     hear: Callable[[CohortEvent], None] | None = None
     """Is told as well, and may raise."""
     executor: Executor = field(default_factory=SerialExecutor)
+
+    @property
+    def folder(self) -> Path:
+        """The output, on this machine."""
+        assert isinstance(self.out, Path)
+        return self.out
 
     def run(self, *sources: str, config: RunConfig | None = None, **options: Any) -> CohortSummary:
         """A batch of all slides, or of some sources below the folder, in this process."""

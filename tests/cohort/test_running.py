@@ -50,12 +50,12 @@ def test_a_bad_slide_does_not_stop_the_others(batches: Batches) -> None:
             execution=SerialExecutor(),
         )
         assert np.array_equal(labels_of(batches.out / name), labels_of(alone.folder)), seed
-        assert json.loads((batches.out / name / "summary.json").read_text())["classes"] == alone.summary["classes"]
-    failed = rows(batches.out)["b"]
+        assert json.loads((batches.folder / name / "summary.json").read_text())["classes"] == alone.summary["classes"]
+    failed = rows(batches.folder)["b"]
     assert "cannot be opened" in failed["reason"]
     assert failed["retry"].startswith(f"wsi-magnet batch {batches.slides}/b.svs -o {batches.out} --bundle ")
     assert failed["retry"].endswith("--tile 512 --retry-failed")
-    assert "b.svs cannot be opened" in (batches.out / "summary.md").read_text()
+    assert "b.svs cannot be opened" in (batches.folder / "summary.md").read_text()
     assert [event.how for event in batches.told(SlideEnded) if event.state.name == "b"] == ["failed"]
 
 
@@ -63,7 +63,7 @@ def test_typed_again_nothing_is_done(batches: Batches, monkeypatch: pytest.Monke
     write_slide(batches.slides / "a.tif")
     (batches.slides / "b.svs").write_bytes(b"")
     batches.run()
-    before = {path: path.stat().st_mtime_ns for path in batches.out.rglob("*") if path.name in ("run.json", "a.json")}
+    before = {path: path.stat().st_mtime_ns for path in batches.folder.rglob("*") if path.name in ("run.json", "a.json")}
     monkeypatch.setattr(slide_run, "segment_slide", None)
     summary = batches.run()
     assert (summary.worked_on, summary.counts) == (0, {"finished": 1, "failed": 1})
@@ -81,7 +81,7 @@ def test_what_failed_is_done_again_when_that_is_asked_for(batches: Batches) -> N
     summary = batches.run(retry_failed=True)
     assert (summary.worked_on, summary.all_well) == (1, True)
     assert summary.states["b"].attempts == 2
-    assert rows(batches.out)["b"]["reason"] == ""
+    assert rows(batches.folder)["b"]["reason"] == ""
 
 
 def test_a_finished_slide_is_looked_at_where_its_file_was_touched(batches: Batches) -> None:
@@ -125,12 +125,12 @@ def test_another_configuration_is_refused_slide_by_slide(batches: Batches) -> No
 def test_a_finished_result_that_is_gone_is_made_again_or_told(batches: Batches) -> None:
     write_slide(batches.slides / "a.tif")
     batches.run()
-    shutil.rmtree(batches.out / "a" / "mask.ome.zarr")
-    (batches.out / "a" / "run.json").touch()
+    shutil.rmtree(batches.folder / "a" / "mask.ome.zarr")
+    (batches.folder / "a" / "run.json").touch()
     assert "mask.ome.zarr is gone" in (batches.run().states["a"].error or "")
-    shutil.rmtree(batches.out / "a")
+    shutil.rmtree(batches.folder / "a")
     assert batches.run(retry_failed=True).all_well
-    shutil.rmtree(batches.out / "a")
+    shutil.rmtree(batches.folder / "a")
     assert batches.run().worked_on == 1
 
 
@@ -172,11 +172,11 @@ def test_what_ends_a_batch_leaves_all_to_be_gone_on_with(batches: Batches, error
     states = States(batches.out).read()
     assert {state.state for state in states.values()} <= {"waiting", "finished"}
     assert "waiting" in {state.state for state in states.values()}
-    assert rows(batches.out).keys() == {"0", "1", "2"}
+    assert rows(batches.folder).keys() == {"0", "1", "2"}
     [ended] = batches.told(BatchEnded)
     assert ended.error
     batches.hear = None
-    journals = [journal.read_text() for journal in batches.out.glob("*/journal.jsonl")]
+    journals = [journal.read_text() for journal in batches.folder.glob("*/journal.jsonl")]
     tiles = sum(text.count('{"tile"') for text in journals)
     summary = batches.run()
     assert summary.all_well
@@ -207,7 +207,7 @@ def test_an_unexpected_error_is_one_slides(batches: Batches, monkeypatch: pytest
     assert summary.states["a"].error == "internal error (ZeroDivisionError): division by zero"
     assert summary.states["a"].error_type == "ZeroDivisionError"
     assert summary.states["b"].state == "finished"
-    assert 'raise ZeroDivisionError("division by zero")' in (batches.out / "log.jsonl").read_text().replace('\\"', '"')
+    assert 'raise ZeroDivisionError("division by zero")' in (batches.folder / "log.jsonl").read_text().replace('\\"', '"')
 
 
 def test_cells_that_cannot_be_read_are_told_and_need_a_restart(batches: Batches) -> None:
@@ -233,8 +233,8 @@ def test_a_list_says_what_is_special(batches: Batches, tmp_path: Path) -> None:
     summary = batches.run("list.csv")
     assert list(summary.states) == ["coarse", "b"]
     assert summary.all_well
-    assert rows(batches.out)["coarse"]["slide_mpp"] == "1"
-    assert rows(batches.out)["b"]["bundle"] == "other"
+    assert rows(batches.folder)["coarse"]["slide_mpp"] == "1"
+    assert rows(batches.folder)["b"]["bundle"] == "other"
     assert "--mpp 1.0" in summary.states["coarse"].retry
     assert str(other) in summary.states["b"].retry
     assert batches.run("list.csv").worked_on == 0
@@ -280,7 +280,7 @@ def test_earlier_slides_of_the_folder_are_in_the_tables(batches: Batches) -> Non
     batches.run("b.svs")
     summary = batches.run("a.tif")
     assert summary.all_well, "of the slides that were asked for"
-    assert rows(batches.out).keys() == {"a", "b"}
+    assert rows(batches.folder).keys() == {"a", "b"}
 
 
 def test_a_bundle_that_is_none_is_told_before_anything(batches: Batches) -> None:
@@ -288,4 +288,4 @@ def test_a_bundle_that_is_none_is_told_before_anything(batches: Batches) -> None
     bad = replace(batches, bundle=batches.slides / "none.safetensors")
     with pytest.raises(ValueError, match=r"none\.safetensors"):
         bad.run()
-    assert not (batches.out / "summary.csv").exists()
+    assert not (batches.folder / "summary.csv").exists()
