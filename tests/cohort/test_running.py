@@ -63,7 +63,9 @@ def test_typed_again_nothing_is_done(batches: Batches, monkeypatch: pytest.Monke
     write_slide(batches.slides / "a.tif")
     (batches.slides / "b.svs").write_bytes(b"")
     batches.run()
-    before = {path: path.stat().st_mtime_ns for path in batches.folder.rglob("*") if path.name in ("run.json", "a.json")}
+    before = {
+        path: path.stat().st_mtime_ns for path in batches.folder.rglob("*") if path.name in ("run.json", "a.json")
+    }
     monkeypatch.setattr(slide_run, "segment_slide", None)
     summary = batches.run()
     assert (summary.worked_on, summary.counts) == (0, {"finished": 1, "failed": 1})
@@ -207,7 +209,9 @@ def test_an_unexpected_error_is_one_slides(batches: Batches, monkeypatch: pytest
     assert summary.states["a"].error == "internal error (ZeroDivisionError): division by zero"
     assert summary.states["a"].error_type == "ZeroDivisionError"
     assert summary.states["b"].state == "finished"
-    assert 'raise ZeroDivisionError("division by zero")' in (batches.folder / "log.jsonl").read_text().replace('\\"', '"')
+    assert 'raise ZeroDivisionError("division by zero")' in (batches.folder / "log.jsonl").read_text().replace(
+        '\\"', '"'
+    )
 
 
 def test_cells_that_cannot_be_read_are_told_and_need_a_restart(batches: Batches) -> None:

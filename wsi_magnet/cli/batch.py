@@ -122,7 +122,7 @@ def _values(summary: CohortSummary) -> dict[str, Any]:
 
 
 def _text(summary: CohortSummary) -> str:
-    from wsi_magnet.cli.tables import facts
+    from wsi_magnet.cli.tables import facts, failures_text
     from wsi_magnet.cohort.layout import SUMMARY_CSV, SUMMARY_MD
     from wsi_magnet.cohort.tables import counts_text
 
@@ -133,7 +133,9 @@ def _text(summary: CohortSummary) -> str:
         ("summary", summary.out / SUMMARY_CSV),
         ("", summary.out / SUMMARY_MD),
     ]
-    return f"{done}{facts(pairs)}\n\nNot for diagnosis."
+    failed = [state.failure for state in summary.states.values() if state.failure]
+    parts = [f"{done}{facts(pairs)}", *([failures_text(failed)] if failed else []), "Not for diagnosis."]
+    return "\n\n".join(parts)
 
 
 def _failures(summary: CohortSummary) -> str:

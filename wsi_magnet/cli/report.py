@@ -28,20 +28,24 @@ import click
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report of that name.")
 def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) -> None:
     """Make an HTML page of RESULT, a slide's result folder: the slide with its mask, uncertainty and what was refined,
-    areas, grade and provenance. It needs no network and no other file. Several results get an index besides.
+    areas, grade and provenance. It needs no network and no other file. Several results get an index besides; the output
+    of a batch stands for all results in it.
 
     \b
       wsi-magnet report results/slide -o slide.html
-      wsi-magnet report results/* -o cohort.html
+      wsi-magnet report results -o cohort.html
     """
+    from wsi_magnet.cohort.results import results_of
     from wsi_magnet.pages.writing import ReportOptions, write_report
     from wsi_magnet.places import Place, place
 
+    found = [result for named in results for result in results_of(place(named))]
+
     def tell(result: Place) -> None:
-        if len(results) > 1:
+        if len(found) > 1:
             click.echo(f"{result} ...", err=True)
 
-    reported = write_report([*map(place, results)], output, ReportOptions(longest_px=size, overwrite=overwrite), tell)
+    reported = write_report(found, output, ReportOptions(longest_px=size, overwrite=overwrite), tell)
     for note in reported.notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(reported.files[0])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from typing import Any
 
 import click
@@ -51,18 +49,20 @@ def command(
     config = options.make_config(**work)
     execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
 
-    # Batch systems end a job with SIGTERM: it is taken like Ctrl-C, so that the run ends with a word.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-
+    from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
     from wsi_magnet.cli.progress import watching
+    from wsi_magnet.cli.stopping import stopped_in_order
     from wsi_magnet.cohort.options import run_command
     from wsi_magnet.eventlog import RunLog
     from wsi_magnet.events import together
     from wsi_magnet.segmentation import result_folder, segment_slide
 
     told = {"command": run_command(slide, output, config, bundle, execution), "options": config.to_json()}
-    with watching() as observe, RunLog(result_folder(slide, output), told) as log:
+    with (
+        stopped_in_order(STOPPED["run"], EXIT_INTERRUPTED),
+        watching() as observe,
+        RunLog(result_folder(slide, output), told) as log,
+    ):
         summary = segment_slide(
             slide,
             output,

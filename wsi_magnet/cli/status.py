@@ -13,9 +13,6 @@ from wsi_magnet.cli import options
 if TYPE_CHECKING:
     from wsi_magnet.cohort.status import InFlight, Status
 
-FAILURES_TOLD = 10
-"""So many are printed; summary.md and --json have all."""
-
 
 @click.command("status", short_help="Say how a batch or a run is doing.")
 @click.argument("out", metavar="OUT", type=click.Path())
@@ -42,7 +39,7 @@ def command(out: str, as_json: bool) -> None:
 
 def _text(status: Status) -> str:
     from wsi_magnet.cli.cohort_progress import duration_text
-    from wsi_magnet.cli.tables import facts, table
+    from wsi_magnet.cli.tables import facts, failures_text, table
 
     who = status.worker or "nobody works on it"
     heard = "" if status.silent_s is None else f"; last sign of life {duration_text(status.silent_s)} ago"
@@ -58,7 +55,7 @@ def _text(status: Status) -> str:
     if status.in_flight:
         parts.append(table(["in flight", "scale", "tiles", "done", "attempt"], [_row(one) for one in status.in_flight]))
     if status.failed:
-        parts.append(_failures(status))
+        parts.append(failures_text(status.failed))
     if status.state == "stopped" and status.goes_on:
         parts.append(f"To go on:\n  {status.goes_on}")
     return "\n\n".join(parts)
@@ -69,10 +66,3 @@ def _row(one: InFlight) -> list[object]:
         return [one.name, "opening", "", "", one.attempt]
     done = f"{100 * one.share:.0f} %"
     return [one.name, f"{one.scale + 1}/{one.scales}", f"{one.tiles_done} of {one.tiles}", done, one.attempt]
-
-
-def _failures(status: Status) -> str:
-    told = [f"{one['name']} ({one['state']}): {one['reason']}\n  {one['retry']}" for one in status.failed]
-    more = len(told) - FAILURES_TOLD
-    rest = [f"and {more} more; summary.md and --json have all"] if more > 0 else []
-    return "\n".join(["Failures, each with the command that does it again:", *told[:FAILURES_TOLD], *rest])

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from wsi_magnet.slides.types import SlideInfo
     from wsi_magnet.summary import RunSummary
 
+FAILURES_TOLD = 10
+"""Of a cohort's slides so many are printed."""
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns under their heads: the first to the left, the others to the right."""
@@ -128,6 +131,14 @@ def _segmented(one: Mapping[str, Any]) -> str:
     certain = one.get("cells_certain", 0)
     unread = f" ({certain} of them certain without being read)" if certain else ""
     return f"{one['cells_refined']} of {one['cells']} squares at {one['mpp']:g} µm/px{unread}"
+
+
+def failures_text(failed: Sequence[Mapping[str, str]]) -> str:
+    """Slides of a cohort that are not as they should be: name, state, reason, and the command to do each again."""
+    told = [f"{one['name']} ({one['state']}): {one['reason']}\n  {one['retry']}" for one in failed]
+    more = len(told) - FAILURES_TOLD
+    rest = [f"and {more} more; summary.md and --json have all"] if more > 0 else []
+    return "\n".join(["Failures, each with the command that does it again:", *told[:FAILURES_TOLD], *rest])
 
 
 def check_text(found: dict[str, Any]) -> str:

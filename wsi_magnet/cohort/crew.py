@@ -10,6 +10,9 @@ from queue import Empty, SimpleQueue
 from wsi_magnet.cohort.events import SlideEnded
 from wsi_magnet.cohort.planning import Planned
 
+ASK_AGAIN_S = 10.0
+"""Where nothing has ended for so long, it is asked whether more slides may be in flight."""
+
 
 class Stopped(BaseException):
     """Raised within a slide's run whose batch has ended; no Exception, so that nobody takes it for the slide's."""
@@ -25,24 +28,36 @@ class Crew:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    def run(self, slides: Sequence[Planned], at_once: int) -> Iterator[SlideEnded]:
-        """Slides as they end. Raises what ends the batch."""
+    def run(self, slides: Sequence[Planned], at_once: Callable[[], int]) -> Iterator[SlideEnded]:
+        """Slides as they end. Raises what ends the batch.
+
+        at_once: how many may be in flight; asked again now and then, since workers may come in the course of hours.
+        """
         waiting = iter(slides)
-        self._threads = [
-            threading.Thread(target=self._work, args=(waiting,), name=f"slide-{i}", daemon=True)
-            for i in range(min(at_once, len(slides)))
-        ]
-        for thread in self._threads:
-            thread.start()
-        working = len(self._threads)
+        working = self._hire(waiting, min(at_once(), len(slides)))
         while working:
-            news = self._news.get()
+            try:
+                news = self._news.get(timeout=ASK_AGAIN_S)
+            except Empty:
+                working += self._hire(waiting, min(at_once(), len(slides)) - len(self._threads))
+                continue
             if isinstance(news, BaseException):
                 raise news
             if news is None:
                 working -= 1
             else:
                 yield news
+
+    def _hire(self, waiting: Iterator[Planned], count: int) -> int:
+        """Begin with so many threads more; returns their number."""
+        hired = [
+            threading.Thread(target=self._work, args=(waiting,), name=f"slide-{len(self._threads) + i}", daemon=True)
+            for i in range(count)
+        ]
+        self._threads += hired
+        for thread in hired:
+            thread.start()
+        return len(hired)
 
     def stop(self) -> None:
         """Begin with no other slide, and leave those in flight at their next tile."""

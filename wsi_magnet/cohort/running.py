@@ -29,7 +29,7 @@ from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.cohort.slide_run import SlideRuns
 from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.cohort.tables import Tables
-from wsi_magnet.cohort.workers import default_in_flight, described, start_workers
+from wsi_magnet.cohort.workers import InFlight, described, start_workers
 from wsi_magnet.errors import CohortError, StoreError
 from wsi_magnet.places import Place
 from wsi_magnet.result import require_writable
@@ -127,8 +127,8 @@ class _Batch:
         stopping = threading.Event()
         crew = Crew(SlideRuns(self._options, executor, self._store, self._tell, stopping).do, stopping)
         try:
-            in_flight = self._options.in_flight or default_in_flight(executor.slots)
-            self._tell(BatchWorkers(executor.description, executor.dashboard, in_flight, described(executor)))
+            in_flight = InFlight(self._options.in_flight, executor)
+            self._tell(BatchWorkers(executor.description, executor.dashboard, in_flight(), described(executor)))
             for ended in crew.run(self._to_do, in_flight):
                 self._claim.check()
                 self._note(ended)

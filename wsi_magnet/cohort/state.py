@@ -59,6 +59,13 @@ class SlideState:
         """True where it was segmented to the end."""
         return self.state in ("finished", "finished with errors")
 
+    @property
+    def failure(self) -> dict[str, str] | None:
+        """Name, state, reason and command, where it is not as it should be."""
+        if self.state not in ("failed", "finished with errors"):
+            return None
+        return {"name": self.name, "state": self.state, "reason": self.error or "", "retry": self.retry}
+
     def but(self, **changes: Any) -> SlideState:
         """The same with other values."""
         return replace(self, **changes)

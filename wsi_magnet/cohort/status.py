@@ -101,7 +101,7 @@ def _of_batch(folder: Place) -> Status:
         None if heard is None else max(0.0, time.time() - heard),
         dict(Counter(state.state for state in states)),
         in_flight,
-        tuple(_failure(s) for s in states if s.state in ("failed", "finished with errors")),
+        tuple(state.failure for state in states if state.failure),
         an_hour,
         left_s,
         begun.get("command") or None,
@@ -117,7 +117,7 @@ def _of_run(folder: Place) -> Status:
     one = SlideState(name=folder.name, slide=str(run["slide"].get("path")))
     failures = run.get("failures") or ()
     reason = f"{len(failures)} cells could not be analysed; first: {failures[0]}" if failures else None
-    bad = one.but(state="finished with errors", error=reason, retry=f"{command} --restart")
+    bad = one.but(state="finished with errors" if failures else "finished", error=reason, retry=f"{command} --restart")
     return Status(
         str(folder),
         "run",
@@ -125,7 +125,7 @@ def _of_run(folder: Place) -> Status:
         None if heard is None else max(0.0, time.time() - heard),
         {state: 1},
         (_in_flight(folder, folder.name, 1),) if state == "running" else (),
-        (_failure(bad),) if failures else (),
+        (bad.failure,) if bad.failure else (),
         None,
         None,
         command,
@@ -159,10 +159,6 @@ def _pace(
 
 def _work(state: SlideState) -> float:
     return float(max(state.size_bytes, 1))
-
-
-def _failure(state: SlideState) -> dict[str, str]:
-    return {"name": state.name, "state": state.state, "reason": state.error or "", "retry": state.retry}
 
 
 def _heard(log: Log, files: Iterable[Place]) -> float | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from wsi_magnet.config import Execution
-from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.machine import cpu_threads
 from wsi_magnet.provenance import versions
 from wsi_magnet.runtime.types import Executor
@@ -35,7 +36,23 @@ def start_workers(execution: Execution) -> Executor:
     return start(replace(execution, workers=max(1, threads // THREADS_A_PROCESS)))
 
 
-def default_in_flight(slots: int) -> int:
+class InFlight:
+    """How many slides may be under way: as many as somebody asks for, or enough for the workers that are there."""
+
+    def __init__(self, asked: int | None, executor: Executor) -> None:
+        self._asked, self._executor = asked, executor
+        self._most = 1
+
+    def __call__(self) -> int:
+        """Now; it grows with the workers, and does not shrink again. A scheduler that is away has not to answer."""
+        if self._asked is not None:
+            return self._asked
+        with suppress(ClusterError):
+            self._most = max(self._most, enough_in_flight(self._executor.slots))
+        return self._most
+
+
+def enough_in_flight(slots: int) -> int:
     """Slides at once, for so many tasks at once."""
     return min(2 + slots // SLOTS_A_SLIDE, MOST_IN_FLIGHT)
 

@@ -1,0 +1,24 @@
+"""The results in what somebody names who wants to see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsi_magnet.cohort.layout import LOG, STATES, SUMMARY_CSV, SUMMARY_MD
+from wsi_magnet.cohort.state import States
+from wsi_magnet.explaining import explained
+from wsi_magnet.places import Place, exists
+
+
+def results_of(named: Place) -> list[Place]:
+    """The folder named; of a batch's output all results in it, and none for the files that it writes beside them.
+
+    So `results` and `results/*` both mean the results. Raises StoreError.
+    """
+    if isinstance(named, Path) and named.name in (SUMMARY_CSV, SUMMARY_MD, LOG) and named.is_file():
+        return []
+    with explained(named):
+        if not exists(named / STATES):
+            return [named]
+        folders = [named / name for name in States(named).read()]
+        return [folder for folder in folders if exists(folder / "run.json")]
