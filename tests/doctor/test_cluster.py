@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 
 from tests.conftest import ROOT
 from tests.runs import MadeRun
+from tests.s3 import BUCKET, objects
 from wsi_magnet.config import Execution
 from wsi_magnet.doctor import cluster
 from wsi_magnet.doctor.asked import Asked
@@ -81,6 +82,15 @@ def test_workers_that_see_what_the_client_sees_segment_a_slide(
     assert report.lines[-1].text.startswith("on the cluster")
     assert not list(tmp_path.iterdir())
     assert json.dumps(report.to_json())
+
+
+def test_workers_that_share_an_object_store(scheduler: str, made_run: MadeRun, s3_server: str) -> None:
+    out = f"s3://{BUCKET}/doctor"
+    asked = Asked(Execution(scheduler=scheduler), str(made_run.bundle), str(made_run.slide), out)
+    report = examined(asked)
+    assert not report.problems, report.lines
+    assert f"{out} is the same place for all workers" in [line.text for line in report.lines]
+    assert not objects(out)
 
 
 def test_a_worker_that_does_not_see_the_folders(scheduler: str, made_run: MadeRun, tmp_path: Path) -> None:

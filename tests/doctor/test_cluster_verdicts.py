@@ -123,6 +123,8 @@ def test_what_dask_allows_a_worker_counts_as_well() -> None:
 def test_a_cluster_that_is_not_there() -> None:
     line = only(unreachable(Ended("reaching", "no Dask scheduler answers at x (refused); start one")), "PROBLEM")
     assert (line.text, line.cure) == ("no Dask scheduler answers at x (refused)", "start one")
+    told = "s; check the endpoint; what is finished is kept: run the same command again"
+    assert only(unreachable(Ended("reaching", told)), "PROBLEM").cure == "check the endpoint"
     assert only(unreachable(Ended("reaching", "no answer within 90 s")), "PROBLEM").text == "no answer within 90 s"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -22,7 +21,9 @@ from wsi_magnet.doctor.examine import Report
 from wsi_magnet.doctor.facts import BundleFacts, Client, Cluster, Cost, Ended, SlideFacts, Trial, WorkerFacts
 from wsi_magnet.doctor.worker import LOCK, TOKEN, WORKERS, AskWorker, Probe, all_versions
 from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.explaining import explained
 from wsi_magnet.nets.spec import bundle_path
+from wsi_magnet.places import Place, delete, make_folder, names, place, replace_bytes
 from wsi_magnet.running import start
 from wsi_magnet.runtime.types import Executor
 
@@ -37,14 +38,16 @@ def examine_cluster(report: Report, asked: Asked) -> None:
     """Ask all workers, and have them segment a small slide in OUT if nothing they said stands against it."""
     executor = _reach(asked)
     if isinstance(executor, Ended):
-        report.add(executor, cluster_verdicts.unreachable(executor))
+        report.add(executor, cluster_verdicts.unreachable(executor, asked.execution.cluster))
         return
     try:
         with _probe(asked) as probe:
             before = report.problems
             _ask(report, asked, executor, probe)
-            if report.problems == before and probe.folder is not None:
-                found = _run_there(asked, executor, Path(probe.folder))
+            folder = None if probe.folder is None else place(probe.folder)
+            # In an object store there is no slide to be made: slides are files.
+            if report.problems == before and isinstance(folder, Path):
+                found = _run_there(asked, executor, folder)
                 report.add(found, verdicts.trial(found))
     finally:
         within(CLOSE_S, executor.close, during="leaving the cluster")
@@ -65,7 +68,7 @@ def _ask(report: Report, asked: Asked, executor: Executor, probe: Probe) -> None
     begun = time.time()
     roster = within(ANSWER_S, executor.roster, during="asking the scheduler")
     if isinstance(roster, Ended):
-        report.add(roster, cluster_verdicts.unreachable(roster))
+        report.add(roster, cluster_verdicts.unreachable(roster, asked.execution.cluster))
         return
     answers = within(ANSWER_S, lambda: executor.everywhere(AskWorker(), probe), during="asking the workers")
     if isinstance(answers, Ended):
@@ -81,7 +84,7 @@ def _ask(report: Report, asked: Asked, executor: Executor, probe: Probe) -> None
         (),
     )
     if probe.folder is not None:
-        found = _looked_for(found, Path(probe.folder))
+        found = _looked_for(found, place(probe.folder))
     report.add(found, cluster_verdicts.cluster(found, _client(report, asked, probe), report.found(Cost)))
 
 
@@ -116,32 +119,47 @@ def _probe(asked: Asked) -> Iterator[Probe]:
     bundle = None if asked.bundle is None else str(bundle_path(asked.bundle).absolute())
     slide = None if asked.slide is None else str(Path(asked.slide).expanduser().absolute())
     token = secrets.token_hex(16)
-    folder = None if asked.output is None else _make(Path(asked.output).expanduser().absolute(), token)
+    folder = None if asked.output is None else _make(asked.output, token)
     if folder is None:
         yield Probe(bundle, slide, None, token)
+        return
+    try:
+        with _held(folder):
+            yield Probe(bundle, slide, str(folder), token)
+    finally:
+        with suppress(Exception):
+            delete(folder)
+
+
+@contextmanager
+def _held(folder: Place) -> Iterator[None]:
+    """Within it a file is locked, where there are files."""
+    if not isinstance(folder, Path):
+        yield
         return
     lock = FileLock(folder / LOCK)
     try:
         with suppress(OSError, NotImplementedError):
             lock.acquire(timeout=0)
-        yield Probe(bundle, slide, str(folder), token)
+        yield
     finally:
         lock.release()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make(output: Path, token: str) -> Path | None:
+def _make(output: str, token: str) -> Place | None:
     """A folder as a run would make it; None where that does not work, of which the lines above have told."""
-    folder = there_already(output) / f"{PROBE}{secrets.token_hex(4)}"
     try:
-        folder.mkdir()
-        (folder / TOKEN).write_text(token)
-    except OSError:
+        where = place(output).absolute()
+        folder = (there_already(where) if isinstance(where, Path) else where) / f"{PROBE}{secrets.token_hex(4)}"
+        with explained(folder):
+            make_folder(folder)
+            replace_bytes(folder / TOKEN, token.encode())
+    except WsiMagnetError:
         return None
     return folder
 
 
-def _looked_for(found: Cluster, folder: Path) -> Cluster:
+def _looked_for(found: Cluster, folder: Place) -> Cluster:
     """With the workers of which nothing is seen here though they wrote."""
     wrote = {
         address: f"{WORKERS}{facts.host}-{facts.pid}"
@@ -150,7 +168,7 @@ def _looked_for(found: Cluster, folder: Path) -> Cluster:
     }
     deadline = time.monotonic() + SEEN_AFTER_S
     while True:
-        there = {path.name for path in folder.iterdir()}
+        there = set(names(folder))
         unseen = tuple(address for address, name in wrote.items() if name not in there)
         if not unseen or time.monotonic() > deadline:
             return replace(found, unseen=unseen)

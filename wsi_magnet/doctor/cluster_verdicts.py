@@ -46,9 +46,10 @@ def cluster(found: Cluster, client: Client, cost: Cost | None) -> Iterator[Line]
     yield from _threads(answered, found)
 
 
-def unreachable(found: Ended) -> Iterator[Line]:
-    """Of a cluster that is not there."""
-    yield problem_of("cluster", found.how, "see that the scheduler runs, and that this machine can reach it")
+def unreachable(found: Ended, file: str | None = None) -> Iterator[Line]:
+    """Of a cluster that is not there; file: the one that describes it, where it was to be made."""
+    running = "see that the scheduler runs, and that this machine can reach it"
+    yield problem_of("cluster", found.how, running if file is None else f"see what {file} says")
 
 
 def unanswered(found: Ended, roster: Roster) -> Iterator[Line]:
@@ -126,7 +127,8 @@ def _output(answered: Mapping[str, WorkerFacts], found: Cluster, client: Client)
         text = f"{client.output}: {_named(twice, found)} could take a lock that is held here"
         yield warning("output", text + ", so that runs from two hosts could write one result", cure)
     if not wrong and not found.unseen and not twice:
-        yield ok("output", f"{client.output} is the same folder for all workers, and locks count there")
+        locks = "" if "://" in client.output else ", and locks count there"
+        yield ok("output", f"{client.output} is the same place for all workers{locks}")
 
 
 def _slide(answered: Mapping[str, WorkerFacts], found: Cluster, client: Client) -> Iterator[Line]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.doctor.apart import one_line
 from wsi_magnet.doctor.asked import Asked
+from wsi_magnet.doctor.disk import PROBE
 from wsi_magnet.doctor.facts import Computing, Gpu, Trial
 from wsi_magnet.doctor.made import SIDE_PX, write_slide
 from wsi_magnet.engine import resolve_device
@@ -23,7 +26,7 @@ from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.inference import resolve_precision
 from wsi_magnet.nets.spec import BundleSpec, read_spec
 from wsi_magnet.ngff import NOT_ANALYSED
-from wsi_magnet.places import Place
+from wsi_magnet.places import Place, Url, delete, place
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segmentation import segment_slide
 from wsi_magnet.store import open_finest
@@ -42,7 +45,16 @@ def compute_all(asked: Asked) -> Iterator[Computing | Trial]:
     if asked.remote or found.resolved is None or (found.bundle_error and asked.bundle is None):
         return
     with tempfile.TemporaryDirectory() as folder:
-        yield try_run(Path(folder), bundle, asked.execution, "here")
+        where = None if asked.output is None else place(asked.output)
+        if not isinstance(where, Url):
+            yield try_run(Path(folder), bundle, asked.execution, "here")
+            return
+        probe = where / f"{PROBE}{secrets.token_hex(4)}"
+        try:
+            yield try_run(Path(folder), bundle, asked.execution, f"into {where}", output=probe)
+        finally:
+            with suppress(Exception):  # whatever stands against it was told by the run
+                delete(probe)
 
 
 def look_at_torch(asked: Asked) -> Computing:
@@ -72,13 +84,17 @@ def look_at_torch(asked: Asked) -> Computing:
     )
 
 
-def try_run(folder: Path, bundle: str | None, execution: Execution | Executor, where: str) -> Trial:
-    """Make a slide in a folder, segment it there, and look at the mask."""
+def try_run(
+    folder: Path, bundle: str | None, execution: Execution | Executor, where: str, output: Place | None = None
+) -> Trial:
+    """Make a slide in a folder, segment it there or to `output`, and look at the mask."""
     begun = time.perf_counter()
     try:
         spec, _ = read_spec(bundle)
         write_slide(folder / SLIDE, spec.mpps[-1])
-        done = segment_slide(folder / SLIDE, folder, bundle=bundle, config=RunConfig(tile_px=512), execution=execution)
+        done = segment_slide(
+            folder / SLIDE, output or folder, bundle=bundle, config=RunConfig(tile_px=512), execution=execution
+        )
         seconds = time.perf_counter() - begun
         return Trial(where, None, f"{SIDE_PX} x {SIDE_PX}", seconds, _labels(done.folder), _known(spec), done.failures)
     except Exception as error:  # of ours, or whatever a library that is broken raises

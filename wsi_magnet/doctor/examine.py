@@ -19,12 +19,14 @@ from wsi_magnet.doctor.facts import (
     Cost,
     Ended,
     Folder,
+    ObjectStore,
     OpenSlideFacts,
     SlideFacts,
     Trial,
 )
 from wsi_magnet.doctor.hardware import gather_memory, gather_open_files, gather_processors
 from wsi_magnet.doctor.lines import Line
+from wsi_magnet.doctor.objects import gather_output
 from wsi_magnet.doctor.software import gather_software
 
 READING_S, COMPUTING_S = 120.0, 300.0
@@ -132,12 +134,18 @@ def _machine(report: Report, asked: Asked) -> None:
     report.add(memory, verdicts.memory(memory, cost, asked))
     report.add(files, verdicts.open_files(files))
     if asked.output is not None:
-        output = gather_folder(asked.output)
-        report.add(output, verdicts.folder(output, "output", cost))
+        output = gather_output(asked.output)
+        if isinstance(output, ObjectStore):
+            report.add(output, verdicts.object_store(output))
+        else:
+            report.add(output, verdicts.folder(output, "output", cost))
 
 
 def _computing(report: Report, asked: Asked) -> None:
     header: BundleFacts | None = report.found(BundleFacts)
+    store: ObjectStore | None = report.found(ObjectStore)
+    if store is not None and store.error is not None:
+        asked = replace(asked, output=None)  # the trial run would only say so again
     for fact in apart("wsi_magnet.doctor.computing:compute_all", asked, during="computing", silence_s=COMPUTING_S):
         if isinstance(fact, Computing) and header is not None and header.error is not None:
             fact = replace(fact, bundle_error=None)  # was told before

@@ -88,6 +88,18 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """A URL that is written to, tried by writing."""
+
+    path: str
+    error: str | None = None
+    conditions: bool = False
+    """True where it writes only on the conditions that a claim needs."""
+    request_s: float = 0.0
+    """To write a small object."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A part of the examination that ended before its time."""
 

@@ -8,6 +8,10 @@ from typing import Literal
 State = Literal["ok", "warning", "PROBLEM"]
 
 
+_RESUMES = "; what is finished is kept"
+"""How errors of a run may go on; here nothing was begun."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One of an examination."""
@@ -38,8 +42,9 @@ def problem(subject: str, text: str, cure: str) -> Line:
 
 def problem_of(subject: str, error: str, otherwise: str) -> Line:
     """Of an error of ours, which names its cure after its last semicolon; `otherwise` is for those that do not."""
-    text, _, cure = error.rpartition("; ")
-    return problem(subject, text or error, cure if text else otherwise)
+    told = error.partition(_RESUMES)[0]
+    text, _, cure = told.rpartition("; ")
+    return problem(subject, text or told, cure if text else otherwise)
 
 
 def byte_text(count: float) -> str:

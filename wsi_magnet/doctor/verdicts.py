@@ -14,6 +14,7 @@ from wsi_magnet.doctor.facts import (
     Folder,
     Gpu,
     Memory,
+    ObjectStore,
     OpenFiles,
     OpenSlideFacts,
     Processors,
@@ -119,6 +120,19 @@ def folder(found: Folder, subject: str, cost: Cost | None = None) -> Iterator[Li
         )
     elif found.locks is None and found.renames is None:
         yield ok(subject, f"{text}; locks and renames work, fsync takes {1000 * found.fsync_s:.1f} ms")
+
+
+def object_store(found: ObjectStore) -> Iterator[Line]:
+    """Whether results can be put there, each by one run alone."""
+    if found.error is not None:
+        yield problem_of("output", found.error, "see that the store answers, and that your keys may write there")
+        return
+    text = f"{found.path}: objects can be written, listed and deleted; to write one takes {found.request_s:.2f} s"
+    if found.conditions:
+        yield ok("output", f"{text}; claims hold")
+    else:
+        cure = "use a store that has conditional writes (If-None-Match, If-Match), or let only one run write a result"
+        yield warning("output", f"{text}; but it writes without regard to conditions, so that claims do not hold", cure)
 
 
 def openslide(found: OpenSlideFacts) -> Iterator[Line]:

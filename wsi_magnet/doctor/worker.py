@@ -16,8 +16,10 @@ from wsi_magnet.doctor.facts import WorkerFacts
 from wsi_magnet.doctor.hardware import memory_limit
 from wsi_magnet.doctor.software import versions_here
 from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.explaining import explained
 from wsi_magnet.machine import cpu_threads
 from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.places import Place, exists, place, read_bytes, replace_bytes
 from wsi_magnet.slides.openslide import openslide_versions
 from wsi_magnet.slides.registry import open_slide
 
@@ -36,7 +38,7 @@ class Probe:
     bundle: str | None
     slide: str | None
     folder: str | None
-    """Made by the client in OUT; None where no OUT was named."""
+    """Made by the client in OUT, a folder or a URL; None where no OUT was named."""
     token: str
     """What the client wrote there: a folder of the same name on another disk does not have it."""
 
@@ -49,7 +51,7 @@ class AskWorker:
         """Look at this process's own machine; what goes wrong is told, and nothing is raised."""
         sha256, bundle_error = _bundle(task.bundle)
         identity, slide_error = (None, None) if task.slide is None else _slide(task.slide)
-        folder = None if task.folder is None else Path(task.folder)
+        folder = None if task.folder is None else place(task.folder)
         output = None if folder is None else _output(folder, task.token)
         return WorkerFacts(
             socket.gethostname(),
@@ -61,7 +63,7 @@ class AskWorker:
             sha256,
             bundle_error,
             output,
-            _locks(folder / LOCK) if folder is not None and output is None else False,
+            _locks(folder / LOCK) if isinstance(folder, Path) and output is None else False,
             identity,
             slide_error,
             _cuda_devices(),
@@ -92,24 +94,25 @@ def _slide(path: str) -> tuple[str | None, str | None]:
         return None, one_line(error)
 
 
-def _output(folder: Path, token: str) -> str | None:
+def _output(folder: Place, token: str) -> str | None:
     """What is wrong with it; a file of the worker's own stays there for the client to look for."""
     try:
-        if (found := _token(folder / TOKEN)) != token:
-            return "it is not there" if found is None else "another folder lies there"
-        (folder / f"{WORKERS}{socket.gethostname()}-{os.getpid()}").write_text(token)
-    except OSError as error:
-        return error.strerror or one_line(error)
+        with explained(folder):
+            if (found := _token(folder / TOKEN)) != token:
+                return "it is not there" if found is None else "another folder lies there"
+            replace_bytes(folder / f"{WORKERS}{socket.gethostname()}-{os.getpid()}", token.encode())
+    except WsiMagnetError as error:
+        return one_line(error)
     return None
 
 
-def _token(file: Path) -> str | None:
+def _token(file: Place) -> str | None:
     deadline = time.monotonic() + _SEEN_AFTER_S
-    while not file.exists():
+    while not exists(file):
         if time.monotonic() > deadline:
             return None
         time.sleep(_POLL_S)
-    return file.read_text()
+    return read_bytes(file).decode(errors="replace")
 
 
 def _locks(file: Path) -> bool:
