@@ -51,6 +51,23 @@ def test_slides_share_workers(made_run: MadeRun, tmp_path: Path, workers: int | 
     assert sorted(path.name for path in (tmp_path / "together").iterdir()) == ["slide-0", "slide-1", "slide-2"]
 
 
+def test_the_device_that_is_asked_for_reaches_the_tiles(made_run: MadeRun, tmp_path: Path) -> None:
+    executor = start_executor(Execution("cpu"), threads=1)
+    devices: set[str] = set()
+
+    class Watching(DaskExecutor):
+        def map(self, function: Any, tasks: Any, **options: Any) -> Any:
+            devices.update([function.job.device] if isinstance(function, RunTile) else [])
+            return super().map(function, tasks, **options)
+
+    executor.__class__ = Watching
+    try:
+        segment_slide(made_run.slide, tmp_path, bundle=made_run.bundle, config=CONFIG, execution=executor.ranked(3))
+    finally:
+        executor.close()
+    assert devices == {"cpu"}
+
+
 def test_a_slide_that_nobody_can_open_is_said_with_path_and_host(made_run: MadeRun, tmp_path: Path) -> None:
     with pytest.raises(SlideOpenError, match=r"worker on .*: .*gone\.svs: no such file"):
         segment_slide(tmp_path / "gone.svs", tmp_path, bundle=made_run.bundle, execution=SerialExecutor())

@@ -54,7 +54,7 @@ class Run:
     def complete(self, execution: Execution | Executor, wanted: Fingerprint, *, go_on: bool) -> RunSummary:
         """Do what is not done yet; unless it goes on, what lies in the folder is deleted once the workers are ready."""
         begun = time.perf_counter()
-        job = self._job(execution.device if isinstance(execution, Execution) else "auto")
+        job = self._job(execution.device)
         if go_on:
             job = job.with_precision(self._begun_in(job.config.precision))
         executor = start(execution) if isinstance(execution, Execution) else execution

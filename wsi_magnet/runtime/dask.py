@@ -48,14 +48,14 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
         return _own_cluster(execution.cluster, execution.device)
     if execution.workers is not None:
         return _processes(execution.workers, execution.device, threads)
-    return _threads(threads)
+    return _threads(execution.device, threads)
 
 
-def _threads(threads: int) -> DaskExecutor:
+def _threads(device: str, threads: int) -> DaskExecutor:
     cluster = LocalCluster(
         n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, dashboard_address="127.0.0.1:0"
     )
-    return _local(cluster, f"{threads} threads of this process", wants_gpu=False)
+    return _local(cluster, f"{threads} threads of this process", device, wants_gpu=False)
 
 
 def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
@@ -72,13 +72,14 @@ def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
             preload=["wsi_magnet.runtime.worker_process", "wsi_magnet.runtime.quiet"],
         )
     description = f"{workers} worker processes of this machine, {each} threads each"
-    return _local(cluster, description, wants_gpu=gpu is not None)
+    return _local(cluster, description, device, wants_gpu=gpu is not None)
 
 
-def _local(cluster: LocalCluster, description: str, *, wants_gpu: bool) -> DaskExecutor:
+def _local(cluster: LocalCluster, description: str, device: str, *, wants_gpu: bool) -> DaskExecutor:
     return DaskExecutor(
         partial(Client, cluster, set_as_default=False),
         description=description,
+        device=device,
         dashboard=_local_dashboard(cluster),
         wants_gpu=wants_gpu,
         tend=Revival(cluster),
@@ -105,7 +106,9 @@ def _remote(address: str, device: str) -> DaskExecutor:
         )
     description = f"{len(workers)} workers of {address}, {sum(workers.values())} threads"
     wants_gpu = device.startswith(("auto", "cuda"))
-    return DaskExecutor(connect, description=description, dashboard=dashboard or None, wants_gpu=wants_gpu)
+    return DaskExecutor(
+        connect, description=description, device=device, dashboard=dashboard or None, wants_gpu=wants_gpu
+    )
 
 
 def _own_cluster(path: str, device: str) -> DaskExecutor:
@@ -118,6 +121,7 @@ def _own_cluster(path: str, device: str) -> DaskExecutor:
         return DaskExecutor(
             partial(Client, cluster.cluster, set_as_default=False),
             description=cluster.describe(),
+            device=device,
             dashboard=cluster.dashboard,
             wants_gpu=spec.gpu and device != "cpu",
             tend=Revival(cluster.cluster) if isinstance(cluster.cluster, LocalCluster) else None,

@@ -36,6 +36,7 @@ class DaskExecutor:
         connect: Callable[[], Client],
         *,
         description: str,
+        device: str = "auto",
         dashboard: str | None = None,
         wants_gpu: bool = False,
         deserted_s: float = DESERTED_S,
@@ -48,7 +49,7 @@ class DaskExecutor:
         deserted_s: how long nobody may be there to work. tend: called every few seconds of work. coming: whether
         workers are on their way though none is there; raises ClusterError if it is known that none comes.
         """
-        self.description, self.dashboard = description, dashboard
+        self.description, self.device, self.dashboard = description, device, dashboard
         connection = Connection(connect)
         resources = {GPU_RESOURCE: 1} if wants_gpu and has_gpu_workers(connection.client) else None
         self._tools = Tools(
@@ -71,7 +72,7 @@ class DaskExecutor:
 
     def ranked(self, rank: int) -> Executor:
         """See `Executor.ranked`."""
-        other = object.__new__(DaskExecutor)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._rank = rank
         return other

@@ -12,6 +12,7 @@ class SerialExecutor:
     """The simplest executor."""
 
     description = "this thread"
+    device = "auto"
     dashboard: str | None = None
     slots = 1
 

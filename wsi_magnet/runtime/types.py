@@ -43,6 +43,8 @@ class Executor(Protocol):
 
     description: str
     """For people: where the work is done."""
+    device: str
+    """What the tasks are to compute on, as `Execution.device`."""
     dashboard: str | None
     """Address of a page that shows the work, where there is one."""
 
