@@ -130,6 +130,12 @@ def test_exports_are_those_of_a_folder(call: Call, local_run: Path, s3_run: str,
     assert (tmp_path / f"s3.{suffix}").read_bytes() == (tmp_path / f"local.{suffix}").read_bytes()
 
 
+def test_nothing_is_left_open_at_the_end(s3_run: str, tmp_path: Path) -> None:
+    start = [sys.executable, "-m", "wsi_magnet", "export", s3_run, "--to", "csv", "-o", str(tmp_path / "x.csv")]
+    done = subprocess.run(start, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_overlay_and_report_of_a_url(call: Call, local_run: Path, s3_run: str, tmp_path: Path) -> None:
     for result, name in ((s3_run, "s3"), (local_run, "local")):
         assert call("overlay", result, "-o", tmp_path / f"{name}.png", "--size", "500").exit_code == 0

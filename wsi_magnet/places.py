@@ -123,26 +123,29 @@ def _require(protocol: str) -> None:
         raise StoreError(f"{protocol}:// needs a package that is not installed; {STORES[protocol]}") from error
 
 
-def filesystem(protocol: str, *, asynchronous: bool = False) -> Any:
-    """The client of a process for an object store, shared by its threads. asynchronous: the one for zarr's event loop.
+def filesystem(protocol: str) -> Any:
+    """The client of a process for an object store, shared by its threads.
 
     Endpoint and credentials are what the environment or fsspec's configuration say. It keeps no listings: other
     processes write what this one must see.
     """
-    return _filesystem(protocol, asynchronous, os.getpid())
+    return _filesystem(protocol, os.getpid())
+
+
+def awaited_filesystem(protocol: str) -> Any:
+    """The same client for zarr, which awaits its answers in an event loop of its own."""
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    # Its threads ask the client that there is; a client of that loop would have connections that nobody closes.
+    return AsyncFileSystemWrapper(filesystem(protocol), asynchronous=True)
 
 
 @cache
-def _filesystem(protocol: str, asynchronous: bool, pid: int) -> Any:
+def _filesystem(protocol: str, pid: int) -> Any:
     # fsspec's own cache has a client for each thread, each with its own connections.
     import fsspec
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-    wanted = fsspec.get_filesystem_class(protocol)
-    options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-    if asynchronous and not wanted.async_impl:
-        return AsyncFileSystemWrapper(_filesystem(protocol, False, pid), asynchronous=True)
-    return wanted(**options, asynchronous=True) if asynchronous else wanted(**options)
+    return fsspec.get_filesystem_class(protocol)(use_listings_cache=False, skip_instance_cache=True)
 
 
 # What follows raises what the operating system or a store's library raises; `explained` turns it into StoreErrors.

@@ -27,7 +27,7 @@ from wsi_magnet.config import CELL_PX, Ngff
 from wsi_magnet.errors import StoreError
 from wsi_magnet.explaining import explained
 from wsi_magnet.geometry import Box, Size, ceil_div
-from wsi_magnet.places import Place, Url, delete, exists, filesystem, make_folder, replace_bytes, size_bytes
+from wsi_magnet.places import Place, Url, awaited_filesystem, delete, exists, make_folder, replace_bytes, size_bytes
 
 CHUNK_PX = CELL_PX
 """Side of a chunk: a cell, so that a cell without tissue is a chunk that is not written."""
@@ -264,9 +264,9 @@ def replace_text(path: Place, text: str) -> None:
 
 
 def _zarr_store(path: Place) -> StoreLike:
-    """What zarr opens: it has an event loop of its own, and so a client of its own."""
+    """What zarr opens."""
     if isinstance(path, Url):
-        return FsspecStore(filesystem(path.protocol, asynchronous=True), path=path.key)
+        return FsspecStore(awaited_filesystem(path.protocol), path=path.key)
     return path
 
 
