@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.journal import CellResult, Journal, TileResult, read_history
+from wsi_magnet.places import place
 
 QUARTERS = ((10, 4), (0, 0), (255, 1), (3, 2))
 
@@ -31,6 +34,26 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     assert history.tiles == {(0, 0, 0): tile(0, 0), (1, 3, 0): tile(1, 3)}
     assert history.passes == {0}
     assert history.of_scale(1) == [tile(1, 3)]
+
+
+def test_a_complete_scale_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_magnet.lines.WAIT_S", 60.0)
+    path = place("memory://scales/journal.jsonl")
+    with Journal(path) as journal:
+        journal.tile(tile(0, 0))
+        journal.pass_done(0)
+        history = read_history(path)
+    assert (history.passes, len(history.tiles)) == (frozenset({0}), 1)
+    assert read_history(path) == history
+
+
+def test_a_folder_that_was_taken_over_gets_no_line(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise ResultBusyError("another run")
+
+    with pytest.raises(ResultBusyError), Journal(tmp_path / "journal.jsonl", lost) as journal:
+        journal.tile(tile(0, 0))
+    assert not read_history(tmp_path / "journal.jsonl").tiles
 
 
 def test_no_journal_is_an_empty_history(tmp_path: Path) -> None:

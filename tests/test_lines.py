@@ -47,6 +47,17 @@ def test_lines_wait_no_longer_than_they_may(path: Place, monkeypatch: pytest.Mon
     open_.close(tidy=True)
 
 
+def test_a_flush_does_not_wait(path: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "WAIT_S", 60.0)
+    open_ = open_lines(path)
+    for number in range(3):
+        open_.add(str(number).encode())
+        open_.flush()
+        assert list(read_lines(path)) == [str(n).encode() for n in range(number + 1)]
+    open_.flush()
+    open_.close(tidy=True)
+
+
 def test_many_lines_are_few_objects(path: Place) -> None:
     if not isinstance(path, Url):
         pytest.skip("of object stores")
@@ -69,5 +80,7 @@ def test_a_store_that_takes_no_more_is_told(path: Place, monkeypatch: pytest.Mon
     monkeypatch.setattr(lines, "create_bytes", refuse)
     open_ = open_lines(path)
     open_.add(b"x")
+    with pytest.raises(StoreError, match="credentials"):
+        open_.flush()
     with pytest.raises(StoreError, match="credentials"):
         open_.close(tidy=True)

@@ -128,8 +128,9 @@ class Journal:
         self._add(result.to_json())
 
     def pass_done(self, scale: int) -> None:
-        """A scale is complete."""
+        """A scale is complete; known for good when this returns, since what it was made from is deleted then."""
         self._add({"pass": scale})
+        self._lines.flush()
 
     def _add(self, entry: Mapping[str, Any]) -> None:
         self._check()

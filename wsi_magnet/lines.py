@@ -40,6 +40,10 @@ class Lines(Protocol):
         """One more, without its newline. Raises StoreError."""
         ...
 
+    def flush(self) -> None:
+        """Returns when all of them last. Raises StoreError."""
+        ...
+
     def close(self, *, tidy: bool) -> None:
         """Make all of them last. tidy: also make one object of many, which only their one owner may.
 
@@ -90,6 +94,9 @@ class _FileLines:
             self._file.write(line + b"\n")
             os.fsync(self._file.fileno())
 
+    def flush(self) -> None:
+        """Each is on disk already."""
+
     def close(self, *, tidy: bool) -> None:
         with explained(self._path):
             self._file.close()
@@ -102,7 +109,8 @@ class _ObjectLines:
         self._path = path
         self._waiting: list[bytes] = []
         self._error: Exception | None = None
-        self._closing = False
+        self._sending = 0
+        self._hurried = self._closing = False
         self._changed = threading.Condition()
         with explained(path):
             self._number = 1 + max((int(name.partition("-")[0]) for name in _parts(path)), default=-1)
@@ -113,12 +121,20 @@ class _ObjectLines:
         with self._changed:
             self._raise()
             self._waiting.append(line)
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._error or not (self._waiting or self._sending))
+            self._hurried = False
+            self._raise()
 
     def close(self, *, tidy: bool) -> None:
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._sender.join()
         self._raise()
         if tidy:
@@ -137,16 +153,25 @@ class _ObjectLines:
                 name = f"{self._number:06d}-{uuid4().hex[:8]}.jsonl"
                 create_bytes(_folder(self._path) / name, b"\n".join(lines) + b"\n")
                 self._number += 1
+                self._sent()
         except Exception as error:
-            self._error = error
+            self._sent(error)
 
     def _next(self) -> list[bytes]:
         """The lines of the next object; none when there will be no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
-            self._changed.wait_for(lambda: len(self._waiting) >= WAIT_LINES or self._closing, timeout=WAIT_S)
+            self._changed.wait_for(
+                lambda: len(self._waiting) >= WAIT_LINES or self._hurried or self._closing, timeout=WAIT_S
+            )
             lines, self._waiting = self._waiting, []
+            self._sending = len(lines)
             return lines
+
+    def _sent(self, error: Exception | None = None) -> None:
+        with self._changed:
+            self._sending, self._error = 0, error
+            self._changed.notify_all()
 
 
 def _folder(path: Url) -> Url:

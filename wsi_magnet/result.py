@@ -146,7 +146,8 @@ class ResultFolder:
         return values
 
     def write_run(self, values: Mapping[str, Any]) -> None:
-        """Replace run.json at once."""
+        """Replace run.json at once. Raises ResultBusyError where another run has taken the folder over."""
+        self.check_claim()
         write_json(self.run_json, {"format": _FORMAT, **values})
 
     def admit(self, wanted: Fingerprint, existing: Existing) -> dict[str, Any] | None:
