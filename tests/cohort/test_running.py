@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from tests.cohort.made import Batches, write_free_bundle, write_slide
 from tests.runs import labels_of
 from tests.slides_made import write_stained_slide
 from wsi_magnet.cohort import slide_run
-from wsi_magnet.cohort.events import BatchBegun, BatchEnded, CohortEvent, SlideBegun, SlideEnded, SlideTold
+from wsi_magnet.cohort.events import BatchBegun, BatchEnded, BatchNote, CohortEvent, SlideBegun, SlideEnded, SlideTold
 from wsi_magnet.cohort.state import States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ClusterError, CohortError, OutOfSpaceError, ResultBusyError
@@ -242,6 +243,22 @@ def test_a_list_says_what_is_special(batches: Batches, tmp_path: Path) -> None:
     assert "--mpp 1.0" in summary.states["coarse"].retry
     assert str(other) in summary.states["b"].retry
     assert batches.run("list.csv").worked_on == 0
+
+
+def test_warnings_of_the_program_are_told_and_logged(batches: Batches, capfd: pytest.CaptureFixture[str]) -> None:
+    write_slide(batches.slides / "a.tif")
+
+    def warn(event: CohortEvent) -> None:
+        if isinstance(event, SlideBegun):
+            threading.Thread(
+                target=logging.getLogger("wsi_magnet.runtime.clusters").warning, args=("3 jobs wait",)
+            ).start()
+
+    batches.hear = warn
+    batches.run()
+    assert [event.text for event in batches.told(BatchNote)] == ["3 jobs wait"]
+    assert '"event": "notice", "text": "3 jobs wait"' in (batches.folder / "log.jsonl").read_text()
+    assert "3 jobs wait" not in capfd.readouterr().err
 
 
 def test_two_batches_in_one_folder(batches: Batches) -> None:

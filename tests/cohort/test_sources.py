@@ -105,6 +105,8 @@ def test_bad_slides_are_slides(tmp_path: Path) -> None:
 def test_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="slidse: no such slide, folder or list"):
         found(tmp_path, "slidse")
+    with pytest.raises(CohortError, match="slides are read from files"):
+        find_slides(["s3://bucket/a.svs"], tmp_path)
     (tmp_path / "empty").mkdir()
     nothing = find_slides([str(tmp_path / "empty"), str(tmp_path / "*.svs")], tmp_path / "out")
     assert nothing.jobs == ()

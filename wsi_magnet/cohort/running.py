@@ -16,6 +16,7 @@ from wsi_magnet.cohort.crew import Crew
 from wsi_magnet.cohort.events import (
     BatchBegun,
     BatchEnded,
+    BatchNote,
     BatchWorkers,
     CohortEvent,
     CohortObserver,
@@ -29,7 +30,7 @@ from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.cohort.slide_run import SlideRuns
 from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.cohort.tables import Tables
-from wsi_magnet.cohort.workers import InFlight, described, start_workers
+from wsi_magnet.cohort.workers import InFlight, described, heard, start_workers
 from wsi_magnet.errors import CohortError, StoreError
 from wsi_magnet.places import Place
 from wsi_magnet.result import require_writable
@@ -93,7 +94,7 @@ class _Batch:
         claim: Claim,
     ) -> None:
         self._options, self._command, self._claim = options, command, claim
-        self._observe, self._log, self._telling = observe, BatchLog(options.out), threading.Lock()
+        self._observe, self._log, self._telling = observe, BatchLog(options.out), threading.RLock()
         self._store, self._tables = States(options.out), Tables(options.out)
         self._states = self._store.read()
         self._planned = plan_batch(jobs, options, self._states, Bundles())
@@ -108,7 +109,8 @@ class _Batch:
         self._tell(self._beginning())
         try:
             if self._to_do:
-                self._on_workers(given)
+                with heard(lambda text: self._tell(BatchNote(text))):
+                    self._on_workers(given)
         except BaseException as error:
             with suppress(StoreError):
                 self._end(begun, "interrupted" if isinstance(error, KeyboardInterrupt) else str(error))

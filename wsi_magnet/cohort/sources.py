@@ -54,6 +54,8 @@ class _Search:
 
     def of(self, source: str) -> Iterator[SlideJob]:
         path = Path(source).expanduser().absolute()
+        if "://" in source:
+            raise CohortError(f"{source} is a URL; slides are read from files: mount the store and name its path")
         if not os.path.lexists(path) and has_magic(source):
             yield from self._matches(source)
         elif path.is_dir() and path.suffix.lower() not in SLIDE_SUFFIXES:

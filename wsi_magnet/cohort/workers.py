@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,26 @@ waits while one slide ends and the next begins."""
 
 THREADS_A_PROCESS = 8
 """A slide that crashes its reader takes one process with it, and the batch goes on."""
+
+
+@contextmanager
+def heard(tell: Callable[[str], None]) -> Iterator[None]:
+    """Within it, what the program warns of in its logs, as of jobs that wait in a queue, is told to people instead."""
+    logger, handler = logging.getLogger("wsi_magnet"), _Telling(tell)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Telling(logging.Handler):
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
 
 
 def start_workers(execution: Execution) -> Executor:

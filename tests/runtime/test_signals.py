@@ -1,0 +1,53 @@
+"""Ctrl-C is heard by the one that coordinates, and by nobody that works for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from wsi_magnet.runtime.signals import children_deaf
+
+MASK = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+
+
+def test_threads_started_within_and_their_children_are_deaf() -> None:
+    go, told = threading.Event(), []
+
+    def spawn() -> None:
+        go.wait(10)
+        told.append(subprocess.run([sys.executable, "-c", MASK], capture_output=True, text=True, check=True).stdout)
+
+    with children_deaf():
+        thread = threading.Thread(target=spawn)
+        thread.start()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    go.set()  # long after, as a worker that is started again
+    thread.join()
+    assert told == ["True\n"]
+
+
+def ctrl_c(reached: list[str]) -> None:
+    """Sent to this process while its workers start."""
+    with children_deaf():
+        os.kill(os.getpid(), signal.SIGINT)
+        reached.append("the end")
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_ctrl_c_within_is_heard_afterwards(threads: int) -> None:
+    end = threading.Event()
+    others = [threading.Thread(target=end.wait) for _ in range(threads)]
+    for other in others:
+        other.start()  # it may be handed to one of these
+    reached: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        ctrl_c(reached)
+    end.set()
+    assert reached == ["the end"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
