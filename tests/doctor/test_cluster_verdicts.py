@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.doctor.facts_made import COST, GIB, only, worst
+from wsi_magnet.doctor.cluster_facts import Client, Cluster, WorkerFacts
 from wsi_magnet.doctor.cluster_verdicts import cluster, unanswered, unreachable
-from wsi_magnet.doctor.facts import Client, Cluster, Ended, WorkerFacts
+from wsi_magnet.doctor.facts import Ended
 from wsi_magnet.doctor.lines import Line
 from wsi_magnet.runtime.types import Member, Roster
 

@@ -24,7 +24,7 @@ from tests.doctor.facts_made import (
     worst,
 )
 from wsi_magnet.config import Execution
-from wsi_magnet.doctor import verdicts
+from wsi_magnet.doctor import computing_verdicts, verdicts
 from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.facts import Ended, OpenFiles, Processors
 from wsi_magnet.doctor.lines import Line
@@ -39,8 +39,8 @@ def all_well() -> Iterator[Line]:
     yield from verdicts.codecs(CODECS)
     yield from verdicts.bundle(BUNDLE)
     yield from verdicts.slide(SLIDE)
-    yield from verdicts.computing(COMPUTING)
-    yield from verdicts.trial(TRIAL)
+    yield from computing_verdicts.computing(COMPUTING)
+    yield from computing_verdicts.trial(TRIAL)
 
 
 def test_a_good_machine_has_nothing_but_ok() -> None:
@@ -128,35 +128,37 @@ def test_bundle_and_slide_that_cannot_be_used() -> None:
     assert "gone" in only(verdicts.bundle(replace(BUNDLE, error="gone")), "PROBLEM").text
     assert "cut" in only(verdicts.slide(replace(SLIDE, error="cut")), "PROBLEM").text
     assert "--mpp" in only(verdicts.slide(replace(SLIDE, mpp=None)), "warning").cure
-    assert "sizes" in worst(verdicts.computing(replace(COMPUTING, bundle_error="sizes differ")), "PROBLEM").text
+    assert (
+        "sizes" in worst(computing_verdicts.computing(replace(COMPUTING, bundle_error="sizes differ")), "PROBLEM").text
+    )
 
 
 def test_a_cpu_build_beside_a_gpu() -> None:
-    line = worst(verdicts.computing(replace(COMPUTING, nodes=2, driver="550.54")), "warning")
+    line = worst(computing_verdicts.computing(replace(COMPUTING, nodes=2, driver="550.54")), "warning")
     assert "2 NVIDIA GPUs, driver 550.54" in line.text
     assert "pytorch.org" in line.cure
 
 
 def test_a_gpu_that_is_hidden_or_whose_driver_is_old() -> None:
     built = replace(COMPUTING, cuda="12.8", nodes=1, driver="470.1", cuda_error="The NVIDIA driver is too old")
-    assert "update the driver" in worst(verdicts.computing(built), "warning").cure
-    assert "unset" in worst(verdicts.computing(replace(built, visible="")), "warning").cure
+    assert "update the driver" in worst(computing_verdicts.computing(built), "warning").cure
+    assert "unset" in worst(computing_verdicts.computing(replace(built, visible="")), "warning").cure
 
 
 def test_a_device_that_is_not_here() -> None:
     found = replace(COMPUTING, device="cuda", resolved=None, cuda="12.8", cuda_error="no driver")
-    assert [line.state for line in verdicts.computing(found)] == ["warning", "PROBLEM"]
+    assert [line.state for line in computing_verdicts.computing(found)] == ["warning", "PROBLEM"]
     beyond = replace(COMPUTING, device="cuda:1", resolved=None, cuda="12.8", gpus=(GPU,))
-    assert "name one" in worst(verdicts.computing(beyond), "PROBLEM").cure
+    assert "name one" in worst(computing_verdicts.computing(beyond), "PROBLEM").cure
 
 
 def test_gpus_that_are_used_or_unfit() -> None:
     found = replace(COMPUTING, cuda="12.8", resolved="cuda", precision="fp16", gpus=(GPU,), nodes=1, driver="570")
-    assert [line.state for line in verdicts.computing(found)] == ["ok", "ok"]
+    assert [line.state for line in computing_verdicts.computing(found)] == ["ok", "ok"]
     used = replace(found, gpus=(replace(GPU, free_bytes=GIB),))
-    assert "another program" in worst(verdicts.computing(used), "warning").text
+    assert "another program" in worst(computing_verdicts.computing(used), "warning").text
     unfit = replace(found, gpus=(replace(GPU, error="no kernel image is available"),))
-    assert "no kernel image" in worst(verdicts.computing(unfit), "PROBLEM").text
+    assert "no kernel image" in worst(computing_verdicts.computing(unfit), "PROBLEM").text
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_gpus_that_are_used_or_unfit() -> None:
     ],
 )
 def test_trials_that_went_wrong(change: dict[str, object], word: str) -> None:
-    assert word in only(verdicts.trial(replace(TRIAL, **change)), "PROBLEM").text  # type: ignore[arg-type]
+    assert word in only(computing_verdicts.trial(replace(TRIAL, **change)), "PROBLEM").text  # type: ignore[arg-type]
 
 
 def test_a_part_that_did_not_end() -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from wsi_magnet.doctor import cluster_verdicts, verdicts
+from wsi_magnet.doctor import cluster_verdicts, computing_verdicts
 from wsi_magnet.doctor.apart import one_line, within
 from wsi_magnet.doctor.asked import Asked
+from wsi_magnet.doctor.cluster_facts import Client, Cluster, WorkerFacts
 from wsi_magnet.doctor.computing import try_run
 from wsi_magnet.doctor.disk import PROBE, there_already
 from wsi_magnet.doctor.examine import Report
-from wsi_magnet.doctor.facts import BundleFacts, Client, Cluster, Cost, Ended, SlideFacts, Trial, WorkerFacts
+from wsi_magnet.doctor.facts import BundleFacts, Cost, Ended, SlideFacts, Trial
 from wsi_magnet.doctor.worker import LOCK, TOKEN, WORKERS, AskWorker, Probe, all_versions
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.explaining import explained
@@ -48,7 +49,7 @@ def examine_cluster(report: Report, asked: Asked) -> None:
             # In an object store there is no slide to be made: slides are files.
             if report.problems == before and isinstance(folder, Path):
                 found = _run_there(asked, executor, folder)
-                report.add(found, verdicts.trial(found))
+                report.add(found, computing_verdicts.trial(found))
     finally:
         within(CLOSE_S, executor.close, during="leaving the cluster")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from wsi_magnet.doctor.facts import Client, Cluster, Cost, Ended, WorkerFacts
+from wsi_magnet.doctor.cluster_facts import Client, Cluster, WorkerFacts
+from wsi_magnet.doctor.facts import Cost, Ended
 from wsi_magnet.doctor.lines import Line, byte_text, counted, ok, problem, problem_of, warning
 from wsi_magnet.runtime.types import Member, Roster
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from wsi_magnet.doctor import software_verdicts, verdicts
+from wsi_magnet.doctor import computing_verdicts, software_verdicts, verdicts
 from wsi_magnet.doctor.apart import apart
 from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.disk import gather_folder
@@ -103,7 +103,8 @@ def _temporary(report: Report) -> bool:
     except OSError as error:  # no folder at all that can be written
         tried = os.environ.get("TMPDIR", "/tmp")
         found = Folder(tried, tried, error.strerror or str(error))
-    report.add(found, verdicts.folder(found, "temporary"))
+    passed_over = verdicts.temporary_elsewhere(os.environ.get("TMPDIR"), found.path)
+    report.add(found, [*passed_over, *verdicts.folder(found, "temporary")])
     return found.error is None
 
 
@@ -155,8 +156,8 @@ def _computing(report: Report, asked: Asked) -> None:
 def _said_of_computing(fact: object) -> Iterator[Line]:
     match fact:
         case Computing():
-            yield from verdicts.computing(fact)
+            yield from computing_verdicts.computing(fact)
         case Trial():
-            yield from verdicts.trial(fact)
+            yield from computing_verdicts.trial(fact)
         case Ended():
             yield from verdicts.ended(fact)

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from wsi_magnet.doctor.apart import one_line
-from wsi_magnet.doctor.facts import WorkerFacts
+from wsi_magnet.doctor.cluster_facts import WorkerFacts
 from wsi_magnet.doctor.hardware import memory_limit
 from wsi_magnet.doctor.software import versions_here
 from wsi_magnet.errors import WsiMagnetError
