@@ -94,6 +94,12 @@ def test_folders_that_will_not_do(change: dict[str, object], state: str, word: s
         assert "TMPDIR" in worst(verdicts.folder(replace(FOLDER, **change), "temporary"), state).cure  # type: ignore[arg-type]
 
 
+def test_a_tmpdir_that_is_passed_over() -> None:
+    assert "/scratch" in only(verdicts.temporary_elsewhere("/scratch", "/tmp"), "warning").text
+    assert not list(verdicts.temporary_elsewhere("/scratch/", "/scratch"))
+    assert not list(verdicts.temporary_elsewhere(None, "/tmp"))
+
+
 def test_a_disk_is_held_against_the_slides_result() -> None:
     cost = replace(COST, disk_bytes=5 * 10**9)
     line = only(verdicts.folder(replace(FOLDER, free_bytes=4 * 10**9), "output", cost), "warning")
