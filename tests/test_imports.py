@@ -20,7 +20,7 @@ GROUND = ("_version", "errors", "geometry")
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
     ("places",),
-    ("chunk_files", "config", "explaining", "machine", "metrics", "scales", "shelf"),
+    ("chunk_files", "conditions", "config", "explaining", "machine", "metrics", "scales", "shelf"),
     ("claim", "lines"),
     ("ngff", "nets", "refine", "runtime", "slides", "store"),
     ("annotations", "image_loop", "journal", "ome_xml", "plan", "tissue"),

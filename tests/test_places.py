@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from wsi_magnet import places
+from wsi_magnet import conditions, places
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.explaining import explained
@@ -95,20 +95,20 @@ def test_an_object_is_made_once_and_replaced_as_it_was_seen(folder: Place) -> No
     if isinstance(folder, Path):
         pytest.skip("of object stores")
     path = folder / ".lease"
-    assert places.seen(path) is None
-    assert places.create_bytes(path, b"mine")
-    assert not places.create_bytes(path, b"yours")
-    before = places.seen(path)
+    assert conditions.seen(path) is None
+    assert conditions.create_bytes(path, b"mine")
+    assert not conditions.create_bytes(path, b"yours")
+    before = conditions.seen(path)
     assert before is not None
     assert before.data == b"mine"
-    assert places.replace_seen(path, before, b"mine still")
-    assert not places.replace_seen(path, before, b"yours")
+    assert conditions.replace_seen(path, before, b"mine still")
+    assert not conditions.replace_seen(path, before, b"yours")
     assert places.read_bytes(path) == b"mine still"
-    after = places.seen(path)
+    after = conditions.seen(path)
     places.delete_object(path)
     places.delete_object(path)
     assert after is not None
-    assert not places.replace_seen(path, after, b"of a dead owner")
+    assert not conditions.replace_seen(path, after, b"of a dead owner")
 
 
 def test_errors_of_a_store_name_place_and_cure() -> None:

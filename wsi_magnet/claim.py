@@ -21,18 +21,10 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from wsi_magnet.conditions import Seen, create_bytes, replace_seen, seen
 from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.explaining import explained
-from wsi_magnet.places import (
-    Place,
-    Seen,
-    Url,
-    create_bytes,
-    delete_object,
-    make_folder,
-    replace_seen,
-    seen,
-)
+from wsi_magnet.places import Place, Url, delete_object, make_folder
 
 _LOCK, _OWNER, _LEASE = ".lock", ".owner", ".lease"
 

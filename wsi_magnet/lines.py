@@ -13,18 +13,9 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+from wsi_magnet.conditions import create_bytes
 from wsi_magnet.explaining import explained
-from wsi_magnet.places import (
-    Place,
-    Url,
-    create_bytes,
-    delete_object,
-    names,
-    read_all,
-    read_bytes,
-    replace_bytes,
-    size_bytes,
-)
+from wsi_magnet.places import Place, Url, delete_object, names, read_all, read_bytes, replace_bytes, size_bytes
 
 WAIT_S = 2.0
 """A line waits no longer for others, in an object store."""
