@@ -89,6 +89,26 @@ def test_a_lost_job_is_submitted_again(batch: Batch, tmp_path: Path) -> None:
     assert all(ends(number) for number in jobs_of(commands))
 
 
+def test_a_batch_system_that_is_down_for_a_while(batch: Batch, tmp_path: Path) -> None:
+    commands = batch("slurm")
+    executor = start_executor(described(tmp_path, "slurm"), threads=1)
+    submit = commands / "sbatch"
+    script = submit.read_text()
+    try:
+        results = executor.map(slow_square, range(200))
+        some = [next(results) for _ in range(3)]
+        submit.write_text("#!/bin/sh\necho refused >>'" + str(commands / "refusals") + "'; exit 1\n")
+        os.killpg(jobs_of(commands)[0], signal.SIGTERM)
+        deadline = monotonic() + 60
+        while not (commands / "refusals").exists() or len((commands / "refusals").read_text().split()) < 5:
+            assert monotonic() < deadline, "nobody tries"
+            sleep(0.1)
+        submit.write_text(script)
+        assert sorted(some + list(results)) == [n * n for n in range(200)]
+    finally:
+        executor.close()
+
+
 def test_jobs_that_end_in_vain_are_given_up(batch: Batch, tmp_path: Path) -> None:
     commands = batch("slurm")
     with pytest.raises(ClusterError, match=r"3 jobs in a row ended before a worker came of them; .*logs says why"):

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A throw-away Slurm of this machine alone, in a folder: start.sh FOLDER [CPUS] starts it, stop.sh FOLDER ends it.
+# A throw-away Slurm of this machine alone, in a folder: start.sh FOLDER [CPUS] starts it; stop.sh FOLDER, or
+# the end of the process that has called this, ends it.
 #
 # Its controller, its one node and its munged have their own ports, sockets, key and configuration; nothing is written
 # outside FOLDER, and no service of the machine is touched. Afterwards `export SLURM_CONF=FOLDER/slurm.conf` and sbatch,
@@ -58,7 +59,9 @@ munged --force --key-file="$folder/munge/key" --socket="$folder/munge/socket" --
     --log-file="$folder/logs/munged.log" --seed-file="$folder/munge/seed"
 slurmctld -c
 slurmd -c
-for _ in $(seq 100); do
+# It does not outlive whoever has started it.
+(while kill -0 $PPID 2>/dev/null; do sleep 2; done; "$(dirname "$0")/stop.sh" "$folder") </dev/null >/dev/null 2>&1 &
+for _ in $(seq 150); do
     [ "$(sinfo --noheader --format=%T 2>/dev/null)" = idle ] && exit 0
     sleep 0.2
 done

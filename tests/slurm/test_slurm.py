@@ -21,11 +21,11 @@ from tests.runs import MadeRun, labels_of, run_serially
 from wsi_magnet.runtime.batch_systems import job_script
 from wsi_magnet.runtime.cluster_spec import read_cluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "pipelines" / "slurm"
-WAIT_S = 120
+WAIT_S = 250
 
 JOB = f"""
 options:

@@ -36,7 +36,8 @@ class BatchSystem:
     cluster_class: str
     submit: str
     ask: tuple[str, ...]
-    """Prints a line for each job that is not over, its number first. The user's name is put after it."""
+    """Prints a line for each job that is not over, its number first; the user's name is put after it. Empty where we
+    know of none."""
     ask_by_hand: str
     """For people: why does my job not start?"""
 
@@ -47,8 +48,8 @@ SYSTEMS: Mapping[str, BatchSystem] = {
     "lsf": BatchSystem("LSFCluster", "bsub", ("bjobs", "-w", "-u"), "bjobs -p"),
     "sge": BatchSystem("SGECluster", "qsub", ("qstat", "-u"), "qstat -j JOB"),
     "htcondor": BatchSystem("HTCondorCluster", "condor_submit", ("condor_q", "-nobatch"), "condor_q -better-analyze"),
-    "oar": BatchSystem("OARCluster", "oarsub", ("oarstat", "-u"), "oarstat -f -j JOB"),
-    "moab": BatchSystem("MoabCluster", "msub", ("showq", "-u"), "checkjob JOB"),
+    "oar": BatchSystem("OARCluster", "oarsub", (), "oarstat -f -j JOB"),
+    "moab": BatchSystem("MoabCluster", "msub", (), "checkjob JOB"),
 }
 
 

@@ -7,7 +7,7 @@ import logging
 import re
 import subprocess
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import suppress
 from typing import Any
 
@@ -23,8 +23,13 @@ CHECK_S = 10.0
 ATTEMPTS = 3
 """Jobs in a row that end without a worker before nobody tries any more: something is wrong with them."""
 
-UNKNOWN_LOOKS = 12
-"""Looks after which a worker that was there and has gone is given up where the batch system does not answer."""
+ABSENT_LOOKS, UNKNOWN_LOOKS = 2, 6
+"""Looks in a row after which a job without a worker is over: where the batch system does not know it, which may come a
+little late, or, if its worker has been there before, where the batch system does not answer."""
+
+REFUSALS = 60
+"""Submissions in a row that the batch system refuses, once a run is under way, before nobody tries any more: it may be
+down for a while."""
 
 _ASK_TIMEOUT_S = 30
 
@@ -35,9 +40,9 @@ class JobKeeper:
     def __init__(self, cluster: Any, spec: ClusterSpec) -> None:
         self._cluster, self._spec, self._system = cluster, spec, SYSTEMS[spec.kind]
         self._logs = job_options(spec)["log_directory"]
-        self._missed: Counter[str] = Counter()
+        self._absent: Counter[str] = Counter()
         self._seen: set[str] = set()
-        self._vain: Counter[str] = Counter()
+        self._vain: defaultdict[str, float] = defaultdict(float)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="job keeper", daemon=True)
         self._thread.start()
@@ -88,9 +93,8 @@ class JobKeeper:
             names = {f"{name}{suffix}" for suffix in one.get("group", [""])}
             if names & {str(other) for other in there}:
                 self._seen.add(name)
-                del self._missed[name], self._vain[name]
+                self._absent[name], self._vain[name] = 0, 0.0
             else:
-                self._missed[name] += 1
                 missing.append(name)
         return missing
 
@@ -99,26 +103,33 @@ class JobKeeper:
         renewed = []
         for name in self._missing():
             job = self._cluster.workers.get(name)
-            if name not in self._cluster.worker_spec or job is None or not self._is_over(name, job, told):
+            if job is None:
+                continue  # it is being submitted
+            if not self._is_over(name, job, told):
                 continue
             if name not in self._seen:
-                self._vain[name] += 1
+                self._vain[name] += 1 if job.job_id else ATTEMPTS / REFUSALS
             if self._vain[name] >= ATTEMPTS:
                 continue
             self._seen.discard(name)
+            del self._absent[name]
             del self._cluster.workers[name]
             renewed.append(name)
             await job.close()
         if renewed:
-            logger.warning("%d jobs are over before their work is; submitted again", len(renewed))
             await self._cluster._correct_state()
+            logger.warning("%d jobs are over before their work is; submitted again", len(renewed))
 
     def _is_over(self, name: str, job: Any, told: dict[int, str] | None) -> bool:
         if job.job_id is None:
             return True  # it was refused
-        if told is None:
-            return name in self._seen and self._missed[name] > UNKNOWN_LOOKS
-        return _number(str(job.job_id)) not in told
+        if told is None and name not in self._seen:
+            return False
+        if told is not None and _number(str(job.job_id)) in told:
+            del self._absent[name]
+            return False
+        self._absent[name] += 1
+        return self._absent[name] >= (UNKNOWN_LOOKS if told is None else ABSENT_LOOKS)
 
     def _numbers(self) -> list[int]:
         ids = [str(job.job_id) for job in list(self._cluster.workers.values()) if getattr(job, "job_id", None)]
@@ -127,6 +138,8 @@ class JobKeeper:
 
 def ask_queue(spec: ClusterSpec) -> dict[int, str] | None:
     """The user's jobs that are not over: what the batch system says of each, by number. None if it does not answer."""
+    if not SYSTEMS[spec.kind].ask:
+        return None
     try:
         command = [*SYSTEMS[spec.kind].ask, getpass.getuser()]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_TIMEOUT_S, check=True).stdout
