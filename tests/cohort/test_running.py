@@ -152,6 +152,22 @@ def test_what_one_by_one_runs_have_made_is_taken_over(batches: Batches) -> None:
     assert summary.states["a"].figures["classes"]
 
 
+def test_slides_that_were_moved_are_not_done_again(batches: Batches) -> None:
+    for patient in ("p1", "p2"):
+        write_slide(batches.slides / patient / "a.tif", 1)
+    write_slide(batches.slides / "b.tif", 2)
+    batches.run()
+    batches.slides.rename(batches.slides.parent / "elsewhere")
+    batches.slides = batches.slides.parent / "elsewhere"
+    summary = batches.run()
+    assert (list(summary.states), summary.worked_on) == (["b", "p1-a", "p2-a"], 0)
+    assert rows(batches.folder)["b"]["slide"] == str(batches.slides / "b.tif")
+    shutil.copy(batches.slides / "b.tif", batches.slides / "p1" / "b.tif")
+    copied = batches.run()
+    assert list(copied.states) == ["b", "p1-a", "p1-b", "p2-a"], "what is still there was not moved"
+    assert copied.worked_on == 1
+
+
 def stop_at(count: int, error: BaseException) -> Callable[[CohortEvent], None]:
     """An observer that raises with the n-th tile."""
     tiles = iter(range(count))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,12 +38,27 @@ def plan_batch(
     jobs: Sequence[SlideJob], options: CohortOptions, states: Mapping[str, SlideState], bundles: Bundles
 ) -> list[Planned]:
     """Name all slides and decide which are to be done. Raises CohortError for names, BundleError, StoreError."""
-    names = name_slides(jobs, dict(known_names(options.out, states)))
+    known = dict(known_names(options.out, states))
+    names = name_slides(jobs, {**known, **_moved([job for job in jobs if job.real not in known], states)})
     marks = result_marks(options.out, names)
     return [
         _plan(position, job, options, bundles, (states.get(name) or _unseen(name, job), mark))
         for position, (job, name, mark) in enumerate(zip(jobs, names, marks, strict=True))
     ]
+
+
+def _moved(strange: Sequence[SlideJob], states: Mapping[str, SlideState]) -> dict[str, str]:
+    """Names of results by where their slides lie now: files of the same name, size and time whose place is another.
+
+    A share that is mounted elsewhere is no reason to do ten thousand slides again.
+    """
+    left: dict[tuple[str, int, int], list[str]] = {}
+    for state in states.values() if strange else ():
+        if state.size_bytes >= 0 and not os.path.lexists(state.slide):
+            left.setdefault((os.path.basename(state.slide), state.size_bytes, state.mtime_ns), []).append(state.name)
+    marks = {job.real: (os.path.basename(job.slide), *file_marks(job.slide)) for job in strange}
+    twice = {mark for mark, count in Counter(marks.values()).items() if count > 1}
+    return {real: left[mark][0] for real, mark in marks.items() if len(left.get(mark, ())) == 1 and mark not in twice}
 
 
 def _unseen(name: str, job: SlideJob) -> SlideState:
@@ -53,7 +70,7 @@ def _plan(
     position: int, job: SlideJob, options: CohortOptions, bundles: Bundles, found: tuple[SlideState, int]
 ) -> Planned:
     """found: the slide's state, and the mark of its result."""
-    before, mark = found
+    before, mark = found[0].but(slide=job.slide), found[1]
     asked = bundles.asked(options.config_of(job), options.bundle_of(job))
     if options.existing != "resume" or before.state in ("waiting", "running"):
         to_do = True
