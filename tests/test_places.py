@@ -117,6 +117,7 @@ def test_errors_of_a_store_name_place_and_cure() -> None:
         (PermissionError("Forbidden"), "credentials come from the environment"),
         (ConnectionRefusedError("refused"), "AWS_ENDPOINT_URL"),
         (FileNotFoundError("The specified bucket does not exist"), "no such bucket"),
+        (OSError("Storage backend has reached its minimum free drive threshold"), "no space left"),
         (OSError("slow\ndown"), "slow down; what is finished is kept"),
     ):
         with pytest.raises(StoreError, match=words) as caught, explained(url):

@@ -130,7 +130,11 @@ def test_exports_are_those_of_a_folder(call: Call, local_run: Path, s3_run: str,
     assert (tmp_path / f"s3.{suffix}").read_bytes() == (tmp_path / f"local.{suffix}").read_bytes()
 
 
-def test_nothing_is_left_open_at_the_end(s3_run: str, tmp_path: Path) -> None:
+def test_fsspecs_own_configuration_is_heard_and_nothing_is_left_open(
+    s3_server: str, s3_run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("FSSPEC_S3_ENDPOINT_URL", s3_server)
     start = [sys.executable, "-m", "wsi_magnet", "export", s3_run, "--to", "csv", "-o", str(tmp_path / "x.csv")]
     done = subprocess.run(start, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

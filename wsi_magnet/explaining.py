@@ -12,6 +12,9 @@ from wsi_magnet.places import Place, Url
 _LIBRARIES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
 """Whose errors are told; any other exception is one of ours."""
 
+_FULL = ("quota", "insufficient storage", "storage backend has reached")
+"""What stores say that take no more, in lower case."""
+
 _AGAIN = "what is finished is kept: run the same command again"
 
 
@@ -55,6 +58,8 @@ def _of_store(path: Url, error: Exception) -> StoreError:
     reason = " ".join(str(error).split()) or type(error).__name__
     kind = type(error).__name__
     s3 = path.protocol.startswith("s3")
+    if any(word in reason.lower() for word in _FULL):
+        return OutOfSpaceError(f"{path}: no space left ({reason}); free some space; {_AGAIN}")
     if "bucket does not exist" in reason.lower():
         return StoreError(f"{path}: there is no such bucket; make it, or correct its name")
     if isinstance(error, PermissionError) or any(word in kind for word in ("Credential", "Token", "Auth", "Profile")):
