@@ -31,7 +31,7 @@ from tests.benchmarks.record import Aim, Measurement, Table, benchmark
 from tests.benchmarks.simulated import SimulatedHalve, SimulatedTile, Stand, gpu_patch_s, halving_pixel_s
 from wsi_magnet.config import Execution
 from wsi_magnet.events import Event, PassFinished, PassStarted
-from wsi_magnet.journal import read_history
+from wsi_magnet.journal import Journal, TileResult, read_history
 from wsi_magnet.plan import Pass, pool_any
 from wsi_magnet.running import start
 from wsi_magnet.runtime.types import Executor
@@ -75,6 +75,7 @@ def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
     """What the figures are."""
     free = [one for one in rounds if not one.patch_s]
     alone = max(one.tasks / one.client_s for one in free)
+    lasting = max(one.tiles / one.journal_s for one in rounds)
     return [
         f"{options.workers} workers of a thread in {PROCESSES} processes; slides of {options.gigapixels:g} gigapixels "
         f"nearly full of tissue, at 1, 0.5 and 0.25 µm/px. A tile takes {options.patch_seconds:.3f} s for each of its "
@@ -84,8 +85,9 @@ def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
         "With one slide workers idle where a scale has fewer tiles than there are workers or its last ones are under "
         "way, since a scale begins when the one before it is complete; tiles of other slides fill that up.",
         f"Where tiles take no time it is seen what limits: a task costs the client {1000 / alone:.2f} ms of processor "
-        f"time, so that with a core of its own it keeps up with at most {alone:.0f} a second. Here client, scheduler "
-        "and all workers share the machine's cores.",
+        f"time, so that with a core of its own it keeps up with at most {alone:.0f} a second, and a slide whose every tile "
+        f"is made to last in the journal (fsync) before the next one is looked at with {lasting:.0f} on this disk. Here "
+        "client, scheduler and all workers share the machine's cores.",
     ]
 
 
@@ -163,6 +165,8 @@ class Round:
     client_s: float = 0.0
     scheduler_s: float = 0.0
     workers_s: float = 0.0
+    journal_s: float = 0.0
+    """Spent in the journal, of all slides' threads."""
     memory: list[int] = field(default_factory=list)
     """Of the client in bytes, again and again from the beginning of the first pass."""
     _working: threading.Event = field(default_factory=threading.Event)
@@ -202,10 +206,18 @@ class Round:
 
     @contextmanager
     def _replaced(self) -> Iterator[None]:
+        written = Journal.tile
+
+        def timed(journal: Journal, result: TileResult) -> None:
+            begun = time.perf_counter()
+            written(journal, result)
+            self.journal_s += time.perf_counter() - begun
+
         halve = partial(SimulatedHalve, pixel_s=halving_pixel_s() if self.patch_s else 0.0)
         with (
             patch("wsi_magnet.running.RunTile", partial(SimulatedTile, patch_s=self.patch_s)),
             patch("wsi_magnet.running.RunHalve", halve),
+            patch.object(Journal, "tile", timed),
         ):
             yield
 

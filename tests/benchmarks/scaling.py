@@ -1,6 +1,6 @@
 """Two cores against one, and what Dask costs a tile.
 
-    python -m tests.benchmarks.scaling [--cells 60] [--tasks 1000 10000]
+    python -m tests.benchmarks.scaling [--cells 36] [--tasks 1000 10000]
 
 The program runs as a user runs it, on cores that `taskset` gives it: everything on the first, then everything on the
 first two, with a worker process a core or a thread a core. What the cores themselves yield is measured beside it: the
@@ -60,7 +60,7 @@ class Run:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """How much."""
-    parser.add_argument("--cells", type=int, default=60, help="squares of tissue at the finest scale")
+    parser.add_argument("--cells", type=int, default=36, help="squares of tissue at the finest scale")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1_000, 10_000], help="that cost nothing")
 
 

@@ -75,6 +75,7 @@ def truncated(scene: Scene) -> None:
             scene.check(typed.results[0], lost=True)
         shutil.copyfile(scene.stage.slide, slide)
         again = scene.type(*options, "--restart", slide=slide, out=out)
+        scene.note_recovery(again)
         scene.finish(again)
         scene.check(again.results[0])
 
@@ -86,26 +87,28 @@ def _at_finest(typed: Typed) -> bool:
 def poison_here(scene: Scene) -> None:
     """A tile kills every process of this machine that takes it."""
     poison = _poison(scene)
-    scene.injected += 1
-    said = scene.finish(scene.type("--workers", "2", env={"WSI_MAGNET_DRILL_POISON": poison}), code=1)
-    _check_poisoned(scene, said)
+    _play_poisoned(scene, scene.type("--workers", "2", env={"WSI_MAGNET_DRILL_POISON": poison}))
 
 
 def poison_in_cluster(scene: Scene) -> None:
     """A tile kills every worker of a cluster that takes it."""
     site = Site(env={"WSI_MAGNET_DRILL_POISON": _poison(scene)})
     cluster = Cluster(scene, [site, site])
-    scene.injected += 1
-    said = scene.finish(scene.type("--scheduler", cluster.address), code=1)
-    _check_poisoned(scene, said)
+    _play_poisoned(scene, scene.type("--scheduler", cluster.address))
 
 
 def _poison(scene: Scene) -> str:
-    keys = [key for key, _ in tile_lines(scene.stage.folder / "undisturbed" / scene.stage.slide.stem)]
+    keys = [key for key, _ in tile_lines(scene.stage.undisturbed)]
     return ",".join(map(str, scene.rng.choice([key for key in keys if key[0] == FINEST])))
 
 
-def _check_poisoned(scene: Scene, said: str) -> None:
+def _play_poisoned(scene: Scene, typed: Typed) -> None:
+    """Recovered is, after all others were done, when it was given up."""
+    scene.injected += 1
+    tiles = len(tile_lines(scene.stage.undisturbed))
+    scene.until(lambda: typed.ended or len(typed.lines) >= tiles - 1, "no tile is finished")
+    scene.note_recovery(typed)
+    said = scene.finish(typed, code=1)
     if "labelled 255" not in said:
         raise DrillFailedError(f"a tile that kills its workers is told as {said!r}")
     scene.check(lost=True)

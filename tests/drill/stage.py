@@ -36,10 +36,11 @@ class Stage:
     bundle: Path
     expected: tuple[Labels, ...] = field(default=())
     """The undisturbed mask, level by level."""
-    tiles: int = 0
-    """That the undisturbed run journalled."""
-    seconds: float = 0.0
-    """That it took with two worker processes."""
+
+    @property
+    def undisturbed(self) -> Path:
+        """The result that it was read from."""
+        return self.folder / "undisturbed" / self.slide.stem
 
 
 def write_slide(path: Path) -> Path:
@@ -79,8 +80,8 @@ def masks(result: Path) -> tuple[Labels, ...]:
 
 def run_undisturbed(stage: Stage) -> tuple[Labels, ...]:
     """The mask of one process that is left alone."""
-    command = program("run", stage.slide, "-o", stage.folder / "undisturbed", "--bundle", stage.bundle, *WORK)
+    command = program("run", stage.slide, "-o", stage.undisturbed.parent, "--bundle", stage.bundle, *WORK)
     subprocess.run(
         command, env=environment(WSI_MAGNET_DRILL_NAP_S="0"), cwd=ROOT, check=True, capture_output=True, timeout=180
     )
-    return masks(stage.folder / "undisturbed" / stage.slide.stem)
+    return masks(stage.undisturbed)
