@@ -85,9 +85,9 @@ def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
         "With one slide workers idle where a scale has fewer tiles than there are workers or its last ones are under "
         "way, since a scale begins when the one before it is complete; tiles of other slides fill that up.",
         f"Where tiles take no time it is seen what limits: a task costs the client {1000 / alone:.2f} ms of processor "
-        f"time, so that with a core of its own it keeps up with at most {alone:.0f} a second, and a slide whose every tile "
-        f"is made to last in the journal (fsync) before the next one is looked at with {lasting:.0f} on this disk. Here "
-        "client, scheduler and all workers share the machine's cores.",
+        f"time, so that with a core of its own it keeps up with at most {alone:.0f} a second. Each tile of a slide is "
+        f"made to last in its journal (fsync) before the next one is looked at: at most {lasting:.0f} a second for a "
+        "slide on this disk. Here client, scheduler and all workers share the machine's cores.",
     ]
 
 
