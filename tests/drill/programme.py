@@ -24,6 +24,7 @@ DRILLS = (
     Drill("killed-here", "worker processes of the run killed (`kill -9`)", workers.killed_here),
     Drill("killed-in-cluster", "workers of a cluster killed, with their nannies or without", workers.killed_in_cluster),
     Drill("stopped", "workers stopped beyond the scheduler's patience, continued later", workers.stopped),
+    Drill("late", "a worker stopped at its tile, continued when the run was over", workers.stopped_and_late, 180),
     Drill("out-of-memory", "workers out of memory, ended by their nannies", workers.out_of_memory),
     Drill("scheduler", "the scheduler killed, started again at its address", workers.scheduler_restarted),
     Drill("client", "the command killed and typed again, in any way of running", clients.client_killed, 240),

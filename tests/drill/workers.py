@@ -18,6 +18,9 @@ from tests.drill.stage import environment
 KILLS = 3
 WORKER_TTL_S = 5
 STOPPED_S = 2 * WORKER_TTL_S + 1
+LATE_S = 3
+"""Long enough for a worker to do what it had begun."""
+
 BALLOON_LIMIT = "1500MB"
 
 
@@ -52,33 +55,43 @@ def killed_in_cluster(scene: Scene) -> None:
 
 
 def stopped(scene: Scene) -> None:
-    """SIGSTOP for longer than the scheduler waits for a worker, then SIGCONT.
-
-    First a whole machine (nanny and worker), then a worker alone, then all at once.
-    """
-    ttl = Site(env={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL_S}s"})
-    cluster = Cluster(scene, [Site(), Site()], ttl)
+    """SIGSTOP to a nanny and its worker, and to all, for longer than the scheduler waits for a worker; then SIGCONT."""
+    cluster = Cluster(scene, [Site(), Site()], _impatient())
     typed = scene.type("--scheduler", cluster.address)
-    for who in ("machine", "worker", "all"):
+    for all_of_them in (False, True):
         if not scene.until_middle(typed, 1, 6):
             break
-        nannies = cluster.nannies if who == "all" else [scene.rng.choice(cluster.nannies)]
-        pids = [worker for nanny in nannies for worker in workers_of(nanny)]
+        nannies = cluster.nannies if all_of_them else [scene.rng.choice(cluster.nannies)]
         for nanny in nannies:
-            if who != "worker":
-                signal_group(nanny, signal.SIGSTOP)
-        for worker in pids if who == "worker" else []:
-            worker.suspend()
+            signal_group(nanny, signal.SIGSTOP)
         scene.injected += 1
         time.sleep(STOPPED_S)
-        for worker in pids if who == "worker" else []:
-            if worker.is_running():
-                worker.resume()
         for nanny in nannies:
             signal_group(nanny, signal.SIGCONT)
         scene.note_recovery(typed)
     scene.finish(typed)
     scene.check()
+
+
+def stopped_and_late(scene: Scene) -> None:
+    """SIGSTOP to a nanny and its worker at work, and SIGCONT when others have done their tile and all others."""
+    cluster = Cluster(scene, [Site(), Site()], _impatient())
+    for _ in range(2):
+        typed = scene.type("--scheduler", cluster.address, "--restart")
+        scene.until_middle(typed)
+        nanny = scene.rng.choice(cluster.nannies)
+        signal_group(nanny, signal.SIGSTOP)
+        scene.injected += 1
+        scene.note_recovery(typed)
+        scene.finish(typed)
+        signal_group(nanny, signal.SIGCONT)
+        time.sleep(LATE_S)
+        scene.check()
+
+
+def _impatient() -> Site:
+    """Of a scheduler that soon gives a worker up."""
+    return Site(env={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL_S}s"})
 
 
 def out_of_memory(scene: Scene) -> None:
