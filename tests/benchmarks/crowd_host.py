@@ -10,7 +10,11 @@ from distributed import Worker
 
 import tests.benchmarks.simulated  # noqa: F401 - with all that the first task would import
 
-NOT_SIMULATED = {"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "10s"}
+NOT_SIMULATED = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.tick.interval": "1s",
+}
 """What a worker does for itself, on a machine of its own: dozens in one process would do nothing else."""
 
 

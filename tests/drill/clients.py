@@ -12,6 +12,7 @@ from tests.drill.company import workers_of
 from tests.drill.scene import DrillFailedError, Scene, Typed, tile_lines
 
 KILLS = 3
+BATCH_KILLS = 2
 
 
 def client_killed(scene: Scene) -> None:
@@ -40,7 +41,7 @@ def batch_killed(scene: Scene) -> None:
     slides.mkdir()
     for name in ("first", "second"):
         shutil.copyfile(scene.stage.slide, slides / f"{name}.tif")
-    for turn in range(KILLS):
+    for turn in range(BATCH_KILLS):
         typed = scene.type_batch(slides, "--workers", "2")
         if turn:
             scene.note_recovery(typed)
