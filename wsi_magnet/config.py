@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, cast
@@ -11,6 +12,9 @@ from wsi_magnet.errors import ConfigError
 Ngff = Literal["0.4", "0.5"]
 Precision = Literal["auto", "fp32", "mixed", "bf16", "fp16"]
 Refine = Literal["all", "auto"] | float
+
+_ADDRESS = re.compile(r"inproc://.+|([a-z]+://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
+"""Of a Dask scheduler; without a port Dask would raise its own errors, some of them while the program ends."""
 
 CELL_PX = 512
 """Side of a cell: what is tissue, what is refined and what has failed is decided for squares of this size on each
@@ -91,6 +95,8 @@ class Execution:
             raise ConfigError(f"--device {self.device!r} is not auto, cpu, cuda or cuda:N")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers} is not at least 1")
+        if self.scheduler is not None and not _ADDRESS.fullmatch(self.scheduler):
+            raise ConfigError(f"--scheduler {self.scheduler!r} is not an address, such as tcp://HOST:8786")
         if sum(one is not None for one in (self.workers, self.scheduler, self.cluster)) > 1:
             raise ConfigError(
                 "--workers starts processes here, --scheduler uses running ones, --cluster makes them; pass one of them"

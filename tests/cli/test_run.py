@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.commands import Call, one_line
 from tests.runs import MadeRun, free_spec, labels_of, write_bundle
+from wsi_magnet.config import Execution
 from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.result import ResultFolder
 
@@ -247,3 +248,17 @@ def test_a_full_disk_loses_nothing(made_run: MadeRun, tmp_path: Path) -> None:
         assert "finished before" in done.stderr
     finally:
         subprocess.run(["umount", str(disk)], check=False)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://head", "head:port", "tcp://head:8786/x", "", "two words:1"])
+def test_an_address_that_is_none(call: Call, made_run: MadeRun, tmp_path: Path, address: str) -> None:
+    result = call("run", made_run.slide, "-o", tmp_path, "--scheduler", address)
+    assert result.exit_code == 2
+    assert "such as tcp://HOST:8786" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://head:8786", "head:8786", "tls://10.0.0.1:1", "tcp://[::1]:8786", "inproc://10.0.0.1/7/1"]
+)
+def test_addresses(address: str) -> None:
+    assert Execution(scheduler=address).scheduler == address
