@@ -95,7 +95,7 @@ def test_a_folder_that_is_neither(call: Call, tmp_path: Path) -> None:
     assert "neither the output of a batch nor" in one_line(call("status", tmp_path))
 
 
-def test_a_batch_that_was_killed_is_seen_to_be_dead(batches: Batches) -> None:
+def test_a_batch_that_was_killed_is_seen_to_be_dead(batches: Batches, call: Call) -> None:
     for i in range(2):
         write_slide(batches.slides / f"{i}.tif", i)
     code = (
@@ -109,6 +109,7 @@ def test_a_batch_that_was_killed_is_seen_to_be_dead(batches: Batches) -> None:
     status = status_of(batches.out)
     assert (status.state, status.worker) == ("stopped", None)
     assert status.counts == {"running": 1, "waiting": 1}
+    assert "slides  2: 1 begun, 1 waiting" in call("status", batches.out).stdout
     assert batches.run().all_well
 
 

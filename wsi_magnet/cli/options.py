@@ -2,11 +2,12 @@
 
 \b
   SLIDE         info, plan, run
-  --bundle      info, plan, run, doctor
-  --mpp         info, plan, run
-  --json        info, plan, run, bundle show, manifest, train, evaluate, doctor
-  work options  plan, run: --refine --no-tissue --tile --ngff --keep --batch-size --precision
-  execution     run, doctor: --device --workers --scheduler --cluster
+  --bundle      info, plan, run, batch, doctor
+  --mpp         info, plan, run, batch
+  --json        info, plan, run, bundle show, manifest, train, evaluate, doctor,
+                batch, status
+  work options  plan, run, batch: --refine --no-tissue --tile --ngff --keep --batch-size --precision
+  execution     run, batch, doctor: --device --workers --scheduler --cluster
 """
 
 from __future__ import annotations

@@ -43,7 +43,8 @@ def _text(status: Status) -> str:
 
     who = status.worker or "nobody works on it"
     heard = "" if status.silent_s is None else f"; last sign of life {duration_text(status.silent_s)} ago"
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(status.counts.items()))
+    begun = "running" if status.worker else "begun"
+    counts = ", ".join(f"{count} {begun if state == 'running' else state}" for state, count in status.counts.items())
     pairs: list[tuple[str, object]] = [(status.kind, status.folder), ("state", f"{status.state} ({who}{heard})")]
     if status.kind == "batch":
         pairs.append(("slides", f"{sum(status.counts.values())}: {counts}"))
@@ -53,7 +54,12 @@ def _text(status: Status) -> str:
         pairs.append(("left", f"about {duration_text(status.left_s)}"))
     parts = [facts(pairs)]
     if status.in_flight:
-        parts.append(table(["in flight", "scale", "tiles", "done", "attempt"], [_row(one) for one in status.in_flight]))
+        parts.append(
+            table(
+                ["in flight" if status.worker else "begun", "scale", "tiles", "done", "attempt"],
+                [_row(one) for one in status.in_flight],
+            )
+        )
     if status.failed:
         parts.append(failures_text(status.failed))
     if status.state == "stopped" and status.goes_on:
