@@ -75,6 +75,20 @@ def test_jobs_do_the_work_and_are_cancelled(batch: Batch, tmp_path: Path, kind: 
     assert ends(number)
 
 
+def test_what_they_say_to_each_other_may_be_hidden(batch: Batch, tmp_path: Path) -> None:
+    commands = batch("slurm")
+    secret = f"  security: true\n  shared_temp_directory: {tmp_path}\n"
+    executor = start_executor(described(tmp_path, "slurm", secret), threads=1)
+    try:
+        assert sorted(executor.map(slow_square, range(9))) == [n * n for n in range(9)]
+        assert "Start worker at:      tls://" in (commands / "output").read_text()
+        keys = list(tmp_path.glob(".dask-jobqueue*"))
+        assert keys
+        assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
+    finally:
+        executor.close()
+
+
 def test_a_lost_job_is_submitted_again(batch: Batch, tmp_path: Path) -> None:
     commands = batch("slurm")
     executor = start_executor(described(tmp_path, "slurm"), threads=1)

@@ -188,7 +188,7 @@ def _explained(spec: ClusterSpec) -> Iterator[None]:
     """dask-jobqueue's complaints about options as ours."""
     try:
         yield
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(f"{spec.path}: options: {str(error).splitlines()[0]}") from error
     except OSError as error:
         raise ConfigError(f"{spec.path}: options: log_directory cannot be made: {error}") from error
