@@ -144,7 +144,7 @@ def execution_options(command: Command) -> Command:
                 "--workers",
                 type=int,
                 metavar="N",
-                help="Worker processes on this machine. [default: threads of this process]",
+                help="Worker processes on this machine. [default: threads of this process; of a batch, one for each 8]",
             ),
             click.option(
                 "--scheduler", metavar="tcp://HOST:PORT", help="A running Dask scheduler whose workers do the work."
