@@ -11,8 +11,6 @@ making of coarser levels, by what docs/performance/everyday.json says.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,19 +23,25 @@ from pathlib import Path
 from unittest.mock import patch
 
 import psutil
-from distributed import Client
 
+from tests.benchmarks.crowd_host import PROCESSES, Crowd, gathered
 from tests.benchmarks.record import Aim, Measurement, Table, benchmark
-from tests.benchmarks.simulated import SimulatedHalve, SimulatedTile, Stand, gpu_patch_s, halving_pixel_s
+from tests.benchmarks.simulated import (
+    SimulatedHalve,
+    SimulatedTile,
+    Stand,
+    coarser,
+    gpu_patch_s,
+    halving_pixel_s,
+    least_s,
+)
 from wsi_magnet.config import Execution
 from wsi_magnet.events import Event, PassFinished, PassStarted
 from wsi_magnet.journal import Journal, TileResult, read_history
-from wsi_magnet.plan import Pass, pool_any
 from wsi_magnet.running import start
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segmentation import segment_slide
 
-PROCESSES = 4
 LEAST_EFFICIENCY, MOST_GROWTH = 0.9, 1.1
 SAMPLE_S = 0.2
 
@@ -66,7 +70,7 @@ def measure_all(options: argparse.Namespace) -> Measurement:
     full = [one for one in rounds if one.patch_s]
     aims = [Aim(f"efficiency, {one.what}", one.efficiency, LEAST_EFFICIENCY, "at least") for one in full]
     aims += [Aim(f"client's memory at the end by the start's, {one.what}", one.growth, MOST_GROWTH) for one in full]
-    columns = ["what", "tiles", "ideal s", "measured s", "efficiency", "tasks/s"]
+    columns = ["what", "tiles", "ideal s", "least s", "measured s", "efficiency", "tasks/s"]
     columns += ["client CPU %", "scheduler CPU %", "workers CPU %", "client MB, start", "middle", "end"]
     return Measurement(Table(columns, [one.cells() for one in rounds]), aims, notes(options, rounds))
 
@@ -80,68 +84,16 @@ def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
         f"{options.workers} workers of a thread in {PROCESSES} processes; slides of {options.gigapixels:g} gigapixels "
         f"nearly full of tissue, at 1, 0.5 and 0.25 µm/px. A tile takes {options.patch_seconds:.3f} s for each of its "
         "patches: what the recorded run on a GPU took by its patches, all threads together, reading and writing "
-        "included. *Ideal* is the work by the number of workers, *measured* is from the beginning of the first pass to "
-        "the end of the last. *Tasks* are tiles and those of the coarser levels.",
-        "With one slide workers idle where a scale has fewer tiles than there are workers or its last ones are under "
-        "way, since a scale begins when the one before it is complete; tiles of other slides fill that up.",
+        "included. *Ideal* is the work by the number of workers. *Least* is what the plan allows: with one slide "
+        "workers idle where a scale has fewer tiles than there are workers or its last ones are under way, since a "
+        "scale begins when the one before it is complete; tiles of other slides fill that up. *Measured* is from the "
+        "beginning of the first pass to the end of the last, *efficiency* is least by measured. *Tasks* are tiles and "
+        "those of the coarser levels.",
         f"Where tiles take no time it is seen what limits: a task costs the client {1000 / alone:.2f} ms of processor "
         f"time, so that with a core of its own it keeps up with at most {alone:.0f} a second. Each tile of a slide is "
         f"made to last in its journal (fsync) before the next one is looked at: at most {lasting:.0f} a second for a "
         "slide on this disk. Here client, scheduler and all workers share the machine's cores.",
     ]
-
-
-# ---- the crowd ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """A scheduler and its workers."""
-
-    address: str
-    workers: int
-    scheduler: psutil.Process
-    hosts: Sequence[psutil.Process]
-    """Processes in which the workers are."""
-
-
-@contextmanager
-def gathered(workers: int) -> Iterator[Crowd]:
-    """As many workers, ready."""
-    words = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    with ExitStack() as stack:
-        scheduler = stack.enter_context(_running([*words]))
-        address = _address(scheduler)
-        threading.Thread(target=lambda: [None for _ in scheduler.stderr or ()], daemon=True).start()
-        each = [workers // PROCESSES + (i < workers % PROCESSES) for i in range(PROCESSES)]
-        hosts = [
-            stack.enter_context(_running(["-m", "tests.benchmarks.crowd_host", address, str(n)], quiet=True))
-            for n in each
-        ]
-        with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(workers, timeout=120)
-        processes = [psutil.Process(one.pid) for one in hosts]
-        yield Crowd(address, workers, psutil.Process(scheduler.pid), processes)
-
-
-@contextmanager
-def _running(words: Sequence[str], *, quiet: bool = False) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, *words], stderr=subprocess.DEVNULL if quiet else subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _address(scheduler: subprocess.Popen[str]) -> str:
-    assert scheduler.stderr is not None
-    for line in scheduler.stderr:
-        if "Scheduler at:" in line:
-            return line.split()[-1]
-    raise RuntimeError("the scheduler does not start")
 
 
 # ---- a round -----------------------------------------------------------------------------------------------------
@@ -160,6 +112,9 @@ class Round:
     seconds: float = 0.0
     """From the beginning of the first pass to the end of the last one."""
     ideal_s: float = 0.0
+    """The work by the number of workers."""
+    least_s: float = 0.0
+    """That the slides' plans allow where nothing is lost between tasks."""
     tiles: int = 0
     tasks: int = 0
     client_s: float = 0.0
@@ -180,10 +135,9 @@ class Round:
                 spans.append(span)
         self.seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
         patches = sum(int(one.tissue.sum()) for one in stand.plan.passes)
-        self.tasks = self.tiles + self.slides * sum(
-            _coarser(one, len(stand.plan.pyramid_sizes)) for one in stand.plan.passes
-        )
+        self.tasks = self.tiles + self.slides * sum(sum(coarser(one, stand.plan)) for one in stand.plan.passes)
         self.ideal_s = self.slides * patches * self.patch_s / self.crowd.workers
+        self.least_s = max(self.ideal_s, least_s(stand.plan, self.patch_s, self.crowd.workers))
         return self
 
     def _one(self, stand: Stand, executor: Executor, number: int) -> tuple[float, float]:
@@ -249,8 +203,8 @@ class Round:
 
     @property
     def efficiency(self) -> float:
-        """Ideal by measured."""
-        return self.ideal_s / self.seconds
+        """What the plans allow by what was measured."""
+        return self.least_s / self.seconds
 
     @property
     def growth(self) -> float:
@@ -261,24 +215,17 @@ class Round:
         """Of the table."""
         memory = [self.memory[i] / 1e6 for i in (0, len(self.memory) // 2, -1)]
         shares = [100 * s / self.seconds for s in (self.client_s, self.scheduler_s, self.workers_s)]
-        ideal = [f"{self.ideal_s:.1f}", f"{self.seconds:.1f}", f"{self.efficiency:.2f}"] if self.patch_s else []
+        times = [f"{self.ideal_s:.1f}", f"{self.least_s:.1f}"] if self.patch_s else ["", ""]
         return [
             self.what,
             str(self.tiles),
-            *(ideal or ["", f"{self.seconds:.1f}", ""]),
+            *times,
+            f"{self.seconds:.1f}",
+            f"{self.efficiency:.2f}" if self.patch_s else "",
             f"{self.tasks / self.seconds:.0f}",
             *(f"{share:.0f}" for share in shares),
             *(f"{one:.0f}" for one in memory),
         ]
-
-
-def _coarser(one: Pass, levels: int) -> int:
-    """Tasks that make a pass's coarser levels."""
-    tiles, count = one.tiles, 0
-    for _ in range(one.frame.mask_level + 1, levels):
-        tiles = pool_any(tiles, 2)
-        count += int(tiles.sum())
-    return count
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -6,9 +6,10 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from heapq import heapreplace
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.hall import Job
 from wsi_magnet.journal import CellResult, TileResult
 from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.plan import Plan, TileTask
+from wsi_magnet.plan import Pass, Plan, TileTask, pool_any
 from wsi_magnet.prepare import prepare
 from wsi_magnet.result import Products
 from wsi_magnet.slides.registry import open_slide
@@ -108,3 +109,29 @@ def halving_pixel_s() -> float:
     notes = json.loads((RECORDS / "everyday.json").read_text(encoding="utf-8"))["measurement"]["notes"]
     speed = next(note for note in notes if note.startswith("A pyramid is built at")).split()[5]
     return 1e-6 / float(speed)
+
+
+def least_s(plan: Plan, patch_s: float, workers: int) -> float:
+    """Of one slide: pass after pass and level after level, every worker at work as long as there is any."""
+    seconds = 0.0
+    for one in plan.passes:
+        seconds += makespan([patch_s * len(task.cells) for task in one.tasks(one.tissue)], workers)
+        halving_s = halving_pixel_s() * 4 * one.frame.tile_px**2
+        seconds += sum(makespan([halving_s] * count, workers) for count in coarser(one, plan))
+    return seconds
+
+
+def makespan(durations: Sequence[float], workers: int) -> float:
+    """Until all are done, each begun in its turn by the first worker that is free."""
+    free = [0.0] * workers
+    for duration in durations:
+        heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+def coarser(one: Pass, plan: Plan) -> Iterator[int]:
+    """Tasks that make each of a pass's coarser levels."""
+    tiles = one.tiles
+    for _ in range(one.frame.mask_level + 1, len(plan.pyramid_sizes)):
+        tiles = pool_any(tiles, 2)
+        yield int(tiles.sum())

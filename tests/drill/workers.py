@@ -16,8 +16,8 @@ from tests.drill.scene import DrillFailedError, Scene
 from tests.drill.stage import environment
 
 KILLS = 3
-WORKER_TTL_S = 5
-STOPPED_S = 2 * WORKER_TTL_S + 1
+WORKER_TTL_S = 10
+STOPPED_S = 2 * WORKER_TTL_S
 LATE_S = 3
 """Long enough for a worker to do what it had begun."""
 
