@@ -111,6 +111,24 @@ def test_an_object_is_made_once_and_replaced_as_it_was_seen(folder: Place) -> No
     assert not conditions.replace_seen(path, after, b"of a dead owner")
 
 
+def test_a_read_of_s3_is_one_request(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = place(bucket) / "chunk"
+    places.replace_bytes(path, b"x" * 1000)
+    client = type(places.filesystem("s3"))
+    asked: list[str] = []
+    ask = client._call_s3
+
+    async def noted(self: object, method: str, *args: object, **kwargs: object) -> object:
+        asked.append(method)
+        return await ask(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(client, "_call_s3", noted)
+    assert places.read_bytes(path) == b"x" * 1000
+    with pytest.raises(FileNotFoundError):
+        places.read_bytes(path.with_name("background"))
+    assert asked == ["get_object", "get_object"]
+
+
 def test_errors_of_a_store_name_place_and_cure() -> None:
     url = Url("s3", "bucket/x")
     for error, words in (

@@ -35,6 +35,10 @@ write a file bit by bit, and a killed worker would leave half of it."""
 
 _LOCAL = ("file", "local")
 
+_S3 = {"max_concurrency": 1}
+"""Of parts of one object. With more, s3fs asks for the size of each before it reads it, and lists where there is none:
+three requests for a chunk of background."""
+
 _REQUESTS = 16
 """Under way at once where many are needed: each waits for the network."""
 
@@ -145,7 +149,8 @@ def _filesystem(protocol: str, pid: int) -> Any:
     # fsspec's own cache has a client for each thread, each with its own connections.
     import fsspec
 
-    return fsspec.get_filesystem_class(protocol)(use_listings_cache=False, skip_instance_cache=True)
+    options = _S3 if protocol.startswith("s3") else {}
+    return fsspec.get_filesystem_class(protocol)(use_listings_cache=False, skip_instance_cache=True, **options)
 
 
 # What follows raises what the operating system or a store's library raises; `explained` turns it into StoreErrors.
