@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -29,11 +30,17 @@ TOLD = Told(
 )
 
 
+@pytest.fixture(scope="module")
+def finished(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the result of a run that is over."""
+    return run_serially(made_run, tmp_path_factory.mktemp("finished")).folder.parent
+
+
 @pytest.fixture
-def scene(made_run: MadeRun, tmp_path: Path) -> Scene:
-    """A run that is over, held against itself."""
-    result = run_serially(made_run, tmp_path / "out").folder
-    stage = Stage(tmp_path, made_run.slide, made_run.bundle, masks(result))
+def scene(made_run: MadeRun, finished: Path, tmp_path: Path) -> Scene:
+    """A copy of it, held against itself."""
+    shutil.copytree(finished, tmp_path / "out")
+    stage = Stage(tmp_path, made_run.slide, made_run.bundle, masks(finished / made_run.slide.stem))
     return Scene(stage, Company(tmp_path), random.Random(0), tmp_path, deadline=0.0)
 
 
