@@ -6,9 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from distributed import Future, get_worker
+from distributed.protocol.pickle import dumps, loads
 
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.runtime.apart import run_apart
@@ -23,20 +25,45 @@ class Answer:
     worker: str
 
 
-def answered(function: Callable[[Any], Any], task: object) -> Answer:
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A function on its way to the workers: what is told with each of a million tasks is put into bytes only once."""
+
+    name: str
+    data: bytes
+
+    @staticmethod
+    def of(function: Callable[[Any], Any]) -> Packed:
+        """Of any function that can be pickled."""
+        name = getattr(function, "__name__", type(function).__name__)
+        return Packed(name, dumps(function))
+
+    @property
+    def function(self) -> Callable[[Any], Any]:
+        """The function, made once in a process."""
+        return _unpacked(self.data)
+
+
+@lru_cache(maxsize=256)
+def _unpacked(data: bytes) -> Callable[[Any], Any]:
+    function: Callable[[Any], Any] = loads(data)
+    return function
+
+
+def answered(packed: Packed, task: object) -> Answer:
     """Runs on the worker."""
     address = get_worker().address
     try:
-        return Answer(function(task), address)
+        return Answer(packed.function(task), address)
     except WsiMagnetError as error:
         return Answer(error, address)
 
 
-def answered_apart(function: Callable[[Any], Any], task: object) -> Answer:
+def answered_apart(packed: Packed, task: object) -> Answer:
     """Runs on the worker, which lives on whatever becomes of the task."""
     address = get_worker().address
     try:
-        return Answer(run_apart(function, task), address)
+        return Answer(run_apart(packed.function, task), address)
     except WsiMagnetError as error:
         return Answer(error, address)
 

@@ -15,7 +15,7 @@ from typing import Any
 from distributed import Client, Future
 
 from wsi_magnet.errors import ClusterError, WsiMagnetError
-from wsi_magnet.runtime.answers import answered, answered_apart
+from wsi_magnet.runtime.answers import Packed, answered, answered_apart
 from wsi_magnet.runtime.connection import GONE, Connection
 
 
@@ -70,7 +70,7 @@ class UnderWay:
     """The attempts of one map, by the key that Dask knows them by."""
 
     def __init__(self, tools: Tools, function: Callable[[Any], Any], rank: int) -> None:
-        self._tools, self._function, self._rank = tools, function, rank
+        self._tools, self._function, self._rank = tools, Packed.of(function), rank
         self._attempts: dict[str, Attempt] = {}
         self._ended: SimpleQueue[str] = SimpleQueue()
 
@@ -81,7 +81,7 @@ class UnderWay:
         """Begin a case, on any worker or on one of these."""
         client = self._tools.connection.client
         # A key of our own: tasks have effects, so two equal ones of two runs must never be taken for the same work.
-        name = f"{type(self._function).__name__}-{client.id}-{next(self._tools.numbers)}"
+        name = f"{self._function.name}-{client.id}-{next(self._tools.numbers)}"
         future = client.submit(
             answered_apart if case.alone else answered,
             self._function,
