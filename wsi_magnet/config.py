@@ -13,7 +13,7 @@ Ngff = Literal["0.4", "0.5"]
 Precision = Literal["auto", "fp32", "mixed", "bf16", "fp16"]
 Refine = Literal["all", "auto"] | float
 
-_ADDRESS = re.compile(r"inproc://.+|([a-z]+://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
+_ADDRESS = re.compile(r"inproc://.+|((?:tcp|tls|ucx|ucxx|wss?)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 """Of a Dask scheduler; without a port Dask would raise its own errors, some of them while the program ends."""
 
 CELL_PX = 512

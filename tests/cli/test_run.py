@@ -250,7 +250,9 @@ def test_a_full_disk_loses_nothing(made_run: MadeRun, tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=False)
 
 
-@pytest.mark.parametrize("address", ["nonsense", "tcp://head", "head:port", "tcp://head:8786/x", "", "two words:1"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "tcp://head", "head:port", "tcp://head:8786/x", "http://head:80", "", "two words:1"]
+)
 def test_an_address_that_is_none(call: Call, made_run: MadeRun, tmp_path: Path, address: str) -> None:
     result = call("run", made_run.slide, "-o", tmp_path, "--scheduler", address)
     assert result.exit_code == 2

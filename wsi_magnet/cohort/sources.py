@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 
 from wsi_magnet.cohort.companions import dicom_series, named_by_hamamatsu
 from wsi_magnet.cohort.layout import holds_results
 from wsi_magnet.cohort.lists import read_list
+from wsi_magnet.cohort.patterns import expand
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.errors import CohortError, ManifestError
 from wsi_magnet.places import Place
@@ -78,8 +79,7 @@ class _Search:
         expanded = os.path.expanduser(pattern)
         deep = "**" in Path(expanded).parts
         root = _unmagic(Path(expanded).absolute())
-        for match in sorted(glob(expanded, recursive=True)):
-            path = Path(match).absolute()
+        for path in sorted(expand(Path(expanded).absolute())):
             if self._in_results(path if path.is_dir() else path.parent, root):
                 continue
             if path.is_dir() and path.suffix.lower() not in SLIDE_SUFFIXES:
