@@ -24,6 +24,7 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("everyday",),
     ("compression",),
     ("export", "--side", "20000", "--regions", "2000"),
+    ("day",),  # by what the others have recorded
 )
 """A module and its arguments each."""
 

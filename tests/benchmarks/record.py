@@ -32,6 +32,7 @@ ORDER = (
     "memory",
     "scaling",
     "crowd",
+    "day",
     "everyday",
     "peers",
     "compression",

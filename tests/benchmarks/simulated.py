@@ -74,11 +74,13 @@ class Stand:
     function: SimulatedTile
 
     @staticmethod
-    def made(folder: Path, *, gigapixels: float, tile_s: float = 0.0, tile_px: int = 1024) -> Stand:
-        """Of a generated slide with tissue nearly everywhere. tile_s: seconds of each patch of a tile."""
+    def made(
+        folder: Path, *, gigapixels: float, tile_s: float = 0.0, tile_px: int = 1024, tissue_share: float = 0.95
+    ) -> Stand:
+        """Of a generated slide. tile_s: seconds of each patch of a tile."""
         folder.mkdir(parents=True, exist_ok=True)
         slide = folder / "slide.tif"
-        write_gigapixel_slide(slide, gigapixels=gigapixels, tissue_share=0.95)
+        write_gigapixel_slide(slide, gigapixels=gigapixels, tissue_share=tissue_share)
         bundle = write_bundle(folder / "free.safetensors", free_spec(mpps=MPPS))
         spec, sha256 = read_spec(bundle)
         config = RunConfig(tile_px=tile_px)
