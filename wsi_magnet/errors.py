@@ -5,6 +5,8 @@ A message names the thing, the numbers and the cure in one line; the command lin
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class WsiMagnetError(Exception):
     """Something that the user can understand and mend; its text is one line."""
@@ -55,7 +57,14 @@ class OutOfSpaceError(StoreError):
 
 
 class ResultMismatchError(WsiMagnetError):
-    """A result folder made from another slide, bundle or configuration."""
+    """A result folder made from another slide, bundle or configuration, or that cannot be used as it is."""
+
+    def __init__(
+        self, text: str, *, cure: Literal["--restart", "--overwrite"] | None = None, stays: bool = False
+    ) -> None:
+        """cure: the option with which a run would go ahead. stays: True where a result is there, and is kept."""
+        super().__init__(text)
+        self.cure, self.stays = cure, stays
 
 
 class ResultBusyError(WsiMagnetError):

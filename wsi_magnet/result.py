@@ -135,14 +135,15 @@ class ResultFolder:
             except (IsADirectoryError, ValueError):
                 values = None
         if not isinstance(values, dict) or values.get("format") != _FORMAT:
-            raise ResultMismatchError(f"{self.run_json} is damaged, or not of this program; {_CURE}")
+            raise _unusable(f"{self.run_json} is damaged, or not of this program; {_CURE}")
         if values.get("version") != RUN_VERSION:
-            raise ResultMismatchError(
+            raise _unusable(
                 f"{self.run_json} has version {values.get('version')} and this program writes {RUN_VERSION}; "
                 f"use the program that made it, or {_CURE}"
             )
         if values.get("state") not in get_args(State) or not all(isinstance(values.get(k), dict) for k in _PARTS):
-            raise ResultMismatchError(f"{self.run_json} is damaged: it lacks its state, {' or '.join(_PARTS)}; {_CURE}")
+            lacks = f"it lacks its state, {' or '.join(_PARTS)}"
+            raise _unusable(f"{self.run_json} is damaged: {lacks}; {_CURE}")
         return values
 
     def write_run(self, values: Mapping[str, Any]) -> None:
@@ -163,9 +164,10 @@ class ResultFolder:
             return None
         before = Fingerprint(earlier["fingerprint"])
         if before.parts.get("the slide") != wanted.parts.get("the slide"):
-            raise ResultMismatchError(
-                f"{self.path} holds the result of another slide, {earlier['slide'].get('path')}; "
-                "choose another output folder with -o (or replace that result with --overwrite)"
+            raise _unusable(
+                f"{self.path} holds the result of another slide, or of this one's file before it changed "
+                f"({earlier['slide'].get('path')}); choose another output folder with -o (or replace that result with "
+                "--overwrite)"
             )
         if existing == "restart":
             return None
@@ -173,7 +175,9 @@ class ResultFolder:
         if differences:
             raise ResultMismatchError(
                 f"{self.path} was made otherwise: {'; '.join(differences)}. "
-                "Go on as it was begun, or begin again with --restart"
+                "Go on as it was begun, or begin again with --restart",
+                cure="--restart",
+                stays=True,
             )
         return earlier
 
@@ -185,7 +189,7 @@ class ResultFolder:
         if others:
             raise ResultMismatchError(
                 f"{self.path} holds files that are no result of this program ({', '.join(others[:3])}); "
-                "choose another output folder with -o (or replace them with --overwrite)"
+                "choose another output folder with -o, or take them away"
             )
 
     def take_turn(self, turn: str) -> None:
@@ -213,7 +217,7 @@ class ResultFolder:
         for path in inputs:
             if path.resolve().is_relative_to(folder):
                 raise ResultMismatchError(
-                    f"{path} lies in {self.path}, where its result would go; choose another output folder with -o"
+                    f"{path} lies where its result would go, in {self.path}; choose another output folder with -o"
                 )
 
     def empty(self) -> None:
@@ -222,6 +226,10 @@ class ResultFolder:
             for name in names(self.path):
                 if name not in CLAIM_FILES:
                     delete(self.path / name)
+
+
+def _unusable(text: str) -> ResultMismatchError:
+    return ResultMismatchError(text, cure="--overwrite", stays=True)
 
 
 def write_json(path: Place, values: Mapping[str, Any]) -> None:

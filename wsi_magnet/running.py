@@ -87,7 +87,8 @@ class Run:
         begun = (self._folder.read_run() or {}).get("precision", "fp32")  # once there was no other on processors
         if begun not in get_args(Precision):
             raise ResultMismatchError(
-                f"{self._folder.run_json} is damaged: precision {begun!r}; begin again with --restart"
+                f"{self._folder.run_json} is damaged: precision {begun!r}; begin again with --restart",
+                cure="--restart",
             )
         return begun if asked == "auto" and begun != "fp16" else asked
 
@@ -105,7 +106,8 @@ class Run:
                 if not self._pyramids[name].has_level(level):
                     raise ResultMismatchError(
                         f"{self._folder.path}/{name}.ome.zarr has lost its level {level}, which was finished; "
-                        "begin again with --restart"
+                        "begin again with --restart",
+                        cure="--restart",
                     )
 
     def _lay_out(self, description: Mapping[str, Any]) -> None:

@@ -53,7 +53,7 @@ def segment_slide(
     folder = ResultFolder(result_folder(slide, output, name))
     with _looked_at(slide, spec, config, execution, observe) as (info, prepared_slide):
         own_bundle = None if bundle is None else bundle_path(bundle).absolute()
-        folder.refuse_inputs_inside([Path(info.path), *([own_bundle] if own_bundle else [])])
+        folder.refuse_inputs_inside([*_parts(Path(info.path)), *([own_bundle] if own_bundle else [])])
         wanted = fingerprint(info.identity, info.require_mpp(), (spec.name, sha256), config)
         finished = _finished_before(folder, folder.admit(wanted, existing))
         if finished:
@@ -98,6 +98,11 @@ def _looked_at(
         yield reader.info, prepare_here
 
 
+def _parts(slide: Path) -> list[Path]:
+    """A slide's file, and of a MIRAX slide the folder that has its pixels."""
+    return [slide, slide.with_suffix("")] if slide.suffix.lower() == ".mrxs" else [slide]
+
+
 def _not_opened(slide: str, reason: str) -> Prepared:
     """Raises SlideOpenError for a slide that kills whatever process opens it: its own fault, and not the workers'."""
     raise SlideOpenError(f"{slide} cannot be opened as a slide: {reason}")
@@ -113,7 +118,8 @@ def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> Run
         if not there:
             raise ResultMismatchError(
                 f"{folder.path} was finished, but its {name}.ome.zarr is gone or incomplete; "
-                "make it anew with --restart"
+                "make it anew with --restart",
+                cure="--restart",
             )
     with explained(folder.path):
         told = exists(folder.summary_json)

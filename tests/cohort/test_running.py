@@ -100,12 +100,19 @@ def test_a_finished_slide_is_looked_at_where_its_file_was_touched(batches: Batch
 
 
 def test_another_slide_in_the_place_of_a_finished_one(batches: Batches) -> None:
-    write_slide(batches.slides / "a.tif", 1)
+    old = write_slide(batches.slides / "a.tif", 1).read_bytes()
     batches.run()
+    first = States(batches.out).read()["a"]
     write_slide(batches.slides / "a.tif", 2)
     summary = batches.run()
-    assert summary.states["a"].state == "failed"
-    assert "holds the result of another slide" in (summary.states["a"].error or "")
+    assert summary.states["a"] == first, "its result is what it was"
+    assert "holds the result of another slide" in summary.refused["a"]
+    assert summary.refused["a"].endswith("--tile 512 --overwrite"), "what would make it anew"
+    assert not summary.all_well
+    assert batches.run(existing="restart").refused.keys() == {"a"}
+    batches.slides.joinpath("a.tif").write_bytes(old)
+    assert batches.run().all_well, "the old file is back"
+    write_slide(batches.slides / "a.tif", 2)
     assert batches.run(existing="overwrite").all_well
 
 

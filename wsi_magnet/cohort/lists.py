@@ -32,6 +32,7 @@ def read_list(path: Path) -> Iterator[SlideJob]:
             mpp=_mpp(cells.get("mpp", ""), origin),
             bundle=_bundle(cells, path.parent, origin),
             name=cells.get("name") or None,
+            listed_in=str(path),
         )
 
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from wsi_magnet.cohort.layout import RESERVED
 from wsi_magnet.cohort.slide_job import SlideJob
@@ -18,14 +19,17 @@ LONGEST_BYTES = 180
 _HASH_DIGITS = 8
 
 
-def name_slides(jobs: Sequence[SlideJob], known: Mapping[str, str]) -> list[str]:
+def name_slides(
+    jobs: Sequence[SlideJob], known: Mapping[str, str], holding: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
     """The result folder's name of each job, in their order, by which nothing else is decided.
 
     jobs: of different slides. known: names of results that are there, by where their slide really lies; they stay what
-    they are. The others are named after their slide; those that would share a name also after their folder, and those
-    that still would after their whole path. Raises CohortError for a name that a list wants and that cannot be had.
+    they are. holding: folded names of what holds an input of the batch, and that input; these nobody else gets. The
+    others are named after their slide; those that would share a name also after their folder, and those that still
+    would after their whole path. Raises CohortError for a name that a list wants and that cannot be had.
     """
-    taken = {fold(name): real for real, name in known.items()}
+    taken = {**holding, **{fold(name): real for real, name in known.items()}}
     names = {job.real: known[job.real] for job in jobs if job.real in known}
     for job in jobs:
         if job.name is not None:

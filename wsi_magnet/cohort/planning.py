@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from wsi_magnet.cohort.inputs import Inputs
 from wsi_magnet.cohort.naming import name_slides
 from wsi_magnet.cohort.options import Bundles, CohortOptions
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.cohort.state import SlideState, file_marks, known_names, result_marks
+from wsi_magnet.result import Existing
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,18 @@ class Planned:
     """What its mask will depend on besides the slide."""
     to_do: bool
     """False where it has ended and is left as it is."""
+    existing: Existing = "resume"
+    """What becomes of what lies in its result folder: as this batch was asked, or one that was stopped before it."""
+    holds: str | None = None
+    """An input of the batch that lies in its result folder."""
+
+    @property
+    def laid_out(self) -> SlideState:
+        """Its state before it is begun, by which a batch that is stopped can be gone on with."""
+        if not self.to_do or self.existing == "resume":
+            return self.before
+        unbegun = self.before.but(state="waiting", error=None, error_type=None, ended=None)
+        return unbegun.but(asked=self.asked, due=self.existing)
 
     @property
     def made_otherwise(self) -> bool:
@@ -39,10 +53,15 @@ def plan_batch(
 ) -> list[Planned]:
     """Name all slides and decide which are to be done. Raises CohortError for names, BundleError, StoreError."""
     known = dict(known_names(options.out, states))
-    names = name_slides(jobs, {**known, **_moved([job for job in jobs if job.real not in known], states)})
+    inputs = Inputs(jobs, options)
+    known |= _moved([job for job in jobs if job.real not in known], states)
+    names = name_slides(jobs, known, inputs.holding())
     marks = result_marks(options.out, names)
     return [
-        _plan(position, job, options, bundles, (states.get(name) or _unseen(name, job), mark))
+        replace(
+            _plan(position, job, options, bundles, (states.get(name) or _unseen(name, job), mark)),
+            holds=inputs.inside(name),
+        )
         for position, (job, name, mark) in enumerate(zip(jobs, names, marks, strict=True))
     ]
 
@@ -75,9 +94,12 @@ def _plan(
     if options.existing != "resume" or before.state in ("waiting", "running"):
         to_do = True
     elif before.state == "failed":
-        to_do = options.retry_failed
+        to_do = options.retry_failed or dict(before.asked) != asked
     else:  # where its file or the options are not as recorded, its run looks closer, and refuses if they differ
         recorded = (before.size_bytes, before.mtime_ns, before.result_mtime_ns)
         now = (*file_marks(job.slide), mark)
         to_do = dict(before.asked) != asked or recorded != now or -1 in now
-    return Planned(position, job, before, asked, to_do)
+    existing = options.existing
+    if existing == "resume" and dict(before.asked) == asked:
+        existing = before.due
+    return Planned(position, job, before, asked, to_do, existing)

@@ -120,7 +120,7 @@ class _Batch:
 
     def _lay_out(self) -> None:
         self._store.make()
-        new = {p.before.name: p.before for p in self._planned if self._states.get(p.before.name) != p.before}
+        new = {p.before.name: p.laid_out for p in self._planned if self._states.get(p.before.name) != p.laid_out}
         self._store.write_all(new.values())
         self._states.update(new)
 

@@ -24,6 +24,8 @@ class SlideJob:
     """Absolute path, or "default"."""
     name: str | None = None
     """What a list wants its result to be named."""
+    listed_in: str | None = None
+    """The list that named it: an absolute path."""
 
     @staticmethod
     def of(path: Path, origin: str) -> SlideJob:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from wsi_magnet.cohort.crew import Stopped
 from wsi_magnet.cohort.events import CohortEvent, How, SlideBegun, SlideEnded, SlideTold
@@ -16,7 +17,7 @@ from wsi_magnet.cohort.planning import Planned
 from wsi_magnet.cohort.state import SlideState, States, file_marks, result_marks
 from wsi_magnet.errors import ClusterError, OutOfSpaceError, ResultMismatchError, StoreError, WsiMagnetError
 from wsi_magnet.eventlog import RunLog, now
-from wsi_magnet.events import Event
+from wsi_magnet.events import Event, PassStarted
 from wsi_magnet.result import ResultFolder
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segmentation import segment_slide
@@ -64,6 +65,12 @@ class _SlideRun:
 
     def _segment(self) -> RunSummary:
         planned, options = self._planned, self._shared.options
+        if planned.holds is not None:
+            raise ResultMismatchError(
+                f"{planned.holds}, which this batch reads, lies where a result would go, in {self._folder.path}; "
+                "choose another output folder with -o",
+                stays=True,
+            )
         about = {"command": options.slide_command(planned.job), "slide": planned.job.slide, "options": planned.asked}
         with RunLog(self._folder.path, about) as log:
 
@@ -71,6 +78,8 @@ class _SlideRun:
                 if self._shared.stopping.is_set():
                     raise Stopped
                 log(event)
+                if isinstance(event, PassStarted):
+                    self._emptied()
                 self._shared.tell(SlideTold(self._state.name, event))
 
             summary = segment_slide(
@@ -80,11 +89,17 @@ class _SlideRun:
                 bundle=options.bundle_of(planned.job),
                 config=options.config_of(planned.job),
                 execution=self._shared.executor.ranked(planned.position),
-                existing=options.existing,
+                existing=planned.existing,
                 observe=observe,
             )
             log.finished(summary)
         return summary
+
+    def _emptied(self) -> None:
+        """What was there is gone, so from now on the slide is gone on with."""
+        if self._state.due != "resume":
+            self._state = self._state.but(due="resume")
+            self._shared.states.write(self._state)
 
     def _begun_state(self) -> SlideState:
         planned, options = self._planned, self._shared.options
@@ -95,6 +110,7 @@ class _SlideRun:
             size_bytes=size,
             mtime_ns=mtime,
             asked=planned.asked,
+            due=planned.existing,
             attempts=planned.before.attempts + 1,
             error=None,
             error_type=None,
@@ -106,11 +122,10 @@ class _SlideRun:
     def _ended(self, summary: RunSummary) -> SlideEnded:
         before, job, options = self._planned.before, self._planned.job, self._shared.options
         how: How = "finished with errors" if summary.failures else "finished"
-        reason = None
-        if summary.failures:
-            reason = f"{len(summary.failures)} cells could not be analysed; first: {summary.failures[0]}"
+        reason = _not_analysed(summary.failures)
         state = self._state.but(
             state=how,
+            due="resume",
             error=reason,
             retry=options.slide_command(job, "--restart") if reason else self._state.retry,
             result_mtime_ns=result_marks(options.out, [self._state.name])[0],
@@ -126,18 +141,53 @@ class _SlideRun:
         reason = " ".join(str(error).split())
         if not isinstance(error, WsiMagnetError):
             reason = f"internal error ({type(error).__name__}): {reason}"
-        elif isinstance(error, ResultMismatchError) and self._planned.made_otherwise:
-            before = self._planned.before
-            left = before.but(state="waiting") if before.state == "running" else before
-            return self._told(left, "refused", reason, error)
+        retry = self._state.retry
+        if isinstance(error, ResultMismatchError) and error.cure is not None:
+            retry = self._shared.options.slide_command(self._planned.job, error.cure)
+        if isinstance(error, ResultMismatchError) and error.stays and (kept := self._kept()) is not None:
+            anew = f"; this slide alone anew: {retry}" if error.cure is not None else ""
+            return self._told(kept, "refused", f"{reason}{anew}", error)
         state = self._state.but(
             state="failed",
+            retry=retry,
             error=reason,
             error_type=type(error).__name__,
             seconds=self._planned.before.seconds + self._seconds,
             ended=now(),
         )
         return self._told(state, "failed", reason, error)
+
+    def _kept(self) -> SlideState | None:
+        """The state of a result that was there before and stays; None where nothing is known of one."""
+        before = self._planned.before.but(due="resume")
+        if before.has_result:
+            return before
+        run = None
+        with suppress(WsiMagnetError):
+            run = self._folder.read_run()
+        if run is not None and run["state"] != "running":
+            return self._adopted(run)
+        if run is None or (before.state == "failed" and not self._planned.made_otherwise):
+            return None
+        return before.but(state="waiting") if before.state == "running" else before
+
+    def _adopted(self, run: Mapping[str, Any]) -> SlideState:
+        """The state of a finished result of which run.json knows; without marks, so that each batch looks closer."""
+        figures: dict[str, Any] = {}
+        with suppress(LookupError, TypeError):
+            figures = figures_of(run["summary"], run)
+        return self._planned.before.but(
+            state=run["state"],
+            due="resume",
+            size_bytes=-1,
+            mtime_ns=-1,
+            result_mtime_ns=-1,
+            asked={},
+            error=_not_analysed(run.get("failures") or ()),
+            error_type=None,
+            retry=self._shared.options.slide_command(self._planned.job, "--overwrite"),
+            figures=figures,
+        )
 
     def _stopped(self, error: BaseException) -> None:
         with suppress(StoreError):  # where the disk is full, "running" stays: it is gone on with as well
@@ -146,7 +196,7 @@ class _SlideRun:
     def _left(self) -> SlideState:
         """As it is where nothing came of it: a result that was there is what it was, the rest can be gone on with."""
         before = self._planned.before
-        if self._shared.options.existing == "resume" and before.has_result:
+        if self._planned.existing == "resume" and before.has_result:
             return before
         return self._state.but(state="waiting", seconds=before.seconds + self._seconds)
 
@@ -159,3 +209,8 @@ class _SlideRun:
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._begun
+
+
+def _not_analysed(failures: Sequence[str]) -> str | None:
+    """What is wrong with a slide that is complete, if anything is."""
+    return f"{len(failures)} cells could not be analysed; first: {failures[0]}" if failures else None

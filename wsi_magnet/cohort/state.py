@@ -15,7 +15,7 @@ from wsi_magnet.cohort.layout import STATES
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.explaining import explained
 from wsi_magnet.places import Place, Url, make_folder, names, read_bytes
-from wsi_magnet.result import ResultFolder, write_json
+from wsi_magnet.result import Existing, ResultFolder, write_json
 
 Stage = Literal["waiting", "running", "finished", "finished with errors", "failed"]
 
@@ -41,7 +41,9 @@ class SlideState:
     result_mtime_ns: int = -1
     """When run.json was last changed, once the slide has ended; -1 where that is not known."""
     asked: Mapping[str, Any] = field(default_factory=dict)
-    """Configuration and bundle that it was last begun with."""
+    """Configuration and bundle that it was last begun with, or is to be begun with anew."""
+    due: Existing = "resume"
+    """What is still to become of what lies in its result folder, where a batch that was asked for it was stopped."""
     attempts: int = 0
     seconds: float = 0.0
     """That all attempts together took."""
