@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -71,3 +75,38 @@ def test_a_scheduler_without_workers_is_refused() -> None:
         pytest.raises(ClusterError, match=f"no workers; start some with `dask worker {cluster.scheduler_address}`"),
     ):
         start_executor(Execution("cpu", scheduler=cluster.scheduler_address), threads=1)
+
+
+@pytest.fixture(params=["mute", "web"])
+def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of something that listens and is no scheduler: it says nothing, or speaks as a web server."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with suppress(OSError):
+                while True:
+                    other, _ = server.accept()
+                    kept.append(other)
+                    if request.param == "web":
+                        other.sendall(b"HTTP/1.0 400 Bad request\r\n\r\n" * 20)
+
+        kept: list[socket.socket] = []
+        threading.Thread(target=greet, daemon=True).start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        for one in kept:
+            one.close()
+
+
+def test_what_listens_and_is_no_scheduler(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_magnet.runtime.dask._PATIENCE_S", 1.0)
+    begun = time.monotonic()
+    with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {stranger}"):
+        start_executor(Execution("cpu", scheduler=stranger), threads=1)
+    assert time.monotonic() - begun < 20
+
+
+def test_a_worker_is_no_scheduler() -> None:
+    with LocalCluster(n_workers=1, processes=True, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        (address,) = cluster.scheduler_info["workers"]
+        with pytest.raises(ClusterError, match="a Worker answers"):
+            start_executor(Execution("cpu", scheduler=address), threads=1)

@@ -212,6 +212,19 @@ def test_a_scheduler_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) ->
     executor.close()
 
 
+def mute_on_first(number: int) -> int:
+    time.sleep(3 if name_of_worker() == 0 else 0)
+    return number
+
+
+def test_a_worker_that_does_not_answer_holds_nobody_up(threads: tuple[DaskExecutor, LocalCluster]) -> None:
+    begun = time.monotonic()
+    answers = list(threads[0].everywhere(mute_on_first, 3, patience_s=0.7).values())
+    assert time.monotonic() - begun < 2.5
+    assert answers.count(3) == 2
+    assert any(isinstance(answer, ClusterError) and "within 0.7 s" in str(answer) for answer in answers)
+
+
 HUNG: list[object] = []
 
 

@@ -57,6 +57,10 @@ def start_workers(execution: Execution) -> Executor:
     return start(replace(execution, workers=max(1, threads // THREADS_A_PROCESS)))
 
 
+DESCRIBED_WITHIN_S = 20.0
+"""Only the log wants to know, so a worker that hangs does not hold up the others for long."""
+
+
 class InFlight:
     """How many slides may be under way: as many as somebody asks for, or enough for the workers that are there."""
 
@@ -80,7 +84,7 @@ def enough_in_flight(slots: int) -> int:
 
 def described(executor: Executor) -> Mapping[str, Any]:
     """What each worker says of itself, or why it does not, by its name. Raises ClusterError."""
-    answers = executor.everywhere(describe_worker, None)
+    answers = executor.everywhere(describe_worker, None, patience_s=DESCRIBED_WITHIN_S)
     return {
         name: {"error": str(answer)} if isinstance(answer, WsiMagnetError) else answer
         for name, answer in answers.items()

@@ -70,7 +70,7 @@ class Connection:
         while True:
             try:
                 return self._connect()
-            except (*GONE, ValueError) as error:
+            except GONE as error:
                 if time.monotonic() > deadline:
                     raise ClusterError(SCHEDULER_GONE) from error
             if self._closed.wait(_PAUSE_S):

@@ -11,12 +11,14 @@ from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.cluster_spec import read_cluster
 from wsi_magnet.runtime.clusters import RunningCluster
+from wsi_magnet.runtime.connection import GONE
 from wsi_magnet.runtime.executor import GPU_RESOURCE, DaskExecutor, has_gpu_workers
 from wsi_magnet.runtime.quiet import quieten
+from wsi_magnet.runtime.reach import connect_to
 from wsi_magnet.runtime.revival import Revival
 from wsi_magnet.runtime.signals import children_deaf
 
-_PATIENCE_S = "30s"
+_PATIENCE_S = 30.0
 
 _SETTINGS = {
     "distributed": {
@@ -88,10 +90,10 @@ def _local(cluster: LocalCluster, description: str, device: str, *, wants_gpu: b
 
 
 def _remote(address: str, device: str) -> DaskExecutor:
-    connect = partial(Client, address, timeout=_PATIENCE_S, set_as_default=False)
+    connect = partial(connect_to, address, _PATIENCE_S)
     try:
         client = connect()
-    except (OSError, ValueError, TimeoutError) as error:
+    except GONE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ClusterError(
             f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`"

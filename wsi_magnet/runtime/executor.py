@@ -9,14 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
-from typing import Any
 
 from distributed import Client
 
 from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.connection import GONE, SCHEDULER_GONE, Connection
 from wsi_magnet.runtime.mapping import Mapping
-from wsi_magnet.runtime.roster import roster_of
+from wsi_magnet.runtime.roster import ask_everywhere, roster_of
 from wsi_magnet.runtime.types import Executor, Result, Roster, Task, Tell
 from wsi_magnet.runtime.under_way import Tools
 
@@ -85,14 +84,15 @@ class DaskExecutor:
         except GONE as error:
             raise ClusterError(SCHEDULER_GONE) from error
 
-    def everywhere(self, function: Callable[[Task], Result], task: Task) -> dict[str, Result | WsiMagnetError]:
+    def everywhere(
+        self, function: Callable[[Task], Result], task: Task, *, patience_s: float = 60.0
+    ) -> dict[str, Result | WsiMagnetError]:
         """See `Executor.everywhere`."""
         client = self._tools.connection.client
         try:
-            answers: dict[str, Any] = client.run(_asked, function, task, on_error="return")
+            return ask_everywhere(client, function, task, patience_s)
         except GONE as error:
             raise ClusterError(SCHEDULER_GONE) from error
-        return {address: _told(address, answer) for address, answer in answers.items()}
 
     def roster(self) -> Roster:
         """See `Executor.roster`."""
@@ -112,20 +112,6 @@ def has_gpu_workers(client: Client) -> bool:
     """True where a worker declares one."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return any(worker.get("resources", {}).get(GPU_RESOURCE, 0) > 0 for worker in workers)
-
-
-def _asked(function: Callable[[Any], Any], task: object) -> Any:
-    """Runs on the worker."""
-    try:
-        return function(task)
-    except WsiMagnetError as error:
-        return error
-
-
-def _told(address: str, answer: Any) -> Any:
-    if isinstance(answer, BaseException) and not isinstance(answer, WsiMagnetError):
-        return ClusterError(f"the worker {address} did not answer ({type(answer).__name__}: {answer})")
-    return answer
 
 
 def _nothing() -> None:

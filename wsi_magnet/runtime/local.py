@@ -33,7 +33,9 @@ class SerialExecutor:
         """One after the other in any case."""
         return self
 
-    def everywhere(self, function: Callable[[Task], Result], task: Task) -> dict[str, Result | WsiMagnetError]:
+    def everywhere(
+        self, function: Callable[[Task], Result], task: Task, *, patience_s: float = 60.0
+    ) -> dict[str, Result | WsiMagnetError]:
         """The answer of the only worker there is."""
         try:
             return {self.description: function(task)}

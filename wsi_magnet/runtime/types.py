@@ -77,9 +77,12 @@ class Executor(Protocol):
         """Tasks that can run at once, now."""
         ...
 
-    def everywhere(self, function: Callable[[Task], Result], task: Task) -> dict[str, Result | WsiMagnetError]:
+    def everywhere(
+        self, function: Callable[[Task], Result], task: Task, *, patience_s: float = 60.0
+    ) -> dict[str, Result | WsiMagnetError]:
         """What a function answers on each worker, by the worker's name; our own errors are answers too.
 
+        A worker that says nothing for `patience_s` answers with a ClusterError that says so.
         Raises ClusterError if the workers are lost.
         """
         ...
