@@ -56,6 +56,10 @@ class OutOfSpaceError(StoreError):
     """A disk that is full, or a quota that is spent: no single slide's fault."""
 
 
+class OutageError(StoreError):
+    """A store or a share that does not answer at the moment: no single slide's fault."""
+
+
 class ResultMismatchError(WsiMagnetError):
     """A result folder made from another slide, bundle or configuration, or that cannot be used as it is."""
 

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wsi_magnet.errors import OutOfSpaceError, StoreError, WsiMagnetError
+from wsi_magnet.errors import OutageError, OutOfSpaceError, StoreError, WsiMagnetError
 from wsi_magnet.places import Place, Url
 
 _LIBRARIES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
@@ -14,6 +14,9 @@ _LIBRARIES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", 
 
 _FULL = ("quota", "insufficient storage", "storage backend has reached")
 """What stores say that take no more, in lower case."""
+
+_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
+"""What a share says that has gone."""
 
 _AGAIN = "what is finished is kept: run the same command again"
 
@@ -46,10 +49,12 @@ def _of_system(path: Place, error: OSError) -> StoreError:
             f"{path} cannot be read or written ({error.strerror}: {error.filename}); check its permissions, or "
             "choose another output folder with -o"
         )
+    if error.errno in _AWAY:
+        return OutageError(f"{path} does not answer ({error.strerror}); see to the disk or the share; {_AGAIN}")
     if error.errno in (errno.EISDIR, errno.ENOTDIR):
         return StoreError(
-            f"{path} is damaged ({error.strerror}: {error.filename}); make the result anew with "
-            "`wsi-magnet run --restart`"
+            f"{path} is damaged ({error.strerror}: {error.filename}); take it away, or make the result anew "
+            "with `wsi-magnet run --restart`"
         )
     return StoreError(f"{path}: {error.strerror or error}")
 
@@ -70,5 +75,5 @@ def _of_store(path: Url, error: Exception) -> StoreError:
         )
     if isinstance(error, ConnectionError | TimeoutError) or any(word in kind for word in ("Connect", "Timeout", "DNS")):
         where = "AWS_ENDPOINT_URL or FSSPEC_S3_ENDPOINT_URL" if s3 else "the environment"
-        return StoreError(f"{path}: the store does not answer ({reason}); check the endpoint ({where}); {_AGAIN}")
+        return OutageError(f"{path}: the store does not answer ({reason}); check the endpoint ({where}); {_AGAIN}")
     return StoreError(f"{path}: {reason}; {_AGAIN}")

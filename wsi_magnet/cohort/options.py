@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.cohort.state import file_marks
 from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path, read_spec
 from wsi_magnet.places import Place, place
 from wsi_magnet.result import Existing
@@ -106,13 +108,26 @@ class Bundles:
 
     def __init__(self) -> None:
         self._read: dict[str | None, tuple[str, str]] = {}
+        self._marks: dict[str | None, tuple[int, int]] = {}
 
     def told(self, bundle: str | None) -> tuple[str, str]:
         """(name, SHA-256) of a bundle. Raises BundleError."""
         if bundle not in self._read:
+            self._marks[bundle] = file_marks(str(bundle_path(bundle)))
             spec, sha256 = read_spec(bundle)
             self._read[bundle] = spec.name, sha256
         return self._read[bundle]
+
+    def require_unchanged(self, bundle: str | None) -> None:
+        """Raises CohortError where a bundle that was told is not the same any more, BundleError where it is none."""
+        path = bundle_path(bundle)
+        if bundle in self._read and file_marks(str(path)) != self._marks[bundle]:
+            _, sha256 = read_spec(bundle)
+            if sha256 != self._read[bundle][1]:
+                raise CohortError(
+                    f"{path} has been replaced since this batch began, and one batch has one bundle; put back what was "
+                    "there, or choose another output folder with -o; what is finished is kept"
+                )
 
     def asked(self, config: RunConfig, bundle: str | None) -> dict[str, Any]:
         """What a slide's mask depends on besides the slide: where it is equal to what was recorded, nothing differs."""

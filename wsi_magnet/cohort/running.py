@@ -31,8 +31,9 @@ from wsi_magnet.cohort.slide_run import SlideRuns
 from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.cohort.tables import Tables
 from wsi_magnet.cohort.workers import InFlight, described, heard, start_workers
-from wsi_magnet.errors import CohortError, StoreError
-from wsi_magnet.places import Place
+from wsi_magnet.errors import CohortError, OutOfSpaceError, StoreError
+from wsi_magnet.explaining import explained
+from wsi_magnet.places import Place, exists
 from wsi_magnet.result import require_writable
 from wsi_magnet.runtime.types import Executor
 
@@ -79,9 +80,17 @@ def segment_cohort(
     BundleError before anything is begun; and what ends a batch, to be gone on with: ClusterError, OutOfSpaceError, and
     with `fail_fast` CohortError for the first slide that fails.
     """
+    _refuse_result(options.out)
     require_writable(options.out)
     with claimed(options.out, "batch") as claim:
         return _Batch(jobs, options, command, observe, claim).run(executor)
+
+
+def _refuse_result(out: Place) -> None:
+    """Raises CohortError for a slide's result folder, all of which is deleted where that slide is begun again."""
+    with explained(out):
+        if exists(out / "run.json"):
+            raise CohortError(f"{out} is the result of a slide; choose another output folder with -o")
 
 
 class _Batch:
@@ -97,7 +106,8 @@ class _Batch:
         self._observe, self._log, self._telling = observe, BatchLog(options.out), threading.RLock()
         self._store, self._tables = States(options.out), Tables(options.out)
         self._states = self._store.read()
-        self._planned = plan_batch(jobs, options, self._states, Bundles())
+        self._bundles, self._tables_fail = Bundles(), False
+        self._planned = plan_batch(jobs, options, self._states, self._bundles)
         self._to_do = [planned for planned in self._planned if planned.to_do]
         self._refused: dict[str, str] = {}
         self._worked_on = 0
@@ -127,20 +137,31 @@ class _Batch:
     def _on_workers(self, given: Executor | None) -> None:
         executor = given or start_workers(self._options.execution)
         stopping = threading.Event()
-        crew = Crew(SlideRuns(self._options, executor, self._store, self._tell, stopping).do, stopping)
+        crew = Crew(SlideRuns(self._options, executor, self._store, self._tell, stopping, self._bundles).do, stopping)
         try:
             in_flight = InFlight(self._options.in_flight, executor)
             self._tell(BatchWorkers(executor.description, executor.dashboard, in_flight(), described(executor)))
             for ended in crew.run(self._to_do, in_flight):
                 self._claim.check()
                 self._note(ended)
-                self._tables.refresh(self._states)
+                self._refresh_tables()
         finally:
             crew.stop()
             if given is None:
                 executor.close()
             for ended in crew.last(PATIENCE_S):
                 self._note(ended, fail_fast=False)
+
+    def _refresh_tables(self) -> None:
+        """Tables that cannot be replaced now, as where one is open in a spreadsheet, are no reason to do no slides."""
+        try:
+            self._tables.refresh(self._states)
+        except OutOfSpaceError:
+            raise
+        except StoreError as error:
+            if not self._tables_fail:
+                self._tables_fail = True
+                self._tell(BatchNote(f"{error} (the batch goes on, and tries again)"))
 
     def _note(self, ended: SlideEnded, *, fail_fast: bool = True) -> None:
         """A slide has ended. Raises CohortError where one that fails is to end the batch."""
@@ -167,8 +188,10 @@ class _Batch:
 
     def _end(self, begun: float, error: str | None) -> None:
         try:
-            self._tables.write(self._states)
-            self._tell(BatchEnded(time.monotonic() - begun, self._summary().counts, error))
+            try:
+                self._tables.write(self._states)
+            finally:
+                self._tell(BatchEnded(time.monotonic() - begun, self._summary().counts, error))
         finally:
             self._log.close(tidy=error is None)
 

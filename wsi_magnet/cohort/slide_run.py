@@ -12,10 +12,17 @@ from typing import Any
 from wsi_magnet.cohort.crew import Stopped
 from wsi_magnet.cohort.events import CohortEvent, How, SlideBegun, SlideEnded, SlideTold
 from wsi_magnet.cohort.figures import figures_of
-from wsi_magnet.cohort.options import CohortOptions
+from wsi_magnet.cohort.options import Bundles, CohortOptions
 from wsi_magnet.cohort.planning import Planned
 from wsi_magnet.cohort.state import SlideState, States, file_marks, result_marks
-from wsi_magnet.errors import ClusterError, OutOfSpaceError, ResultMismatchError, StoreError, WsiMagnetError
+from wsi_magnet.errors import (
+    ClusterError,
+    OutageError,
+    OutOfSpaceError,
+    ResultMismatchError,
+    StoreError,
+    WsiMagnetError,
+)
 from wsi_magnet.eventlog import RunLog, now
 from wsi_magnet.events import Event, PassStarted
 from wsi_magnet.result import ResultFolder
@@ -23,7 +30,7 @@ from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segmentation import segment_slide
 from wsi_magnet.summary import RunSummary
 
-ENDS_BATCH = (ClusterError, OutOfSpaceError, Stopped, KeyboardInterrupt)
+ENDS_BATCH = (ClusterError, OutageError, OutOfSpaceError, Stopped, KeyboardInterrupt)
 """What is no slide's fault: nothing can be done for the others either."""
 
 
@@ -36,9 +43,14 @@ class SlideRuns:
     states: States
     tell: Callable[[CohortEvent], None]
     stopping: threading.Event
+    bundles: Bundles
+    """As they were when the batch began."""
 
     def do(self, planned: Planned) -> SlideEnded:
-        """Segment a slide. What it raises ends the batch: one of `ENDS_BATCH`, and StoreError for its state file."""
+        """Segment a slide. What it raises ends the batch: one of `ENDS_BATCH`, StoreError for its state file, and
+        CohortError for a bundle that is another one by now.
+        """
+        self.bundles.require_unchanged(self.options.bundle_of(planned.job))
         return _SlideRun(self, planned).do()
 
 
