@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 FILES = sorted(path for path in PIPELINES.glob("*/*.yaml") if path.read_text().lstrip("#").find("\nkind: ") >= 0)
 CLUSTERS = [path for path in FILES if "apiVersion" not in path.read_text()]
 RESOURCES = [path for path in sorted((PIPELINES / "kubernetes").glob("*.yaml")) if path not in CLUSTERS]
+SCRIPTS = sorted((PIPELINES / "slurm").glob("*.sbatch"))
 
 SAID = {
     "slurm/cluster": ["#SBATCH --cpus-per-task=8", "#SBATCH --mem=15G", "#SBATCH -t 04:00:00", "--nthreads 8"],
@@ -35,7 +40,7 @@ def name_of(path: Path) -> str:
 
 def test_every_file_is_looked_at() -> None:
     assert {name_of(path) for path in CLUSTERS} == set(SAID)
-    assert {path.stem for path in RESOURCES} == {"access", "dask-cluster", "install", "run", "storage"}
+    assert {path.stem for path in RESOURCES} == {"access", "batch", "dask-cluster", "install", "run", "storage"}
 
 
 @pytest.mark.parametrize("path", CLUSTERS, ids=name_of)
@@ -65,11 +70,72 @@ def test_its_suggestions_can_be_used_as_well(path: Path, tmp_path: Path, monkeyp
     show(spec)
 
 
-@pytest.mark.parametrize(
-    "path", [PIPELINES / "slurm/run.sbatch", PIPELINES / "gpus/start.sh"], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", [*SCRIPTS, PIPELINES / "gpus/start.sh"], ids=lambda path: path.name)
 def test_the_scripts_are_whole(path: Path) -> None:
     subprocess.run(["bash", "-n", path], check=True)
+
+
+STAND_IN = """#!/bin/bash
+echo "$(basename "$0")" "$@" >>"$SAID"
+[ "$(basename "$0")" = scontrol ] && exit
+trap 'exit 130' TERM
+[ -n "$ENDS" ] && exit "$ENDS"
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
+    """Runs a script of Slurm's with what it calls written down: the status that it ends with, and the calls."""
+    for name in ("wsi-magnet", "scontrol"):
+        (tmp_path / name).write_text(STAND_IN)
+        (tmp_path / name).chmod(0o755)
+    said = tmp_path / "said"
+
+    def run(script: Path, *words: str, ends: str = "", hears: signal.Signals | None = None) -> tuple[int, list[str]]:
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        env = {**os.environ, "PATH": path, "SAID": str(said), "ENDS": ends, "SLURM_JOB_ID": "7"}
+        process = subprocess.Popen(["bash", script, *words], env=env)
+        while hears and not said.exists():
+            time.sleep(0.02)
+        if hears:
+            time.sleep(0.2)  # until the traps are set
+            process.send_signal(hears)
+        return process.wait(timeout=20), said.read_text().splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "called"),
+    [
+        (SCRIPTS[0], ["a b/**/*.svs", "more", "-o", "out"], "batch a b/**/*.svs more -o out --cluster cluster.yaml"),
+        (SCRIPTS[1], ["a.svs", "out", "--tile", "512"], "run a.svs --output out --cluster cluster.yaml --tile 512"),
+    ],
+    ids=["batch", "run"],
+)
+@pytest.mark.parametrize(
+    ("how", "status", "requeued"),
+    [
+        ({"hears": signal.SIGUSR1}, 130, True),
+        ({"hears": signal.SIGTERM}, 130, False),
+        ({"ends": "1"}, 1, False),
+        ({"ends": "0"}, 0, False),
+    ],
+    ids=["time is up", "scancel", "failed", "done"],
+)
+def test_a_job_is_queued_again_when_its_time_is_up_and_only_then(
+    job: Callable[..., tuple[int, list[str]]],
+    script: Path,
+    words: list[str],
+    called: str,
+    how: dict[str, Any],
+    status: int,
+    requeued: bool,
+) -> None:
+    ended, calls = job(script, *words, **how)
+    assert ended == status
+    assert calls == [f"wsi-magnet {called}", *(["scontrol requeue 7"] if requeued else [])]
 
 
 def test_the_resources_of_kubernetes_fit_together() -> None:
@@ -88,9 +154,11 @@ def test_the_resources_of_kubernetes_fit_together() -> None:
         for container in pod["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
             assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
-    run = next(pod for pod in pods if "serviceAccountName" in pod)
-    assert run["serviceAccountName"] == account["metadata"]["name"]
-    assert run["containers"][0]["args"][-1] == "/cluster/cluster.yaml"
+    clients = [pod for pod in pods if "serviceAccountName" in pod]
+    assert {pod["containers"][0]["args"][0] for pod in clients} == {"run", "batch"}
+    for pod in clients:
+        assert pod["serviceAccountName"] == account["metadata"]["name"]
+        assert pod["containers"][0]["args"][-1] == "/cluster/cluster.yaml"
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"], "workers on many nodes write one result"
     allowed = {
         (group, what)

@@ -143,8 +143,16 @@ def test_jobs_that_stay_in_the_queue(call: Call, made_run: MadeRun, tmp_path: Pa
     assert f"{path}: no worker came within 0.05 minutes (2 PENDING BeginTime; see `squeue --me`)" in text
 
 
-def test_the_run_as_a_job_is_queued_again_when_its_time_is_up(
-    made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.sbatch")), ids=lambda path: path.stem)
+def test_slurm_takes_the_jobs_of_runs_and_batches(script: Path) -> None:
+    told = subprocess.run(["sbatch", "--test-only", script, "slide.svs"], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"Job \d+ to start at .* using 2 processors", told.stderr)
+
+
+@pytest.mark.parametrize("what", ["run", "batch"])
+def test_a_run_or_a_batch_as_a_job_is_queued_again_when_its_time_is_up(
+    made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path, what: str
 ) -> None:
     folder = tmp_path / made_run.slide.stem
     (tmp_path / "cluster.yaml").write_text(f"kind: slurm\nworkers: 1{JOB}")
@@ -152,11 +160,12 @@ def test_the_run_as_a_job_is_queued_again_when_its_time_is_up(
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m wsi_magnet "$@"\n')
     command.chmod(0o755)
-    shutil.copy(EXAMPLES / "run.sbatch", tmp_path)
+    shutil.copy(EXAMPLES / f"{what}.sbatch", tmp_path)
     env = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    arguments = [str(made_run.slide), str(tmp_path), "--bundle", str(made_run.bundle), "--tile", "512"]
+    out = [str(tmp_path)] if what == "run" else ["-o", str(tmp_path)]
+    arguments = [str(made_run.slide), *out, "--bundle", str(made_run.bundle), "--tile", "512"]
     told = subprocess.run(
-        ["sbatch", "--parsable", "run.sbatch", *arguments],
+        ["sbatch", "--parsable", f"{what}.sbatch", *arguments],
         cwd=tmp_path,
         env=env,
         capture_output=True,
@@ -170,7 +179,7 @@ def test_the_run_as_a_job_is_queued_again_when_its_time_is_up(
     assert json.loads((folder / "run.json").read_text())["state"] == "running"
     subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)  # it would be two minutes
     wait_until(lambda: not queue(), "it does not end")
-    log = (tmp_path / f"wsi-magnet-run-{number}.log").read_text()
+    log = (tmp_path / f"wsi-magnet-{what}-{number}.log").read_text()
     assert "goes on from there" in log
     assert json.loads((folder / "run.json").read_text())["state"] != "running", log
     assert (labels_of(folder) == undisturbed).all()
