@@ -23,9 +23,10 @@ REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
 
-demo: $(VENV)/.installed ## segment the real slide in demo/, write its mask and a picture of it
+demo: $(VENV)/.installed-run ## segment the real slide in demo/, write its mask and a picture of it
 	@$(BIN)/wsi-magnet run $(DEMO_SLIDE) --mpp $(DEMO_MPP) -o $(DEMO_OUT)
 	@$(BIN)/wsi-magnet overlay $(DEMO_OUT)/rings_P1_D5_9_13
+	@echo "The command for slides of your own is $(BIN)/wsi-magnet." >&2
 
 test: $(VENV)/.installed ## run the tests
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
@@ -89,8 +90,13 @@ $(BIN)/python:
 	"$(PYTHON) is Python %d.%d, and wsi-magnet is tested on 3.11 and 3.12; name another one: make $(MAKECMDGOALS) PYTHON=python3.12" % v)'
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(REQUIREMENTS) | $(BIN)/python
+$(VENV)/.installed-run: $(REQUIREMENTS) | $(BIN)/python
 	@echo "Installing into $(VENV) (once; a few minutes, most of it PyTorch) ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.installed-run
+	@echo "Installing what the tests need into $(VENV) ..." >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
