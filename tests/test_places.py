@@ -58,7 +58,7 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ImportError(protocol)
 
     monkeypatch.setattr("fsspec.get_filesystem_class", absent)
-    with pytest.raises(StoreError, match=r"pip install 'wsi-magnet\[s3\]'"):
+    with pytest.raises(StoreError, match=r"pip install '\.\[s3\]'"):
         place("s3://bucket/x")
 
 

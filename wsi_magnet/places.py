@@ -21,8 +21,8 @@ from typing import Any, cast
 from wsi_magnet.errors import ConfigError, StoreError
 
 STORES = {
-    "s3": "pip install 'wsi-magnet[s3]'",
-    "s3a": "pip install 'wsi-magnet[s3]'",
+    "s3": "pip install '.[s3]' in wsi-magnet's checkout",
+    "s3a": "pip install '.[s3]' in wsi-magnet's checkout",
     "gs": "pip install gcsfs",
     "gcs": "pip install gcsfs",
     "az": "pip install adlfs",

@@ -12,7 +12,7 @@ from tests.runs import MadeRun, labels_of, run_serially
 
 def test_a_job_script_and_its_plan(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "slurm.yaml"
+    path = tmp_path / "cluster.yaml"
     path.write_text('kind: slurm\nadapt: {maximum: 9}\noptions: {cores: 4, memory: 8GB, walltime: "02:00:00"}\n')
     result = call("cluster", path)
     assert result.exit_code == 0, result.output

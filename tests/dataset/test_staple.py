@@ -41,7 +41,7 @@ def test_what_two_cannot_decide_is_not_labelled() -> None:
 
 def test_without_the_library_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with pytest.raises(ConfigError, match=r"pip install 'wsi-magnet\[staple\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[staple\]'"):
         staple([TRUTH, TRUTH + np.uint8(1)])
 
 

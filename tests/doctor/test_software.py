@@ -77,6 +77,6 @@ def test_source_that_was_never_installed_and_another_version_than_installed() ->
 def test_extras() -> None:
     absent = {"jobqueue": (Package("dask-jobqueue", None, ">=0.9,<1", "missing"),)}
     lines = [line for line in software(replace(SOFTWARE, extras=absent)) if line.subject.startswith("extra")]
-    assert "pip install 'wsi-magnet[jobqueue]'" in only(lines, "ok").text
+    assert "pip install '.[jobqueue]'" in only(lines, "ok").text
     old = {"jobqueue": (Package("dask-jobqueue", "0.8", ">=0.9,<1", "older"),)}
     assert worst(software(replace(SOFTWARE, extras=old)), "warning").subject == "extra jobqueue"

@@ -129,5 +129,5 @@ def test_options_that_cannot_be_used(options: dict[str, Any], said: str, monkeyp
 
 def test_without_dask_jobqueue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
-    with pytest.raises(ClusterError, match=r"kind slurm needs dask-jobqueue: pip install 'wsi-magnet\[jobqueue\]'"):
+    with pytest.raises(ClusterError, match=r"kind slurm needs dask-jobqueue: pip install '\.\[jobqueue\]'"):
         job_script(spec())

@@ -147,5 +147,5 @@ def test_where_there_is_no_kubernetes(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_without_dask_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_kubernetes", None)
-    with pytest.raises(ClusterError, match=r"needs dask-kubernetes: pip install 'wsi-magnet\[kubernetes\]'"):
+    with pytest.raises(ClusterError, match=r"needs dask-kubernetes: pip install '\.\[kubernetes\]'"):
         manifest(spec(image="i", resources=LIMITS))

@@ -96,7 +96,7 @@ def test_a_machine_without_a_gpu() -> None:
 
 def test_without_dask_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_cuda", None)
-    with pytest.raises(ClusterError, match=r"needs dask-cuda: pip install 'wsi-magnet\[cuda\]'"):
+    with pytest.raises(ClusterError, match=r"needs dask-cuda: pip install '\.\[cuda\]'"):
         local_cluster(spec())
 
 

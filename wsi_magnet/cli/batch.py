@@ -65,7 +65,7 @@ def command(
     \b
       wsi-magnet batch slides -o results
       wsi-magnet batch cohort.csv -o results --refine 0.2 --workers 4
-      wsi-magnet batch "slides/**/*.ndpi" -o results --cluster slurm.yaml
+      wsi-magnet batch "slides/**/*.ndpi" -o results --cluster cluster.yaml
       wsi-magnet batch slides -o results --retry-failed
       wsi-magnet status results
 

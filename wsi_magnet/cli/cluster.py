@@ -11,8 +11,8 @@ def command(file: str) -> None:
     """Show what `run --cluster FILE.yaml` would submit for a worker: a job's script, or a manifest of Kubernetes.
 
     \b
-      wsi-magnet cluster slurm.yaml
-      wsi-magnet cluster slurm.yaml | sbatch --test-only
+      wsi-magnet cluster cluster.yaml
+      wsi-magnet cluster cluster.yaml | sbatch --test-only
 
     The plan of the workers goes to stderr. Nothing is submitted.
     """

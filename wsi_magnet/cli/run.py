@@ -41,7 +41,7 @@ def command(
       wsi-magnet run slide.svs -o results
       wsi-magnet run mosaic.tif -o results --mpp 0.93 --keep probabilities,uncertainty
       wsi-magnet run slide.svs -o results --refine 0.2 --workers 4
-      wsi-magnet run slide.svs -o results --cluster slurm.yaml
+      wsi-magnet run slide.svs -o results --cluster cluster.yaml
 
     Typed again it goes on where it was stopped; typed again after it finished it does nothing. With other options it
     refuses until told --restart. Exit 1 if any part of the slide could not be analysed.

@@ -45,7 +45,7 @@ def staple(maps: Sequence[Labels]) -> Labels:
     try:
         import SimpleITK
     except ImportError as error:
-        raise ConfigError("STAPLE needs SimpleITK; install it with: pip install 'wsi-magnet[staple]'") from error
+        raise ConfigError("STAPLE needs SimpleITK: pip install '.[staple]' in wsi-magnet's checkout") from error
     toolkit: Any = SimpleITK  # its functions are not typed
     method = toolkit.MultiLabelSTAPLEImageFilter()
     method.SetLabelForUndecidedPixels(IGNORE_VALUE)

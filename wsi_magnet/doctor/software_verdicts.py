@@ -56,7 +56,7 @@ def _packages(packages: Sequence[Package]) -> Iterator[Line]:
 def _extra(name: str, packages: Sequence[Package]) -> Iterator[Line]:
     subject, missing = f"extra {name}", [p for p in packages if p.fit == "missing"]
     unfit = [p for p in packages if p.fit in ("older", "newer")]
-    cure = f"pip install 'wsi-magnet[{name}]'"
+    cure = f"pip install '.[{name}]' in wsi-magnet's checkout"
     if len(missing) == len(packages):
         yield ok(subject, f"not installed; {cure} where it is wanted")
     elif missing or unfit:

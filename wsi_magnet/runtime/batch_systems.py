@@ -157,7 +157,7 @@ def _cluster_class(spec: ClusterSpec) -> Any:
         import dask_jobqueue
     except ImportError as error:
         raise ClusterError(
-            f"{spec.path}: kind {spec.kind} needs dask-jobqueue: pip install 'wsi-magnet[jobqueue]'"
+            f"{spec.path}: kind {spec.kind} needs dask-jobqueue: pip install '.[jobqueue]' in wsi-magnet's checkout"
         ) from error
     return getattr(dask_jobqueue, SYSTEMS[spec.kind].cluster_class)
 

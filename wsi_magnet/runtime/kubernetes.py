@@ -145,6 +145,6 @@ def _operator(spec: ClusterSpec) -> Any:
         from dask_kubernetes import operator
     except ImportError as error:
         raise ClusterError(
-            f"{spec.path}: kind kubernetes needs dask-kubernetes: pip install 'wsi-magnet[kubernetes]'"
+            f"{spec.path}: kind kubernetes needs dask-kubernetes: pip install '.[kubernetes]' in wsi-magnet's checkout"
         ) from error
     return operator

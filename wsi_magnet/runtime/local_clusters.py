@@ -58,8 +58,8 @@ def _cuda_class(spec: ClusterSpec) -> Any:
         from dask_cuda import LocalCUDACluster
     except ImportError as error:
         raise ClusterError(
-            f"{spec.path}: kind cuda needs dask-cuda: pip install 'wsi-magnet[cuda]' (with the release of dask that it "
-            "asks for, so into an environment of its own)"
+            f"{spec.path}: kind cuda needs dask-cuda: pip install '.[cuda]' in wsi-magnet's checkout, with the "
+            "release of dask that it asks for, so into an environment of its own"
         ) from error
     return LocalCUDACluster
 
