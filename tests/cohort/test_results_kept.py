@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from tests.cohort.made import Batches, write_slide
 from wsi_magnet.cli.main import main
-from wsi_magnet.cohort.events import CohortEvent, SlideEnded, SlideTold
+from wsi_magnet.cohort.events import BatchNote, CohortEvent, SlideEnded, SlideTold
 from wsi_magnet.cohort.inputs import Inputs
 from wsi_magnet.cohort.options import CohortOptions
 from wsi_magnet.cohort.slide_job import SlideJob
@@ -197,3 +197,37 @@ def test_a_restart_is_remembered_only_for_its_options(batches: Batches) -> None:
     batches.hear = None
     assert batches.run().all_well, "the results that are there are those of these options"
     assert not [event for event in batches.told(SlideTold) if isinstance(event.event, TileFinished)]
+
+
+def test_a_finished_slide_whose_file_is_away_stays_finished(batches: Batches) -> None:
+    slide = write_slide(batches.slides / "a.tif")
+    batches.run()
+    first = States(batches.out).read()["a"]
+    slide.rename(batches.slides / "a.away")
+    summary = batches.run("a.tif")
+    assert (summary.states["a"], summary.worked_on, summary.all_well) == (first, 0, True)
+    assert "whose results stay: 1;" in batches.told(BatchNote)[0].text
+    other = batches.run("a.tif", config=OTHER)
+    assert (other.states["a"], other.all_well) == (first, False)
+    assert "no such file" in other.refused["a"]
+    shutil.rmtree(batches.folder / "a")
+    assert batches.run("a.tif").states["a"].state == "failed", "nothing is left of it"
+
+
+def test_what_is_tried_again_is_waiting_till_then(batches: Batches) -> None:
+    for i in range(2):
+        (batches.slides / f"{i}.svs").write_bytes(b"")
+    batches.run()
+    seen: list[str] = []
+
+    def hear(event: CohortEvent) -> None:
+        if isinstance(event, SlideEnded):
+            seen.append(States(batches.out).read()["1"].state)
+            raise KeyboardInterrupt
+
+    batches.hear = hear
+    with pytest.raises(KeyboardInterrupt):
+        batches.run(retry_failed=True, in_flight=1)
+    assert seen[0] == "waiting"
+    batches.hear = None
+    assert batches.run().worked_on >= 1, "the command that goes on has no --retry-failed"

@@ -144,7 +144,7 @@ def _failures(summary: CohortSummary) -> str:
     kinds = [
         (sum(state.state == "failed" for state in bad), "failed"),
         (sum(state.state == "finished with errors" for state in bad), "finished with cells that could not be analysed"),
-        (len(summary.refused), "refused, since they were made otherwise"),
+        (len(summary.refused), "refused, whose results stay as they are"),
     ]
     counted = ", ".join(f"{count} {what}" for count, what in kinds if count)
     if bad:

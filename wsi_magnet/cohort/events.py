@@ -10,8 +10,8 @@ from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.events import Event
 
 How = Literal["finished", "finished with errors", "failed", "refused", "stopped"]
-"""How a slide ended in this batch: "refused" where another configuration made its result, which stays as it is;
-"stopped" where the batch ended before it."""
+"""How a slide ended in this batch: "refused" where its result stays as it is, since it was made otherwise or the slide
+cannot be looked at now; "stopped" where the batch ended before it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,15 @@ class Planned:
     @property
     def laid_out(self) -> SlideState:
         """Its state before it is begun, by which a batch that is stopped can be gone on with."""
-        if not self.to_do or self.existing == "resume":
+        if not self.to_do or (self.existing == "resume" and self.before.has_result):
             return self.before
-        unbegun = self.before.but(state="waiting", error=None, error_type=None, ended=None)
-        return unbegun.but(asked=self.asked, due=self.existing)
+        unbegun = self.before.but(state="waiting", error=None, error_type=None, ended=None, due=self.existing)
+        return unbegun if self.existing == "resume" else unbegun.but(asked=self.asked)
+
+    @property
+    def is_away(self) -> bool:
+        """True where it is left as it is although its file is not there."""
+        return self.before.has_result and not self.to_do and file_marks(self.job.slide)[0] < 0
 
     @property
     def made_otherwise(self) -> bool:
@@ -98,7 +103,9 @@ def _plan(
     else:  # where its file or the options are not as recorded, its run looks closer, and refuses if they differ
         recorded = (before.size_bytes, before.mtime_ns, before.result_mtime_ns)
         now = (*file_marks(job.slide), mark)
-        to_do = dict(before.asked) != asked or recorded != now or -1 in now
+        away = now[0] < 0 and mark >= 0 and before.size_bytes >= 0  # a share that is not mounted changes no result
+        as_it_was = mark == before.result_mtime_ns if away else recorded == now and -1 not in now
+        to_do = dict(before.asked) != asked or not as_it_was
     existing = options.existing
     if existing == "resume" and dict(before.asked) == asked:
         existing = before.due

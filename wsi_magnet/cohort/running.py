@@ -117,6 +117,10 @@ class _Batch:
         begun = time.monotonic()
         self._lay_out()
         self._tell(self._beginning())
+        if away := [planned.job.slide for planned in self._planned if planned.is_away]:
+            self._tell(
+                BatchNote(f"finished slides whose files are away, and whose results stay: {len(away)}; {away[0]}")
+            )
         try:
             if self._to_do:
                 with heard(lambda text: self._tell(BatchNote(text))):

@@ -156,8 +156,12 @@ class _SlideRun:
         retry = self._state.retry
         if isinstance(error, ResultMismatchError) and error.cure is not None:
             retry = self._shared.options.slide_command(self._planned.job, error.cure)
-        if isinstance(error, ResultMismatchError) and error.stays and (kept := self._kept()) is not None:
-            anew = f"; this slide alone anew: {retry}" if error.cure is not None else ""
+        if (kept := self._kept(error)) is not None:
+            anew = (
+                f"; this slide alone anew: {retry}"
+                if getattr(error, "cure", None) is not None
+                else "; its result stays"
+            )
             return self._told(kept, "refused", f"{reason}{anew}", error)
         state = self._state.but(
             state="failed",
@@ -169,9 +173,15 @@ class _SlideRun:
         )
         return self._told(state, "failed", reason, error)
 
-    def _kept(self) -> SlideState | None:
+    def _kept(self, error: Exception) -> SlideState | None:
         """The state of a result that was there before and stays; None where nothing is known of one."""
         before = self._planned.before.but(due="resume")
+        if not isinstance(error, ResultMismatchError):
+            [mark] = result_marks(self._shared.options.out, [before.name])
+            as_it_was = self._planned.existing == "resume" and mark == before.result_mtime_ns
+            return before if before.has_result and as_it_was and mark >= 0 else None
+        if not error.stays:
+            return None
         if before.has_result:
             return before
         run = None
