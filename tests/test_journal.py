@@ -33,7 +33,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     history = read_history(path)
     assert history.tiles == {(0, 0, 0): tile(0, 0), (1, 3, 0): tile(1, 3)}
     assert history.passes == {0}
-    assert history.of_scale(1) == [tile(1, 3)]
+    assert list(history.of_scale(1)) == [tile(1, 3)]
 
 
 def test_a_complete_scale_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from math import ceil
 import numpy as np
 
 from wsi_magnet.config import Refine
+from wsi_magnet.journal import TileResult
 from wsi_magnet.plan import Cells
 
 
@@ -33,6 +34,32 @@ def choose_refined(
     for cell in chosen:
         refined[cell] = True
     return refined
+
+
+class Scores:
+    """What a scale's finished tiles say of the next scale's cells, in eight bytes for each of these."""
+
+    def __init__(self, cells: Cells) -> None:
+        """cells: any array over the scale's cells."""
+        quarters = (2 * cells.shape[0], 2 * cells.shape[1])
+        self._totals, self._pixels = np.zeros(quarters, np.uint32), np.zeros(quarters, np.uint32)
+        self.refined = 0
+        """Cells that have been refined."""
+
+    def add(self, result: TileResult) -> None:
+        """A tile is finished."""
+        for cell in result.cells:
+            self.refined += cell.refined
+            for quarter, (total, pixels) in enumerate(cell.quarters):
+                place = 2 * cell.row + quarter // 2, 2 * cell.col + quarter % 2
+                self._totals[place], self._pixels[place] = total, pixels
+
+    def of(self, tissue: Cells) -> dict[tuple[int, int], float]:
+        """Mean uncertainty, 0..1, in each tissue cell of the next scale, by (row, column)."""
+        return {
+            (row, col): int(self._totals[row, col]) / (255 * pixels) if (pixels := int(self._pixels[row, col])) else 0.0
+            for row, col in np.argwhere(tissue).tolist()
+        }
 
 
 @dataclass(frozen=True, slots=True)

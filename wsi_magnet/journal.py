@@ -80,44 +80,62 @@ def _cell(entry: Sequence[Any]) -> CellResult:
     return CellResult(int(row), int(col), bool(looked_at), sums, failure, unread=looked_at == 2)
 
 
+Key = tuple[int, int, int]
+"""(scale, tile row, tile column)."""
+
+
+class _Tiles(Mapping[Key, TileResult]):
+    """Results as their lines, a tenth of the memory, and read when they are asked for: a slide may have 100,000."""
+
+    def __init__(self, lines: dict[Key, bytes]) -> None:
+        self._lines = lines
+
+    def __getitem__(self, key: Key) -> TileResult:
+        return TileResult.from_json(json.loads(self._lines[key]))
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
 @dataclass(frozen=True)
 class History:
     """A journal read back."""
 
-    tiles: dict[tuple[int, int, int], TileResult]
+    tiles: Mapping[Key, TileResult]
     passes: frozenset[int]
     """Scales that are complete, their pyramid included."""
 
-    def of_scale(self, scale: int) -> list[TileResult]:
-        """Finished tiles of one scale, in row order."""
-        return [self.tiles[key] for key in sorted(self.tiles) if key[0] == scale]
+    def keys(self, scale: int) -> list[Key]:
+        """Of the finished tiles of one scale, in row order."""
+        return sorted(key for key in self.tiles if key[0] == scale)
+
+    def of_scale(self, scale: int) -> Iterator[TileResult]:
+        """Finished tiles of one scale, in row order, one at a time."""
+        return (self.tiles[key] for key in self.keys(scale))
 
 
 def read_history(path: Place) -> History:
     """Read a journal; an absent one is an empty history, lines that make no sense are passed over."""
-    tiles: dict[tuple[int, int, int], TileResult] = {}
+    tiles: dict[Key, bytes] = {}
     passes: set[int] = set()
-    for entry in _entries(path):
+    for line in read_lines(path):
         # A line that makes no sense is a tile to be done again, like a torn one.
         with suppress(KeyError, TypeError, ValueError, AttributeError):
+            entry = json.loads(line)
             if "pass" in entry:
                 passes.add(int(entry["pass"]))
             elif "tile" in entry:
-                result = TileResult.from_json(entry)
-                tiles[result.key] = result
-    return History(tiles, frozenset(passes))
-
-
-def _entries(path: Place) -> Iterator[dict[str, Any]]:
-    for line in read_lines(path):
-        with suppress(ValueError):
-            entry = json.loads(line)
-            if isinstance(entry, dict):
-                yield entry
+                tiles[TileResult.from_json(entry).key] = line
+    return History(_Tiles(tiles), frozenset(passes))
 
 
 class Journal:
-    """An open journal; every line is on disk when the call returns, or on its way to an object store."""
+    """An open journal. A line is written when the call returns and lasts a moment later: what a power cut takes of it
+    is a tile that is done again.
+    """
 
     def __init__(self, path: Place, check: Callable[[], None] = lambda: None) -> None:
         """check: called before each line; what it raises is the end."""

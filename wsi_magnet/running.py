@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, get_args
 from uuid import uuid4
 
-from wsi_magnet.choice import Budget, choose_refined
+from wsi_magnet.choice import Budget, Scores, choose_refined
 from wsi_magnet.config import Execution, Precision
 from wsi_magnet.engine import gpu_gib, resolve_device
 from wsi_magnet.errors import ResultMismatchError
@@ -18,7 +18,7 @@ from wsi_magnet.events import Note, Observer, PassFinished, PassStarted, TileFin
 from wsi_magnet.explaining import explained
 from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.hall import Job, close_hall
-from wsi_magnet.journal import History, Journal, TileResult, read_history
+from wsi_magnet.journal import History, Journal, Key, TileResult, read_history
 from wsi_magnet.ngff import LabelClass
 from wsi_magnet.plan import Cells, Pass, pool_any, square
 from wsi_magnet.prepare import Prepared
@@ -95,7 +95,7 @@ class Run:
     def _check_whole(self, history: History) -> None:
         """Raises ResultMismatchError where the journal counts on pixels that are gone."""
         for one in self._plan.passes:
-            if not history.of_scale(one.scale.index):
+            if not history.keys(one.scale.index):
                 continue
             level, needed = one.frame.mask_level, ["mask"]
             if self._products.uncertainty:
@@ -136,30 +136,27 @@ class Run:
 
     def _passes(self, executor: Executor, job: Job, history: History) -> None:
         with Journal(self._folder.journal, self._folder.check_claim) as journal:
-            coarser: list[TileResult] = []
-            spent = 0
+            coarser, spent = None, 0
             for one in self._plan.passes:
-                finished = history.of_scale(one.scale.index)
+                scores = Scores(one.tissue)
+                for result in history.of_scale(one.scale.index):
+                    scores.add(result)
                 if one.scale.index in history.passes:
                     self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
                 else:
                     refined = self._choose(one, coarser, spent)
-                    finished = self._pass(one, refined, finished, (executor, job, journal))
-                coarser = finished
-                spent += sum(cell.refined for result in finished for cell in result.cells) if one.scale.index else 0
+                    self._pass(one, refined, set(history.keys(one.scale.index)), scores, (executor, job, journal))
+                coarser = scores
+                spent += scores.refined if one.scale.index else 0
         for name in self._prepared.config.kept:
             self._build_pyramid(executor, job, name, self._plan.passes[-1])
 
     def _pass(
-        self, one: Pass, refined: Cells, finished: list[TileResult], tools: tuple[Executor, Job, Journal]
-    ) -> list[TileResult]:
-        """One scale: the tiles that are not `finished`, then the mask's pyramid, then the mask shows it.
-
-        Returns the results of all its tiles.
-        """
+        self, one: Pass, refined: Cells, done: Set[Key], scores: Scores, tools: tuple[Executor, Job, Journal]
+    ) -> None:
+        """One scale: the tiles that are not done, then the mask's pyramid, then the mask shows it."""
         begun = time.perf_counter()
         executor, job, journal = tools
-        done = {result.key for result in finished}
         self._observe(
             PassStarted(
                 one.scale.index,
@@ -177,7 +174,7 @@ class Run:
         )
         for result in results:
             journal.tile(result)
-            finished.append(result)
+            scores.add(result)
             self._observe(TileFinished(result))
         self._build_pyramid(executor, job, "mask", one)
         self._publish(one)
@@ -185,7 +182,6 @@ class Run:
         if one.scale.index and not self._products.probabilities:
             self._pyramids["probabilities"].remove_level(one.frame.mask_level + 1)
         self._observe(PassFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
-        return finished
 
     def _turn(self, one: Pass) -> str:
         """From now on workers may write what is of this run and this scale, and nothing else."""
@@ -196,23 +192,16 @@ class Run:
     def _tell(self, text: str) -> None:
         self._observe(Note(text))
 
-    def _choose(self, one: Pass, coarser: list[TileResult], spent: int) -> Cells:
+    def _choose(self, one: Pass, coarser: Scores | None, spent: int) -> Cells:
         """Which cells to refine: all of the first scale, of the others those whose parent's quarter is uncertain.
 
         spent: cells refined at the scales before.
         """
-        index, spec = one.scale.index, self._prepared.spec
-        if index == 0:
+        index, spec, refine = one.scale.index, self._prepared.spec, self._prepared.config.refine
+        if coarser is None or refine == "all":
             return one.tissue.copy()
-        scores = {
-            (2 * cell.row + quarter // 2, 2 * cell.col + quarter % 2): total / (255 * pixels) if pixels else 0.0
-            for result in coarser
-            for cell in result.cells
-            for quarter, (total, pixels) in enumerate(cell.quarters)
-        }
-        refine = self._prepared.config.refine
         budget = Budget.of(refine, [int(p.tissue.sum()) for p in self._plan.passes[1:]], index, spent)
-        return choose_refined(one.tissue, scores, refine, spec.refine_above[index - 1], budget)
+        return choose_refined(one.tissue, coarser.of(one.tissue), refine, spec.refine_above[index - 1], budget)
 
     def _build_pyramid(self, executor: Executor, job: Job, product: str, one: Pass) -> None:
         """Make all levels coarser than a pass from its own, level by level."""

@@ -52,18 +52,20 @@ def failures(history: History, passes: tuple[Pass, ...]) -> list[str]:
 
 
 def _pass_summary(one: Pass, history: History) -> dict[str, Any]:
-    results = history.of_scale(one.scale.index)
-    cells = [cell for result in results for cell in result.cells]
+    counts: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
-    for result in results:
+    for result in history.of_scale(one.scale.index):
         seconds.update(result.seconds)
-    total, pixels = (sum(q[i] for cell in cells for q in cell.quarters) for i in (0, 1))
+        counts["tiles"] += 1
+        for cell in result.cells:
+            counts["cells"] += 1
+            counts["cells_refined"] += cell.refined
+            counts["cells_certain"] += cell.unread
+            counts["uncertainty"] += sum(total for total, _ in cell.quarters)
+            counts["pixels"] += sum(pixels for _, pixels in cell.quarters)
     return {
         "mpp": one.scale.mpp,
-        "tiles": len(results),
-        "cells": len(cells),
-        "cells_refined": sum(cell.refined for cell in cells),
-        "cells_certain": sum(cell.unread for cell in cells),
-        "mean_uncertainty": total / (255 * pixels) if pixels else 0.0,
+        **{name: counts[name] for name in ("tiles", "cells", "cells_refined", "cells_certain")},
+        "mean_uncertainty": counts["uncertainty"] / (255 * counts["pixels"]) if counts["pixels"] else 0.0,
         "worker_seconds": {k: round(v, 3) for k, v in seconds.items()},
     }
