@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,10 @@ def test_a_slides_command_has_what_a_list_said_of_it() -> None:
     values = parsed(asked.slide_command(job, "--retry-failed"))
     assert (values["sources"], values["mpp"], values["bundle"]) == (("/s/a.svs",), 0.25, "/b.safetensors")
     assert values["retry_failed"]
-    assert parsed(asked.slide_command(SlideJob.of(Path("/s/b.svs"), "list")))["bundle"] == "default"
+    assert values["override_mpp"], "whatever the slide says"
+    other = parsed(asked.slide_command(SlideJob.of(Path("/s/b.svs"), "list")))
+    assert (other["bundle"], other["mpp"], other["override_mpp"]) == ("default", 0.5, False)
+    assert parsed(replace(asked, override_mpp=True).command(["/s"]))["override_mpp"]
 
 
 def test_paths_do_not_depend_on_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="A slide that fails is recorded and the others go on; or it ends the batch.",
 )
+@click.option("--override-mpp", is_flag=True, help="--mpp also replaces what slides say; else it is for the others.")
 @click.option("--retry-failed", is_flag=True, help="Also do again what failed before.")
 @click.option(
     "--in-flight",
@@ -51,6 +52,7 @@ def command(
     scheduler: str | None,
     cluster: str | None,
     skip_errors: bool,
+    override_mpp: bool,
     retry_failed: bool,
     in_flight: int | None,
     restart: bool,
@@ -89,6 +91,7 @@ def command(
         in_flight,
         fail_fast=not skip_errors,
         retry_failed=retry_failed,
+        override_mpp=override_mpp,
         existing="overwrite" if overwrite else "restart" if restart else "resume",
     )
     with stopped_in_order(STOPPED["batch"], EXIT_INTERRUPTED):

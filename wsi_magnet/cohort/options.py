@@ -41,12 +41,23 @@ class CohortOptions:
     fail_fast: bool = False
     """True ends the batch with the first slide that fails."""
     retry_failed: bool = False
+    override_mpp: bool = False
+    """True where the configuration's mpp also replaces what slides say; else it is for those that say nothing."""
     existing: Existing = "resume"
     """What becomes of results that are there."""
 
     def config_of(self, job: SlideJob) -> RunConfig:
         """A slide's configuration: the batch's, with what a list says of the slide."""
         return self.config if job.mpp is None else replace(self.config, mpp=job.mpp)
+
+    def overrides_mpp(self, job: SlideJob) -> bool:
+        """True where a slide's configuration says its mpp, whatever the slide itself says."""
+        return job.mpp is not None or (self.override_mpp and self.config.mpp is not None)
+
+    def config_where_told(self, job: SlideJob) -> RunConfig:
+        """A slide's configuration as long as the slide itself says its mpp."""
+        config = self.config_of(job)
+        return config if self.overrides_mpp(job) else replace(config, mpp=None)
 
     def bundle_of(self, job: SlideJob) -> str | None:
         """A slide's bundle, likewise."""
@@ -55,12 +66,15 @@ class CohortOptions:
     def slide_command(self, job: SlideJob, *more: str) -> str:
         """What goes on with one slide, for a shell. more: options to be added."""
         words = ["wsi-magnet", "batch", job.slide, "-o", str(self.out)]
+        if self.overrides_mpp(job):
+            more = ("--override-mpp", *more)
         return shlex.join([*words, *self._options(self.config_of(job), self.bundle_of(job)), *more])
 
     def command(self, sources: Sequence[str]) -> str:
         """What goes on with the batch, from any folder."""
         slides = [str(Path(source).expanduser().absolute()) for source in sources]
         words = ["wsi-magnet", "batch", *slides, "-o", str(self.out), *self._options(self.config, self.bundle)]
+        words += ["--override-mpp"] if self.override_mpp else []
         return shlex.join(words + (["--fail-fast"] if self.fail_fast else []))
 
     def _options(self, config: RunConfig, bundle: str | None) -> Iterator[str]:
@@ -129,7 +143,11 @@ class Bundles:
                     "there, or choose another output folder with -o; what is finished is kept"
                 )
 
-    def asked(self, config: RunConfig, bundle: str | None) -> dict[str, Any]:
-        """What a slide's mask depends on besides the slide: where it is equal to what was recorded, nothing differs."""
+    def asked(self, config: RunConfig, bundle: str | None, *, override_mpp: bool = True) -> dict[str, Any]:
+        """What a slide's mask depends on besides the slide: where it is equal to what was recorded, nothing differs.
+
+        override_mpp: whether the configuration's mpp is the slide's whatever that says itself.
+        """
         name, sha256 = self.told(bundle)
-        return {"config": config.to_json(), "bundle": name, "bundle_sha256": sha256}
+        asked = {"config": config.to_json(), "bundle": name, "bundle_sha256": sha256}
+        return asked if override_mpp or config.mpp is None else {**asked, "mpp": "where the slide says none"}

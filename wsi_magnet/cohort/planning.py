@@ -95,7 +95,8 @@ def _plan(
 ) -> Planned:
     """found: the slide's state, and the mark of its result."""
     before, mark = found[0].but(slide=job.slide), found[1]
-    asked = bundles.asked(options.config_of(job), options.bundle_of(job))
+    overriding = options.overrides_mpp(job)
+    asked = bundles.asked(options.config_of(job), options.bundle_of(job), override_mpp=overriding)
     if options.existing != "resume" or before.state in ("waiting", "running"):
         to_do = True
     elif before.state == "failed":

@@ -15,8 +15,10 @@ from wsi_magnet.cohort.figures import figures_of
 from wsi_magnet.cohort.options import Bundles, CohortOptions
 from wsi_magnet.cohort.planning import Planned
 from wsi_magnet.cohort.state import SlideState, States, file_marks, result_marks
+from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import (
     ClusterError,
+    MissingMppError,
     OutageError,
     OutOfSpaceError,
     ResultMismatchError,
@@ -24,7 +26,7 @@ from wsi_magnet.errors import (
     WsiMagnetError,
 )
 from wsi_magnet.eventlog import RunLog, now
-from wsi_magnet.events import Event, PassStarted
+from wsi_magnet.events import Event, Observer, PassStarted
 from wsi_magnet.result import ResultFolder
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segmentation import segment_slide
@@ -94,18 +96,28 @@ class _SlideRun:
                     self._emptied()
                 self._shared.tell(SlideTold(self._state.name, event))
 
-            summary = segment_slide(
-                planned.job.slide,
-                options.out,
-                name=self._state.name,
-                bundle=options.bundle_of(planned.job),
-                config=options.config_of(planned.job),
-                execution=self._shared.executor.ranked(planned.position),
-                existing=planned.existing,
-                observe=observe,
-            )
+            try:
+                summary = self._with(options.config_where_told(planned.job), observe)
+            except MissingMppError:
+                config = options.config_of(planned.job)
+                if config.mpp is None:
+                    raise
+                summary = self._with(config, observe)
             log.finished(summary)
         return summary
+
+    def _with(self, config: RunConfig, observe: Observer) -> RunSummary:
+        planned, options = self._planned, self._shared.options
+        return segment_slide(
+            planned.job.slide,
+            options.out,
+            name=self._state.name,
+            bundle=options.bundle_of(planned.job),
+            config=config,
+            execution=self._shared.executor.ranked(planned.position),
+            existing=planned.existing,
+            observe=observe,
+        )
 
     def _emptied(self) -> None:
         """What was there is gone, so from now on the slide is gone on with."""
@@ -156,6 +168,9 @@ class _SlideRun:
         retry = self._state.retry
         if isinstance(error, ResultMismatchError) and error.cure is not None:
             retry = self._shared.options.slide_command(self._planned.job, error.cure)
+        elif isinstance(error, MissingMppError):
+            reason += ", or name it in a list (columns slide, mpp)"
+            retry = self._shared.options.slide_command(self._planned.job, "--mpp", "MICRONS")
         if (kept := self._kept(error)) is not None:
             anew = (
                 f"; this slide alone anew: {retry}"

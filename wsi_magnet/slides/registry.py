@@ -27,7 +27,7 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
     mpp_xy = None if mpp is None else check_mpp(mpp)
     reader = _open(_checked(Path(path)))
     if mpp_xy is not None:
-        reader.info = replace(reader.info, mpp_xy=mpp_xy, mpp_source="--mpp")
+        reader.info = replace(reader.info, mpp_xy=mpp_xy, mpp_source="--mpp", said_mpp_xy=reader.info.mpp_xy)
     return reader
 
 

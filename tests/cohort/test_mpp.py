@@ -1,0 +1,63 @@
+"""How large a pixel is: what a slide says, what a batch says of slides that say nothing, what a list says of one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cohort.made import SIZE, Batches, write_slide
+from tests.slides_made import stained, write_pyramid
+from wsi_magnet.cohort.events import SlideTold
+from wsi_magnet.config import RunConfig
+from wsi_magnet.events import Note
+
+
+@pytest.fixture
+def mixed(batches: Batches) -> Batches:
+    """A slide that says 0.5 µm, and one that says nothing."""
+    write_slide(batches.slides / "told.tif")
+    write_pyramid(batches.slides / "untold.tif", stained(SIZE, 1), mpp=None)
+    return batches
+
+
+def mpps(batches: Batches) -> dict[str, float]:
+    """What each result was made with."""
+    runs = {path.parent.name: json.loads(path.read_text()) for path in batches.folder.glob("*/run.json")}
+    return {name: run["slide"]["mpp_xy"][0] for name, run in runs.items()}
+
+
+def notes(batches: Batches) -> list[str]:
+    return [e.event.text for e in batches.told(SlideTold) if e.name == "told" and isinstance(e.event, Note)]
+
+
+def at(mpp: float | None) -> RunConfig:
+    return RunConfig(mpp=mpp, tile_px=512)
+
+
+def test_a_batch_tells_only_what_slides_do_not(mixed: Batches) -> None:
+    untold = mixed.run().states["untold"]
+    assert (untold.state, untold.error_type) == ("failed", "MissingMppError")
+    assert "or name it in a list" in (untold.error or "")
+    assert untold.retry.endswith("--mpp MICRONS")
+    assert mixed.run(config=at(1.0)).all_well
+    assert mpps(mixed) == {"told": pytest.approx(0.5), "untold": 1.0}
+    assert not [text for text in notes(mixed) if "is taken as" in text]
+    assert mixed.run(config=at(1.0)).worked_on == 0
+
+
+def test_what_a_slide_says_is_replaced_only_on_demand_and_that_is_told(mixed: Batches) -> None:
+    assert mixed.run(config=at(1.0), override_mpp=True).all_well
+    assert mpps(mixed) == {"told": 1.0, "untold": 1.0}
+    assert "the slide says 0.5 µm/px and is taken as 1 (--mpp)" in notes(mixed)
+    again = mixed.run(config=at(1.0))
+    assert again.refused.keys() == {"told"}, "it was made otherwise"
+    assert "(--mpp) was 1 x 1 and is 0.5 x 0.5" in again.refused["told"]
+
+
+def test_a_row_of_a_list_overrides(mixed: Batches) -> None:
+    (mixed.slides / "list.csv").write_text("slide,mpp\ntold.tif,1.0\nuntold.tif,\n")
+    options: dict[str, Any] = {"config": at(0.5)}
+    assert mixed.run("list.csv", **options).all_well
+    assert mpps(mixed) == {"told": 1.0, "untold": 0.5}
