@@ -27,7 +27,12 @@ SUMMARY: dict[str, Any] = {
         {"cells": 60, "cells_refined": 10},
     ],
 }
-RUN = {"bundle": {"name": "mine"}, "slide": {"mpp_xy": [0.25, 0.25]}}
+RUN = {
+    "bundle": {"name": "mine", "sha256": "5ea1"},
+    "slide": {"mpp_xy": [0.25, 0.25]},
+    "config": {"refine": 0.5},
+    "precision": "mixed",
+}
 
 STATES = [
     SlideState(
@@ -53,6 +58,9 @@ def test_a_row_a_slide() -> None:
         "seconds": "12.3",
         "attempts": "1",
         "bundle": "mine",
+        "bundle_sha256": "5ea1",
+        "refine": "0.5",
+        "precision": "mixed",
         "slide_mpp": "0.25",
         "mask_mpp": "0.5",
         "tissue_share": "0.25",
@@ -103,3 +111,9 @@ def test_tables_are_refreshed_now_and_then(tmp_path: Path, monkeypatch: pytest.M
     now[0] += tables.REST * 0.5
     written.refresh(states)
     assert (tmp_path / "summary.csv").exists()
+
+
+def test_grades_have_a_column_where_there_are_any() -> None:
+    assert "Gleason (by area)" in tables.markdown(STATES)
+    ungraded = STATES[0].but(figures={**STATES[0].figures, "gleason": None})
+    assert "Gleason (by area)" not in tables.markdown([ungraded])

@@ -12,6 +12,9 @@ def figures_of(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, 
     cells = sum(one["cells"] for one in finer)
     return {
         "bundle": run["bundle"].get("name"),
+        "bundle_sha256": run["bundle"].get("sha256"),
+        "refine": run.get("config", {}).get("refine"),
+        "precision": run.get("precision"),
         "slide_mpp": run["slide"].get("mpp_xy"),
         "mpp": summary["mpp"],
         "tissue_share": summary["tissue_share"],

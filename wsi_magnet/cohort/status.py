@@ -149,7 +149,7 @@ def _pace(
         return None, None
     seconds = heard - datetime.fromisoformat(begun).timestamp()
     shares = {one.name: one.share for one in in_flight}
-    ended = [s for s in states if s.state not in ("waiting", "running") and s.ended is not None and s.ended >= begun]
+    ended = [s for s in states if s.has_result and s.ended is not None and s.ended >= begun]  # to fail takes no time
     left = [s for s in states if s.state in ("waiting", "running")]
     done = sum(_work(s) for s in ended) + sum(_work(s) * shares.get(s.name, 0.0) for s in left)
     ahead = sum(_work(s) * (1 - shares.get(s.name, 0.0)) for s in left)

@@ -68,6 +68,9 @@ def _row(state: SlideState, classes: Sequence[str], *, graded: bool) -> dict[str
         "seconds": round(state.seconds, 1) if state.attempts else None,
         "attempts": state.attempts,
         "bundle": told.get("bundle"),
+        "bundle_sha256": told.get("bundle_sha256"),
+        "refine": told.get("refine"),
+        "precision": told.get("precision"),
         "slide_mpp": _number(slide_mpp[0]),
         "mask_mpp": _number(told.get("mpp")),
         "tissue_share": _number(told.get("tissue_share")),
@@ -90,8 +93,10 @@ def markdown(states: Sequence[SlideState]) -> str:
     if bad := [state for state in states if state.state in ("failed", "finished with errors")]:
         parts += ["## Failures", *(_failure(state) for state in bad)]
     classes = _classes(states)
-    head = ["slide", "state", *(f"{name}, mm²" for name in classes), "Gleason (by area)", "refined", "seconds"]
-    rows = [_cells(state, classes) for state in states]
+    graded = any(state.figures.get("gleason") for state in states)
+    grades = ["Gleason (by area)"] if graded else []
+    head = ["slide", "state", *(f"{name}, mm²" for name in classes), *grades, "refined", "seconds"]
+    rows = [_cells(state, classes, graded=graded) for state in states]
     parts += ["## Slides", _table(head, rows)]
     return _writable("\n\n".join(parts) + "\n")
 
@@ -109,14 +114,15 @@ def _failure(state: SlideState) -> str:
     )
 
 
-def _cells(state: SlideState, classes: Sequence[str]) -> list[str]:
+def _cells(state: SlideState, classes: Sequence[str], *, graded: bool) -> list[str]:
     told = state.figures
     grade, refined = told.get("gleason"), told.get("refined_share")
+    grades = [f"{grade['primary']} + {grade['secondary']}, group {grade['grade_group']}" if grade else ""]
     return [
         _escaped(state.name),
         state.state,
         *(f"{told['classes'][name]:.3f}" if name in told.get("classes", {}) else "" for name in classes),
-        f"{grade['primary']} + {grade['secondary']}, group {grade['grade_group']}" if grade else "",
+        *(grades if graded else []),
         "" if refined is None else f"{100 * refined:.0f} %",
         f"{state.seconds:.0f}" if state.attempts else "",
     ]
