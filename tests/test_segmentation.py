@@ -20,7 +20,7 @@ from wsi_magnet.events import Event, TileFinished
 from wsi_magnet.result import ResultFolder
 from wsi_magnet.runtime.local import SerialExecutor
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.segmentation import segment_slide
+from wsi_magnet.segmentation import _parts, segment_slide
 from wsi_magnet.tasks import RunSurvey
 
 Labels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -267,3 +267,13 @@ def test_what_an_older_run_or_a_damaged_file_says_of_its_arithmetic(
     else:
         run_serially(made_run, tmp_path, RunConfig(tile_px=512))
         assert json.loads(path.read_text())["precision"] == "fp32"
+
+
+def test_the_pixels_of_a_mirax_slide_are_not_where_its_result_goes(tmp_path: Path) -> None:
+    for folder, refused in ((tmp_path / "case", True), (tmp_path / "other", False)):
+        parts = _parts(tmp_path / "case.mrxs")
+        if refused:
+            with pytest.raises(ResultMismatchError, match="lies where its result would go"):
+                ResultFolder(folder).refuse_inputs_inside(parts)
+        else:
+            ResultFolder(folder).refuse_inputs_inside(parts)

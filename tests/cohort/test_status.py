@@ -93,6 +93,10 @@ def test_failures_are_told_with_their_command(batches: Batches, call: Call) -> N
 
 def test_a_folder_that_is_neither(call: Call, tmp_path: Path) -> None:
     assert "neither the output of a batch nor" in one_line(call("status", tmp_path))
+    (tmp_path / "slide").mkdir()
+    (tmp_path / "slide" / "run.json").touch()
+    assert one_line(call("status", tmp_path)).endswith("ask for one of the results in it: slide")
+    assert "neither the output of a batch nor" in one_line(call("status", tmp_path / "slide" / "run.json"))
 
 
 def test_a_batch_that_was_killed_is_seen_to_be_dead(batches: Batches, call: Call) -> None:

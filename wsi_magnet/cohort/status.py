@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from wsi_magnet.claim import worker_of
@@ -18,8 +19,11 @@ from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.explaining import explained
-from wsi_magnet.places import Place, exists
+from wsi_magnet.places import Place, exists, names
 from wsi_magnet.result import ResultFolder
+
+_LOOKED_AT, _NAMED = 100, 5
+"""Of what lies in a folder that is neither: so many are looked at for results, and named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,11 @@ def status_of(folder: Place) -> Status:
         is_batch, is_run = exists(folder / STATES), exists(folder / "run.json")
     if is_batch or is_run:
         return _of_batch(folder) if is_batch else _of_run(folder)
-    raise CohortError(f"{folder} is neither the output of a batch nor a slide's result folder")
+    with explained(folder):
+        inside = [] if isinstance(folder, Path) and not folder.is_dir() else names(folder)[:_LOOKED_AT]
+        results = [name for name in inside if exists(folder / name / "run.json")]
+    told = f"; ask for one of the results in it: {', '.join(results[:_NAMED])}" if results else ""
+    raise CohortError(f"{folder} is neither the output of a batch nor a slide's result folder{told}")
 
 
 def _of_batch(folder: Place) -> Status:
