@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "wsi_magnet"
 
-GROUND = ("_version", "errors", "geometry")
+GROUND = ("_version", "errors", "geometry", "wording")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,

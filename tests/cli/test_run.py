@@ -115,6 +115,14 @@ def test_bad_slides(call: Call, made_run: MadeRun, tmp_path: Path, slide: str, w
     assert not list((tmp_path / "out").glob("*/mask.ome.zarr")), "nothing is left behind by what was never begun"
 
 
+@pytest.mark.parametrize("command", [["plan"], ["run", "-o", "out"]], ids=lambda words: words[0])
+def test_several_slides_are_for_batch(call: Call, tmp_path: Path, command: list[str]) -> None:
+    result = call(*command, "a.svs", "b.svs")
+    assert result.exit_code == 2
+    assert "not b.svs too; `wsi-magnet batch` segments several" in result.stderr
+    assert f"`wsi-magnet batch {tmp_path} -o OUT`" in one_line(call(*command, tmp_path))
+
+
 @pytest.mark.parametrize("mpp", ["1000", "0", "-1", "nan"])
 def test_an_mpp_that_no_slide_has(call: Call, made_run: MadeRun, tmp_path: Path, mpp: str) -> None:
     text = one_line(call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--mpp", mpp))

@@ -113,7 +113,7 @@ def test_people_are_told_the_shape_of_a_job() -> None:
         ({"cores": "8"}, "options: cores is '8', not a whole number"),
         ({"processes": 9}, "options: 9 processes have fewer than one of 8 cores each"),
         ({"memory": "much"}, "options: "),
-        ({"cpus": 8}, "options: Got unexpected keyword argument 'cpus'"),
+        ({"cpus": 8}, "options: dask-jobqueue knows no option cpus"),
         ({"job_script_prologue": "module load"}, "options: job_script_prologue is 'module load', not a list"),
         ({"walltime": "soon"}, "options: walltime 'soon' is none"),
     ],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @options.bundle_option
 @options.work_options
-@options.execution_options
+@options.batch_execution_options
 @click.option(
     "--skip-errors/--fail-fast",
     default=True,
@@ -143,15 +143,17 @@ def _text(summary: CohortSummary) -> str:
 
 def _failures(summary: CohortSummary) -> str:
     """One line: how many, and the first with its reason and the command that does it again."""
+    from wsi_magnet.wording import counted
+
     bad = [state for state in summary.states.values() if state.state not in ("finished", "waiting", "running")]
     kinds = [
         (sum(state.state == "failed" for state in bad), "failed"),
         (sum(state.state == "finished with errors" for state in bad), "finished with cells that could not be analysed"),
         (len(summary.refused), "refused, whose results stay as they are"),
     ]
-    counted = ", ".join(f"{count} {what}" for count, what in kinds if count)
+    told = ", ".join(f"{count} {what}" for count, what in kinds if count)
     if bad:
         first = f"{bad[0].name}: {bad[0].error}; to do it again: {bad[0].retry}"
     else:
         first = next((f"{name}: {reason}" for name, reason in summary.refused.items()), "")
-    return f"of {len(summary.states)} slides {counted}; first: {first}"
+    return f"of {counted(len(summary.states), 'slide')} {told}; first: {first}"

@@ -23,6 +23,7 @@ from wsi_magnet.cohort.events import (
 from wsi_magnet.cohort.pace import Pace, seconds_left
 from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.events import Note, TileFinished
+from wsi_magnet.wording import counted
 
 CELLS_TOLD = 3
 """Of a slide's cells that cannot be analysed so many are told of; all are in its run.json."""
@@ -86,7 +87,7 @@ class _Watcher:
         self._to_do, self._all_bytes = event.to_do, float(max(event.bytes_to_do, 1))
         self._begun = time.monotonic()
         before = "".join(f", {count} {state} before" for state, count in event.skipped.items())
-        self.say(f"{event.slides} slides{before}, {event.to_do} to do")
+        self.say(f"{counted(event.slides, 'slide')}{before}, {event.to_do} to do")
         if event.skipped.get("failed"):
             self.say("Note: what failed before is done again with --retry-failed")
         if event.skipped.get("finished with errors"):
@@ -146,7 +147,8 @@ class _InFlight:
         """Its run has told something."""
         self.pace.hear(event)  # type: ignore[arg-type]
         if self.pace.tiles >= 0:
-            about = f"scale {self.pace.scale + 1}/{self.pace.scales}, {self.pace.done} of {self.pace.tiles} tiles"
+            done = f"{self.pace.done} of {counted(self.pace.tiles, 'tile')}"
+            about = f"scale {self.pace.scale + 1}/{self.pace.scales}, {done}"
             self._progress.update(self._task, completed=self.pace.share, about=about)
 
     def close(self) -> None:

@@ -24,6 +24,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 KEEPABLE = ("probabilities", "uncertainty")
 
+
+class OneSlide(click.Command):
+    """A command for one slide, which says what is for several."""
+
+    allow_extra_args = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raises click.UsageError for a second slide."""
+        rest = super().parse_args(ctx, args)
+        if rest:
+            ctx.fail(f"one slide at a time, so not {' '.join(rest)} too; `wsi-magnet batch` segments several")
+        return rest
+
+
 slide_argument = click.argument("slide", type=click.Path())
 
 bundle_option = click.option(
@@ -130,7 +144,16 @@ def make_config(
 
 
 def execution_options(command: Command) -> Command:
-    """Where the work is done."""
+    """Where the work is done; without any, in threads of this process."""
+    return _execution_options(command, "threads of this process")
+
+
+def batch_execution_options(command: Command) -> Command:
+    """The same for a batch; without any, in processes of this machine."""
+    return _execution_options(command, "one for each 8 threads")
+
+
+def _execution_options(command: Command, without: str) -> Command:
     for option in reversed(
         [
             click.option(
@@ -144,7 +167,7 @@ def execution_options(command: Command) -> Command:
                 "--workers",
                 type=int,
                 metavar="N",
-                help="Worker processes on this machine. [default: threads of this process; of a batch, one for each 8]",
+                help=f"Worker processes on this machine. [default: {without}]",
             ),
             click.option(
                 "--scheduler", metavar="tcp://HOST:PORT", help="A running Dask scheduler whose workers do the work."

@@ -12,7 +12,7 @@ import click
 from wsi_magnet.cli import options
 
 
-@click.command("plan", short_help="Show what a run would do and cost.")
+@click.command("plan", cls=options.OneSlide, short_help="Show what a run would do and cost.")
 @options.slide_argument
 @options.bundle_option
 @options.work_options

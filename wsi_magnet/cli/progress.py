@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from wsi_magnet.events import Event, Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
+from wsi_magnet.wording import counted
 
 if TYPE_CHECKING:
     from wsi_magnet.train.history import Row
@@ -149,12 +150,12 @@ class _Watcher:
                     self._console.print(f"{mpp:g} µm/px finished in {seconds:.1f} s", markup=False)
 
     def _start(self, event: PassStarted) -> None:
-        refined = f"{event.refined_cells} of {event.cells} squares"
+        refined = f"{event.refined_cells} of {counted(event.cells, 'square')}"
         title = f"scale {event.scale + 1}/{event.scales}  {event.mpp:g} µm/px  {refined}"
         if event.done:
             self._console.print(
-                f"{event.mpp:g} µm/px: {event.done} of {event.tiles} tiles were finished before", markup=False
+                f"{event.mpp:g} µm/px: {event.done} of {counted(event.tiles, 'tile')} done before", markup=False
             )
         if not self._console.is_terminal:
-            self._console.print(f"{title}, {event.tiles} tiles", markup=False)
+            self._console.print(f"{title}, {counted(event.tiles, 'tile')}", markup=False)
         self._bar = self._progress.add_task(title, total=event.tiles, completed=event.done)

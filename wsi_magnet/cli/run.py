@@ -11,7 +11,7 @@ import click
 from wsi_magnet.cli import options
 
 
-@click.command("run", short_help="Segment a slide.")
+@click.command("run", cls=options.OneSlide, short_help="Segment a slide.")
 @options.slide_argument
 @click.option(
     "-o", "--output", required=True, type=click.Path(), metavar="OUT", help="Results go to OUT/<slide name>/."
@@ -81,8 +81,8 @@ def command(
 
         click.echo(run_text(summary))
     if summary.failures:
-        count = len(summary.failures)
-        click.echo(
-            f"Error: {count} cells could not be analysed and are labelled 255; first: {summary.failures[0]}", err=True
-        )
+        from wsi_magnet.wording import counted
+
+        told = counted(len(summary.failures), "cell (square)", "cells (squares)")
+        click.echo(f"Error: {told} could not be analysed, labelled 255; first: {summary.failures[0]}", err=True)
         sys.exit(1)

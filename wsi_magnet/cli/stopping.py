@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +29,11 @@ def stopped_in_order(word: str, code: int) -> Iterator[None]:
 
     def hear(number: int, frame: FrameType | None) -> None:
         if heard.is_set():
-            click.echo(f"Stopped at once. {word}", err=True)
+            below = "\n" if _bar_is_live() else ""
+            click.echo(f"{below}Stopped at once. {word}", err=True)
             os._exit(code)
         heard.set()
-        click.echo("Stopping; once more stops at once.", err=True)
+        _say("Stopping; once more stops at once.")
         raise KeyboardInterrupt
 
     before = {one: signal.signal(one, hear) for one in SIGNALS}
@@ -41,3 +43,17 @@ def stopped_in_order(word: str, code: int) -> Iterator[None]:
         if not heard.is_set():  # else the program is on its way out, and may be told to hurry until it has gone
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+
+def _bar_is_live() -> bool:
+    return hasattr(sys.stderr, "rich_proxied_file")
+
+
+def _say(text: str) -> None:
+    """A line that stays. Above a live bar it is Rich that must print it, which takes locks that may be held right here;
+    so a thread does that, and they are let go of as KeyboardInterrupt passes.
+    """
+    if not _bar_is_live():
+        click.echo(text, err=True)
+        return
+    threading.Thread(target=print, args=(text,), kwargs={"file": sys.stderr, "flush": True}, daemon=True).start()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsi_magnet.doctor.lines import byte_text
+from wsi_magnet.wording import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +131,7 @@ def _segmented(one: Mapping[str, Any]) -> str:
     """What a scale did; results of an older version do not say what was certain."""
     certain = one.get("cells_certain", 0)
     unread = f" ({certain} of them certain without being read)" if certain else ""
-    return f"{one['cells_refined']} of {one['cells']} squares at {one['mpp']:g} µm/px{unread}"
+    return f"{one['cells_refined']} of {counted(one['cells'], 'square')} at {one['mpp']:g} µm/px{unread}"
 
 
 def failures_text(failed: Sequence[Mapping[str, str]]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wsi_magnet.doctor.facts import Computing, Gpu, Trial
-from wsi_magnet.doctor.lines import Line, byte_text, counted, ok, problem, problem_of, warning
+from wsi_magnet.doctor.lines import Line, byte_text, ok, problem, problem_of, warning
+from wsi_magnet.wording import counted
 
 
 def computing(found: Computing) -> Iterator[Line]:

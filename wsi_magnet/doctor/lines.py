@@ -54,8 +54,3 @@ def byte_text(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def counted(count: int, one: str, more: str = "") -> str:
-    """As people say it: "1 worker", "2 workers"."""
-    return f"{count} {one if count == 1 else more or one + 's'}"

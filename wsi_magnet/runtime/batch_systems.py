@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
@@ -18,6 +19,7 @@ from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.cluster_spec import ClusterSpec
 from wsi_magnet.runtime.walltime import leaves_after, lifetime_arguments
 from wsi_magnet.runtime.worker_settings import PRELOAD, WORKER_ENVIRONMENT
+from wsi_magnet.wording import counted
 
 LOG_FOLDER = "wsi-magnet-logs"
 """Of the jobs, below the folder where the run was started, unless `log_directory` says another."""
@@ -110,7 +112,8 @@ def job_shape(spec: ClusterSpec) -> str:
     memory = spec.options.get("memory") or _configured(spec, "memory")
     walltime = spec.options.get("walltime") or _configured(spec, "walltime")
     until = f", of which {leaves_after(walltime, spec)} are used" if lifetime_arguments(walltime, spec) else ""
-    words = f"{processes} worker process{'es' if processes > 1 else ''} with {cores // processes} threads, {memory}"
+    workers, threads = counted(processes, "worker process", "worker processes"), counted(cores // processes, "thread")
+    words = f"{workers} with {threads}, {memory}"
     return f"{words}, walltime {walltime}{until}" if until else words
 
 
@@ -189,11 +192,19 @@ def _explained(spec: ClusterSpec) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, KeyError, ImportError) as error:
-        raise ConfigError(f"{spec.path}: options: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{spec.path}: options: {_complaint(error)}") from error
     except OSError as error:
         raise ConfigError(f"{spec.path}: options: log_directory cannot be made: {error}") from error
     except RuntimeError as error:
         raise ClusterError(f"{spec.path}: the scheduler cannot start here: {str(error).splitlines()[0]}") from error
+
+
+def _complaint(error: Exception) -> str:
+    """An option that nobody takes by its name, other complaints as they are."""
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", first):
+        return f"dask-jobqueue knows no option {unknown[1]}"
+    return first
 
 
 def _answer(error: Exception) -> str:

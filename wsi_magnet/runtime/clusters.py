@@ -14,6 +14,7 @@ from wsi_magnet.runtime.cluster_spec import BATCH_KINDS, ClusterSpec
 from wsi_magnet.runtime.job_keeper import JobKeeper
 from wsi_magnet.runtime.kubernetes import kubernetes_cluster, manifest
 from wsi_magnet.runtime.local_clusters import local_cluster, local_options
+from wsi_magnet.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +87,8 @@ class RunningCluster:
     def describe(self) -> str:
         """For people: how many workers are there, of how many."""
         there = self.workers()
-        threads = sum(there.values())
-        return (
-            f"{len(there)} of {self.spec.size} workers of {self.spec.path.name} ({self.spec.kind}), {threads} threads"
-        )
+        threads = counted(sum(there.values()), "thread")
+        return f"{len(there)} of {self.spec.size} workers of {self.spec.path.name} ({self.spec.kind}), {threads}"
 
     def _queue(self) -> str:
         if self._keeper:

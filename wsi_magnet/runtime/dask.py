@@ -17,6 +17,7 @@ from wsi_magnet.runtime.quiet import quieten
 from wsi_magnet.runtime.reach import connect_to
 from wsi_magnet.runtime.revival import Revival
 from wsi_magnet.runtime.signals import children_deaf
+from wsi_magnet.wording import counted
 
 _PATIENCE_S = 30.0
 
@@ -57,7 +58,7 @@ def _threads(device: str, threads: int) -> DaskExecutor:
     cluster = LocalCluster(
         n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, dashboard_address="127.0.0.1:0"
     )
-    return _local(cluster, f"{threads} threads of this process", device, wants_gpu=False)
+    return _local(cluster, f"{counted(threads, 'thread')} of this process", device, wants_gpu=False)
 
 
 def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
@@ -73,7 +74,9 @@ def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
             resources=gpu,
             preload=["wsi_magnet.runtime.worker_process", "wsi_magnet.runtime.quiet"],
         )
-    description = f"{workers} worker processes of this machine, {each} threads each"
+    description = (
+        f"{counted(workers, 'worker process', 'worker processes')} of this machine, {counted(each, 'thread')} each"
+    )
     return _local(cluster, description, device, wants_gpu=gpu is not None)
 
 
@@ -106,7 +109,7 @@ def _remote(address: str, device: str) -> DaskExecutor:
         raise ClusterError(
             f"no worker of {address} declares a GPU; start them with `dask worker {address} --resources GPU=1`"
         )
-    description = f"{len(workers)} workers of {address}, {sum(workers.values())} threads"
+    description = f"{counted(len(workers), 'worker')} of {address}, {counted(sum(workers.values()), 'thread')}"
     wants_gpu = device.startswith(("auto", "cuda"))
     return DaskExecutor(
         connect, description=description, device=device, dashboard=dashboard or None, wants_gpu=wants_gpu

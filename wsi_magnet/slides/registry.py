@@ -39,7 +39,10 @@ def _checked(path: Path) -> Path:
     if not found:
         raise SlideOpenError(f"{path}: no such file")
     if path.is_dir():
-        raise SlideOpenError(f"{path} is a folder; give a slide (for DICOM, one of the .dcm files in it)")
+        raise SlideOpenError(
+            f"{path} is a folder; give a slide (for DICOM, one of the .dcm files in it), or segment all in it with "
+            f"`wsi-magnet batch {path} -o OUT`"
+        )
     if not path.is_file():
         raise SlideOpenError(f"{path} is no regular file; give a slide")
     if not os.access(path, os.R_OK):
