@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 import yaml
+from dask_kubernetes.operator import KubeCluster
 
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.cluster_spec import ClusterSpec, parse_cluster
@@ -141,8 +144,47 @@ def test_what_is_no_cluster(options: dict[str, Any], said: str) -> None:
 def test_where_there_is_no_kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(ClusterError, match=r"Kubernetes does not make the cluster \(.+\); it needs the Dask operator"):
+    with pytest.raises(ClusterError, match=r"does not make the cluster \(.+\); here is neither a kubeconfig"):
         kubernetes_cluster(spec(image="i", resources=LIMITS))
+    assert not KubeCluster._instances, "nothing is left to be closed at the end of the program"
+
+
+class _WithoutOperator(BaseHTTPRequestHandler):
+    """A Kubernetes that knows no DaskCluster."""
+
+    def do_GET(self) -> None:
+        self._answer(
+            *((200, b'{"major": "1", "minor": "31"}') if self.path == "/version" else (404, b"404 page not found"))
+        )
+
+    def do_POST(self) -> None:
+        self._answer(404, b"404 page not found")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_kubernetes_without_the_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _WithoutOperator) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        config = {
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": {"token": "t"}}],
+            "current-context": "c",
+        }
+        (tmp_path / "config").write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **config}))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        with pytest.raises(ClusterError, match="does not know DaskClusters: install the Dask operator"):
+            kubernetes_cluster(spec(image="i", resources=LIMITS))
+        server.shutdown()
+    assert not KubeCluster._instances
 
 
 def test_without_dask_kubernetes(monkeypatch: pytest.MonkeyPatch) -> None:

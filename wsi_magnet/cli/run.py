@@ -83,6 +83,6 @@ def command(
     if summary.failures:
         from wsi_magnet.wording import counted
 
-        told = counted(len(summary.failures), "cell (square)", "cells (squares)")
-        click.echo(f"Error: {told} could not be analysed, labelled 255; first: {summary.failures[0]}", err=True)
+        cells = counted(len(summary.failures), "cell (square)", "cells (squares)")
+        click.echo(f"Error: {cells} could not be analysed, labelled 255; first: {summary.failures[0]}", err=True)
         sys.exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -34,14 +35,35 @@ def kubernetes_cluster(spec: ClusterSpec) -> Any:
     cls = _operator(spec).KubeCluster
     described = manifest(spec, ending=f"-{uuid4().hex[:6]}")
     options = {name: spec.options[name] for name in OF_THE_CLUSTER if name in spec.options}
+    before = set(cls._instances)
     try:
         return cls(custom_cluster_spec=described, quiet=True, **options)
     except Exception as error:  # of httpx, kr8s, their own: whatever speaks to Kubernetes
+        _let_go(cls, before)
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(
-            f"{spec.path}: Kubernetes does not make the cluster ({reason:.300}); it needs the Dask operator, and a "
-            f"service account that may use it; `wsi-magnet cluster {spec.path}` shows the manifest"
+            f"{spec.path}: Kubernetes does not make the cluster ({reason:.300}); {_cure(error)}; "
+            f"`wsi-magnet cluster {spec.path}` shows the manifest"
         ) from error
+
+
+def _let_go(cls: Any, before: set[Any]) -> None:
+    """Of what was made by halves; dask-kubernetes would try it as the program ends, with a traceback where it fails."""
+    for half in set(cls._instances) - before:
+        with suppress(Exception):
+            half.close(timeout=10)
+        cls._instances.discard(half)
+
+
+def _cure(error: Exception) -> str:
+    if "valid credentials" in str(error):
+        return (
+            "here is neither a kubeconfig (~/.kube/config, or where KUBECONFIG says) nor a pod's service account; "
+            "`kubectl get pods` must work where the run is started"
+        )
+    if getattr(getattr(error, "response", None), "status_code", None) == 404:
+        return "it does not know DaskClusters: install the Dask operator (https://kubernetes.dask.org)"
+    return "it needs the Dask operator, and a service account that may use it"
 
 
 def manifest(spec: ClusterSpec, ending: str = "") -> dict[str, Any]:
