@@ -115,6 +115,9 @@ def test_people_are_told_the_shape_of_a_job() -> None:
         ({"memory": "much"}, "options: "),
         ({"cpus": 8}, "options: dask-jobqueue knows no option cpus"),
         ({"job_script_prologue": "module load"}, "options: job_script_prologue is 'module load', not a list"),
+        ({"memory": [1]}, "options: memory is [1], not a text"),
+        ({"log_directory": 5}, "options: log_directory is 5, not a text"),
+        ({"job_name": "two words"}, "options: job_name is 'two words'; batch systems take one word"),
         ({"walltime": "soon"}, "options: walltime 'soon' is none"),
     ],
 )

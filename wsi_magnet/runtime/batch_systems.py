@@ -27,6 +27,9 @@ LOG_FOLDER = "wsi-magnet-logs"
 OF_THE_SCHEDULER = ("scheduler_options", "security", "shared_temp_directory", "silence_logs", "protocol")
 """Options that are not a job's, or that it gets in another form once a scheduler is there."""
 
+TEXTS = ("memory", "python", "log_directory", "local_directory", "job_name", "shebang")
+"""Options that dask-jobqueue takes for texts without a look at them."""
+
 DEATH_TIMEOUT_S = 120
 """A worker whose scheduler is gone that long ends its job, so that none is left over when a run is killed."""
 
@@ -97,13 +100,15 @@ def job_script(spec: ClusterSpec) -> str:
     cls, options = _cluster_class(spec), job_options(spec)
     logs = Path(options["log_directory"])
     was_there = logs.exists()
-    with _explained(spec):
-        names = {key: value for key, value in options.items() if key not in OF_THE_SCHEDULER}
-        script: str = cls.job_cls("tcp://HOST:PORT", name=f"{cls.__name__}-0", **names).job_script()
-    if not was_there:
-        with suppress(OSError):
-            logs.rmdir()
-    return script
+    try:
+        with _explained(spec):
+            names = {key: value for key, value in options.items() if key not in OF_THE_SCHEDULER}
+            script: str = cls.job_cls("tcp://HOST:PORT", name=f"{cls.__name__}-0", **names).job_script()
+            return script
+    finally:
+        if not was_there:
+            with suppress(OSError):
+                logs.rmdir()
 
 
 def job_shape(spec: ClusterSpec) -> str:
@@ -133,6 +138,7 @@ def job_options(spec: ClusterSpec) -> dict[str, Any]:
     cores, processes = _whole(spec, "cores"), _whole(spec, "processes", 1)
     if processes > cores:
         raise ConfigError(f"{spec.path}: options: {processes} processes have fewer than one of {cores} cores each")
+    _check_texts(spec)
     threads = cores // processes
     python = asked["python"] or _configured(spec, "python") or shlex.quote(sys.executable)
     extra = ["--preload", PRELOAD]
@@ -176,6 +182,18 @@ def _listed(spec: ClusterSpec, name: str) -> list[str]:
     if not isinstance(value, list):
         raise ConfigError(f"{spec.path}: options: {name} is {value!r:.60}, not a list")
     return [str(one) for one in value]
+
+
+def _check_texts(spec: ClusterSpec) -> None:
+    for name in TEXTS:
+        value = spec.options.get(name)
+        is_bytes = name == "memory" and isinstance(value, int) and not isinstance(value, bool)
+        if not (value is None or is_bytes or isinstance(value, str)):
+            raise ConfigError(f"{spec.path}: options: {name} is {value!r:.60}, not a text")
+    if len(str(spec.options.get("job_name", "x")).split()) != 1:
+        raise ConfigError(
+            f"{spec.path}: options: job_name is {spec.options['job_name']!r:.60}; batch systems take one word"
+        )
 
 
 def _whole(spec: ClusterSpec, name: str, default: int | None = None) -> int:

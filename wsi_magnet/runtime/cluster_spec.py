@@ -14,6 +14,18 @@ from wsi_magnet.errors import ConfigError
 BATCH_KINDS = ("slurm", "pbs", "lsf", "sge", "htcondor", "oar", "moab")
 """Batch systems, through dask-jobqueue: a worker is a job."""
 
+OPTIONS_OF_JOBS = frozenset(
+    {
+        *("account", "cores", "image", "interface", "job_extra_directives", "job_name", "job_script_prologue"),
+        *("local_directory", "log_directory", "memory", "memory_limit", "processes", "project", "python", "queue"),
+        *("resources", "threads_per_worker", "walltime"),
+    }
+)
+"""What is easily written a level too high."""
+
+MOST_WORKERS, MOST_MINUTES = 1_000_000, 10 * 366 * 24 * 60
+"""More is a slip of the keyboard."""
+
 KINDS = ("local", "cuda", *BATCH_KINDS, "kubernetes")
 
 
@@ -63,7 +75,7 @@ def read_cluster(path: str | Path) -> ClusterSpec:
     path = Path(path).expanduser().absolute()
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # of Python: too many digits, too deep
         raise ConfigError(f"--cluster {path} cannot be read: {' '.join(str(error).split())}") from error
     return parse_cluster(values, path)
 
@@ -117,16 +129,20 @@ def _mapping(value: object, name: str, words: str) -> dict[str, Any]:
 
 def _only(values: Mapping[str, Any], known: set[str], name: str) -> None:
     if unknown := sorted(values.keys() - known):
-        raise ConfigError(f"{name}: unknown setting {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        below = [one for one in unknown if one in OPTIONS_OF_JOBS and "options" in known]
+        hint = f"; {', '.join(below)} {'belongs' if len(below) == 1 else 'belong'} under options" if below else ""
+        raise ConfigError(f"{name}: unknown setting {', '.join(unknown)}; there are {', '.join(sorted(known))}{hint}")
 
 
 def _count(value: object, least: int, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r}, not a whole number of at least {least}")
+        raise ConfigError(f"{name} is {value!r:.60}, not a whole number of at least {least}")
+    if value > MOST_WORKERS:
+        raise ConfigError(f"{name} is {value!r:.60}, and no cluster has more than {MOST_WORKERS}")
     return value
 
 
 def _minutes(value: object, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ConfigError(f"{name} is {value!r}, not a number of minutes")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_MINUTES:
+        raise ConfigError(f"{name} is {value!r:.60}, not a number of minutes")
     return float(value)

@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
 from distributed import LocalCluster, Nanny, Worker
 from distributed.core import Server
 
@@ -32,9 +33,14 @@ def local_options(spec: ClusterSpec) -> dict[str, Any]:
     """What distributed's LocalCluster or dask-cuda's LocalCUDACluster is given.
 
     No memory is watched: it is planned, and what lies on a GPU is not Dask's. Half of a GPU worker's threads wait for
-    its GPU.
+    its GPU. Raises ConfigError for threads or memory that are none.
     """
     threads = spec.options.get("threads_per_worker", _threads(spec))
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ConfigError(
+            f"{spec.path}: options: threads_per_worker is {threads!r:.60}, not a whole number of at least 1"
+        )
+    _check_memory(spec)
     return {
         "memory_limit": 0,
         **({"device_memory_limit": None, "memory_limit": None} if spec.kind == "cuda" else {}),
@@ -46,6 +52,17 @@ def local_options(spec: ClusterSpec) -> dict[str, Any]:
         "n_workers": spec.at_first,
         "processes": True,
     }
+
+
+def _check_memory(spec: ClusterSpec) -> None:
+    limit = spec.options.get("memory_limit")
+    try:
+        if limit not in (None, "auto"):
+            parse_bytes(limit)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{spec.path}: options: memory_limit is {limit!r:.60}, not bytes of a worker, for example 16GB"
+        ) from error
 
 
 def _threads(spec: ClusterSpec) -> int:
