@@ -23,9 +23,9 @@ from wsi_magnet.config import Execution
 from wsi_magnet.doctor import cluster
 from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.cluster import examine_cluster
-from wsi_magnet.doctor.examine import Report
 from wsi_magnet.doctor.lines import Line
 from wsi_magnet.doctor.reading import look_at_bundle, look_at_slide
+from wsi_magnet.doctor.report import Report
 from wsi_magnet.doctor.worker import AskWorker
 
 WORKER = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard"]

@@ -14,8 +14,8 @@ import click
 from wsi_magnet.cli import options
 
 if TYPE_CHECKING:
-    from wsi_magnet.doctor.examine import Report
     from wsi_magnet.doctor.lines import Line
+    from wsi_magnet.doctor.report import Report
 
 _STATE, _SUBJECT = 9, 15
 """Columns of a line's first two words."""

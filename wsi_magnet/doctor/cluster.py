@@ -18,8 +18,8 @@ from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.cluster_facts import Client, Cluster, WorkerFacts
 from wsi_magnet.doctor.computing import try_run
 from wsi_magnet.doctor.disk import PROBE, there_already
-from wsi_magnet.doctor.examine import Report
 from wsi_magnet.doctor.facts import BundleFacts, Cost, Ended, SlideFacts, Trial
+from wsi_magnet.doctor.report import Report
 from wsi_magnet.doctor.worker import LOCK, TOKEN, WORKERS, AskWorker, Probe, all_versions
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.explaining import explained

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 from wsi_magnet.doctor import computing_verdicts, software_verdicts, verdicts
 from wsi_magnet.doctor.apart import apart
@@ -27,6 +26,7 @@ from wsi_magnet.doctor.facts import (
 from wsi_magnet.doctor.hardware import gather_memory, gather_open_files, gather_processors
 from wsi_magnet.doctor.lines import Line
 from wsi_magnet.doctor.objects import gather_output
+from wsi_magnet.doctor.report import Report, Tell
 from wsi_magnet.doctor.software import gather_software
 
 READING_S, COMPUTING_S = 120.0, 300.0
@@ -34,45 +34,6 @@ READING_S, COMPUTING_S = 120.0, 300.0
 
 _TRY_DECODERS = {"OPENSLIDE_DEBUG": "synthetic"}
 """Has OpenSlide open the pictures that it brings to try its decoders; read when the library is loaded."""
-
-Tell = Callable[[Line], None]
-
-
-@dataclass(slots=True)
-class Report:
-    """Lines and facts so far."""
-
-    tell: Tell
-    """Is told each line as it is found."""
-    lines: list[Line] = field(default_factory=list)
-    facts: list[Any] = field(default_factory=list)
-
-    def add(self, fact: Any, lines: Iterable[Line]) -> None:
-        """A fact and what is to be said of it."""
-        self.facts.append(fact)
-        for line in lines:
-            self.lines.append(line)
-            self.tell(line)
-
-    def found(self, kind: type[Any]) -> Any:
-        """The first fact of a kind, or None."""
-        return next((fact for fact in self.facts if isinstance(fact, kind)), None)
-
-    @property
-    def problems(self) -> int:
-        """Lines that say that a run will not work."""
-        return sum(line.state == "PROBLEM" for line in self.lines)
-
-    @property
-    def warnings(self) -> int:
-        """Lines that say that it will work less well."""
-        return sum(line.state == "warning" for line in self.lines)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        facts = [{"kind": type(fact).__name__, **asdict(fact)} for fact in self.facts]
-        lines = [asdict(line) for line in self.lines]
-        return {"problems": self.problems, "warnings": self.warnings, "lines": lines, "facts": facts}
 
 
 def examine(asked: Asked, tell: Tell) -> Report:
