@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_a_batch_from_the_command_line(call: Call, slides: Path, bundle: Path, t
     assert "--retry-failed" in one_line(first)
     lines = first.stderr.splitlines()
     assert lines[0] == "3 slides, 3 to do"
-    assert "worker processes of this machine" in lines[1]
+    assert re.search(r"Working with (1 worker process|\d+ worker processes) of this machine", lines[1])
     assert sorted(line.split("]")[0] for line in lines if line.startswith("[")) == ["[1/3", "[2/3", "[3/3"]
     assert [line for line in lines if "a: finished, " in line and "mm² (red " in line]
     assert [line for line in lines if "c: FAILED after " in line]

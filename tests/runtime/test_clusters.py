@@ -38,7 +38,7 @@ def test_processes_of_this_machine(tmp_path: Path) -> None:
 def test_workers_that_adapt_begin_with_one(tmp_path: Path) -> None:
     executor = executor_of(tmp_path, "kind: local\nadapt: {minimum: 0, maximum: 2}\noptions: {threads_per_worker: 1}\n")
     try:
-        assert executor.description == "1 of 0 to 2 workers of own.yaml (local), 1 threads"
+        assert executor.description == "1 of 0 to 2 workers of own.yaml (local), 1 thread"
         assert sorted(executor.map(slow_square, range(20))) == [n * n for n in range(20)]
     finally:
         executor.close()

@@ -65,7 +65,7 @@ def test_jobs_do_the_work_and_are_cancelled(batch: Batch, tmp_path: Path, kind: 
     commands = batch(kind)
     executor = start_executor(described(tmp_path, kind, "  use_stdin: true\n" if kind == "lsf" else ""), threads=1)
     try:
-        assert executor.description == f"1 of 1 workers of {kind}.yaml ({kind}), 1 threads"
+        assert executor.description == f"1 of 1 workers of {kind}.yaml ({kind}), 1 thread"
         (number,) = jobs_of(commands)
         spec = ClusterSpec(tmp_path / f"{kind}.yaml", kind, 1)
         assert number in (ask_queue(spec) or {})

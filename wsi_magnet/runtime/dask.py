@@ -74,9 +74,8 @@ def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
             resources=gpu,
             preload=["wsi_magnet.runtime.worker_process", "wsi_magnet.runtime.quiet"],
         )
-    description = (
-        f"{counted(workers, 'worker process', 'worker processes')} of this machine, {counted(each, 'thread')} each"
-    )
+    many = counted(workers, "worker process", "worker processes")
+    description = f"{many} of this machine, {counted(each, 'thread')}{' each' if workers > 1 else ''}"
     return _local(cluster, description, device, wants_gpu=gpu is not None)
 
 
