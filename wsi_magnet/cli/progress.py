@@ -154,7 +154,7 @@ class _Watcher:
         title = f"scale {event.scale + 1}/{event.scales}  {event.mpp:g} µm/px  {refined}"
         if event.done:
             self._console.print(
-                f"{event.mpp:g} µm/px: {event.done} of {counted(event.tiles, 'tile')} done before", markup=False
+                f"{event.mpp:g} µm/px: {event.done} of {counted(event.tiles, 'tile')} finished before", markup=False
             )
         if not self._console.is_terminal:
             self._console.print(f"{title}, {counted(event.tiles, 'tile')}", markup=False)
