@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -35,6 +36,7 @@ def ctrl_c(reached: list[str]) -> None:
     """Sent to this process while its workers start."""
     with children_deaf():
         os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)  # another thread may be given it, and is in no hurry
         reached.append("the end")
 
 
@@ -51,3 +53,14 @@ def test_ctrl_c_within_is_heard_afterwards(threads: int) -> None:
     assert reached == ["the end"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_batch_system_leaves_ctrl_c_as_it_is() -> None:
+    pytest.importorskip("dask_jobqueue")
+    code = (
+        "import signal; from pathlib import Path; from wsi_magnet.runtime.cluster_spec import parse_cluster;"
+        "from wsi_magnet.runtime.batch_systems import job_script; before = signal.getsignal(signal.SIGINT);"
+        "values = {'kind': 'slurm', 'workers': 1, 'options': {'cores': 1, 'memory': '1GB'}};"
+        "job_script(parse_cluster(values, Path('c.yaml'))); print(signal.getsignal(signal.SIGINT) is before)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"

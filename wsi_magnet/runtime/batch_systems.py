@@ -17,6 +17,7 @@ from distributed.core import Status
 
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.cluster_spec import ClusterSpec
+from wsi_magnet.runtime.signals import same_ctrl_c
 from wsi_magnet.runtime.walltime import leaves_after, lifetime_arguments
 from wsi_magnet.runtime.worker_settings import PRELOAD, WORKER_ENVIRONMENT
 from wsi_magnet.wording import counted
@@ -163,7 +164,8 @@ def job_options(spec: ClusterSpec) -> dict[str, Any]:
 
 def _cluster_class(spec: ClusterSpec) -> Any:
     try:
-        import dask_jobqueue
+        with same_ctrl_c():  # its import takes Ctrl-C for itself
+            import dask_jobqueue
     except ImportError as error:
         raise ClusterError(
             f"{spec.path}: kind {spec.kind} needs dask-jobqueue: pip install '.[jobqueue]' in wsi-magnet's checkout"

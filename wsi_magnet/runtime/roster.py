@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
-from distributed import Client, Future, wait
+from distributed import Client
 
 from wsi_magnet.errors import ClusterError, WsiMagnetError
-from wsi_magnet.runtime.answers import Answer, Packed, answered, outcome
 from wsi_magnet.runtime.types import Member, Roster
-
-ABOVE_ALL = 1_000_000
-"""A priority in Dask's sense."""
 
 
 def roster_of(client: Client) -> Roster:
@@ -28,29 +24,41 @@ def roster_of(client: Client) -> Roster:
 def ask_everywhere(
     client: Client, function: Callable[[Any], Any], task: object, patience_s: float
 ) -> dict[str, Any | WsiMagnetError]:
-    """What a function answers on each worker, before all that waits there; `ClusterError` for one that does not.
+    """What a function answers on each worker, at once and whatever it is at; `ClusterError` for one that does not.
 
-    Raises what a client raises without a scheduler.
+    Not by tasks: a worker that lacks this program cannot even say so of one. Raises what a client raises without a
+    scheduler.
     """
-    packed = Packed.of(function)
-    asked: dict[str, Future[Any]] = {
-        address: client.submit(answered, packed, task, workers=[address], priority=ABOVE_ALL, pure=False)
-        for address in client.nthreads()
-    }
-    with suppress(TimeoutError), client.as_current():
-        wait(list(asked.values()), timeout=patience_s)
-    answers = {address: _answer(address, future, patience_s) for address, future in asked.items()}
-    client.cancel(list(asked.values()))
-    return answers
+
+    async def ask(address: str) -> Any:
+        asked: Any = client.run(_asked, function, task, workers=[address], on_error="return")
+        try:
+            return _answer(address, (await asyncio.wait_for(asked, patience_s))[address])
+        except TimeoutError:
+            return ClusterError(f"the worker {address} did not answer within {patience_s:g} s")
+        except (OSError, LookupError) as error:  # it has just gone
+            return _answer(address, error)
+
+    async def ask_all(addresses: list[str]) -> list[Any]:
+        return await asyncio.gather(*map(ask, addresses))
+
+    addresses = list(client.nthreads())
+    answers: list[Any] = client.sync(ask_all, addresses)  # type: ignore[no-untyped-call,unused-ignore]
+    return dict(zip(addresses, answers, strict=True))
 
 
-def _answer(address: str, future: Future[Any], patience_s: float) -> Any:
-    if not future.done():
-        return ClusterError(f"the worker {address} did not answer within {patience_s:g} s")
-    answer = outcome(future)
-    if isinstance(answer, Answer):
-        return answer.value
-    return ClusterError(f"the worker {address} did not answer ({type(answer).__name__}: {answer})")
+def _asked(function: Callable[[Any], Any], task: object) -> Any:
+    """Runs on the worker."""
+    try:
+        return function(task)
+    except WsiMagnetError as error:
+        return error
+
+
+def _answer(address: str, answer: Any) -> Any:
+    if isinstance(answer, BaseException) and not isinstance(answer, WsiMagnetError):
+        return ClusterError(f"the worker {address} did not answer ({type(answer).__name__}: {answer})")
+    return answer
 
 
 def _member(worker: dict[str, Any]) -> Member:

@@ -36,3 +36,14 @@ def _put_off() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if heard.is_set():
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def same_ctrl_c() -> Iterator[None]:
+    """Whatever is done within, Ctrl-C does afterwards what it did before."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGINT, before)
