@@ -91,7 +91,7 @@ def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
         "those of the coarser levels.",
         f"Where tiles take no time it is seen what limits: a task costs the client {1000 / alone:.2f} ms of processor "
         f"time, so that with a core of its own it keeps up with at most {alone:.0f} a second. Each tile of a slide is "
-        f"made to last in its journal (fsync) before the next one is looked at: at most {lasting:.0f} a second for a "
+        f"written into its journal before the next one is looked at: at most {lasting:.0f} a second for a "
         "slide on this disk. Here client, scheduler and all workers share the machine's cores.",
     ]
 
