@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dask_jobqueue.slurm import SLURMCluster
 
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.batch_systems import SYSTEMS, batch_cluster, job_options, job_script, job_shape
 from wsi_magnet.runtime.cluster_spec import ClusterSpec, parse_cluster
+from wsi_magnet.runtime.signals import same_ctrl_c
 
 JOB = {"cores": 8, "memory": "16GB"}
 MORE = {"htcondor": {"disk": "2GB"}, "oar": {"memory_per_core_property_name": "not_applicable"}}
@@ -62,6 +62,8 @@ def test_every_system_has_its_script(kind: str, tmp_path: Path) -> None:
 
 def test_what_is_shown_is_what_is_submitted() -> None:
     one = spec(gpu=True, processes=2, job_script_prologue=["module load cuda"], worker_extra_args=["--no-dashboard"])
+    with same_ctrl_c():
+        from dask_jobqueue.slurm import SLURMCluster
     with SLURMCluster(**job_options(one)) as cluster:
         real = cluster.job_script().replace(cluster.scheduler_address, "tcp://HOST:PORT")
     assert real.replace("--name dummy-name", "--name SLURMCluster-0") == job_script(one)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 
 import pytest
 
@@ -56,7 +57,8 @@ def test_ctrl_c_within_is_heard_afterwards(threads: int) -> None:
 
 
 def test_a_batch_system_leaves_ctrl_c_as_it_is() -> None:
-    pytest.importorskip("dask_jobqueue")
+    if find_spec("dask_jobqueue") is None:
+        pytest.skip("dask-jobqueue is not installed")
     code = (
         "import signal; from pathlib import Path; from wsi_magnet.runtime.cluster_spec import parse_cluster;"
         "from wsi_magnet.runtime.batch_systems import job_script; before = signal.getsignal(signal.SIGINT);"
