@@ -67,14 +67,6 @@ def read_lines(path: Place) -> Iterator[bytes]:
                     yield line[:-1]
 
 
-def lines_exist(path: Place) -> bool:
-    """True where there is something to read. Raises StoreError."""
-    if isinstance(path, Path):
-        return path.exists()
-    with explained(path):
-        return size_bytes(path) is not None or bool(_parts(path))
-
-
 class _FileLines:
     """Every line is the system's when the call returns, so that no kill can lose it, and on disk within a second or so.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsi_magnet.doctor.facts import Ended
+from wsi_magnet.wording import how_it_ended
 
 Fact = TypeVar("Fact")
 
@@ -46,7 +47,9 @@ def apart(
             yield Ended(during, f"it said nothing for {silence_s:.0f} s")
         except EOFError:
             process.join(_LEAVE_S)
-            yield Ended(during, _how(process.exitcode, said))
+            yield Ended(
+                during, how_it_ended(process.exitcode, said.read_text(errors="replace") if said.exists() else "")
+            )
         finally:
             process.terminate()
             process.join(_LEAVE_S)
@@ -97,14 +100,3 @@ def _begin(connection: Connection, part: str, asked: object, said: str, environm
 
 def _leave(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
-
-
-def _how(code: int | None, said: Path) -> str:
-    if code == -signal.SIGKILL:
-        return "it was killed (SIGKILL: out of memory?)"
-    if code == -signal.SIGILL:
-        return "it crashed (SIGILL: a library was built for a newer processor)"
-    if code is not None and code < 0:
-        return f"it crashed ({signal.Signals(-code).name})"
-    last = said.read_text(errors="replace").strip().splitlines()[-1:] if said.exists() else []
-    return f"it ended with exit code {code} ({last[0][:200] if last else 'no word'})"

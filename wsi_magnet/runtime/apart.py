@@ -6,7 +6,6 @@ Dask blames every task that was on a worker when it died. Which of them killed i
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed.protocol.pickle import dumps, loads
+
+from wsi_magnet.wording import how_it_ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +30,11 @@ def run_apart(function: Callable[[Any], Any], task: object) -> Any:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ended = subprocess.run(command, input=dumps((function, task)), capture_output=True, env=environment)
     if ended.returncode or not ended.stdout:
-        return Died(_how(ended.returncode, ended.stderr))
+        return Died(how_it_ended(ended.returncode, ended.stderr.decode(errors="replace")))
     answer = loads(ended.stdout)
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _how(code: int, stderr: bytes) -> str:
-    if code == -signal.SIGKILL:
-        return "it was killed (SIGKILL: out of memory?)"
-    if code < 0:
-        return f"it crashed ({signal.Signals(-code).name})"
-    last = stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-    return f"it ended with exit code {code} ({last[0][:200]})"
 
 
 def _main() -> None:
