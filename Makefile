@@ -35,7 +35,7 @@ slurm: $(VENV)/.installed ## run the tests that start a Slurm of their own (as r
 	@$(BIN)/python -m pytest -m slurm -v
 
 drill: $(VENV)/.installed ## let faults come to real runs, and write docs/faults.md anew (a quarter of an hour; as root, all of them)
-	@$(BIN)/python -m tests.drill --record
+	@$(BIN)/python -m drill --record
 
 lint: $(VENV)/.installed-dev ## check style and types
 	@$(BIN)/ruff check .
@@ -47,10 +47,10 @@ format: $(VENV)/.installed-dev ## rewrite the sources in the project's style
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.installed ## measure again what docs/performance.md says, and write it anew (half an hour)
-	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m benchmarks
 
 bench-gpu: $(VENV)/.installed ## the same for a GPU (a few minutes)
-	@$(BIN)/python -m tests.benchmarks.gpu --record
+	@$(BIN)/python -m benchmarks.gpu --record
 
 $(RINGS): $(VENV)/.installed
 	@test -d "$(DATA)/rings_glands" || { echo "DATA=$(DATA) holds no rings_glands/; name the folder that does: make $(MAKECMDGOALS) DATA=..." >&2; exit 1; }

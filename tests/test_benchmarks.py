@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import record
-from tests.benchmarks.record import Aim, Measurement, Record, Table, benchmark
+from benchmarks import record
+from benchmarks.record import Aim, Measurement, Record, Table, benchmark
 
 MADE = Measurement(
     Table(["slide", "seconds"], [["small", "1.5"], ["large", "12.0"]]),
@@ -78,7 +78,7 @@ def test_a_record_and_the_page_say_what_was_printed(
     assert "\n".join(kept.lines()).strip() == printed
     assert (docs / "performance.md").read_text(encoding="utf-8").endswith(f"\n{printed}\n")
     for told in (
-        "`python -m tests.benchmarks.made --times 3`",
+        "`python -m benchmarks.made --times 3`",
         "8, at most 10 wanted: met",
         "at least 5 wanted: MISSED",
     ):
@@ -101,7 +101,7 @@ def test_arguments_are_told_without_folders(docs: Path, monkeypatch: pytest.Monk
     elsewhere = docs / "elsewhere"
     typed(monkeypatch, "/data/of/mine/slide.tif", "--record-to", str(elsewhere), "--times", "3", "--record")
     kept = json.loads((elsewhere / "made.json").read_text(encoding="utf-8"))
-    assert kept["command"] == "python -m tests.benchmarks.made slide.tif --times 3"
+    assert kept["command"] == "python -m benchmarks.made slide.tif --times 3"
 
 
 def test_the_page_in_the_repository_is_what_its_records_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.drill import record
-from tests.drill.company import Company
-from tests.drill.record import Played, Told
-from tests.drill.scene import DrillFailedError, Scene, tile_lines
-from tests.drill.stage import ROOT, Stage, masks
+from drill import record
+from drill.company import Company
+from drill.record import Played, Told
+from drill.scene import DrillFailedError, Scene, tile_lines
+from drill.stage import ROOT, Stage, masks
 from tests.runs import MadeRun, run_serially
 
 TOLD = Told(
@@ -92,8 +92,8 @@ def test_a_drill_changes_the_program_in_every_process_that_its_environment_reach
     inject = str(ROOT / "tests" / "drill" / "inject")
     told = {"PYTHONPATH": os.pathsep.join([inject, str(ROOT)]), "WSI_MAGNET_DRILL_POISON": "2,1,0"}
     program = (
-        "from wsi_magnet.plan import TileTask\n"
-        "from wsi_magnet.tasks import RunTile\n"
+        "from wsi_magnet.planning.plan import TileTask\n"
+        "from wsi_magnet.worker.tasks import RunTile\n"
         "from types import SimpleNamespace\n"
         "RunTile.__call__(SimpleNamespace(), TileTask(2, 1, 0, ()))\n"
     )

@@ -15,24 +15,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "wsi_magnet"
 
-GROUND = ("_version", "errors", "geometry", "wording")
+GROUND = ("_version", "errors", "geometry", "labels", "system", "text")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
-    ("places",),
-    ("chunk_files", "conditions", "config", "explaining", "machine", "metrics", "scales", "shelf"),
-    ("claim", "lines"),
-    ("ngff", "nets", "refine", "runtime", "slides", "store"),
-    ("annotations", "image_loop", "journal", "ome_xml", "plan", "tissue"),
-    ("choice", "dataset", "events", "report", "result", "stitch"),
-    ("engine", "export", "prepare"),
-    ("device", "estimate", "provenance", "summary"),
-    ("analyst", "eventlog"),
-    ("hall",),
-    ("tasks",),
-    ("running",),
-    ("overlay", "segmentation", "train"),
-    ("cohort", "doctor", "evaluate", "pages"),
+    ("config", "magnet", "metrics", "scales", "schema", "storage"),
+    ("nets", "runtime", "slides"),
+    ("planning",),
+    ("results",),
+    ("annotations", "export", "inference"),
+    ("dataset", "report", "worker"),
+    ("segment", "train"),
+    ("cohort", "doctor", "evaluate"),
     ("cli",),
     ("__main__",),
 )
@@ -40,22 +34,21 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 never from a neighbour."""
 
 NARROW = {
-    "refine": (*GROUND,),  # is handed tensors and callables: knows neither networks nor slides
-    "runtime": (*GROUND, "config"),  # knows no pathology
-    # Knows only what lies in a result.
-    "export": (*GROUND, "config", "explaining", "ngff", "ome_xml", "places", "report", "result", "store"),
+    "magnet": (*GROUND,),  # is handed tensors and callables: knows neither networks nor slides
+    "runtime": (*GROUND, "config", "storage"),  # knows no pathology
+    "export": (*GROUND, "config", "storage", "results"),  # knows only what lies in a result
 }
 """Rooms that may use less than all that lies below them."""
 
 DOORS = {
     "openslide": ("slides.openslide",),
-    "zarr": ("store",),
-    "fsspec": ("places",),
-    "dask": ("runtime", "machine"),
+    "zarr": ("results.pyramid",),
+    "fsspec": ("storage.location",),
+    "dask": ("runtime", "system"),
     "distributed": ("runtime",),
-    "dask_jobqueue": ("runtime.batch_systems",),
-    "dask_kubernetes": ("runtime.kubernetes",),
-    "dask_cuda": ("runtime.local_clusters",),
+    "dask_jobqueue": ("runtime.clusters.batch",),
+    "dask_kubernetes": ("runtime.clusters.kubernetes",),
+    "dask_cuda": ("runtime.clusters.kinds",),
     "click": ("cli",),
     "rich": ("cli",),
 }

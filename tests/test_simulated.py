@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.simulated import Stand, least_s, makespan
+from benchmarks.simulated import Stand, least_s, makespan
 
 
 @pytest.mark.parametrize(

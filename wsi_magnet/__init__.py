@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from wsi_magnet._version import __version__
 
 if TYPE_CHECKING:
+    from wsi_magnet.cohort.batch import segment_cohort
     from wsi_magnet.cohort.options import CohortOptions
-    from wsi_magnet.cohort.running import segment_cohort
     from wsi_magnet.cohort.sources import find_slides
     from wsi_magnet.config import Execution, RunConfig
     from wsi_magnet.errors import WsiMagnetError
-    from wsi_magnet.image_loop import segment_image
+    from wsi_magnet.inference.image import segment_image
     from wsi_magnet.nets.bundle import load_bundle
-    from wsi_magnet.segmentation import segment_slide
+    from wsi_magnet.segment.slide import segment_slide
     from wsi_magnet.slides.registry import open_slide
 
 __all__ = [
@@ -44,9 +44,9 @@ _HOME = {
     "find_slides": "wsi_magnet.cohort.sources",
     "load_bundle": "wsi_magnet.nets.bundle",
     "open_slide": "wsi_magnet.slides.registry",
-    "segment_cohort": "wsi_magnet.cohort.running",
-    "segment_image": "wsi_magnet.image_loop",
-    "segment_slide": "wsi_magnet.segmentation",
+    "segment_cohort": "wsi_magnet.cohort.batch",
+    "segment_image": "wsi_magnet.inference.image",
+    "segment_slide": "wsi_magnet.segment.slide",
 }
 """The module of each name (PEP 562)."""
 

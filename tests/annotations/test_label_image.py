@@ -27,14 +27,14 @@ from tests.annotations.made import (
     scale_of,
     slide,
 )
-from wsi_magnet import ngff
 from wsi_magnet.annotations import label_image as label_image_module
 from wsi_magnet.annotations.label_zarr import ZarrLabels
 from wsi_magnet.annotations.labels import COLOUR, SetTable, label_of
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box, Size
-from wsi_magnet.store import Pyramid, PyramidSpec
+from wsi_magnet.results import ngff
+from wsi_magnet.results.pyramid import Pyramid, PyramidSpec
 
 INFO = slide(37, 29)
 VALUES = np.random.default_rng(0).integers(0, 4, (29, 37)).astype(np.uint8)

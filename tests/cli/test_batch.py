@@ -17,7 +17,7 @@ import pytest
 from tests.cohort.made import Batches, write_free_bundle, write_slide
 from tests.commands import Call, one_line
 from wsi_magnet.cohort.state import States
-from wsi_magnet.result import ResultFolder
+from wsi_magnet.results.folder import ResultFolder
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from wsi_magnet.cli import cohort_progress
 from wsi_magnet.cli.cohort_progress import duration_text, ended_text, watching_batch
 from wsi_magnet.cohort.events import BatchBegun, BatchWorkers, CohortEvent, SlideBegun, SlideEnded, SlideTold
 from wsi_magnet.cohort.state import SlideState
-from wsi_magnet.events import Note, PassStarted, TileFinished
-from wsi_magnet.journal import CellResult, TileResult
+from wsi_magnet.results.events import Note, PassStarted, TileFinished
+from wsi_magnet.results.journal import CellResult, TileResult
 
 BAD = tuple(CellResult(0, col, True, ((0, 1),) * 4, "no JPEG [bold]") for col in range(5))
 TOLD = {"analysed_mm2": 4.25, "classes": {"gland": 1.5, "stroma": 2.75}, "gleason": {"primary": 3, "secondary": 4}}

@@ -20,7 +20,7 @@ from tests.export.qupath_rules import features_of, violations
 from tests.export.results import make_result
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from wsi_magnet.config import RunConfig
-from wsi_magnet.export.source import ResultSource
+from wsi_magnet.results.reader import ResultSource
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.commands import Call, one_line
 from tests.runs import MadeRun, free_spec, labels_of, write_bundle
 from wsi_magnet.config import Execution
 from wsi_magnet.nets.spec import ClassInfo
-from wsi_magnet.result import ResultFolder
+from wsi_magnet.results.folder import ResultFolder
 
 
 def test_a_run_says_where_the_mask_is(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_wrong_usage_is_exit_2(call: Call, made_run: MadeRun, tmp_path: Path, ar
 def test_a_scheduler_that_is_not_there(
     call: Call, made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsi_magnet.runtime.dask._PATIENCE_S", 1.0)
+    monkeypatch.setattr("wsi_magnet.runtime.start._PATIENCE_S", 1.0)
     arguments = ["run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle]
     text = one_line(call(*arguments, "--scheduler", "tcp://127.0.0.1:9"))
     assert "tcp://127.0.0.1:9" in text

@@ -12,7 +12,7 @@ from click.testing import Result
 
 from tests.commands import Call, one_line
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
-from tests.test_segmentation import Stopped, stop_after
+from tests.segment.test_slide import Stopped, stop_after
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def run(call: Call, made: MadeRun, folder: Path, *options: object) -> Result:
 def test_a_start_that_fails_keeps_the_result(
     call: Call, made_run: MadeRun, result: Path, monkeypatch: pytest.MonkeyPatch, option: str, obstacle: str
 ) -> None:
-    monkeypatch.setattr("wsi_magnet.runtime.dask._PATIENCE_S", 1.0)
+    monkeypatch.setattr("wsi_magnet.runtime.start._PATIENCE_S", 1.0)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     before = labels_of(result)
     arguments = ["run", made_run.slide, "-o", result.parent, "--bundle", made_run.bundle, option]

@@ -16,7 +16,7 @@ from tests.commands import Call, one_line
 from tests.test_cli_startup import HEAVY, modules_after
 from tests.train.made import SMALL_VALIDATION_PX, tiny_config, write_config, write_data
 from wsi_magnet.nets.bundle import load_bundle
-from wsi_magnet.train import making
+from wsi_magnet.train import pipeline as making
 
 _WAIT_S = 120
 

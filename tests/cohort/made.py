@@ -9,15 +9,15 @@ from typing import Any
 
 from tests.runs import free_spec, write_bundle
 from tests.slides_made import stained, write_pyramid
+from wsi_magnet.cohort.batch import CohortSummary, segment_cohort
 from wsi_magnet.cohort.events import CohortEvent
 from wsi_magnet.cohort.options import CohortOptions
-from wsi_magnet.cohort.running import CohortSummary, segment_cohort
 from wsi_magnet.cohort.sources import find_slides
 from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
-from wsi_magnet.places import Place
-from wsi_magnet.runtime.local import SerialExecutor
+from wsi_magnet.runtime.clusters.local import SerialExecutor
 from wsi_magnet.runtime.types import Executor
+from wsi_magnet.storage.location import Place
 
 SIZE = Size(700, 560)
 """A cell at 1 µm and four at 0.5 µm."""

@@ -13,12 +13,12 @@ from tests.cohort.made import Batches, write_slide
 from tests.commands import Call
 from tests.runs import labels_of
 from tests.s3 import objects
-from wsi_magnet.claim import claimed
 from wsi_magnet.cohort.events import CohortEvent, SlideTold
 from wsi_magnet.cohort.status import Status, status_of
 from wsi_magnet.errors import ResultBusyError
-from wsi_magnet.events import TileFinished
-from wsi_magnet.places import place
+from wsi_magnet.results.events import TileFinished
+from wsi_magnet.storage.location import place
+from wsi_magnet.storage.lock import claimed
 
 
 def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.cohort.made import SIZE, Batches, write_slide
 from tests.slides_made import stained, write_pyramid
 from wsi_magnet.cohort.events import SlideTold
 from wsi_magnet.config import RunConfig
-from wsi_magnet.events import Note
+from wsi_magnet.results.events import Note
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_magnet.cohort.layout import RESERVED
 from wsi_magnet.cohort.naming import LONGEST_BYTES, fold, name_slides
+from wsi_magnet.cohort.paths import RESERVED
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.errors import CohortError
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from tests.cohort.made import Batches, write_free_bundle, write_slide
-from wsi_magnet.cohort import slide_run
+from wsi_magnet.cohort import slide_task as slide_run
 from wsi_magnet.cohort.events import BatchEnded, BatchNote, CohortEvent, SlideEnded
 from wsi_magnet.cohort.state import States
 from wsi_magnet.errors import CohortError, OutageError, StoreError
-from wsi_magnet.explaining import explained
-from wsi_magnet.places import Url
-from wsi_magnet.segmentation import segment_slide
+from wsi_magnet.segment.slide import segment_slide
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Url
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.cohort.state import States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import CohortError
-from wsi_magnet.events import PassStarted, TileFinished
-from wsi_magnet.places import Url
-from wsi_magnet.runtime.local import SerialExecutor
-from wsi_magnet.segmentation import segment_slide
+from wsi_magnet.results.events import PassStarted, TileFinished
+from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.segment.slide import segment_slide
+from wsi_magnet.storage.location import Url
 
 OTHER = RunConfig(tile_px=512, refine=0.5)
 

@@ -18,8 +18,8 @@ from tests.slides_made import stained, write_pyramid
 from wsi_magnet.cohort.state import States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
-from wsi_magnet.runtime.local import SerialExecutor
-from wsi_magnet.segmentation import segment_slide
+from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.segment.slide import segment_slide
 
 KINDS = 4
 """Different generated slides; the others are copies of them."""

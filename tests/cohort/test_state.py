@@ -15,7 +15,7 @@ from wsi_magnet.cohort.options import Bundles, CohortOptions
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.cohort.state import SlideState, States, file_marks, known_names, result_marks
 from wsi_magnet.config import RunConfig
-from wsi_magnet.result import RUN_VERSION, ResultFolder
+from wsi_magnet.results.folder import RUN_VERSION, ResultFolder
 
 
 def test_states_come_back_as_they_were(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.cohort.made import Batches, write_slide
-from tests.cohort.test_running import stop_at
+from tests.cohort.test_batch import stop_at
 from tests.commands import Call, one_line
 from tests.test_cli_startup import modules_after
 from wsi_magnet.cohort.events import CohortEvent, SlideTold
 from wsi_magnet.cohort.status import Status, status_of
-from wsi_magnet.events import TileFinished
+from wsi_magnet.results.events import TileFinished
 
 
 def test_a_batch_that_is_running(batches: Batches) -> None:

@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.dataset import made_layouts as made
 from wsi_magnet.annotations.coding import Coding
+from wsi_magnet.dataset.build_manifest import MakingOptions, make_manifest
+from wsi_magnet.dataset.layouts.base import LayoutOptions
 from wsi_magnet.dataset.layouts.cityscapes import LABELS as CITYSCAPES_LABELS
-from wsi_magnet.dataset.layouts.found import LayoutOptions
 from wsi_magnet.dataset.layouts.registry import LAYOUTS
-from wsi_magnet.dataset.making import MakingOptions, make_manifest
 from wsi_magnet.dataset.manifest import read_manifest
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import ConfigError, ManifestError

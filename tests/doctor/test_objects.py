@@ -10,11 +10,11 @@ from tests.commands import Call
 from tests.doctor.facts_made import only
 from tests.runs import MadeRun
 from tests.s3 import BUCKET, objects
-from wsi_magnet.conditions import create_bytes
 from wsi_magnet.doctor import objects as looked_at
 from wsi_magnet.doctor import verdicts
 from wsi_magnet.doctor.facts import Folder, ObjectStore
 from wsi_magnet.doctor.objects import gather_output
+from wsi_magnet.storage.conditional import create_bytes
 
 
 def test_a_folder_stays_a_folder(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from wsi_magnet.evaluate.methods import Method
 from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
-from wsi_magnet.runtime.local import SerialExecutor
+from wsi_magnet.runtime.clusters.local import SerialExecutor
 from wsi_magnet.scales import Scale, scale_at
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
@@ -118,4 +118,4 @@ def work_here(
 def stay_here(patch: pytest.MonkeyPatch) -> None:
     """Let methods work in this process and this thread."""
     patch.setattr(comparison, "work_apart", work_here)
-    patch.setattr("wsi_magnet.running.start", lambda execution: SerialExecutor())
+    patch.setattr("wsi_magnet.segment.passes.start", lambda execution: SerialExecutor())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from wsi_magnet.evaluate.bootstrap import Draws, draw, group_weights
+from wsi_magnet.evaluate.columns import MIOU, measures
 from wsi_magnet.evaluate.counts import Counts
-from wsi_magnet.evaluate.measures import MIOU, measures
 from wsi_magnet.metrics.confusion import mean_iou
 
 MEASURES = measures(["a", "b"], [10.0])

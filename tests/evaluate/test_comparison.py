@@ -29,14 +29,14 @@ from wsi_magnet.config import Execution
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import BundleError, ManifestError
 from wsi_magnet.evaluate.bootstrap import Estimate
+from wsi_magnet.evaluate.columns import MIOU, measures
 from wsi_magnet.evaluate.comparison import Comparison, Conditions, Row, candidates, compare_methods, compare_results
 from wsi_magnet.evaluate.figure import LEAST_SPAN, _limits, draw_comparison, draw_curve
-from wsi_magnet.evaluate.gather import gather
-from wsi_magnet.evaluate.measures import MIOU, measures
+from wsi_magnet.evaluate.find_results import gather
 from wsi_magnet.evaluate.methods import MagNet, built_in
 from wsi_magnet.evaluate.report import make_report
+from wsi_magnet.evaluate.serialise import to_csv, to_json
 from wsi_magnet.evaluate.tables import curve_table, notes, tables
-from wsi_magnet.evaluate.values import to_csv, to_json
 from wsi_magnet.nets.spec import ClassInfo
 
 

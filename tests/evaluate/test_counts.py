@@ -17,10 +17,10 @@ from tests.evaluate.made import (
     sample_of,
     two_scales,
 )
-from wsi_magnet.evaluate import truth as truth_module
+from wsi_magnet.evaluate import ground_truth as truth_module
 from wsi_magnet.evaluate.counts import Counts, count
+from wsi_magnet.evaluate.ground_truth import Target
 from wsi_magnet.evaluate.prediction import Prediction
-from wsi_magnet.evaluate.truth import Target
 
 APART = Target((0, 1, 2), ("red", "green", "blue"), ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
 TOLERANCES_UM = (2.0, 5.0)

@@ -11,11 +11,11 @@ import pytest
 from tests.evaluate.made import bundle_at, paint, patchwork, result_of
 from tests.runs import labels_of
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
-from wsi_magnet.evaluate.gather import gather
+from wsi_magnet.evaluate.find_results import gather
+from wsi_magnet.evaluate.ground_truth import Target
 from wsi_magnet.evaluate.prediction import Prediction
-from wsi_magnet.evaluate.truth import Target
 from wsi_magnet.geometry import Box
-from wsi_magnet.store import Pyramid
+from wsi_magnet.results.pyramid import Pyramid
 
 APART = Target((0, 1, 2), ("red", "green", "blue"), ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
 JOINED = Target((0, 1, 0), ("red/blue", "green"), ((1, 0, 0), (0, 1, 0)))

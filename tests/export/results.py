@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet import ngff
 from wsi_magnet.config import CELL_PX, Ngff, RunConfig
-from wsi_magnet.export.source import ResultSource
 from wsi_magnet.geometry import Box, Size, halved_until
-from wsi_magnet.ngff import LabelClass
-from wsi_magnet.result import RUN_VERSION, Products, ResultFolder
-from wsi_magnet.store import Pyramid, halve_tile
+from wsi_magnet.labels import LabelClass
+from wsi_magnet.results import ngff
+from wsi_magnet.results.folder import RUN_VERSION, Products, ResultFolder
+from wsi_magnet.results.pyramid import Pyramid, halve_tile
+from wsi_magnet.results.reader import ResultSource
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -13,16 +13,16 @@ import shapely
 from hypothesis import HealthCheck, given, settings
 from shapely.geometry import shape
 
+from tests.export.polygonize.traced import Labels, labels, painted
 from tests.export.qupath_rules import features_of, violations
 from tests.export.results import Made, damage, make_result
-from tests.export.traced import Labels, labels, painted
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
-from wsi_magnet.export.files import Exported, FileOptions, provisional
 from wsi_magnet.export.geojson import write_features, write_geojson
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath import FeatureStyle
-from wsi_magnet.export.source import ResultSource
-from wsi_magnet.ngff import LabelClass
+from wsi_magnet.labels import LabelClass
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.output import Exported, FileOptions, provisional
 
 SIZE = 40
 

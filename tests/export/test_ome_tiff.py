@@ -16,12 +16,12 @@ from tests.export.results import CLASSES, Made, make_result, make_sparse_result
 from tests.runs import local
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.files import FileOptions
 from wsi_magnet.export.ome_tiff import add_ome_xml, write_ome_tiff
-from wsi_magnet.export.source import ResultSource
 from wsi_magnet.geometry import Box
-from wsi_magnet.ome_xml import NAMESPACE, Product
-from wsi_magnet.store import Pyramid
+from wsi_magnet.results.ome_xml import NAMESPACE, Product
+from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.output import FileOptions
 
 FILES = FileOptions()
 

@@ -11,11 +11,11 @@ import pytest
 from tests.export.qupath_rules import violations
 from tests.export.results import Made, make_result
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.exporting import ExportOptions, export
-from wsi_magnet.export.files import FileOptions
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath_script import groovy
-from wsi_magnet.ngff import LabelClass
+from wsi_magnet.export.write import ExportOptions, export
+from wsi_magnet.labels import LabelClass
+from wsi_magnet.storage.output import FileOptions
 
 
 def result(folder: Path, made: Made | None = None, *, kept: bool = False) -> Path:

@@ -19,11 +19,11 @@ from tests.runs import local
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.export import spatial
-from wsi_magnet.export.files import FileOptions
-from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.spatial import LABELS, TABLE, write_spatialdata
 from wsi_magnet.geometry import Box
-from wsi_magnet.ngff import with_reserved
+from wsi_magnet.labels import with_reserved
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.output import FileOptions
 
 FILES = FileOptions()
 

@@ -12,10 +12,10 @@ from tests.export.results import CLASSES, Made, damage, make_result
 from tests.runs import MadeRun, labels_of, local, run_serially
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.files import FileOptions
-from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.tables import COLUMNS, count_labels, summary_of, write_csv
-from wsi_magnet.ngff import LabelClass
+from wsi_magnet.labels import LabelClass
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.output import FileOptions
 
 FILES = FileOptions()
 

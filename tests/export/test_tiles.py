@@ -12,8 +12,8 @@ from shapely.geometry import shape
 from tests.export.qupath_rules import features_of, violations
 from tests.export.results import Made, make_result
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.export.exporting import ExportOptions, export
 from wsi_magnet.export.objects import ObjectOptions
+from wsi_magnet.export.write import ExportOptions, export
 
 
 def tiles(folder: Path, options: ExportOptions | None = None) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from tests.parity.built import fpn_bundle
-from wsi_magnet.image_loop import segment_image
+from wsi_magnet.inference.image import segment_image
 
 HERE = Path(__file__).parent
 TOLERANCE = 2e-3

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from wsi_magnet.runtime.cluster_spec import BATCH_KINDS, ClusterSpec, read_cluster
-from wsi_magnet.runtime.clusters import plan, show
+from wsi_magnet.runtime.clusters.cluster import plan, show
+from wsi_magnet.runtime.clusters.spec import BATCH_KINDS, ClusterSpec, read_cluster
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 FILES = sorted(path for path in PIPELINES.glob("*/*.yaml") if path.read_text().lstrip("#").find("\nkind: ") >= 0)

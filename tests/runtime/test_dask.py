@@ -15,9 +15,9 @@ from distributed import Client, LocalCluster
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, StoreError
 from wsi_magnet.runtime import mapping
-from wsi_magnet.runtime.dask import start_executor
-from wsi_magnet.runtime.executor import DaskExecutor
-from wsi_magnet.runtime.local import SerialExecutor
+from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.dask_executor import DaskExecutor
+from wsi_magnet.runtime.start import start_executor
 from wsi_magnet.runtime.types import Executor
 
 
@@ -98,7 +98,7 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_what_listens_and_is_no_scheduler(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_magnet.runtime.dask._PATIENCE_S", 1.0)
+    monkeypatch.setattr("wsi_magnet.runtime.start._PATIENCE_S", 1.0)
     begun = time.monotonic()
     with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {stranger}"):
         start_executor(Execution("cpu", scheduler=stranger), threads=1)

@@ -19,8 +19,8 @@ from distributed import Client, LocalCluster, get_worker
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, SlideOpenError
 from wsi_magnet.runtime import connection, mapping
-from wsi_magnet.runtime.dask import start_executor
-from wsi_magnet.runtime.executor import DaskExecutor
+from wsi_magnet.runtime.dask_executor import DaskExecutor
+from wsi_magnet.runtime.start import start_executor
 
 
 @pytest.fixture(scope="module")

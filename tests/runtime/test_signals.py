@@ -60,8 +60,8 @@ def test_a_batch_system_leaves_ctrl_c_as_it_is() -> None:
     if find_spec("dask_jobqueue") is None:
         pytest.skip("dask-jobqueue is not installed")
     code = (
-        "import signal; from pathlib import Path; from wsi_magnet.runtime.cluster_spec import parse_cluster;"
-        "from wsi_magnet.runtime.batch_systems import job_script; before = signal.getsignal(signal.SIGINT);"
+        "import signal; from pathlib import Path; from wsi_magnet.runtime.clusters.spec import parse_cluster;"
+        "from wsi_magnet.runtime.clusters.batch import job_script; before = signal.getsignal(signal.SIGINT);"
         "values = {'kind': 'slurm', 'workers': 1, 'options': {'cores': 1, 'memory': '1GB'}};"
         "job_script(parse_cluster(values, Path('c.yaml'))); print(signal.getsignal(signal.SIGINT) is before)"
     )

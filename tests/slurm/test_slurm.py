@@ -18,8 +18,8 @@ import pytest
 
 from tests.commands import Call, one_line
 from tests.runs import MadeRun, labels_of, run_serially
-from wsi_magnet.runtime.batch_systems import job_script
-from wsi_magnet.runtime.cluster_spec import read_cluster
+from wsi_magnet.runtime.clusters.batch import job_script
+from wsi_magnet.runtime.clusters.spec import read_cluster
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
 

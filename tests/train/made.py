@@ -22,9 +22,9 @@ from wsi_magnet.train.config import (
     StageConfig,
     TrainingConfig,
 )
+from wsi_magnet.train.data_parallel import Ranks
 from wsi_magnet.train.history import History, Row
 from wsi_magnet.train.loop import Loop, Setting
-from wsi_magnet.train.ranks import Ranks
 
 SIDE_PX = 160
 TISSUE_RGB, GLAND_RGB = (225, 200, 228), (196, 96, 150)

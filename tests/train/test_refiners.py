@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.made import glands, setting_of, tiny_config
-from wsi_magnet.dataset.opening import SamplePool
+from wsi_magnet.dataset.open_sample import SamplePool
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.registry import build_network
-from wsi_magnet.train.draw import Drawer
-from wsi_magnet.train.frozen import Frozen, double
+from wsi_magnet.train.frozen_backbone import Frozen, double
 from wsi_magnet.train.material import Material
 from wsi_magnet.train.refiners import RefinerStage
+from wsi_magnet.train.sampler import Drawer
 from wsi_magnet.train.views import View, Windows
 
 MAPS = torch.rand(1, 2, 64, 64, generator=torch.Generator().manual_seed(0)).softmax(dim=1)

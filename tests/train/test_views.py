@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from tests.slides_made import coded, shifts
-from wsi_magnet.dataset.opening import OpenSample, SamplePool, open_sample
+from wsi_magnet.dataset.open_sample import OpenSample, SamplePool, open_sample
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.nets.spec import ClassInfo

@@ -12,8 +12,8 @@ from wsi_magnet.annotations.label_pixels import Stored, decoding
 from wsi_magnet.annotations.labels import Codes, value_codes
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box, Size
+from wsi_magnet.results.pyramid import open_finest
 from wsi_magnet.slides.mpp import MppXY
-from wsi_magnet.store import open_finest
 
 _MICRONS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 

@@ -14,8 +14,8 @@ from wsi_magnet.cli import options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wsi_magnet.cohort.batch import CohortSummary
     from wsi_magnet.cohort.options import CohortOptions
-    from wsi_magnet.cohort.running import CohortSummary
 
 
 @click.command("batch", short_help="Segment many slides.")
@@ -81,7 +81,7 @@ def command(
     from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
     from wsi_magnet.cli.stopping import stopped_in_order
     from wsi_magnet.cohort.options import CohortOptions
-    from wsi_magnet.places import place
+    from wsi_magnet.storage.location import place
 
     asked = CohortOptions(
         place(output).absolute(),
@@ -104,7 +104,7 @@ def command(
 
 def _segment(sources: Sequence[str], asked: CohortOptions) -> CohortSummary:
     from wsi_magnet.cli.cohort_progress import watching_batch
-    from wsi_magnet.cohort.running import segment_cohort
+    from wsi_magnet.cohort.batch import segment_cohort
     from wsi_magnet.cohort.sources import find_slides
 
     found = find_slides(sources, asked.out)
@@ -126,7 +126,7 @@ def _values(summary: CohortSummary) -> dict[str, Any]:
 
 def _text(summary: CohortSummary) -> str:
     from wsi_magnet.cli.tables import facts, failures_text
-    from wsi_magnet.cohort.layout import SUMMARY_CSV, SUMMARY_MD
+    from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
     from wsi_magnet.cohort.tables import counts_text
 
     done = "Nothing to do.\n\n" if not summary.worked_on else ""
@@ -143,7 +143,7 @@ def _text(summary: CohortSummary) -> str:
 
 def _failures(summary: CohortSummary) -> str:
     """One line: how many, and the first with its reason and the command that does it again."""
-    from wsi_magnet.wording import counted
+    from wsi_magnet.text import counted
 
     bad = [state for state in summary.states.values() if state.state not in ("finished", "waiting", "running")]
     kinds = [

@@ -16,8 +16,8 @@ def command(file: str) -> None:
 
     The plan of the workers goes to stderr. Nothing is submitted.
     """
-    from wsi_magnet.runtime.cluster_spec import read_cluster
-    from wsi_magnet.runtime.clusters import plan, show
+    from wsi_magnet.runtime.clusters.cluster import plan, show
+    from wsi_magnet.runtime.clusters.spec import read_cluster
 
     spec = read_cluster(file)
     click.echo(show(spec))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from wsi_magnet.cohort.eta import Pace, seconds_left
 from wsi_magnet.cohort.events import (
     BatchBegun,
     BatchEnded,
@@ -20,10 +21,9 @@ from wsi_magnet.cohort.events import (
     SlideEnded,
     SlideTold,
 )
-from wsi_magnet.cohort.pace import Pace, seconds_left
 from wsi_magnet.cohort.state import SlideState
-from wsi_magnet.events import Note, TileFinished
-from wsi_magnet.wording import counted
+from wsi_magnet.results.events import Note, TileFinished
+from wsi_magnet.text import counted
 
 CELLS_TOLD = 3
 """Of a slide's cells that cannot be analysed so many are told of; all are in its run.json."""

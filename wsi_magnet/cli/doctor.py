@@ -91,7 +91,7 @@ def wrapped(line: Line, columns: int) -> str:
 
 
 def _ending(report: Report, seconds: float) -> str:
-    from wsi_magnet.wording import counted
+    from wsi_magnet.text import counted
 
     problems = counted(report.problems, "problem") if report.problems else "No problems"
     warnings = counted(report.warnings, "warning") if report.warnings else "no warnings"

@@ -147,7 +147,7 @@ def command(
     from wsi_magnet.dataset.manifest import read_manifest
     from wsi_magnet.errors import ManifestError
     from wsi_magnet.evaluate.report import make_report
-    from wsi_magnet.explaining import explained
+    from wsi_magnet.storage.errors import explained
 
     samples = [sample for sample in read_manifest(manifest).samples if sample.split == split]
     if not samples:
@@ -170,10 +170,10 @@ def _fractions(text: str) -> tuple[float, ...]:
 
 
 def _compare(samples: list[Sample], choices: Choices) -> Comparison:
-    from wsi_magnet.dataset.opening import open_sample
+    from wsi_magnet.dataset.open_sample import open_sample
     from wsi_magnet.evaluate.comparison import Conditions, candidates, compare_methods, compare_results
     from wsi_magnet.evaluate.figure import AUTO
-    from wsi_magnet.evaluate.gather import gather
+    from wsi_magnet.evaluate.find_results import gather
     from wsi_magnet.evaluate.methods import MagNet, Method, all_methods, choose
     from wsi_magnet.nets.spec import bundle_path, read_spec
 
@@ -215,15 +215,15 @@ def _text(report: Report, *, curve: bool) -> str:
 
 
 def _json(report: Report) -> str:
-    from wsi_magnet.evaluate.values import to_json
+    from wsi_magnet.evaluate.serialise import to_json
 
     return json.dumps(to_json(report), indent=2)
 
 
 def _write(report: Report, folder: Path, *, curve: bool) -> None:
     from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
-    from wsi_magnet.evaluate.values import to_csv
-    from wsi_magnet.explaining import explained
+    from wsi_magnet.evaluate.serialise import to_csv
+    from wsi_magnet.storage.errors import explained
 
     name = "curve" if curve else "evaluation"
     with explained(folder):

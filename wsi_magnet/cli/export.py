@@ -99,8 +99,8 @@ def command(ctx: click.Context, /, result: str, kind: str, output: Path, **given
       wsi-magnet export results/slide --to geojson -o slide.geojson --simplify 2 --min-area 500
     """
     _refuse_idle_options(ctx, kind)
-    from wsi_magnet.export.exporting import export
-    from wsi_magnet.places import place
+    from wsi_magnet.export.write import export
+    from wsi_magnet.storage.location import place
 
     written = export(place(result), output, kind, _options(given))  # type: ignore[arg-type]
     for note in written.notes:
@@ -117,9 +117,9 @@ def _refuse_idle_options(ctx: click.Context, kind: str) -> None:
 
 
 def _options(given: dict[str, Any]) -> Any:
-    from wsi_magnet.export.exporting import ExportOptions
-    from wsi_magnet.export.files import FileOptions
     from wsi_magnet.export.objects import ObjectOptions
+    from wsi_magnet.export.write import ExportOptions
+    from wsi_magnet.storage.output import FileOptions
 
     return ExportOptions(
         ObjectOptions(

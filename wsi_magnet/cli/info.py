@@ -24,7 +24,7 @@ def command(slide: str, bundle: str | None, mpp: float | None, as_json: bool) ->
     """
     from wsi_magnet.cli.tables import info_text
     from wsi_magnet.nets.spec import read_spec
-    from wsi_magnet.prepare import ladder_of
+    from wsi_magnet.planning.prepare import ladder_of
     from wsi_magnet.slides.registry import open_slide
 
     spec, _ = read_spec(bundle)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from wsi_magnet.cli import options
-from wsi_magnet.dataset.layouts.found import LayoutOptions
+from wsi_magnet.dataset.layouts.base import LayoutOptions
 from wsi_magnet.dataset.layouts.registry import LAYOUTS
 from wsi_magnet.dataset.sample import SPLITS, Consensus
 
@@ -67,7 +67,7 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
         raise click.UsageError(f"{output} is there already; --overwrite replaces it")
     shares = _fractions(given.pop("fractions"))
 
-    from wsi_magnet.dataset.making import MakingOptions, make_manifest
+    from wsi_magnet.dataset.build_manifest import MakingOptions, make_manifest
 
     remove = given.pop("remove")
     made = MakingOptions(

@@ -20,9 +20,9 @@ def command(result: str, output: str | None, size: int, opacity: float) -> None:
     \b
       wsi-magnet overlay results/slide
     """
-    from wsi_magnet.explaining import explained
-    from wsi_magnet.overlay import OverlayStyle, draw_overlay
-    from wsi_magnet.places import place, replace_bytes
+    from wsi_magnet.report.overlay import OverlayStyle, draw_overlay
+    from wsi_magnet.storage.errors import explained
+    from wsi_magnet.storage.location import place, replace_bytes
 
     folder = place(result)
     target = place(output) if output else folder / "overlay.png"

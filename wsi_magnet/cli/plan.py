@@ -27,11 +27,11 @@ def command(slide: str, bundle: str | None, as_json: bool, **work: Any) -> None:
     config = options.make_config(**work)
 
     from wsi_magnet.cli.tables import plan_text
-    from wsi_magnet.estimate import estimate
-    from wsi_magnet.machine import cpu_threads
     from wsi_magnet.nets.spec import read_spec
-    from wsi_magnet.prepare import prepare
+    from wsi_magnet.planning.estimate import estimate
+    from wsi_magnet.planning.prepare import prepare
     from wsi_magnet.slides.registry import open_slide
+    from wsi_magnet.system import cpu_threads
 
     spec, _ = read_spec(bundle)
     with closing(open_slide(slide, mpp=config.mpp)) as reader:

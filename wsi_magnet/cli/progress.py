@@ -20,8 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from wsi_magnet.events import Event, Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
-from wsi_magnet.wording import counted
+from wsi_magnet.results.events import Event, Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
+from wsi_magnet.text import counted
 
 if TYPE_CHECKING:
     from wsi_magnet.train.history import Row

@@ -36,8 +36,8 @@ def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) 
       wsi-magnet report results -o cohort.html
     """
     from wsi_magnet.cohort.results import results_of
-    from wsi_magnet.pages.writing import ReportOptions, write_report
-    from wsi_magnet.places import Place, place
+    from wsi_magnet.report.write import ReportOptions, write_report
+    from wsi_magnet.storage.location import Place, place
 
     found = [result for named in results for result in results_of(place(named))]
 

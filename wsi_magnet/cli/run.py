@@ -53,9 +53,9 @@ def command(
     from wsi_magnet.cli.progress import watching
     from wsi_magnet.cli.stopping import stopped_in_order
     from wsi_magnet.cohort.options import run_command
-    from wsi_magnet.eventlog import RunLog
-    from wsi_magnet.events import together
-    from wsi_magnet.segmentation import result_folder, segment_slide
+    from wsi_magnet.results.event_log import RunLog
+    from wsi_magnet.results.events import together
+    from wsi_magnet.segment.slide import result_folder, segment_slide
 
     told = {"command": run_command(slide, output, config, bundle, execution), "options": config.to_json()}
     with (
@@ -81,7 +81,7 @@ def command(
 
         click.echo(run_text(summary))
     if summary.failures:
-        from wsi_magnet.wording import counted
+        from wsi_magnet.text import counted
 
         cells = counted(len(summary.failures), "cell (square)", "cells (squares)")
         click.echo(f"Error: {cells} could not be analysed, labelled 255; first: {summary.failures[0]}", err=True)

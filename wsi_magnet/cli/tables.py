@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsi_magnet.doctor.lines import byte_text
-from wsi_magnet.wording import counted
+from wsi_magnet.text import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsi_magnet.estimate import Cost
-    from wsi_magnet.prepare import Prepared
+    from wsi_magnet.planning.estimate import Cost
+    from wsi_magnet.planning.prepare import Prepared
+    from wsi_magnet.results.summary import RunSummary
     from wsi_magnet.scales import Ladder
     from wsi_magnet.slides.types import SlideInfo
-    from wsi_magnet.summary import RunSummary
 
 FAILURES_TOLD = 10
 """Of a cohort's slides so many are printed."""

@@ -79,10 +79,10 @@ def command(
 
     from wsi_magnet.cli.progress import watching_training
     from wsi_magnet.cli.tables import check_text, training_text
-    from wsi_magnet.machine import cpu_threads
+    from wsi_magnet.system import cpu_threads
     from wsi_magnet.train.config import read_config
-    from wsi_magnet.train.making import train_bundle
-    from wsi_magnet.train.order import Order, check_order
+    from wsi_magnet.train.job import Order, check_order
+    from wsi_magnet.train.pipeline import train_bundle
 
     order = Order(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
     if check:

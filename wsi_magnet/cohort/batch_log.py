@@ -16,12 +16,12 @@ from wsi_magnet.cohort.events import (
     SlideEnded,
     SlideTold,
 )
-from wsi_magnet.cohort.layout import LOG
+from wsi_magnet.cohort.paths import LOG
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.eventlog import EventLog, Level, told
-from wsi_magnet.events import TileFinished, WorkersReady
-from wsi_magnet.places import Place
-from wsi_magnet.provenance import versions
+from wsi_magnet.results.event_log import EventLog, Level, told
+from wsi_magnet.results.events import TileFinished, WorkersReady
+from wsi_magnet.results.record import versions
+from wsi_magnet.storage.location import Place
 
 
 class BatchLog:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wsi_magnet.cohort.state import SlideState
-from wsi_magnet.events import Event
+from wsi_magnet.results.events import Event
 
 How = Literal["finished", "finished with errors", "failed", "refused", "stopped"]
 """How a slide ended in this batch: "refused" where its result stays as it is, since it was made otherwise or the slide

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from wsi_magnet.cohort.companions import named_by_hamamatsu
-from wsi_magnet.cohort.layout import SUMMARY_CSV, SUMMARY_MD
 from wsi_magnet.cohort.naming import fold
 from wsi_magnet.cohort.options import CohortOptions
+from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path
+from wsi_magnet.slides.companions import named_by_hamamatsu
 
 
 class Inputs:

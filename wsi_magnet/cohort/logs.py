@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from wsi_magnet.lines import read_lines
-from wsi_magnet.places import Place
+from wsi_magnet.storage.append_log import read_lines
+from wsi_magnet.storage.location import Place
 
 
 class Log:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from wsi_magnet.cohort.layout import RESERVED
+from wsi_magnet.cohort.paths import RESERVED
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.errors import CohortError
 

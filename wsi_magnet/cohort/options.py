@@ -13,8 +13,8 @@ from wsi_magnet.cohort.state import file_marks
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path, read_spec
-from wsi_magnet.places import Place, place
-from wsi_magnet.result import Existing
+from wsi_magnet.results.folder import Existing
+from wsi_magnet.storage.location import Place, place
 
 FLAGS: dict[str, tuple[str, Any]] = {
     "mpp": ("--mpp", None),

@@ -13,7 +13,7 @@ from wsi_magnet.cohort.naming import name_slides
 from wsi_magnet.cohort.options import Bundles, CohortOptions
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.cohort.state import SlideState, file_marks, known_names, result_marks
-from wsi_magnet.result import Existing
+from wsi_magnet.results.folder import Existing
 
 
 @dataclass(frozen=True, slots=True)

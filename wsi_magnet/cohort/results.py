@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsi_magnet.cohort.layout import LOG, STATES, SUMMARY_CSV, SUMMARY_MD
+from wsi_magnet.cohort.paths import LOG, STATES, SUMMARY_CSV, SUMMARY_MD
 from wsi_magnet.cohort.state import States
-from wsi_magnet.explaining import explained
-from wsi_magnet.places import Place, exists
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Place, exists
 
 
 def results_of(named: Place) -> list[Place]:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
 
-from wsi_magnet.cohort.companions import dicom_series, named_by_hamamatsu
-from wsi_magnet.cohort.layout import holds_results
 from wsi_magnet.cohort.lists import read_list
+from wsi_magnet.cohort.paths import holds_results
 from wsi_magnet.cohort.patterns import expand
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.errors import CohortError, ManifestError
-from wsi_magnet.places import Place
+from wsi_magnet.slides.companions import dicom_series, named_by_hamamatsu
+from wsi_magnet.storage.location import Place
 
 SLIDE_SUFFIXES = frozenset(
     {".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"}

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from wsi_magnet.cohort.layout import STATES
+from wsi_magnet.cohort.paths import STATES
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.explaining import explained
-from wsi_magnet.places import Place, Url, make_folder, names, read_bytes
-from wsi_magnet.result import Existing, ResultFolder, write_json
+from wsi_magnet.results.folder import Existing, ResultFolder, write_json
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Place, Url, make_folder, names, read_bytes
 
 Stage = Literal["waiting", "running", "finished", "finished with errors", "failed"]
 

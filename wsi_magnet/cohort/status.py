@@ -10,17 +10,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from wsi_magnet.claim import worker_of
-from wsi_magnet.cohort.layout import LOG, STATES
+from wsi_magnet.cohort.eta import seconds_left, share_done
 from wsi_magnet.cohort.logs import Log, changed, tiles_done
 from wsi_magnet.cohort.options import run_command
-from wsi_magnet.cohort.pace import seconds_left, share_done
+from wsi_magnet.cohort.paths import LOG, STATES
 from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import CohortError
-from wsi_magnet.explaining import explained
-from wsi_magnet.places import Place, exists, names
-from wsi_magnet.result import ResultFolder
+from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Place, exists, names
+from wsi_magnet.storage.lock import worker_of
 
 _LOOKED_AT, _NAMED = 100, 5
 """Of what lies in a folder that is neither: so many are looked at for results, and named."""

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
-from wsi_magnet.cohort.layout import SUMMARY_CSV, SUMMARY_MD
+from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
 from wsi_magnet.cohort.state import SlideState
-from wsi_magnet.places import Place
-from wsi_magnet.store import replace_text
+from wsi_magnet.results.pyramid import replace_text
+from wsi_magnet.storage.location import Place
 
 REST = 20
 """Tables are made anew so often that they take no more than a twentieth of the time, however many slides there are."""

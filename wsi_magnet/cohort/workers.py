@@ -12,9 +12,9 @@ from typing import Any
 
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, WsiMagnetError
-from wsi_magnet.machine import cpu_threads
-from wsi_magnet.provenance import versions
+from wsi_magnet.results.record import versions
 from wsi_magnet.runtime.types import Executor
+from wsi_magnet.system import cpu_threads
 
 MOST_IN_FLIGHT = 16
 
@@ -48,7 +48,7 @@ class _Telling(logging.Handler):
 
 def start_workers(execution: Execution) -> Executor:
     """The workers that are asked for; where nothing is, processes of this machine. Raises ClusterError, ConfigError."""
-    from wsi_magnet.running import feeding, start  # with torch and Dask, which a finished batch does without
+    from wsi_magnet.segment.passes import feeding, start  # with torch and Dask, which a finished batch does without
 
     threads = cpu_threads()
     asked = (execution.workers, execution.scheduler, execution.cluster) != (None, None, None)

@@ -8,10 +8,10 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 
+from wsi_magnet.dataset.label_counts import Survey, check_labels, survey
 from wsi_magnet.dataset.manifest import Manifest
-from wsi_magnet.dataset.opening import open_sample
+from wsi_magnet.dataset.open_sample import open_sample
 from wsi_magnet.dataset.sample import SPLITS, Sample, Split
-from wsi_magnet.dataset.survey import Survey, check_labels, survey
 from wsi_magnet.errors import ManifestError, WsiMagnetError
 from wsi_magnet.nets.spec import ClassInfo
 

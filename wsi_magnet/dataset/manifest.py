@@ -17,8 +17,8 @@ from wsi_magnet.dataset.sample import SPLITS, Consensus, Sample, Split
 from wsi_magnet.dataset.splits import assign_splits
 from wsi_magnet.dataset.table import COLUMNS, REQUIRED, SEPARATOR, Cells, codings, read_table
 from wsi_magnet.errors import ManifestError
-from wsi_magnet.explaining import explained
 from wsi_magnet.slides.mpp import LEAST_MPP, MOST_MPP
+from wsi_magnet.storage.errors import explained
 
 SPLIT_WORDS: Mapping[str, Split] = {**{split: split for split in SPLITS}, "val": "validation", "valid": "validation"}
 

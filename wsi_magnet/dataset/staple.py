@@ -16,8 +16,8 @@ from PIL import PngImagePlugin
 from wsi_magnet.annotations.coding import IGNORE_VALUE
 from wsi_magnet.annotations.label_pixels import decoding, open_picture
 from wsi_magnet.errors import AnnotationError, ConfigError
-from wsi_magnet.explaining import explained
 from wsi_magnet.geometry import Box
+from wsi_magnet.storage.errors import explained
 
 Labels = npt.NDArray[np.uint8]
 """uint8 (height, width)."""

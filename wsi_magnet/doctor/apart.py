@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsi_magnet.doctor.facts import Ended
-from wsi_magnet.wording import how_it_ended
+from wsi_magnet.text import how_it_ended
 
 Fact = TypeVar("Fact")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wsi_magnet.config import Execution
-from wsi_magnet.machine import cpu_threads
+from wsi_magnet.system import cpu_threads
 
 
 @dataclass(frozen=True, slots=True)

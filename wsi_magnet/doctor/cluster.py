@@ -22,11 +22,11 @@ from wsi_magnet.doctor.facts import BundleFacts, Cost, Ended, SlideFacts, Trial
 from wsi_magnet.doctor.report import Report
 from wsi_magnet.doctor.worker import LOCK, TOKEN, WORKERS, AskWorker, Probe, all_versions
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.explaining import explained
 from wsi_magnet.nets.spec import bundle_path
-from wsi_magnet.places import Place, delete, make_folder, names, place, replace_bytes
-from wsi_magnet.running import start
 from wsi_magnet.runtime.types import Executor
+from wsi_magnet.segment.passes import start
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Place, delete, make_folder, names, place, replace_bytes
 
 START_S, ANSWER_S, TRIAL_S, CLOSE_S = 90.0, 120.0, 600.0, 20.0
 """How long the workers may take to be there, to look at everything, to segment a small slide, and to be let go."""

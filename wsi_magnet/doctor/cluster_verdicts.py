@@ -9,7 +9,7 @@ from wsi_magnet.doctor.cluster_facts import Client, Cluster, WorkerFacts
 from wsi_magnet.doctor.facts import Cost, Ended
 from wsi_magnet.doctor.lines import Line, byte_text, ok, problem, problem_of, warning
 from wsi_magnet.runtime.types import Member, Roster
-from wsi_magnet.wording import counted
+from wsi_magnet.text import counted
 
 CLOCK_S = 60.0
 

@@ -20,16 +20,16 @@ from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.disk import PROBE
 from wsi_magnet.doctor.facts import Computing, Gpu, Trial
 from wsi_magnet.doctor.made import SIDE_PX, write_slide
-from wsi_magnet.engine import resolve_device
 from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.inference.engine import resolve_device
+from wsi_magnet.inference.optimize import resolve_precision
+from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.nets.bundle import load_bundle
-from wsi_magnet.nets.inference import resolve_precision
 from wsi_magnet.nets.spec import BundleSpec, read_spec
-from wsi_magnet.ngff import NOT_ANALYSED
-from wsi_magnet.places import Place, Url, delete, place
+from wsi_magnet.results.pyramid import open_finest
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.segmentation import segment_slide
-from wsi_magnet.store import open_finest
+from wsi_magnet.segment.slide import segment_slide
+from wsi_magnet.storage.location import Place, Url, delete, place
 
 SLIDE = "made.tif"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from wsi_magnet.doctor.facts import Computing, Gpu, Trial
 from wsi_magnet.doctor.lines import Line, byte_text, ok, problem, problem_of, warning
-from wsi_magnet.wording import counted
+from wsi_magnet.text import counted
 
 
 def computing(found: Computing) -> Iterator[Line]:

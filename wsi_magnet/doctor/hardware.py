@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 
 from wsi_magnet.doctor.facts import Memory, OpenFiles, Processors
-from wsi_magnet.machine import computes_bf16, cpu_threads
+from wsi_magnet.system import computes_bf16, cpu_threads
 
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 

@@ -7,13 +7,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_magnet.conditions import create_bytes, replace_seen, seen
 from wsi_magnet.doctor.apart import within
 from wsi_magnet.doctor.disk import PROBE, gather_folder
 from wsi_magnet.doctor.facts import Ended, Folder, ObjectStore
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.explaining import explained
-from wsi_magnet.places import Url, delete, names, place, read_bytes
+from wsi_magnet.storage.conditional import create_bytes, replace_seen, seen
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Url, delete, names, place, read_bytes
 
 PATIENCE_S = 60.0
 """For about ten requests; libraries of stores try a few times before they give up."""

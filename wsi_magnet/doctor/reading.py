@@ -16,10 +16,10 @@ from wsi_magnet.doctor.facts import BundleFacts, Codecs, Cost, OpenSlideFacts, S
 from wsi_magnet.doctor.made import Image, halved, picture, write_slide
 from wsi_magnet.doctor.software import installed_version
 from wsi_magnet.errors import BundleError, WsiMagnetError
-from wsi_magnet.estimate import estimate
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
-from wsi_magnet.prepare import prepare
+from wsi_magnet.planning.estimate import estimate
+from wsi_magnet.planning.prepare import prepare
 from wsi_magnet.slides.openslide import open_openslide, openslide_decoders, openslide_versions
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader

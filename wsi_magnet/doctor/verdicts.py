@@ -20,7 +20,7 @@ from wsi_magnet.doctor.facts import (
     SlideFacts,
 )
 from wsi_magnet.doctor.lines import Line, byte_text, ok, problem, problem_of, warning
-from wsi_magnet.wording import counted
+from wsi_magnet.text import counted
 
 FORMATS = "Aperio, DICOM, Hamamatsu, Leica, MIRAX, Philips, Sakura, Trestle, Ventana, tiled TIFF"
 """Of OpenSlide 4.0.0."""

@@ -16,12 +16,12 @@ from wsi_magnet.doctor.cluster_facts import WorkerFacts
 from wsi_magnet.doctor.hardware import memory_limit
 from wsi_magnet.doctor.software import versions_here
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.explaining import explained
-from wsi_magnet.machine import cpu_threads
 from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.places import Place, exists, place, read_bytes, replace_bytes
 from wsi_magnet.slides.openslide import openslide_versions
 from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Place, exists, place, read_bytes, replace_bytes
+from wsi_magnet.system import cpu_threads
 
 TOKEN, LOCK, WORKERS = "token", "lock", "worker-"
 """In the probe's folder: what the client wrote, what it has locked, and how the names of what workers write begin."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wsi_magnet.evaluate.columns import Measure
 from wsi_magnet.evaluate.counts import Counts
-from wsi_magnet.evaluate.measures import Measure
 from wsi_magnet.metrics.confusion import Values
 
 LEVEL = 95.0

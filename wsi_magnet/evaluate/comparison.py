@@ -12,14 +12,14 @@ from tempfile import TemporaryDirectory
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.evaluate.counts import Counts
-from wsi_magnet.evaluate.jury import Judged, Jury
+from wsi_magnet.evaluate.ground_truth import Opener, Target
 from wsi_magnet.evaluate.methods import Method, Settings
 from wsi_magnet.evaluate.prediction import Prediction
-from wsi_magnet.evaluate.truth import Opener, Target
+from wsi_magnet.evaluate.scoring import Judged, Jury
 from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented, work_apart
-from wsi_magnet.explaining import explained
 from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.prepare import ladder_of
+from wsi_magnet.planning.prepare import ladder_of
+from wsi_magnet.storage.errors import explained
 
 
 @dataclass(frozen=True, eq=False, slots=True)

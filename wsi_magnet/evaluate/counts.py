@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.annotations.partition import UNLABELLED, parts_of
+from wsi_magnet.evaluate.ground_truth import OpenTruth, Target, blocks
 from wsi_magnet.evaluate.prediction import Prediction
-from wsi_magnet.evaluate.truth import OpenTruth, Target, blocks
 from wsi_magnet.geometry import Box
 from wsi_magnet.metrics.boundary import boundary_counts, boundary_margin_px
 from wsi_magnet.metrics.calibration import BINS, calibration_counts

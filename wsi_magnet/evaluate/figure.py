@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wsi_magnet.evaluate.bootstrap import Estimate
+from wsi_magnet.evaluate.columns import MIOU, iou_key
 from wsi_magnet.evaluate.comparison import Row
-from wsi_magnet.evaluate.measures import MIOU, iou_key
 from wsi_magnet.evaluate.report import Report
 from wsi_magnet.evaluate.tables import images_text
 

@@ -16,8 +16,8 @@ from wsi_magnet.config import Execution, Refine, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.spec import BundleSpec, read_spec
-from wsi_magnet.prepare import ladder_of
-from wsi_magnet.segmentation import segment_slide
+from wsi_magnet.planning.prepare import ladder_of
+from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.slides.registry import open_slide
 
 GROUP = "wsi_magnet.methods"

@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.evaluate.ground_truth import Target
 from wsi_magnet.evaluate.sampling import Floats, bilinear, nearest
-from wsi_magnet.evaluate.truth import Target
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.places import Place
-from wsi_magnet.result import Products, ResultFolder
+from wsi_magnet.results.folder import Products, ResultFolder
+from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.scales import Scale
-from wsi_magnet.store import Pyramid
+from wsi_magnet.storage.location import Place
 
 _ANALYSED = 128
 """Stored probabilities of a pixel add up to about 255; to 0 without tissue, and to the number of classes, one each,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_magnet.evaluate.bootstrap import Draws, Estimate, draw, group_weights
+from wsi_magnet.evaluate.columns import Measure, measures
 from wsi_magnet.evaluate.comparison import Comparison, Row
-from wsi_magnet.evaluate.jury import TOLERANCES_UM
-from wsi_magnet.evaluate.measures import Measure, measures
+from wsi_magnet.evaluate.scoring import TOLERANCES_UM
 
 
 @dataclass(frozen=True, eq=False, slots=True)

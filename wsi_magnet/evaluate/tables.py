@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import isnan
 
 from wsi_magnet.evaluate.bootstrap import LEVEL, Estimate
+from wsi_magnet.evaluate.columns import GLEASON_2019, MIOU, QUADRATIC_KAPPA, iou_key
 from wsi_magnet.evaluate.comparison import Row
-from wsi_magnet.evaluate.measures import GLEASON_2019, MIOU, QUADRATIC_KAPPA, iou_key
 from wsi_magnet.evaluate.report import Report
 
 UNKNOWN = "-"

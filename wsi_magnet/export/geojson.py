@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.explaining import explained
-from wsi_magnet.export.files import Exported, FileOptions, provisional, refuse_existing
 from wsi_magnet.export.objects import ObjectOptions, objects_of
 from wsi_magnet.export.qupath import MANY_ANNOTATIONS, FeatureStyle, feature
-from wsi_magnet.export.source import ResultSource
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.output import Exported, FileOptions, provisional, refuse_existing
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 """What QuPath opens; of other names it reads nothing and says nothing."""

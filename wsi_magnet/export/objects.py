@@ -12,12 +12,12 @@ import shapely
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.export.regions import Block, Region, Tracing, trace
-from wsi_magnet.export.shapes import Shape, ShapeLimits, shapes_of
-from wsi_magnet.export.simplify import Simplifier
-from wsi_magnet.export.source import Frame, ResultSource
+from wsi_magnet.export.polygonize.polygons import Shape, ShapeLimits, shapes_of
+from wsi_magnet.export.polygonize.regions import Block, Region, Tracing, trace
+from wsi_magnet.export.polygonize.simplify import Simplifier
 from wsi_magnet.geometry import Box
-from wsi_magnet.ngff import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
+from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
+from wsi_magnet.results.reader import Frame, ResultSource
 
 GRID = 0.01
 """Level-0 pixels: the grid on which QuPath since 0.6 puts all points; ours are on it, so that nothing moves there."""

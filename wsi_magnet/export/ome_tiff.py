@@ -13,11 +13,11 @@ import tifffile
 from wsi_magnet._version import __version__
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.export.files import Exported, FileOptions, refuse_existing, whole
-from wsi_magnet.export.source import ResultSource
 from wsi_magnet.geometry import Box
-from wsi_magnet.ome_xml import OmeImage, Product, image_of, ome_xml
-from wsi_magnet.store import Pyramid
+from wsi_magnet.results.ome_xml import OmeImage, Product, image_of, ome_xml
+from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIXES = (".ome.tif", ".ome.tiff")
 """By which Bio-Formats, and with it QuPath, knows that the file describes itself."""

@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from wsi_magnet.export.objects import SlideObject
-from wsi_magnet.ngff import NOT_ANALYSED, LabelClass
+from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 
 ObjectType = Literal["annotation", "detection", "tile"]
 

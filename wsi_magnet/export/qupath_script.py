@@ -7,13 +7,13 @@ from pathlib import Path
 from string import Template
 
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.export.checks import is_text
-from wsi_magnet.export.files import Exported, FileOptions, refuse_existing, whole
 from wsi_magnet.export.geojson import check_target, write_geojson
 from wsi_magnet.export.objects import ObjectOptions, chosen_classes
 from wsi_magnet.export.qupath import FeatureStyle, class_names
-from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.tiles import TileOptions, write_tiles
+from wsi_magnet.results.checks import is_text
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIX = ".groovy"
 

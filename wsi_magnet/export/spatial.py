@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from wsi_magnet import ngff
 from wsi_magnet._version import __version__
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.files import Exported, FileOptions, refuse_existing, whole
-from wsi_magnet.export.source import ResultSource
 from wsi_magnet.export.tables import summary_of
-from wsi_magnet.ngff import NOT_ANALYSED, LabelClass
-from wsi_magnet.store import Pyramid, read_attributes, write_group, write_values
+from wsi_magnet.labels import NOT_ANALYSED, LabelClass, with_reserved
+from wsi_magnet.results import ngff
+from wsi_magnet.results.pyramid import Pyramid, read_attributes, write_group, write_values
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIX = ".zarr"
 
@@ -102,7 +102,7 @@ def _describe_labels(source: ResultSource, levels: int) -> dict[str, Any]:
         _transformation("microns", (placed.mpp, placed.mpp), (x * across, y * down)),
     ]
     scales = {"name": LABELS, "axes": _axes(), "datasets": datasets, "coordinateTransformations": transformations}
-    label = ngff.image_label(ngff.with_reserved(source.classes), "0.5")
+    label = ngff.image_label(with_reserved(source.classes), "0.5")
     ome = {"version": _OME, "multiscales": [scales], "image-label": label}
     return {"ome": ome, "spatialdata_attrs": {"version": _RASTER}}
 
@@ -124,7 +124,7 @@ def _axes() -> list[dict[str, str]]:
 
 def _write_table(source: ResultSource, path: Path) -> None:
     """AnnData: a row a label, `X` the areas."""
-    labels = [c for c in ngff.with_reserved(source.classes) if c.value != 0]
+    labels = [c for c in with_reserved(source.classes) if c.value != 0]
     keys = {"region": LABELS, "region_key": _REGION_KEY, "instance_key": _INSTANCE_KEY}
     about = {"spatialdata-encoding-type": "ngff:regions_table", **keys, "version": _TABLE}
     write_group(path, {**_encoding("anndata", "0.1.0"), **about})

@@ -12,10 +12,10 @@ import numpy as np
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.export.files import Exported, FileOptions, refuse_existing, whole
-from wsi_magnet.export.source import ResultSource
-from wsi_magnet.ngff import NOT_ANALYSED
-from wsi_magnet.report import is_pattern, summarise
+from wsi_magnet.labels import NOT_ANALYSED
+from wsi_magnet.results.grading import is_pattern, summarise
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIX = ".csv"
 

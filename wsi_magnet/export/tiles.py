@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.export.files import Exported, FileOptions
 from wsi_magnet.export.geojson import describe, write_features
 from wsi_magnet.export.objects import FULL, ObjectOptions
 from wsi_magnet.export.qupath import Naming, classification
-from wsi_magnet.export.source import Frame, ResultSource
 from wsi_magnet.geometry import Box
+from wsi_magnet.results.reader import Frame, ResultSource
+from wsi_magnet.storage.output import Exported, FileOptions
 
 _PIXELS = 8
 """A tile is averaged over at least so many pixels along its side, of the coarsest level of the result that has them."""

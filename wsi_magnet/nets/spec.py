@@ -11,8 +11,8 @@ from typing import Any, BinaryIO, Literal
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
-from wsi_magnet.nets.strict import parse
 from wsi_magnet.scales import check_mpps
+from wsi_magnet.schema import parse
 
 FORMAT = "wsi-magnet-bundle"
 VERSION = "1"

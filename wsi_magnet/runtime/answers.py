@@ -13,8 +13,8 @@ from distributed import Future, get_worker
 from distributed.protocol.pickle import dumps, loads
 
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.runtime.apart import run_apart
 from wsi_magnet.runtime.connection import GONE
+from wsi_magnet.runtime.isolation import run_apart
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from distributed import Client, KilledWorker
 
 from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.answers import Answer, outcome
-from wsi_magnet.runtime.apart import Died
 from wsi_magnet.runtime.connection import GONE
+from wsi_magnet.runtime.isolation import Died
 from wsi_magnet.runtime.types import Tell
 from wsi_magnet.runtime.under_way import Attempt, Case, Tools, UnderWay
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from wsi_magnet.train.augment import draw_bend
 from wsi_magnet.train.config import TrainingConfig
-from wsi_magnet.train.draw import box_round, jitter
 from wsi_magnet.train.loop import Setting
 from wsi_magnet.train.losses import set_loss
 from wsi_magnet.train.material import Material
+from wsi_magnet.train.sampler import box_round, jitter
 from wsi_magnet.train.score import Scorer
 from wsi_magnet.train.views import inner, to_sets, to_tensor
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wsi_magnet.errors import TrainingError
-from wsi_magnet.explaining import explained
+from wsi_magnet.storage.errors import explained
 
 FORMAT = "wsi-magnet-checkpoint-1"
 

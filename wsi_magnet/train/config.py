@@ -15,8 +15,8 @@ from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.nets.classes import named_classes, palette_color
 from wsi_magnet.nets.registry import INPUT_MULTIPLE, NETWORKS
 from wsi_magnet.nets.spec import ClassInfo
-from wsi_magnet.nets.strict import parse
 from wsi_magnet.scales import check_mpps
+from wsi_magnet.schema import parse
 from wsi_magnet.train.limits import check_settings
 
 LEAST_CROP_PX = 64

@@ -24,9 +24,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from wsi_magnet.errors import TrainingError
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import StageConfig
+from wsi_magnet.train.data_parallel import Ranks
 from wsi_magnet.train.history import History, Row
 from wsi_magnet.train.interrupt import interrupt_later
-from wsi_magnet.train.ranks import Ranks
 
 log = logging.getLogger(__name__)
 

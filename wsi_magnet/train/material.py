@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from wsi_magnet.dataset.opening import SamplePool
-from wsi_magnet.train.draw import Drawer
+from wsi_magnet.dataset.open_sample import SamplePool
+from wsi_magnet.train.sampler import Drawer
 from wsi_magnet.train.views import View, Windows
 
 

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_magnet.refine.points import select_threshold
-from wsi_magnet.refine.step import magnet_step, refine_patch
-from wsi_magnet.refine.uncertainty import query_score
+from wsi_magnet.magnet.selection import select_threshold
+from wsi_magnet.magnet.step import magnet_step, refine_patch
+from wsi_magnet.magnet.uncertainty import query_score
 from wsi_magnet.train.augment import draw_bend
 from wsi_magnet.train.config import TrainingConfig
-from wsi_magnet.train.draw import box_round, jitter
-from wsi_magnet.train.frozen import Frozen, double
+from wsi_magnet.train.frozen_backbone import Frozen, double
 from wsi_magnet.train.loop import Setting, evaluating
 from wsi_magnet.train.losses import guided_loss, hard_loss
 from wsi_magnet.train.material import Material
+from wsi_magnet.train.sampler import box_round, jitter
 from wsi_magnet.train.score import Scorer
 from wsi_magnet.train.views import View, Windows, ladder_at, read_view, to_sets
 

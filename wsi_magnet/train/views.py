@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from wsi_magnet.dataset.opening import OpenSample, SamplePool
+from wsi_magnet.dataset.open_sample import OpenSample, SamplePool
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.geometry import Box, round_up
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD
-from wsi_magnet.plan import CONTEXT_PX
+from wsi_magnet.planning.plan import CONTEXT_PX
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import Image
 from wsi_magnet.train.augment import Bend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from wsi_magnet.dataset.layouts.found import (
+from wsi_magnet.dataset.layouts.base import (
     Finding,
     Found,
     Layout,

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from wsi_magnet.dataset.layouts.found import (
+from wsi_magnet.dataset.layouts.base import (
     Finding,
     Found,
     Layout,

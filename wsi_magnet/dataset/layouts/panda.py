@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from wsi_magnet.dataset.layouts.found import (
+from wsi_magnet.dataset.layouts.base import (
     Finding,
     Found,
     Layout,

@@ -15,7 +15,7 @@ from wsi_magnet.dataset.layouts import (
     sicapv2,
     zurich_tma,
 )
-from wsi_magnet.dataset.layouts.found import Layout
+from wsi_magnet.dataset.layouts.base import Layout
 
 LAYOUTS: Mapping[str, Layout] = {
     "folders": folders.LAYOUT,

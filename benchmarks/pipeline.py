@@ -1,0 +1,233 @@
+"""A run against the two things that cannot be avoided: decoding what it reads, and the networks' arithmetic.
+
+    python -m benchmarks.pipeline [--slide FILE] [--only free ...]
+
+Measured in one process, one after the other, with as many threads as the run has:
+
+- *passes*: the run itself, from the first tile to the last, its pyramids included;
+- *decoding*: OpenSlide's `read_region` of exactly the regions that the run read, in its order, and nothing else;
+- *reading*: the same with all that it takes to make a patch of the scale of them (colours, resampling);
+- *networks*: the backbone and the refinement module alone, in the run's form and precision, on as many patches of the
+  same sizes that lie in memory.
+
+Decoding and networks share the processor's cores, so that a run can take no less than the larger of the two, and hardly
+less than their sum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from openslide import OpenSlide, OpenSlideCache
+
+from benchmarks.made import fpn_bundle
+from benchmarks.record import Aim, Measurement, Table, benchmark
+from tests.runs import free_spec, write_bundle
+from tests.slides_made import write_gigapixel_slide
+from wsi_magnet.config import CELL_PX, Execution, RunConfig
+from wsi_magnet.geometry import Box
+from wsi_magnet.inference.engine import Engine, PatchInput, one_torch_thread
+from wsi_magnet.inference.tiles import CellPixels
+from wsi_magnet.nets.bundle import load_bundle
+from wsi_magnet.planning.plan import Frame
+from wsi_magnet.results.events import Event, PassFinished
+from wsi_magnet.segment.slide import segment_slide
+from wsi_magnet.slides.openslide import CACHE_BYTES
+from wsi_magnet.slides.read import read_scale
+from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.system import cpu_threads
+
+ARITHMETIC_BOUND, DECODING_BOUND = 1.15, 1.25
+SECONDS_ALONE = 6.0
+"""That the networks of each scale are timed for, at least two patches a thread."""
+
+GENERATED = {"free": 0.15, "shipped": 0.06, "fpn": 0.02}
+"""Share of the generated slide that is tissue, so that each takes about a minute."""
+
+
+@dataclass(eq=False)
+class Seen:
+    """What a run did."""
+
+    patches: Counter[Frame] = field(default_factory=Counter)
+    boxes: list[tuple[Frame, Box]] = field(default_factory=list)
+    regions: list[tuple[tuple[int, int], int, tuple[int, int]]] = field(default_factory=list)
+    """(location, level, size) of `read_region`."""
+    passes_s: float = 0.0
+    whole_s: float = 0.0
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What to run."""
+    parser.add_argument("--slide", type=Path, action="append", default=[], help="a real one, besides the generated")
+    parser.add_argument("--only", choices=list(GENERATED), nargs="+", default=list(GENERATED), help="which networks")
+    parser.add_argument("--gigapixels", type=float, default=1.0, help="of the generated slide")
+
+
+def measure(arguments: argparse.Namespace) -> Measurement:
+    """A row a network and slide."""
+    rows, aims = [], []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in arguments.only:
+            bundle = _bundle(folder, name)
+            made = folder / f"generated-{name}.tif"
+            write_gigapixel_slide(made, gigapixels=arguments.gigapixels, tissue_share=GENERATED[name])
+            for slide in (*arguments.slide, made):
+                row = _row(name, slide, bundle, folder / "out" / f"{name}-{slide.stem}")
+                rows.append(row.texts())
+                bound = DECODING_BOUND if row.decoding_s > row.networks_s else ARITHMETIC_BOUND
+                aims.append(Aim(f"{name}, {row.slide}: passes / the larger", row.over_larger, bound))
+    columns = ("network", "slide", "patches", "whole run s", "passes s", "decoding s", "reading s", "networks s",
+               "passes / larger", "passes / (decoding + networks)")  # fmt: skip
+    notes = [f"{cpu_threads()} threads, precision and batch as the program chooses them; torch {torch.__version__}."]
+    return Measurement(Table(columns, rows), aims, notes)
+
+
+def _bundle(folder: Path, name: str) -> Path | None:
+    if name == "shipped":
+        return None
+    return fpn_bundle(folder) if name == "fpn" else write_bundle(folder / "free.safetensors", free_spec())
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    name: str
+    slide: str
+    patches: int
+    whole_s: float
+    passes_s: float
+    decoding_s: float
+    reading_s: float
+    networks_s: float
+
+    @property
+    def over_larger(self) -> float:
+        return self.passes_s / max(self.decoding_s, self.networks_s)
+
+    def texts(self) -> list[str]:
+        times = (self.whole_s, self.passes_s, self.decoding_s, self.reading_s, self.networks_s)
+        over_sum = self.passes_s / (self.decoding_s + self.networks_s)
+        return [
+            self.name,
+            self.slide,
+            str(self.patches),
+            *(f"{one:.1f}" for one in times),
+            f"{self.over_larger:.2f}",
+            f"{over_sum:.2f}",
+        ]
+
+
+def _row(name: str, slide: Path, bundle: Path | None, out: Path) -> _Row:
+    seen = run(slide, bundle, out)
+    threads = cpu_threads()
+    label = "generated" if slide.stem.startswith("generated") else slide.stem
+    times = decoding_s(slide, seen, threads), reading_s(slide, seen, threads), networks_s(bundle, seen, threads)
+    return _Row(name, label, sum(seen.patches.values()), seen.whole_s, seen.passes_s, *times)
+
+
+# ---- the run -----------------------------------------------------------------------------------------------------
+
+
+def run(slide: Path, bundle: Path | None, out: Path) -> Seen:
+    """In threads of this process, watched."""
+    seen = Seen()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, PassFinished):
+            seen.passes_s += event.seconds
+
+    with _watched(seen):
+        started = time.perf_counter()
+        segment_slide(slide, out, bundle=bundle, execution=Execution(device="cpu"), observe=observe)
+        seen.whole_s = time.perf_counter() - started
+    return seen
+
+
+@contextmanager
+def _watched(seen: Seen) -> Iterator[None]:
+    """Note each patch that is read and each that is segmented."""
+    read, segment, region = read_scale, Engine.segment, OpenSlide.read_region
+
+    def reading(reader: Any, scale: Any, box: Box) -> Any:
+        seen.boxes.append((scale, box))
+        return read(reader, scale, box)
+
+    def segmenting(self: Engine, inputs: Sequence[PatchInput], frame: Frame) -> Iterator[CellPixels]:
+        seen.patches[frame] += len(inputs)
+        return segment(self, inputs, frame)
+
+    def decoding(self: OpenSlide, location: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
+        if seen.boxes:  # what was read before the first patch belongs to the tissue map
+            seen.regions.append((location, level, size))
+        return region(self, location, level, size)
+
+    with (
+        patch("wsi_magnet.worker.tasks.read_scale", reading),
+        patch.object(Engine, "segment", segmenting),
+        patch.object(OpenSlide, "read_region", decoding),
+    ):
+        yield
+
+
+# ---- what cannot be avoided --------------------------------------------------------------------------------------
+
+
+def decoding_s(slide: Path, seen: Seen, threads: int) -> float:
+    """OpenSlide alone, one handle for all threads and the program's cache."""
+    handle = OpenSlide(slide)
+    handle.set_cache(OpenSlideCache(CACHE_BYTES))
+    return _side_by_side([partial(handle.read_region, *region) for region in seen.regions], threads)
+
+
+def reading_s(slide: Path, seen: Seen, threads: int) -> float:
+    """Patches of their scales, as the run reads them."""
+    with closing(open_slide(slide)) as reader:
+        return _side_by_side([partial(read_scale, reader, scale, box) for scale, box in seen.boxes], threads)  # type: ignore[arg-type]
+
+
+def networks_s(bundle: Path | None, seen: Seen, threads: int) -> float:
+    """Backbone and refinement module alone, for all patches of the run."""
+    engine = Engine(load_bundle(bundle), torch.device("cpu"), RunConfig())
+    return sum(count * seconds_a_patch(engine, frame, threads) for frame, count in seen.patches.items())
+
+
+def seconds_a_patch(engine: Engine, frame: Frame, threads: int) -> float:
+    """With every thread at it."""
+    forward = partial(_forward, engine, frame)
+    _side_by_side([forward] * threads, threads)
+    once = _side_by_side([forward] * threads, threads)
+    rounds = max(2, min(200, round(SECONDS_ALONE / once)))
+    return _side_by_side([forward] * threads * rounds, threads) / (threads * rounds)
+
+
+def _forward(engine: Engine, frame: Frame) -> None:
+    image = torch.rand(1, frame.patch_px, frame.patch_px, 3).permute(0, 3, 1, 2)
+    side = CELL_PX + 2 * engine.margin_px(frame)
+    maps = torch.rand(1, engine.classes, side, side)
+    with torch.inference_mode(), one_torch_thread():
+        engine.networks(image, maps if frame.scale.index else None, frame)
+
+
+def _side_by_side(work: Sequence[Callable[[], object]], threads: int) -> float:
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda one: one(), work):
+            pass
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    benchmark("pipeline", "A run against decoding and arithmetic", measure, options)

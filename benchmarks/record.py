@@ -1,0 +1,189 @@
+"""What a benchmark measured, kept as a file a benchmark, and docs/performance.md made of all of them.
+
+What is to be said of the figures, why one was missed for example, stands in docs/performance/NAME.md, without figures
+of its own, and is put below them.
+
+Every benchmark prints its record. With --record it also replaces its file in docs/performance/ and writes
+docs/performance.md anew, so that no figure in it is typed by hand and each can be measured again on its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.measure import machine
+from wsi_magnet.errors import WsiMagnetError
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RECORDS = DOCS / "performance"
+PAGE = DOCS / "performance.md"
+ORDER = (
+    "pipeline",
+    "loop",
+    "precision",
+    "memory",
+    "scaling",
+    "crowd",
+    "day",
+    "everyday",
+    "peers",
+    "compression",
+    "gpu",
+    "export",
+)
+"""Of the sections; others follow by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """A figure that is to be reached, and the one that was."""
+
+    what: str
+    value: float
+    bound: float
+    kind: Literal["at most", "at least"] = "at most"
+
+    @property
+    def met(self) -> bool:
+        """True where the figure is on the right side of its bound."""
+        return self.value <= self.bound if self.kind == "at most" else self.value >= self.bound
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.value:.3g}, {self.kind} {self.bound:g} wanted: {'met' if self.met else 'MISSED'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of texts under their columns' names."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def lines(self) -> list[str]:
+        """As Markdown, which is as well a table in a terminal."""
+        widths = [max(len(str(row[i])) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
+
+        def line(cells: Sequence[str]) -> str:
+            padded = (c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+            return f"| {' | '.join(padded)} |"
+
+        rule = "|".join(("-" * (w + 1) + (":" if i else "-")) for i, w in enumerate(widths))
+        return [line(self.columns), f"|{rule}|", *map(line, self.rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What came of a benchmark."""
+
+    table: Table
+    aims: Sequence[Aim] = ()
+    notes: Sequence[str] = ()
+    """Paragraphs below the table: what was compared with what, and why a figure is missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A measurement with all that is needed to make it again."""
+
+    name: str
+    title: str
+    command: str
+    machine: str
+    date: str
+    measurement: Mapping[str, Any] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """A section of the page."""
+        told = self.measurement
+        table = Table(told["table"]["columns"], told["table"]["rows"])
+        aims = [f"- {Aim(**aim)}" for aim in told["aims"]]
+        notes = [part for note in told["notes"] for part in (note, "")]
+        return [
+            f"## {self.title}",
+            "",
+            f"`{self.command}`, {self.date}, {self.machine}",
+            "",
+            *table.lines(),
+            "",
+            *([*aims, ""] if aims else []),
+            *notes,
+        ]
+
+
+def benchmark(
+    name: str,
+    title: str,
+    measure: Callable[[argparse.Namespace], Measurement],
+    add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> None:
+    """The main program of a benchmark: measure, print, and record if asked to.
+
+    name: of the module in benchmarks and of its file in docs/performance.
+    """
+    parser = argparse.ArgumentParser(description=title)
+    add_options(parser)
+    parser.add_argument("--record", action="store_true", help="keep the figures and write docs/performance.md anew")
+    parser.add_argument("--record-to", type=Path, default=RECORDS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    where, command = machine(), " ".join(["python -m", f"benchmarks.{name}", *_told(sys.argv[1:])])
+    if options.record:
+        options.record_to.mkdir(parents=True, exist_ok=True)
+        if not os.access(options.record_to, os.W_OK):
+            sys.exit(f"{name}: {options.record_to} cannot be written, so nothing was measured")
+    try:
+        measurement = measure(options)
+    except WsiMagnetError as error:
+        sys.exit(f"{name}: {error}")
+    today = datetime.now(UTC).date().isoformat()
+    record = Record(name, title, command, where, today, asdict(measurement))
+    print("\n".join(record.lines()), flush=True)
+    if options.record:
+        content = json.dumps(asdict(record), indent=1, ensure_ascii=False)
+        (options.record_to / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+        if options.record_to == RECORDS:
+            write_page()
+
+
+def _told(arguments: Sequence[str]) -> list[str]:
+    """The arguments as another reader would type them: folders by their last name."""
+    kept, skip = [], False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not skip and name not in ("--record", "--record-to"):
+            kept.append(name + equals + Path(value).name if equals else Path(argument).name)
+        skip = argument == "--record-to"
+    return kept
+
+
+def write_page() -> None:
+    """docs/performance.md out of the records."""
+    records = [Record(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RECORDS.glob("*.json"))]
+    rank = {name: i for i, name in enumerate(ORDER)}
+    records.sort(key=lambda record: (rank.get(record.name, len(rank)), record.name))
+    lines = [
+        "# Performance",
+        "",
+        "Made by `make bench` and, where there is a GPU, `make bench-gpu`; not to be edited. Each section is the",
+        "output of the command under its title; `--record` puts it here. Ratios were measured in one run, so that a",
+        "busy machine moves both sides of them; seconds depend on the machine and on what else it did (its load is",
+        "given).",
+        "",
+    ]
+    for record in records:
+        lines += record.lines()
+        remarks = RECORDS / f"{record.name}.md"
+        if remarks.exists():
+            lines += [remarks.read_text(encoding="utf-8").strip(), ""]
+    PAGE.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_page()

@@ -1,0 +1,139 @@
+"""Tiles that only take time: the plan, the tasks and the results of a real run, without its pixels."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from heapq import heapreplace
+from itertools import chain, islice, repeat
+from pathlib import Path
+
+from benchmarks.record import RECORDS
+from tests.runs import free_spec, write_bundle
+from tests.slides_made import write_gigapixel_slide
+from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.planning.plan import Pass, Plan, TileTask, pool_any
+from wsi_magnet.planning.prepare import prepare
+from wsi_magnet.results.folder import Products
+from wsi_magnet.results.journal import CellResult, TileResult
+from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.worker.context import Job
+from wsi_magnet.worker.tasks import HalveTask
+
+QUARTER = (CELL_PX // 2) ** 2
+MPPS = (1.0, 0.5, 0.25)
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedTile:
+    """In the place of RunTile."""
+
+    job: Job
+    turn: str = ""
+    patch_s: float = 0.0
+
+    def __call__(self, task: TileTask) -> TileResult:
+        """As long as its patches take, and a result of that size."""
+        seconds = self.patch_s * sum(cell.refine for cell in task.cells)
+        if seconds:
+            time.sleep(seconds)
+        cells = tuple(
+            CellResult(cell.row, cell.col, cell.refine, ((4_321_000 + cell.col, QUARTER),) * 4) for cell in task.cells
+        )
+        spent = {"read": seconds / 10, "compute": seconds * 0.8, "write": seconds / 10, "total": seconds}
+        labels = {1: 3 * QUARTER * len(cells), 2: QUARTER * len(cells)}
+        return TileResult(*task.key, cells, labels, spent, f"{socket.gethostname()}:{os.getpid()}")
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedHalve:
+    """In the place of RunHalve."""
+
+    job: Job
+    turn: str = ""
+    pixel_s: float = 0.0
+
+    def __call__(self, task: HalveTask) -> None:
+        """As long as its pixels take."""
+        time.sleep(self.pixel_s * task.box.size.pixels * 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Stand:
+    """A slide's plan, and the function that works on its tiles."""
+
+    slide: Path
+    bundle: Path
+    plan: Plan
+    function: SimulatedTile
+
+    @staticmethod
+    def made(
+        folder: Path, *, gigapixels: float, tile_s: float = 0.0, tile_px: int = 1024, tissue_share: float = 0.95
+    ) -> Stand:
+        """Of a generated slide. tile_s: seconds of each patch of a tile."""
+        folder.mkdir(parents=True, exist_ok=True)
+        slide = folder / "slide.tif"
+        write_gigapixel_slide(slide, gigapixels=gigapixels, tissue_share=tissue_share)
+        bundle = write_bundle(folder / "free.safetensors", free_spec(mpps=MPPS))
+        spec, sha256 = read_spec(bundle)
+        config = RunConfig(tile_px=tile_px)
+        with closing(open_slide(slide)) as reader:
+            prepared = prepare(reader, spec, config)
+        plan, info = prepared.plan, prepared.info
+        products = Products(plan.pyramid_sizes, len(spec.classes), config.ngff, tile_px, False, False)
+        names = (info.path, info.identity, str(bundle), sha256, str(folder / "out" / slide.stem))
+        job = Job(*names, config, plan.frames, products, "cpu", prepared.tissue.downsample_xy)
+        return Stand(slide, bundle, plan, SimulatedTile(job, "", tile_s))
+
+    def tasks(self, count: int) -> Iterator[TileTask]:
+        """So many, those of the finest scale again and again."""
+        finest = self.plan.passes[-1]
+        once = list(finest.tasks(finest.tissue))
+        return islice(chain.from_iterable(repeat(once)), count)
+
+
+def gpu_patch_s() -> float:
+    """Seconds that a worker's thread needs for each patch on a GPU, reading and writing included, as recorded."""
+    rows = json.loads((RECORDS / "gpu.json").read_text(encoding="utf-8"))["measurement"]["table"]["rows"]
+    told = {row[0]: row[1] for row in rows}
+    return float(told["tiles' time in total, all threads"]) / float(told["patches"])
+
+
+def halving_pixel_s() -> float:
+    """Seconds of a thread for each pixel of the mask of which a coarser one is made, as it was recorded."""
+    notes = json.loads((RECORDS / "everyday.json").read_text(encoding="utf-8"))["measurement"]["notes"]
+    speed = next(note for note in notes if note.startswith("A pyramid is built at")).split()[5]
+    return 1e-6 / float(speed)
+
+
+def least_s(plan: Plan, patch_s: float, workers: int) -> float:
+    """Of one slide: pass after pass and level after level, every worker at work as long as there is any."""
+    seconds = 0.0
+    for one in plan.passes:
+        seconds += makespan([patch_s * len(task.cells) for task in one.tasks(one.tissue)], workers)
+        halving_s = halving_pixel_s() * 4 * one.frame.tile_px**2
+        seconds += sum(makespan([halving_s] * count, workers) for count in coarser(one, plan))
+    return seconds
+
+
+def makespan(durations: Sequence[float], workers: int) -> float:
+    """Until all are done, each begun in its turn by the first worker that is free."""
+    free = [0.0] * workers
+    for duration in durations:
+        heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+def coarser(one: Pass, plan: Plan) -> Iterator[int]:
+    """Tasks that make each of a pass's coarser levels."""
+    tiles = one.tiles
+    for _ in range(one.frame.mask_level + 1, len(plan.pyramid_sizes)):
+        tiles = pool_any(tiles, 2)
+        yield int(tiles.sum())

@@ -1,0 +1,107 @@
+"""Plans: every tissue cell once, whatever the tiles; nothing is read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.planning.plan import Plan, halo_px, make_plan, pool_any
+from wsi_magnet.scales import build_ladder
+from wsi_magnet.slides.types import Level, SlideInfo
+
+MPPS = (4.0, 2.0, 1.0)
+
+
+def slide_info(size: Size, mpp: float = 0.25) -> SlideInfo:
+    """A slide that exists only in numbers."""
+    levels = tuple(Level(Size(size.width // d, size.height // d), (d, d)) for d in (1, 4, 16))
+    return SlideInfo("none.svs", "test", "test", levels, Box.of(size), (mpp, mpp), "test", "0" * 64)
+
+
+def plan_of(size: Size, seed: int = 0, tile_px: int = 1024, share: float = 0.5) -> Plan:
+    """A plan over random tissue."""
+    info = slide_info(size)
+    ladder = build_ladder(MPPS, (0.25, 0.25), size)
+    rng = np.random.default_rng(seed)
+    cells = [
+        rng.random((ceil_div(s.size.height, CELL_PX), ceil_div(s.size.width, CELL_PX))) < share for s in ladder.scales
+    ]
+    return make_plan(info, ladder, cells, RunConfig(tile_px=tile_px), least_halo_px=32, median_px=5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30_000), st.integers(1, 30_000), st.sampled_from([512, 1024, 2048]), st.integers(0, 5))
+def test_tiles_hold_every_tissue_cell_once(width: int, height: int, tile_px: int, seed: int) -> None:
+    for one in plan_of(Size(width, height), seed, tile_px).passes:
+        seen = np.zeros(one.tissue.shape, int)
+        for task in one.tasks(one.tissue):
+            tile = one.frame.tile_box(task.row, task.col)
+            for cell in task.cells:
+                seen[cell.row, cell.col] += 1
+                box = one.frame.cell_box(cell.row, cell.col)
+                assert not box.empty
+                assert box.intersect(tile) == box
+        assert (seen == one.tissue).all()
+
+
+def test_cells_and_patches_do_not_depend_on_tiles() -> None:
+    frames = [plan_of(Size(20_000, 9_000), tile_px=t).passes[2].frame for t in (512, 1024, 2048)]
+    assert len({(f.cell_box(3, 2), f.patch_box(3, 2), f.patch_px) for f in frames}) == 1
+
+
+def test_patches_are_square_and_centred_on_their_cells() -> None:
+    frame = plan_of(Size(5_000, 5_000)).passes[2].frame
+    assert frame.patch_box(0, 0) == Box(-32, -32, 544, 544)
+    assert frame.patch_box(1, 2).size == Size(frame.patch_px, frame.patch_px)
+    assert frame.cell_box(2, 2) == Box(1024, 1024, 1250, 1250), "cut at the edge of the grid"
+
+
+@pytest.mark.parametrize(
+    ("least", "median", "ratio", "halo"),
+    [(32, 5, 1, 32), (32, 5, 16, 32), (32, 5, 32, 64), (32, 11, 8, 64), (1, 1, 1, 32)],
+)
+def test_the_halo_has_room_for_the_median(least: int, median: int, ratio: int, halo: int) -> None:
+    assert halo_px(least, median, ratio) == halo
+    assert halo % max(32, ratio) == 0
+
+
+def test_levels_are_read_where_their_detail_is() -> None:
+    assert [p.frame.slide_level for p in plan_of(Size(9_000, 9_000)).passes] == [2, 1, 1]
+
+
+def test_the_pyramid_ends_when_it_fits_in_a_cell() -> None:
+    plan = plan_of(Size(40_000, 10_000))
+    assert plan.pyramid_sizes == (
+        Size(10_000, 2_500),
+        Size(5_000, 1_250),
+        Size(2_500, 625),
+        Size(1_250, 313),
+        Size(625, 157),
+        Size(313, 79),
+    )
+    assert [p.frame.mask_level for p in plan.passes] == [2, 1, 0]
+
+
+def test_the_coarsest_scale_sees_more_round_a_cell() -> None:
+    assert [p.frame.halo_px for p in plan_of(Size(9_000, 9_000)).passes] == [128, 32, 32]
+
+
+def test_tissue_of_the_wrong_shape_is_refused() -> None:
+    info = slide_info(Size(9_000, 9_000))
+    ladder = build_ladder(MPPS, (0.25, 0.25), info.size)
+    with pytest.raises(ConfigError, match=r"\(1, 1\) cells at 4 mpp where the grid has \(2, 2\)|cells at"):
+        make_plan(info, ladder, [np.ones((1, 1), bool)] * 3, RunConfig(), least_halo_px=32, median_px=5)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 50))
+def test_pooling_by_its_slow_twin(rows: int, cols: int, n: int, seed: int) -> None:
+    cells = np.random.default_rng(seed).random((rows, cols)) < 0.3
+    pooled = pool_any(cells, n)
+    for r in range(pooled.shape[0]):
+        for c in range(pooled.shape[1]):
+            assert pooled[r, c] == cells[r * n : (r + 1) * n, c * n : (c + 1) * n].any()

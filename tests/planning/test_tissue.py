@@ -1,0 +1,291 @@
+"""Tissue: H&E is found, everything else on a glass is not, and every cell that has some is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.slides_made import GLASS_RGB, glass, stained, write_scn, write_stained_slide
+from wsi_magnet.errors import SlideReadError
+from wsi_magnet.geometry import Box, Size
+from wsi_magnet.planning.tissue import MAP_MPP, MOST_MAP_PX, TissueMap, find_tissue, map_scale
+from wsi_magnet.scales import Scale, build_ladder
+from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.slides.types import Image, Level, SlideInfo
+
+SIDE = 300
+"""Of the pictures here: 2.4 mm of a slide at the map's own mpp."""
+
+MIDDLE = (slice(100, 200), slice(100, 200))
+
+Drawing = npt.NDArray[np.float64]
+
+
+class Seen:
+    """A slide whose level 0 is a picture at the map's mpp, parts of which may be unreadable."""
+
+    def __init__(self, image: npt.NDArray[np.number], unreadable: Box | None = None) -> None:
+        self._image = np.clip(image, 0, 255).astype(np.uint8)
+        self._unreadable = unreadable
+        size = Size(image.shape[1], image.shape[0])
+        mpp_xy = MAP_MPP, MAP_MPP
+        self.info = SlideInfo("seen", "test", "test", (Level(size, (1.0, 1.0)),), Box.of(size), mpp_xy, "test", "0")
+
+    def read_level(self, level: int, box: Box) -> tuple[Image, tuple[float, float]]:
+        """See `SlideReader.read_level`."""
+        if self._unreadable and not box.intersect(self._unreadable).empty:
+            raise SlideReadError("torn")
+        return self._image[box.slices_yx].copy(), (float(box.x0), float(box.y0))
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def found(image: npt.NDArray[np.number], unreadable: Box | None = None) -> npt.NDArray[np.bool_]:
+    reader = Seen(image, unreadable)
+    tissue = find_tissue(reader, canvas=reader.info.canvas, mpp_xy=reader.info.require_mpp()).tissue
+    assert tissue.shape == image.shape[:2]
+    return tissue
+
+
+def blank() -> Drawing:
+    return glass(Size(SIDE, SIDE)).astype(np.float64)
+
+
+def with_square(colour: tuple[float, float, float]) -> Drawing:
+    """Glass with a square of one colour, as noisy as the glass, in the middle."""
+    image = blank()
+    image[MIDDLE] += np.subtract(colour, GLASS_RGB)
+    return image
+
+
+def share_of_square(tissue: npt.NDArray[np.bool_]) -> float:
+    outside = tissue.copy()
+    outside[98:202, 98:202] = False
+    assert not outside.any()
+    return float(tissue[MIDDLE].mean())
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [
+        pytest.param((224, 168, 196), id="stroma"),
+        pytest.param((190, 130, 180), id="epithelium"),
+        pytest.param((237, 222, 236), id="pale"),
+        pytest.param((120, 80, 160), id="nuclei"),
+        pytest.param((57, 51, 130), id="dense nuclei, blue"),
+        pytest.param((170, 40, 70), id="blood"),
+    ],
+)
+def test_stains_are_tissue(colour: tuple[int, int, int]) -> None:
+    assert share_of_square(found(with_square(colour))) > 0.95
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [
+        pytest.param((30, 140, 70), id="green pen"),
+        pytest.param((40, 60, 180), id="blue pen"),
+        pytest.param((90, 150, 220), id="faded blue pen"),
+        pytest.param((25, 24, 28), id="black pen"),
+        pytest.param((120, 118, 119), id="dust"),
+        pytest.param((205, 203, 204), id="shadow"),
+        pytest.param((230, 215, 150), id="yellowed mounting medium"),
+        pytest.param((255, 255, 255), id="not scanned"),
+    ],
+)
+def test_the_rest_of_a_glass_is_not(colour: tuple[int, int, int]) -> None:
+    assert not found(with_square(colour)).any()
+
+
+@pytest.mark.parametrize("noise", [0, 2, 8])
+def test_an_empty_slide_has_none(noise: float) -> None:
+    rng = np.random.default_rng(0)
+    even = np.empty((SIDE, SIDE, 3))
+    even[:] = GLASS_RGB
+    assert not found(even + rng.normal(0, noise, even.shape)).any()
+
+
+def test_uneven_light_is_not_tissue() -> None:
+    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    assert not found(blank() * (1 - 0.15 * (x**2 + y**2))[..., None]).any()
+
+
+@pytest.mark.parametrize("tint", [(228, 223, 229), (225, 214, 226), (240, 238, 225), (200, 198, 202)], ids=str)
+def test_the_glass_may_be_tinted(tint: tuple[int, int, int]) -> None:
+    """Tissue on it is found as on white, with or without parts that were not scanned."""
+    image = with_square((224, 168, 196)) * np.divide(tint, GLASS_RGB)
+    assert share_of_square(found(image)) > 0.95
+    image[:40] = 255
+    assert share_of_square(found(image)) > 0.95
+
+
+def test_tissue_may_fill_the_frame() -> None:
+    """No glass to compare with, and lumens as bright as glass: a tile cut out of a section."""
+    assert found(stained(Size(SIDE, SIDE))).mean() > 0.99
+    assert found(np.full((SIDE, SIDE, 3), (224, 168, 196))).all()
+
+
+def test_lumens_belong_to_tissue_and_glass_does_not() -> None:
+    image = with_square((224, 168, 196))
+    image[130:170, 130:170] = GLASS_RGB
+    assert share_of_square(found(image)) > 0.95
+
+
+def test_a_lumen_at_the_edge_belongs_to_tissue() -> None:
+    image = np.full((SIDE, SIDE, 3), (224, 168, 196), np.float64)
+    image[:60, 100:180] = GLASS_RGB
+    assert found(image).all()
+
+
+def test_glass_round_a_small_section_is_no_lumen() -> None:
+    """The whole slide is under a square millimetre."""
+    image = with_square((224, 168, 196))[50:170, 50:170]
+    tissue = found(image)
+    assert tissue[52:, 52:].mean() > 0.95
+    assert not tissue[:48].any()
+
+
+def test_glass_beside_a_corner_of_ragged_tissue_is_no_lumen() -> None:
+    """A crop of 0.55 x 0.7 mm of the edge of a slide: the border between tissue and glass is longer than the frame."""
+    image = blank()[:87, :69]
+    rows, cols = np.mgrid[:87, :69]
+    teeth = 34 + 12 * ((rows // 3) % 2)
+    corner = (rows < 60) & (cols < teeth)
+    image[corner] += np.subtract((224, 168, 196), GLASS_RGB)
+    tissue = found(image)
+    assert tissue[corner].mean() > 0.9
+    assert not tissue[:, 50:].any()
+    assert not tissue[63:].any()
+
+
+def test_specks_are_dirt() -> None:
+    image = blank()
+    image[50:56, 50:56] = image[200:204, 100:110] = (224, 120, 180)
+    assert not found(image).any()
+
+
+def test_what_cannot_be_read_may_be_tissue() -> None:
+    tissue = found(blank(), Box(120, 120, 125, 125))
+    assert tissue[118:127, 118:127].all()
+    assert tissue.mean() < 0.25
+
+
+def test_the_map_is_bounded() -> None:
+    for canvas, mpp in ((Size(200_000, 100_000), 0.25), (Size(2220, 2967), 0.499), (Size(1152, 700), 28.969)):
+        scale = map_scale(canvas, (mpp, mpp))
+        assert scale.mpp >= max(MAP_MPP, mpp)
+        assert max(scale.size.wh) <= MOST_MAP_PX
+        assert scale.size.width * scale.downsample_xy[0] == pytest.approx(canvas.width, rel=0.01)
+
+
+def covers(tissue: TissueMap, scale: Scale, cell_px: int, row: int, col: int) -> bool:
+    """Whether a cell holds tissue or lies a map pixel beside it, pixel by pixel."""
+    x, y = (own / of_map for own, of_map in zip(scale.downsample_xy, tissue.downsample_xy, strict=True))
+    for r, c in np.argwhere(tissue.tissue):
+        beside_y = row * cell_px * y < r + 2 and r - 1 < (row + 1) * cell_px * y
+        beside_x = col * cell_px * x < c + 2 and c - 1 < (col + 1) * cell_px * x
+        if beside_y and beside_x:
+            return True
+    return False
+
+
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=3),
+    st.tuples(st.floats(2, 7), st.floats(2, 7)),
+    st.integers(4, 20),
+)
+@settings(deadline=None)
+def test_cells(
+    shape: tuple[int, int], places: list[tuple[int, int]], downsample_xy: tuple[float, float], cell_px: int
+) -> None:
+    pixels = np.zeros(shape, np.bool_)
+    for row, col in places:
+        pixels[row % shape[0], col % shape[1]] = True
+    tissue = TissueMap(pixels, (16.0, 12.0), 0.0)
+    size = Size(
+        max(1, round(shape[1] * 16.0 / downsample_xy[0])),
+        max(1, round(shape[0] * 12.0 / downsample_xy[1])),
+    )
+    scale = Scale(0, 1.0, downsample_xy, size)
+    cells = tissue.cells(scale, cell_px)
+    assert cells.shape == (-(-size.height // cell_px), -(-size.width // cell_px))
+    for row, col in np.ndindex(cells.shape):
+        assert cells[row, col] == covers(tissue, scale, cell_px, row, col), (row, col)
+
+
+def test_everything_is_everything() -> None:
+    canvas = Size(5000, 3001)
+    everything = TissueMap.everything(canvas)
+    assert everything.share == 1.0
+    for scale in build_ladder((8.0, 4.0, 2.0, 1.0), (0.25, 0.25), canvas).scales:
+        cells = everything.cells(scale, 64)
+        assert cells.all()
+        assert cells.shape == (-(-scale.size.height // 64), -(-scale.size.width // 64))
+
+
+def test_a_pyramid_and_its_level_0_show_the_same_tissue(tmp_path: Path) -> None:
+    size = Size(6000, 4500)
+    maps = []
+    for levels in (1, 6):
+        reader = open_slide(write_stained_slide(tmp_path / f"{levels}.tif", size, tissue_share=0.3, levels=levels))
+        maps.append(find_tissue(reader, canvas=reader.info.canvas, mpp_xy=reader.info.require_mpp()))
+    assert (maps[0].tissue ^ maps[1].tissue).mean() < 0.01
+    assert 0.2 < maps[0].share < 0.45
+
+
+def test_bounds_are_the_maps_origin(tmp_path: Path) -> None:
+    image = np.concatenate([stained(Size(2400, 2000)), glass(Size(2400, 2000))])
+    reader = open_slide(write_scn(tmp_path / "a.scn", image, whole=Size(5000, 6000), corner_xy=(900, 1100)))
+    tissue = find_tissue(reader, canvas=reader.info.canvas, mpp_xy=(0.25, 0.25)).tissue
+    half = len(tissue) // 2
+    assert tissue[: half - 2].all()
+    assert not tissue[half + 2 :].any()
+
+
+REAL = {
+    "slides/CMU-1-Small-Region.svs": (0.34, 0.40),
+    "slides/BS9_HE2.tif": (0.21, 0.28),
+    "slides/tiff_with_asap_xml/example.tif": (0.16, 0.23),
+    "slides/camelyon_low.dcm": (0.22, 0.28),
+    "gleason_strip/stripA_test100-104_assumed-mpp0.5.tif": (0.99, 1.0),
+    "rings_mosaics/P1_D5_3_12_tiles4-5-6_no-mpp.tif": (0.55, 0.70),
+    "rings_mosaics/P1_D5_9_13_tiles4-6_no-mpp.tif": (0.98, 1.0),
+    "rings_glands/img/P1_D5_3_12_5.png": (0.9, 1.0),
+    "rings_glands/img/P1_D5_3_12_6.png": (0.99, 1.0),
+    "rings_glands/img/P1_D5_14_10_1.png": (0.99, 1.0),
+    "rings_tumour/img/P3_A8_7_11_1.png": (0.99, 1.0),
+    "gleason_tiles/img/test104.jpg": (0.99, 1.0),
+}
+"""Share of tissue, from and to, as an eye puts it on an overlay."""
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_slides(test_data: Path, name: str) -> None:
+    reader = open_slide(test_data / name)
+    mpp_xy = reader.info.mpp_xy or ((0.93, 0.93) if "rings" in name else (0.5, 0.5))
+    least, most = REAL[name]
+    assert least <= find_tissue(reader, canvas=reader.info.canvas, mpp_xy=mpp_xy).share <= most
+
+
+def test_around_by_its_slow_twin(tmp_path: Path) -> None:
+    """Each pixel of a scale looks up the map pixel under its centre, and that one's eight neighbours."""
+    rng = np.random.default_rng(0)
+    tissue = TissueMap(rng.random((9, 11)) < 0.1, (32.0, 30.0), 0.05)
+    tissue.save(tmp_path / "tissue.png")
+    tissue = TissueMap.load(tmp_path / "tissue.png", tissue.downsample_xy)
+    scale = Scale(0, 1.0, (3.9, 4.1), Size(90, 65))
+    for box in (scale.grid, Box(13, 22, 40, 31), Box(88, 60, 90, 65)):
+        around = tissue.around(scale, box)
+        assert around.shape == box.size.hw
+        for y in range(box.y0, box.y1):
+            for x in range(box.x0, box.x1):
+                row, col = min(int((y + 0.5) * 4.1 / 30), 8), min(int((x + 0.5) * 3.9 / 32), 10)
+                near = tissue.tissue[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2]
+                assert around[y - box.y0, x - box.x0] == near.any()

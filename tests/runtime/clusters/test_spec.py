@@ -1,0 +1,81 @@
+"""What a cluster's YAML may say; what it may not is named, with the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.runtime.clusters.spec import Adapt, ClusterSpec, read_cluster
+
+
+def read(tmp_path: Path, text: str) -> ClusterSpec:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    return read_cluster(path)
+
+
+def test_workers(tmp_path: Path) -> None:
+    spec = read(tmp_path, "kind: slurm\nworkers: 4\noptions: {cores: 8, memory: 16GB}\n")
+    assert spec == ClusterSpec(tmp_path / "cluster.yaml", "slurm", 4, options={"cores": 8, "memory": "16GB"})
+    assert (spec.at_first, spec.size, spec.gpu) == (4, "4", False)
+
+
+@pytest.mark.parametrize(("minimum", "at_first"), [(0, 1), (1, 1), (3, 3)])
+def test_adapt_begins_with_a_worker_at_least(tmp_path: Path, minimum: int, at_first: int) -> None:
+    spec = read(tmp_path, f"kind: pbs\ngpu: true\nadapt: {{minimum: {minimum}, maximum: 9}}\n")
+    assert spec.adapt == Adapt(minimum, 9)
+    assert (spec.at_first, spec.size, spec.gpu) == (at_first, f"{minimum} to 9", True)
+
+
+def test_dask_cuda_is_for_gpus(tmp_path: Path) -> None:
+    assert read(tmp_path, "kind: cuda\nworkers: 2\n").gpu
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is None, not kind, workers or adapt"),
+        ("- kind: slurm", "not kind, workers or adapt"),
+        ("kind: [", "cannot be read"),
+        ("kind: slrum\nworkers: 1", "kind is 'slrum', not one of local, cuda, slurm"),
+        ("workers: 1", "kind is None"),
+        ("kind: slurm", "either workers: N or adapt"),
+        ("kind: slurm\nworkers: 1\nadapt: {maximum: 2}", "either workers: N or adapt"),
+        ("kind: slurm\nworkers: 0", "workers is 0, not a whole number of at least 1"),
+        ("kind: slurm\nworkers: true", "workers is True"),
+        ("kind: slurm\nworkers: four", "workers is 'four'"),
+        ("kind: slurm\nworkers: 1\ngpu: 1", "gpu is 1, not true or false"),
+        ("kind: slurm\nadapt: 4", "adapt is 4, not {minimum: N, maximum: N}"),
+        ("kind: slurm\nadapt: {minimum: 2}", "adapt: maximum is missing"),
+        ("kind: slurm\nadapt: {minimum: 2, maximum: 1}", "maximum is 1, not a whole number of at least 2"),
+        ("kind: slurm\nadapt: {minimum: -1, maximum: 1}", "minimum is -1"),
+        ("kind: slurm\nadapt: {most: 1, maximum: 1}", "adapt: unknown setting most; there are maximum, minimum"),
+        ("kind: slurm\nworkers: 1\nqueue: long", "unknown setting queue; there are adapt, gpu, kind, options"),
+        ("kind: slurm\nworkers: 1\npython: x", "unknown setting python; there are adapt"),
+        ("kind: slurm\nworkers: 1\npython: x", "workers; python belongs under options"),
+        ("kind: slurm\nworkers: 1\npython: x\nqueue: q", "workers; python, queue belong under options"),
+        (f"kind: slurm\nworkers: 1\npatience_minutes: {'9' * 400}", "not a number of minutes"),
+        (f"kind: slurm\nworkers: {'9' * 400}", "no cluster has more than 1000000"),
+        (f"kind: slurm\nworkers: {'9' * 5000}", "cannot be read"),
+        (f"kind: slurm\nworkers: 1\noptions: {'[' * 3000}{']' * 3000}", "cannot be read"),
+        ("kind: slurm\nworkers: 1\noptions: [1]", "options is [1], not names and values"),
+        ("kind: slurm\nworkers: 1\npatience_minutes: -1", "patience_minutes is -1, not a number of minutes"),
+        ("kind: cuda\ngpu: false\nworkers: 1", "leave gpu out"),
+        ("kind: cuda\nadapt: {maximum: 2}", "say workers: N"),
+        # YAML takes 12:00:00 for a number to the base of 60, and Slurm would take 43200 for minutes.
+        ("kind: slurm\nworkers: 1\noptions: {walltime: 12:00:00}", 'walltime: "04:00:00"'),
+    ],
+)
+def test_what_cannot_be_meant(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert said in str(caught.value)
+    assert str(tmp_path / "cluster.yaml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--cluster .*nowhere\.yaml cannot be read: .*No such file"):
+        read_cluster(tmp_path / "nowhere.yaml")

@@ -1,0 +1,242 @@
+"""What is fitted: a known temperature is found again, and thresholds let in what helps and keep out what harms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.train.made import setting_of
+from wsi_magnet.nets.identity import IdentityRefiner
+from wsi_magnet.nets.refiner import RefinementModule
+from wsi_magnet.train.calibrate import THRESHOLDS, Fitter, _refine_above, fit_temperature, fit_temperatures
+from wsi_magnet.train.frozen_backbone import Frozen
+from wsi_magnet.train.views import View, Windows
+
+CLASSES = 3
+FULL = (1 << CLASSES) - 1
+WINDOWS = Windows(128, 0, 2)
+
+
+def drawn_from(logits: Tensor, seed: int) -> Tensor:
+    """Sets of the classes that are drawn with these logits' probabilities, int32 (1, H, W)."""
+    generator = torch.Generator().manual_seed(seed)
+    p = logits[0].softmax(dim=0).flatten(1).T
+    return (1 << torch.multinomial(p, 1, generator=generator)).int().view(1, *logits.shape[-2:])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_a_known_temperature_is_found_again(temperature: float) -> None:
+    honest = [2 * torch.randn(1, CLASSES, 60, 60, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    sets = [drawn_from(one, i) for i, one in enumerate(honest)]
+    found = fit_temperature([one * temperature for one in honest], sets)
+    assert found == pytest.approx(temperature, rel=0.06)
+
+
+def test_pixels_count_alike_however_many_of_a_view_are_labelled() -> None:
+    honest = 2 * torch.randn(1, CLASSES, 80, 80, generator=torch.Generator().manual_seed(0))
+    truth = drawn_from(honest, 0)
+    misled = torch.full_like(truth, FULL)
+    misled[0, 0, 0] = 1 << int(honest[0, :, 0, 0].argmin())
+    assert fit_temperature([honest, honest], [truth, misled]) == pytest.approx(1, rel=0.06)
+
+
+def test_a_temperature_stays_in_its_range() -> None:
+    sure = torch.zeros(1, CLASSES, 4, 4)
+    sure[:, 0] = 1
+    right, wrong = torch.full((1, 4, 4), 1, dtype=torch.int32), torch.full((1, 4, 4), 2, dtype=torch.int32)
+    assert fit_temperature([sure], [right]) == pytest.approx(0.25, rel=0.02)
+    assert fit_temperature([sure], [wrong]) == pytest.approx(8, rel=0.02)
+
+
+@dataclass(frozen=True, eq=False)
+class Said:
+    """In place of a frozen backbone: logits that are given, (1, C, w, w), by view and scale."""
+
+    given: Sequence[tuple[Tensor, ...]]
+    views: Sequence[View]
+    frozen: Frozen
+
+    def as_frozen(self) -> Frozen:
+        """A `Frozen` that says this."""
+        found: Frozen = _Given(**{name: getattr(self.frozen, name) for name in self.frozen.__dataclass_fields__})
+        object.__setattr__(found, "said", {id(view): one for view, one in zip(self.views, self.given, strict=True)})
+        return found
+
+
+class _Given(Frozen):
+    said: dict[int, tuple[Tensor, ...]]
+
+    def logits(self, view: View, scale: int) -> Tensor:
+        return self.said[id(view)][scale]
+
+
+def fitter(folder: Path, *, fine_right: bool, select: str = "hard", views: int = 2) -> Fitter:
+    """Of views on which the coarse scale says one thing and the fine scale another, one of them right.
+
+    Where it is wrong the coarse scale is unsure; where the fine one is wrong it is as sure as where it is right.
+    """
+    rng = np.random.default_rng(0)
+    given, made = [], []
+    for _ in range(views):
+        truth = np.repeat(np.repeat(rng.integers(0, 2, (16, 16)), 8, axis=0), 8, axis=1)
+        coarse_truth = truth[::2, ::2]
+        muddled = np.repeat(np.repeat(rng.random((16, 16)) < 0.3, 4, axis=0), 4, axis=1)
+        coarse = logits_of(np.where(muddled & fine_right, 1 - coarse_truth, coarse_truth), np.where(muddled, 1.0, 6.0))
+        fine = logits_of(truth if fine_right else 1 - truth, np.full(truth.shape, 6.0))
+        given.append((coarse, fine))
+        sets = tuple((1 << one).astype(np.uint32) for one in (coarse_truth, truth))
+        made.append(View((), sets))
+    frozen = Frozen(nn.Identity(), (1.0, 1.0), WINDOWS, setting_of(folder))
+    said = Said(given, made, frozen).as_frozen()
+    return Fitter(said, made, (0, 1, 2), select=select, median_px=1)
+
+
+def logits_of(labels: np.ndarray, sureness: np.ndarray) -> Tensor:
+    """Logits (1, C, H, W) of labels, by so much above the rest."""
+    one_hot = torch.nn.functional.one_hot(torch.from_numpy(labels), CLASSES).permute(2, 0, 1)[None].float()
+    return one_hot * torch.from_numpy(sureness).float()
+
+
+class TakesFine(nn.Module):
+    """A refinement module that says what the fine scale says."""
+
+    def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Logits of O."""
+        return fine.clamp(min=1e-9).log()
+
+
+def test_where_the_fine_scale_is_right_everything_is_refined(tmp_path: Path) -> None:
+    fitted = fitter(tmp_path, fine_right=True).fit([TakesFine()])
+    assert fitted.select_above == (0.0,)
+    assert fitted.miou[1] == 1
+    assert fitted.miou[0] < 0.9
+
+
+def test_where_refining_is_always_wrong_little_is_let_through(tmp_path: Path) -> None:
+    fitted = fitter(tmp_path, fine_right=False).fit([TakesFine()])
+    assert fitted.select_above[0] >= 0.6
+    assert fitted.miou[1] > 0.8
+
+
+def test_thresholds_are_the_best_of_those_that_are_tried(tmp_path: Path) -> None:
+    fit = fitter(tmp_path, fine_right=False)
+    fitted = fit.fit([TakesFine()])
+    worth = []
+    for above in THRESHOLDS:
+        fit._candidates = [(above, 0.0)]
+        worth.append(fit.fit([TakesFine()]).miou[1])
+    assert fitted.miou[1] == pytest.approx(max(worth))
+
+
+def test_a_soft_selection_is_at_least_as_good_as_a_hard_one(tmp_path: Path) -> None:
+    hard, soft = (fitter(tmp_path, fine_right=False, select=one).fit([TakesFine()]) for one in ("hard", "soft"))
+    assert soft.miou[1] >= hard.miou[1] - 1e-5
+    assert hard.select_width == (0.0,)
+
+
+def test_where_nothing_changes_everything_is_refined_all_the_same(tmp_path: Path) -> None:
+    assert fitter(tmp_path, fine_right=True).fit([TakesCoarse()]).select_above == (0.0,)
+
+
+class TakesCoarse(nn.Module):
+    """A refinement module that changes nothing."""
+
+    def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Logits of Y."""
+        return coarse.clamp(min=1e-9).log()
+
+
+def test_temperatures_are_fitted_at_each_scale(tmp_path: Path) -> None:
+    honest = tuple(
+        2 * torch.randn(1, CLASSES, side, side, generator=torch.Generator().manual_seed(side)) for side in (64, 128)
+    )
+    sets = tuple(drawn_from(one, 1)[0].numpy().astype(np.uint32) for one in honest)
+    view = View((), sets)
+    frozen = Frozen(nn.Identity(), (1.0, 1.0), WINDOWS, setting_of(tmp_path))
+    said = Said([(2 * honest[0], 0.5 * honest[1])], [view], frozen).as_frozen()
+    assert fit_temperatures(said, [view]) == pytest.approx((2, 0.5), rel=0.1)
+
+
+def module(seed: int) -> RefinementModule:
+    torch.manual_seed(seed)
+    made = RefinementModule(CLASSES)
+    made.eval().requires_grad_(False)
+    return made
+
+
+def test_calibration_divides_the_logits_of_a_module(tmp_path: Path) -> None:
+    own = module(0)
+    maps = {"fine": torch.rand(1, CLASSES, 16, 16), "coarse": torch.rand(1, CLASSES, 16, 16)}
+    before = own(**maps)
+    (temperature,) = fitter(tmp_path, fine_right=True).calibrate([own])
+    torch.testing.assert_close(own(**maps), before / temperature)
+    assert temperature != pytest.approx(1, abs=0.01)
+
+
+class Weighed(nn.Module):
+    """Says what Y says, through a last layer that can be calibrated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seg_conv = nn.Conv2d(CLASSES, CLASSES, 1, bias=False)
+        nn.init.dirac_(self.seg_conv.weight)
+        self.requires_grad_(False)
+
+    def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Logits of Y."""
+        logits: Tensor = self.seg_conv(coarse.clamp(min=1e-9).log())
+        return logits
+
+
+def test_a_calibrated_module_needs_no_more_calibration(tmp_path: Path) -> None:
+    own, fit = Weighed(), fitter(tmp_path, fine_right=True)
+    (first,) = fit.calibrate([own])
+    (second,) = fit.calibrate([own])
+    assert first > 1.1
+    assert second == pytest.approx(1, rel=0.03)
+
+
+def test_a_shared_module_is_calibrated_once(tmp_path: Path) -> None:
+    own = module(2)
+    weight = own.seg_conv.weight.clone()
+    fit = fitter(tmp_path, fine_right=True)
+    fit._said = [(said[0], said[1], torch.rand(1, CLASSES, 256, 256).softmax(dim=1)) for said in fit._said]
+    fit._views = [replace(view, sets=(*view.sets, np.ones((256, 256), np.uint32))) for view in fit._views]
+    temperatures = fit.calibrate([own, own])
+    assert len(temperatures) == 1
+    torch.testing.assert_close(own.seg_conv.weight, weight / temperatures[0])
+
+
+def blocks(unsure: Sequence[float], changed: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """Maps before and after, (1, 2, 64, 64 n), of blocks with a given uncertainty that change or not."""
+    before = torch.cat([torch.full((1, 1, 64, 64), 1 - one / 2) for one in unsure], dim=3)
+    after = torch.cat([torch.full((1, 1, 64, 64), 0.1 if one else 0.9) for one in changed], dim=3)
+    return torch.cat([before, 1 - before], dim=1), torch.cat([after, 1 - after], dim=1)
+
+
+def test_blocks_that_change_are_refined_by_auto() -> None:
+    before, after = blocks([0.1, 0.2, 0.3, 0.4], [False, False, True, True])
+    assert _refine_above([before], [after]) == pytest.approx(0.3, abs=1e-3)
+
+
+def test_one_changed_block_in_two_hundred_may_be_left_out() -> None:
+    unsure = np.linspace(0.1, 0.9, 201).tolist()
+    before, after = blocks(unsure, [True] * 201)
+    assert _refine_above([before], [after]) == pytest.approx(unsure[2], abs=1e-3)
+
+
+def test_where_nothing_changes_auto_refines_the_least_sure_block_alone() -> None:
+    before, after = blocks([0.1, 0.5, 0.3], [False] * 3)
+    assert _refine_above([before], [after]) == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_fit_has_a_number_for_each_scale(tmp_path: Path) -> None:
+    fitted = fitter(tmp_path, fine_right=True).fit([IdentityRefiner()])
+    steps = (fitted.select_above, fitted.select_width, fitted.refine_above)
+    assert [*map(len, steps), len(fitted.miou)] == [1, 1, 1, 2]

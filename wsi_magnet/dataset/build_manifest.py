@@ -1,0 +1,162 @@
+"""From the folder of a data set to its manifest: found, annotators joined, split by whole groups, written, checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from wsi_magnet.dataset.layouts.base import Found, Layout, LayoutOptions
+from wsi_magnet.dataset.layouts.registry import LAYOUTS
+from wsi_magnet.dataset.leaks import identical_files, leaks
+from wsi_magnet.dataset.manifest import Manifest, read_manifest, refuse, write_manifest
+from wsi_magnet.dataset.sample import Consensus, Sample, Split
+from wsi_magnet.dataset.splits import FRACTIONS, assign_splits
+from wsi_magnet.dataset.staple import write_staple
+from wsi_magnet.errors import ConfigError, ManifestError
+from wsi_magnet.slides.mpp import check_mpp
+
+Joining = Consensus | Literal["staple"]
+"""What becomes of several annotations: a consensus that is taken when they are read, or masks made beforehand."""
+
+Report = Callable[[int, int], None]
+"""Told (done, all) as files are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakingOptions:
+    """What a user decides of a manifest that is to be made."""
+
+    mpp: float | None = None
+    """Microns per pixel of all images, instead of what the data set is known to have."""
+    labels: str | None = None
+    """Coding of all annotations, instead of the data set's own."""
+    joining: Joining | None = None
+    """None: what the layout does."""
+    fractions: tuple[float, ...] = FRACTIONS
+    """Of train, validation and test, where no split is published."""
+    seed: int = 0
+    """Of the split, as above."""
+    test: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    """Groups of these splits, by name, instead of any other choice; all others are trained on."""
+    layout: LayoutOptions = field(default_factory=LayoutOptions)
+    """What only some layouts look at."""
+
+
+def make_manifest(
+    dataset: str, root: Path, output: Path, options: MakingOptions, report: Report = lambda done, count: None
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Write the manifest of a data set; returns it as it is read back, and notes for the user.
+
+    dataset: a name in `LAYOUTS`. root: where it was unpacked. With STAPLE its masks are written beside `output`, to
+    the folder <its stem>_staple. Raises ConfigError for options that do not go together, ManifestError for what is not
+    found or leaks, AnnotationError and StoreError.
+    """
+    layout = LAYOUTS[dataset]
+    _check(dataset, layout, options)
+    finding = layout.find(root.expanduser().absolute(), options.layout)
+    rows = [_with_options(row, options) for row in finding.rows]
+    joining = options.joining or layout.consensus
+    if joining == "staple":
+        rows = _stapled(rows, output.absolute(), report)
+    notes = finding.notes
+    if rows[0].split is None:
+        rows, joined = _with_twins_together(rows)
+        notes += (f"groups joined with another because they hold an image of it: {joined}",) if joined else ()
+    samples = _samples(rows, "first" if joining == "staple" else joining, options)
+    if len({sample.group for sample in samples if sample.split == "test"}) == 1:
+        notes += ("test has one group, too few for intervals; --test and --fractions choose more",)
+    refuse(output, leaks(samples))
+    write_manifest(output, samples)
+    return read_manifest(output), notes
+
+
+def _check(dataset: str, layout: Layout, options: MakingOptions) -> None:
+    if options.joining and not layout.raters:
+        having = ", ".join(name for name, other in LAYOUTS.items() if other.raters)
+        raise ConfigError(f"{dataset} has one annotator an image; --consensus is for {having}")
+    if options.mpp is not None:
+        check_mpp(options.mpp)
+    unused = LayoutOptions()
+    for name in LayoutOptions.__slots__:
+        if getattr(options.layout, name) != getattr(unused, name) and name not in layout.options:
+            raise ConfigError(f"--{name.replace('_', '-')} is not for {dataset}")
+
+
+def _with_options(row: Found, options: MakingOptions) -> Found:
+    return replace(
+        row,
+        mpp=row.mpp if options.mpp is None else options.mpp,
+        labels=row.labels if options.labels is None else options.labels,
+    )
+
+
+def _stapled(rows: Sequence[Found], output: Path, report: Report) -> list[Found]:
+    """The same rows, where several annotated an image with the one mask that is made of theirs."""
+    folder = output.with_name(output.stem + "_staple")
+    joined = []
+    for done, row in enumerate(rows):
+        report(done, len(rows))
+        if len(row.annotations) > 1:
+            target = folder / f"{row.image.stem}.png"
+            write_staple(row.annotations, row.labels, target)
+            row = replace(row, annotations=(target,))
+        joined.append(row)
+    report(len(rows), len(rows))
+    return joined
+
+
+def _with_twins_together(rows: Sequence[Found]) -> tuple[list[Found], int]:
+    """The same rows, where images of the same content are in the same group; and how many groups went into others."""
+    groups = {row.image: row.group for row in rows}
+    now: dict[str, str] = {}
+
+    def final(group: str) -> str:
+        while group in now:
+            group = now[group]
+        return group
+
+    for twins in identical_files(groups):
+        first, *others = (groups[path] for path in twins)
+        for other in others:
+            if final(other) != final(first):
+                now[final(other)] = final(first)
+    return [replace(row, group=final(row.group)) for row in rows], len(now)
+
+
+def _samples(rows: Sequence[Found], consensus: Consensus, options: MakingOptions) -> list[Sample]:
+    """The rows as samples; `assign_splits` decides where neither the user nor the data set does."""
+    chosen = _chosen_splits(rows, options)
+    return [
+        Sample(
+            row=number,
+            image=row.image,
+            annotations=row.annotations,
+            mpp=row.mpp,
+            group=row.group,
+            split=chosen[row.group] if options.test or options.validation else row.split or chosen[row.group],
+            labels=row.labels,
+            consensus=consensus if len(row.annotations) > 1 else "first",
+        )
+        for number, row in enumerate(rows, 2)
+    ]
+
+
+def _chosen_splits(rows: Sequence[Found], options: MakingOptions) -> dict[str, Split]:
+    """The split of each group."""
+    groups = Counter(row.group for row in rows)
+    named = [*options.test, *options.validation]
+    if not named:
+        return assign_splits(groups, options.fractions, options.seed)
+    if unknown := [name for name in named if name not in groups]:
+        some = ", ".join(sorted(groups)[:12])
+        raise ManifestError(f"no group is called {unknown[0]!r}; there are {len(groups)}: {some}")
+    if both := set(options.test) & set(options.validation):
+        raise ManifestError(f"group {min(both)!r} cannot be both in test and in validation")
+    chosen: dict[str, Split] = dict.fromkeys(groups, "train")
+    chosen.update(dict.fromkeys(options.validation, "validation"))
+    chosen.update(dict.fromkeys(options.test, "test"))
+    return chosen

@@ -1,0 +1,117 @@
+"""What all rows are held to alike: the same images, on the same grids, by the same classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.errors import BundleError, ManifestError
+from wsi_magnet.evaluate.counts import Counts, count
+from wsi_magnet.evaluate.ground_truth import Opener, OpenTruth, Target, label_sets, make_target
+from wsi_magnet.evaluate.prediction import Prediction
+from wsi_magnet.evaluate.worker import Say
+from wsi_magnet.nets.spec import BundleSpec, ClassInfo
+from wsi_magnet.slides.types import SlideInfo
+
+TOLERANCES_UM = (10.0, 25.0)
+"""Of the boundaries, in microns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One image that was judged."""
+
+    sample: Sample
+    reader: str
+    """Which reader opened it: "openslide" or "image"."""
+    mpp: float
+    """Of the grid on which every row is held against the annotation: the finest of all rows."""
+    megapixels: float
+    """Of that grid."""
+
+
+class Jury:
+    """The images, their grids and the classes that all rows are held to."""
+
+    def __init__(self, samples: Sequence[Sample], open_truth: Opener, specs: Sequence[BundleSpec]) -> None:
+        self._classes = _common_classes(specs)
+        self._open_truth = open_truth
+        self.samples = list(samples)
+        self._images: tuple[Judged, ...] = ()
+
+    @property
+    def identities(self) -> list[str]:
+        """Of the slides, in order."""
+        return [self._identity(sample) for sample in self.samples]
+
+    def keep_only(self, by_row: Mapping[str, Mapping[str, Prediction]], say: Say) -> None:
+        """Leave out the images that not every row has a result of."""
+        own = self.identities
+        for name, found in by_row.items():
+            if strange := [one for identity, one in found.items() if identity not in own]:
+                raise ManifestError(
+                    f"{name}: {strange[0].folder} is the result of {strange[0].slide.name}, which is none of the "
+                    f"{len(own)} images to be judged; is it in another split, or another file of that name?"
+                )
+        common = [all(identity in found for found in by_row.values()) for identity in own]
+        if not any(common):
+            raise ManifestError(f"no image has a result in every row ({', '.join(by_row)}); nothing can be compared")
+        if left := len(own) - sum(common):
+            say(f"{left} of {len(own)} images are left out: not every row has a result of them")
+        self.samples = [sample for sample, kept in zip(self.samples, common, strict=True) if kept]
+
+    def survey(self, finest_mpp: Callable[[SlideInfo, str], float]) -> tuple[tuple[Judged, ...], Target]:
+        """Look through all annotations on the grid of the mpp given for each slide and its identity."""
+        sets: set[int] = set()
+        images = []
+        for sample in self.samples:
+            with self._open(sample) as truth:
+                info = truth.reader.info
+                scale = truth.scale(finest_mpp(info, info.identity))
+                sets |= label_sets(truth, scale)
+                images.append(Judged(sample, info.reader, scale.mpp, scale.size.pixels / 1e6))
+        self._images = tuple(images)
+        self._target = make_target(sets, self._classes)
+        return self._images, self._target
+
+    def count(self, name: str, results: Sequence[Prediction], say: Say) -> tuple[tuple[Counts, ...], float | None]:
+        """Counts of each image, and the share of squares that were refined."""
+        counted = []
+        for image, result in zip(self._images, results, strict=True):
+            if result.failures:
+                say(f"{name}: {len(result.failures)} squares of {result.slide.name} were not analysed: they are errors")
+            with self._open(image.sample) as truth:
+                counted.append(count(truth, truth.scale(image.mpp), result, self._target, TOLERANCES_UM))
+        return tuple(counted), _refined_share(results)
+
+    @contextmanager
+    def _open(self, sample: Sample) -> Iterator[OpenTruth]:
+        with closing(self._open_truth(sample, self._classes)) as truth:
+            yield truth
+
+    def _identity(self, sample: Sample) -> str:
+        with self._open(sample) as truth:
+            return truth.reader.info.identity
+
+
+def _common_classes(specs: Sequence[BundleSpec]) -> tuple[ClassInfo, ...]:
+    first = specs[0]
+    for spec in specs[1:]:
+        if [(c.value, c.name) for c in spec.classes] != [(c.value, c.name) for c in first.classes]:
+            raise BundleError(
+                f"bundles {first.name!r} and {spec.name!r} have other classes ({_listed(first)}; {_listed(spec)}); "
+                "judge them one by one"
+            )
+    return first.classes
+
+
+def _listed(spec: BundleSpec) -> str:
+    return ", ".join(f"{c.value} {c.name}" for c in spec.classes)
+
+
+def _refined_share(results: Sequence[Prediction]) -> float | None:
+    later = [one for result in results for one in result.passes[1:]]
+    squares = sum(one["cells"] for one in later)
+    return sum(one["cells_refined"] for one in later) / squares if squares else None

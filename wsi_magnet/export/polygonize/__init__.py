@@ -1,0 +1,1 @@
+"""Polygons from a label image, streamed block by block."""

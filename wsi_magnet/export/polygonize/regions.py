@@ -1,0 +1,315 @@
+"""Connected regions of a label image, streamed: one pass over the pixels from top to bottom, in bounded memory.
+
+The image comes as blocks, row after row of them (a strip). Of a block only its corners and its runs of equal pixels are
+kept until its strip is linked, and of a strip only what goes on below it: open outlines, and a few numbers a region. A
+region is handed on as soon as it is complete. One that grows beyond `open_points` is cut along a strip's lower edge, so
+that a stroma with ten thousand holes is no exception to the bound.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.export.polygonize.corners import Bools, Codes, Corners, Ints, find_corners
+from wsi_magnet.export.polygonize.rings import Linker, Points
+from wsi_magnet.geometry import Box, Size
+
+CUT = 128
+"""Added to the class of a pixel above a cut, so that it differs from the one below; classes are below it."""
+
+Floats = npt.NDArray[np.float64]
+
+BLOCK_PX = CELL_PX
+"""Side of a block: what a result stores together."""
+
+_AHEAD = 12
+"""Blocks that are read ahead."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Block:
+    """Some pixels of the image."""
+
+    codes: Codes
+    """uint8 (h, w): region classes, 1..127; 0 = no region."""
+    values: npt.NDArray[np.uint8] | None = None
+    """uint8 (n, h, w): what is to be added up over each region."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Region:
+    """A 4-connected region of one class."""
+
+    code: int
+    rings: tuple[Points, ...]
+    """Its outline and those of its holes, in no order; none crosses or touches itself, and two of them may touch in
+    points only."""
+    pixels: int
+    sums: Floats
+    """Of each of the block's values over its pixels."""
+    cut: bool
+    """True for a part of a region that was cut."""
+
+
+Keep = Callable[[Codes, Corners, tuple[int, int]], Bools]
+"""Of a block's codes, its corners and the x and y of its first pixel: which corners a simplified outline keeps."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tracing:
+    """An image to trace, and how."""
+
+    size: Size
+    read: Callable[[Box], Block | None]
+    """Pixels of a box inside the image; None where it holds no region at all."""
+    n_values: int = 0
+    keep: Keep | None = None
+    """For simplified outlines."""
+    open_points: int = 100_000
+    """A region with more corners is cut at the end of a strip."""
+    side_px: int = BLOCK_PX
+    """Of a block."""
+
+
+def trace(tracing: Tracing) -> Iterator[Region]:
+    """All regions, each as soon as its last row is known; of one strip, in the order of their first pixels."""
+    width, height = tracing.size.wh
+    tracer, side = _Tracer(tracing), tracing.side_px
+    # One column and one row beyond the image: outlines close at its edges as anywhere else.
+    boxes = (
+        Box(x, y, min(x + side, width + 1), min(y + side, height + 1))
+        for y in range(0, height + 1, side)
+        for x in range(0, width + 1, side)
+    )
+    for box, block in _read_ahead(tracing, boxes):
+        if not box.x0:
+            tracer.begin_strip()
+        tracer.add(box, block)
+        if box.x1 > width:
+            yield from tracer.end_strip()
+
+
+def _read_ahead(tracing: Tracing, boxes: Iterator[Box]) -> Iterator[tuple[Box, Block | None]]:
+    """Each box with its pixels, which a thread of its own reads a few boxes ahead."""
+    image = Box.of(tracing.size)
+    with ThreadPoolExecutor(1, "read") as pool:
+        waiting: deque[tuple[Box, Future[Block | None]]] = deque()
+        try:
+            for box in boxes:
+                inside = box.intersect(image)
+                waiting.append((box, pool.submit(lambda b: None if b.empty else tracing.read(b), inside)))
+                if len(waiting) > _AHEAD:
+                    first, pixels = waiting.popleft()
+                    yield first, pixels.result()
+            for first, pixels in waiting:
+                yield first, pixels.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Tally:
+    """What is known of some parts of regions, each an element of every array."""
+
+    code: Ints
+    pixels: Ints
+    points: Ints
+    cut: Bools
+    sums: Floats
+    """(parts, values)."""
+
+    @staticmethod
+    def empty(n_values: int) -> _Tally:
+        none = np.zeros(0, np.int64)
+        return _Tally(none, none, none, np.zeros(0, bool), np.zeros((0, n_values)))
+
+    @staticmethod
+    def joined(parts: list[_Tally]) -> _Tally:
+        names = ("code", "pixels", "points", "cut", "sums")
+        return _Tally(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def grouped(self, group: Ints, n: int) -> _Tally:
+        """Added up by group."""
+        code, cut = np.zeros(n, np.int64), np.zeros(n, bool)
+        code[group] = self.code
+        cut[group[self.cut]] = True
+        pixels, points, *sums = (np.bincount(group, one, n) for one in (self.pixels, self.points, *self.sums.T))
+        return _Tally(
+            code,
+            pixels.astype(np.int64),
+            points.astype(np.int64),
+            cut,
+            np.array(sums, np.float64).reshape(len(sums), n).T,
+        )
+
+    def take(self, at: Ints) -> _Tally:
+        return _Tally(self.code[at], self.pixels[at], self.points[at], self.cut[at], self.sums[at])
+
+
+class _Owners:
+    """Which part of a region each pixel of a block belongs to, and of the row above and the column left of it."""
+
+    def __init__(self, codes: Codes, first: int, above: Ints, left: Ints | None) -> None:
+        """codes: uint8 (h, w), whose runs of equal pixels in a row are numbered from `first` on."""
+        begins = np.ones(codes.shape, bool)
+        np.not_equal(codes[:, 1:], codes[:, :-1], out=begins[:, 1:])
+        self.starts = np.flatnonzero(begins)
+        """Index of the first pixel of each run, row after row."""
+        self._first, self._width = first, codes.shape[1]
+        self._above = above
+        self._left = np.zeros(len(codes), np.int64) if left is None else left
+
+    def __call__(self, rows: Ints, cols: Ints) -> Ints:
+        """By row and column, counted from the row above and the column on the left."""
+        inner = np.searchsorted(self.starts, (rows - 1) * self._width + cols - 1, "right") - 1 + self._first
+        return np.where(rows == 0, self._above[cols], np.where(cols == 0, self._left[rows - 1], inner))
+
+
+def _joins(codes: Codes, owners: _Owners) -> Ints:
+    """(2, n): parts of regions that touch within a block or at its upper or left border; at least once each pair."""
+    inner = codes[1:, 1:]
+    first = np.ones((codes.shape[0], inner.shape[1]), bool)
+    np.not_equal(codes[:, 2:], codes[:, 1:-1], out=first[:, 1:])
+    touching = (inner == codes[:-1, 1:]) & (inner > 0) & (first[1:] | first[:-1])
+    rows, cols = np.divmod(np.flatnonzero(touching), inner.shape[1])
+    side = np.flatnonzero((codes[1:, 0] == inner[:, 0]) & (inner[:, 0] > 0)) + 1
+    upper, lower = owners(rows, cols + 1), owners(rows + 1, cols + 1)
+    left, right = owners(side, np.zeros_like(side)), owners(side, np.ones_like(side))
+    return np.stack([np.concatenate([upper, left]), np.concatenate([lower, right])])
+
+
+class _Tracer:
+    """One image under way. A pixel's owner is the part of a region that it belongs to, numbered anew in each strip:
+    first the regions that are open from above, then the runs of equal pixels of each block.
+    """
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._linker = Linker()
+        self._tally = _Tally.empty(tracing.n_values)
+        self._rings: list[list[Points]] = []
+        # From the column before the first on.
+        self._below = np.zeros(tracing.size.width + 2, np.uint8)
+        self._below_owner = np.zeros(tracing.size.width + 2, np.int64)
+
+    def begin_strip(self) -> None:
+        self._above, self._above_owner = self._below, self._below_owner
+        self._below, self._below_owner = np.zeros_like(self._above), np.zeros_like(self._above_owner)
+        self._tallies, self._known = [self._tally], len(self._tally)
+        self._joins: list[Ints] = [np.zeros((2, 0), np.int64)]
+        self._corners: list[Corners] = []
+        self._left: Codes | None = None
+        self._left_owner: Ints | None = None
+
+    def add(self, box: Box, block: Block | None) -> None:
+        """The next block of the strip."""
+        columns = slice(box.x0, box.x1 + 1)
+        if block is None and self._left is None and not self._above[columns].any():
+            return
+        codes = np.zeros((box.size.height + 1, box.size.width + 1), np.uint8)
+        codes[0] = self._above[columns]
+        if self._left is not None:
+            codes[1:, 0] = self._left
+        if block is not None:
+            codes[1 : 1 + block.codes.shape[0], 1 : 1 + block.codes.shape[1]] = block.codes
+        owners = _Owners(codes[1:, 1:], self._known, self._above_owner[columns], self._left_owner)
+        self._tallies.append(self._tally_of(codes, owners, block))
+        self._joins.append(_joins(codes, owners))
+        self._known += len(owners.starts)
+        self._find_corners(codes, owners, (box.x0, box.y0))
+        right, bottom = codes[1:, -1], np.arange(1, codes.shape[1])
+        self._below[columns][1:] = codes[-1, 1:]
+        self._below_owner[columns][1:] = owners(np.full_like(bottom, box.size.height), bottom)
+        rows = np.arange(1, codes.shape[0])
+        self._left = right if right.any() else None
+        self._left_owner = owners(rows, np.full_like(rows, box.size.width))
+
+    def _tally_of(self, codes: Codes, owners: _Owners, block: Block | None) -> _Tally:
+        """Of each run of equal pixels of a block."""
+        inner, starts = codes[1:, 1:], owners.starts
+        below_cut = np.flatnonzero((inner[0] > 0) & (codes[0, 1:] == inner[0] + CUT)) + 1
+        cut = np.zeros(len(starts), bool)
+        cut[owners(np.ones_like(below_cut), below_cut) - self._known] = True
+        sums = np.zeros((len(starts), self._tracing.n_values))
+        if block is not None and block.values is not None:
+            padded = np.zeros((len(block.values), *inner.shape), np.uint8)
+            padded[:, : block.codes.shape[0], : block.codes.shape[1]] = block.values
+            sums = np.add.reduceat(padded.reshape(len(padded), -1), starts, axis=1, dtype=np.float64).T
+        code = inner.ravel()[starts].astype(np.int64)
+        return _Tally(code, np.diff(starts, append=inner.size), np.zeros(len(starts), np.int64), cut, sums)
+
+    def _find_corners(self, codes: Codes, owners: _Owners, origin_xy: tuple[int, int]) -> None:
+        keep = self._tracing.keep
+        corners = find_corners(codes, owners, origin_xy, nodes=keep is not None)
+        if keep is not None and len(corners):
+            corners = replace(corners, kept=keep(codes[1:, 1:], corners, origin_xy))
+        self._corners.append(corners)
+
+    def end_strip(self) -> Iterator[Region]:
+        """The regions that are complete."""
+        joins = np.concatenate(self._joins, axis=1)
+        graph = coo_array((np.ones(joins.shape[1], bool), tuple(joins)), shape=(self._known, self._known))
+        n, group = connected_components(graph, directed=False)
+        group = group.astype(np.int64)
+        corners = Corners.joined(self._corners)
+        corners = replace(corners, owner=group[corners.owner])
+        tally = _Tally.joined(self._tallies).grouped(group, n)
+        tally = replace(tally, points=tally.points + np.bincount(corners.owner, minlength=n))
+        rings: dict[int, list[Points]] = defaultdict(list)
+        for number, earlier in enumerate(self._rings):
+            rings[int(group[number])] += earlier
+        for ring in self._linker.link(corners):
+            rings[ring.owner].append(ring.points)
+        still = np.zeros(n, bool)
+        still[group[self._below_owner[self._below > 0]]] = True
+        self._carry(tally, group, rings, np.flatnonzero(still))
+        for number in np.flatnonzero((tally.code > 0) & ~still).tolist():
+            parts = tuple(part for ring in rings[number] for part in split_ring(ring))
+            yield Region(
+                int(tally.code[number]), parts, int(tally.pixels[number]), tally.sums[number], bool(tally.cut[number])
+            )
+
+    def _carry(self, tally: _Tally, group: Ints, rings: Mapping[int, list[Points]], still: Ints) -> None:
+        """What the next strip needs of this one: `still` are the groups that go on below it."""
+        new = np.zeros(len(tally), np.int64)
+        new[still] = np.arange(len(still))
+        filled = self._below > 0
+        self._below_owner[filled] = new[group[self._below_owner[filled]]]
+        self._below_owner[~filled] = 0
+        self._tally, self._rings = tally.take(still), [rings[number] for number in still.tolist()]
+        large = self._tally.points > self._tracing.open_points
+        if large.any():
+            self._below[filled & large[self._below_owner]] += CUT
+            self._tally = replace(self._tally, cut=self._tally.cut | large)
+
+
+def split_ring(points: Points) -> list[Points]:
+    """A ring that passes a point twice as rings that pass each once: an outline, and holes that touch it there."""
+    keys = (points[:, 0].astype(np.int64) << 32) + points[:, 1]
+    if len(np.unique(keys)) == len(keys):
+        return [points]
+    found: list[Points] = []
+    path: list[int] = []
+    place: dict[int, int] = {}
+    for number, key in enumerate(keys.tolist()):
+        if key in place:
+            begin = place[key]
+            loop, path = path[begin:], path[:begin]
+            for passed in loop:
+                del place[int(keys[passed])]
+            found.append(points[loop])
+        place[key] = len(path)
+        path.append(number)
+    return [*found, points[path]]

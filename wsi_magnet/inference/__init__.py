@@ -1,0 +1,1 @@
+"""Networks at work: patches in, cells out, on CPUs and GPUs."""

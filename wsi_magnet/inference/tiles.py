@@ -1,0 +1,105 @@
+"""Placement only: cutting patches out of a region, and putting cells into a tile (no resampling, no arithmetic)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.geometry import Box
+from wsi_magnet.results.journal import Quarters
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Pixels that know where they lie on their grid."""
+
+    box: Box
+    grid: Box
+    """All of the grid: beyond it there is nothing, and a cut-out is mirrored."""
+    pixels: Pixels
+    """uint8 (channels, box height, box width)."""
+
+    def cut(self, box: Box) -> Pixels:
+        """uint8 (channels, height, width) of `box`, mirrored where it reaches beyond the grid.
+
+        What is mirrored is the cut-out's own inner part, not the region's: so the same box gives the same pixels,
+        whichever region it is cut from.
+        """
+        inner = box.intersect(self.grid)
+        rows, cols = inner.relative_to(self.box).slices_yx
+        margins = [(0, 0), (inner.y0 - box.y0, box.y1 - inner.y1), (inner.x0 - box.x0, box.x1 - inner.x1)]
+        pixels = self.pixels[:, rows, cols]
+        return np.pad(pixels, margins, mode="symmetric") if any(map(any, margins)) else pixels
+
+
+def coarse_box(patch: Box) -> Box:
+    """The rectangle of the coarser grid that a patch is upsampled from: half of it, and a pixel more on each side."""
+    return patch.halve().grow(1)
+
+
+@dataclass(frozen=True, eq=False)
+class CellPixels:
+    """The result of one cell, all `CELL_PX` square."""
+
+    probabilities: Pixels
+    """uint8 (classes, CELL_PX, CELL_PX), 255 = 1."""
+    labels: Pixels
+    """uint8 (CELL_PX, CELL_PX), label values."""
+    uncertainty: Pixels
+    """uint8 (CELL_PX, CELL_PX), 255 = 1."""
+
+
+def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background: int | None) -> CellPixels:
+    """The same, with background where there is no tissue: label 0, surely.
+
+    inside: bool (rows, columns) from the cell's upper left corner, at most `CELL_PX` each. background: the channel of
+    that class; None leaves all probabilities 0 there.
+    """
+    if inside.all():
+        return pixels
+    height, width = inside.shape
+    probabilities, labels, uncertainty = (
+        np.array(a) for a in (pixels.probabilities, pixels.labels, pixels.uncertainty)
+    )
+    for array in (probabilities, labels, uncertainty):
+        array[..., :height, :width] *= inside
+    if background is not None:
+        probabilities[background, :height, :width] += np.uint8(255) * ~inside
+    return CellPixels(probabilities, labels, uncertainty)
+
+
+class TileCanvas:
+    """A tile being put together."""
+
+    def __init__(self, box: Box, classes: int) -> None:
+        height, width = box.size.hw
+        self.box = box
+        self.probabilities = np.zeros((classes, height, width), np.uint8)
+        self.labels = np.zeros((height, width), np.uint8)
+        self.uncertainty = np.zeros((height, width), np.uint8)
+
+    def put(self, cell: Box, pixels: CellPixels) -> None:
+        """Place a cell, cut at the grid's edge."""
+        assert pixels.labels.shape == (CELL_PX, CELL_PX), pixels.labels.shape
+        rows, cols = cell.relative_to(self.box).slices_yx
+        height, width = cell.size.hw
+        self.probabilities[:, rows, cols] = pixels.probabilities[:, :height, :width]
+        self.labels[rows, cols] = pixels.labels[:height, :width]
+        self.uncertainty[rows, cols] = pixels.uncertainty[:height, :width]
+
+
+def quarters(uncertainty: Pixels, cell: Box) -> Quarters:
+    """(sum, pixels) of a cell's four quarters, each a cell of the next scale; only pixels on the grid count.
+
+    Whole numbers, so that the order of adding does not matter.
+    """
+    half = CELL_PX // 2
+    inside = uncertainty[: cell.size.height, : cell.size.width]
+    parts = (inside[:half, :half], inside[:half, half:], inside[half:, :half], inside[half:, half:])
+    a, b, c, d = ((int(part.sum(dtype=np.int64)), part.size) for part in parts)
+    return a, b, c, d

@@ -1,0 +1,1 @@
+"""Decisions before any computation: tissue, cells, tiles, costs."""

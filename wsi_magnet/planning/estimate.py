@@ -1,0 +1,94 @@
+"""What a plan will cost, by arithmetic alone: patches, decoded bytes, memory, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wsi_magnet.config import CELL_PX, Refine
+from wsi_magnet.planning.budget import Budget
+from wsi_magnet.planning.plan import Pass, Plan
+from wsi_magnet.slides.types import Level
+
+ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr": 14_000, "identity": 40}
+"""Peak bytes of a forward pass for each pixel of a patch, by network, in float32; `python -m
+benchmarks.activations` prints them."""
+
+REFINER_BYTES_PER_PX = 500
+
+BASE_BYTES = 450 * 2**20
+"""A worker process with its libraries loaded, before the first tile."""
+
+SLIDE_CACHE_BYTES = 64 * 2**20
+"""What the slide reader's cache of decoded tiles may grow to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassCost:
+    """One scale's share."""
+
+    mpp: float
+    slide_level: int
+    tiles: int
+    cells: int
+    patches: int
+    """Patches that the networks see; at most, where `--refine auto` decides later; about, where a fraction is spent as
+    uncertainty will have it, though their sum is exact."""
+    decoded_bytes: int
+    disk_bytes: int
+    """At most, before compression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The whole plan's."""
+
+    passes: tuple[PassCost, ...]
+    memory_bytes: int
+    """Of one worker process; does not depend on the slide's size."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """At most, before compression, at the fullest moment."""
+        return sum(p.disk_bytes for p in self.passes)
+
+
+def estimate(
+    plan: Plan, levels: Sequence[Level], network: str, *, classes: int, refine: Refine, threads: int, batch: int
+) -> Cost:
+    """The cost of a plan on workers with that many threads and patches a batch."""
+    pairs = zip(plan.passes, _patches(plan, refine), strict=True)
+    passes = tuple(_pass_cost(one, levels, classes, patches) for one, patches in pairs)
+    return Cost(passes, _memory(plan, network, classes, threads, batch))
+
+
+def _patches(plan: Plan, refine: Refine) -> list[int]:
+    """Patches of each pass. A fraction is taken to be spent coarse scales first, which is where it is worth most as
+    long as no part of the slide is much surer than another.
+    """
+    cells = [int(one.tissue.sum()) for one in plan.passes]
+    patches, spent = cells[:1], 0
+    for index in range(1, len(cells)):
+        patches.append(min(cells[index], Budget.of(refine, cells[1:], index, spent).left))
+        spent += patches[-1]
+    return patches
+
+
+def _pass_cost(one: Pass, levels: Sequence[Level], classes: int, patches: int) -> PassCost:
+    cells = int(one.tissue.sum())
+    frame, level = one.frame, levels[one.frame.slide_level]
+    ratio_xy = [d / s for d, s in zip(frame.scale.downsample_xy, level.downsample_xy, strict=True)]
+    # A patch that reaches beyond the slide is mirrored there.
+    width, height = (min(int(frame.patch_px * r), side) for r, side in zip(ratio_xy, level.size.wh, strict=True))
+    decoded = patches * width * height * 3
+    labels_and_probabilities = 1 + (classes if frame.mask_level else 0)
+    disk = cells * CELL_PX**2 * labels_and_probabilities
+    return PassCost(frame.scale.mpp, frame.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk)
+
+
+def _memory(plan: Plan, network: str, classes: int, threads: int, batch: int) -> int:
+    patch_px = max(p.frame.patch_px for p in plan.passes)
+    tile_px = max(p.frame.tile_px for p in plan.passes)
+    activations = batch * patch_px**2 * max(ACTIVATION_BYTES_PER_PX.get(network, 5000), REFINER_BYTES_PER_PX)
+    tile = tile_px**2 * (classes + 2) * 2
+    return BASE_BYTES + SLIDE_CACHE_BYTES + threads * (activations + tile)

@@ -1,0 +1,143 @@
+"""What there is to say about a result, as values; knows neither pictures nor HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.errors import ResultMismatchError
+from wsi_magnet.export.tables import summary_of
+from wsi_magnet.geometry import ceil_div
+from wsi_magnet.labels import NOT_ANALYSED, LabelClass
+from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.grading import NOISE_MM2, PATTERNS, ClassArea, Gleason, can_grade, gleason, is_pattern
+from wsi_magnet.results.journal import History, read_history
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.location import Place
+
+Codes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleUse:
+    """What a run did at one scale."""
+
+    mpp: float
+    cells: int
+    """Squares of tissue that were looked at so far."""
+    refined: int
+    """Of these, the ones that were read and segmented there; the others took over the coarser result."""
+    complete: bool
+
+    @property
+    def percent(self) -> float:
+        """Of the squares, those that were refined."""
+        return 100 * self.refined / self.cells if self.cells else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grading:
+    """The grade by area of a bundle that knows Gleason patterns."""
+
+    by_rule: Gleason | None
+    """None where no pattern is above the noise floor."""
+    without_floor: Gleason | None
+    """What it would be if every pixel of a pattern counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideFacts:
+    """Everything of a page but its pictures."""
+
+    source: ResultSource
+    areas: tuple[ClassArea, ...]
+    analysed_mm2: float
+    not_analysed_mm2: float
+    failures: tuple[str, ...]
+    """A line for each square that could not be analysed."""
+    scales: tuple[ScaleUse, ...]
+    """Coarse to fine."""
+    refined_at: Codes
+    """uint8 (rows, columns) over the finest scale's cells: 0 not tissue, n refined at last by scale n - 1, 255 not
+    analysed."""
+    grading: Grading | None
+    """None where the classes are no Gleason patterns."""
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        """run.json."""
+        return self.source.run
+
+    @property
+    def state(self) -> str:
+        """One of "running", "finished" and "finished with errors"."""
+        return str(self.run["state"])
+
+
+def gather(folder: Place) -> SlideFacts:
+    """Read a result folder. Raises StoreError, ResultMismatchError as `ResultSource` does."""
+    source = ResultSource(folder)
+    history = read_history(ResultFolder(folder).journal)
+    try:
+        areas, not_analysed = _areas(source)
+        failures = tuple(map(str, source.run.get("failures", ())))
+        scales, refined = _scales(source, history), _refined_at(source, history)
+    except (LookupError, TypeError, ValueError) as error:
+        raise ResultMismatchError(
+            f"{folder / 'run.json'} does not fit its journal ({type(error).__name__}: {error}); make the result anew "
+            "with `wsi-magnet run --restart`"
+        ) from error
+    analysed = sum(area.area_mm2 for area in areas)
+    return SlideFacts(
+        source, areas, analysed, not_analysed, failures, scales, refined, grading(areas) if analysed else None
+    )
+
+
+def _areas(source: ResultSource) -> tuple[tuple[ClassArea, ...], float]:
+    """By class, and of what was not analysed."""
+    summary = summary_of(source)
+    areas = tuple(ClassArea(c["name"], c["value"], c["area_mm2"], c["percent"]) for c in summary["classes"])
+    return areas, float(summary["not_analysed_mm2"])
+
+
+def grading(areas: tuple[ClassArea, ...]) -> Grading | None:
+    """The grade with and without the noise floor; None for classes that are no Gleason patterns."""
+    if not can_grade(areas):
+        return None
+    by_value = {a.value: a.area_mm2 for a in areas if is_pattern(a.name, a.value)}
+    present = [by_value[p] for p in PATTERNS if by_value.get(p, 0.0) > 0]
+    # The rule looks at areas only relative to each other, its floor aside: enlarged, all of them are above the floor.
+    enlarge = NOISE_MM2 / min(present) * 2 if present else 1.0
+    return Grading(gleason(by_value), gleason({value: area * enlarge for value, area in by_value.items()}))
+
+
+def _scales(source: ResultSource, history: History) -> tuple[ScaleUse, ...]:
+    uses = []
+    for index, scale in enumerate(source.run["scales"]):
+        cells = [cell for tile in history.of_scale(index) for cell in tile.cells]
+        uses.append(ScaleUse(scale["mpp"], len(cells), sum(c.refined for c in cells), index in history.passes))
+    return tuple(uses)
+
+
+def _refined_at(source: ResultSource, history: History) -> Codes:
+    scales = source.run["scales"]
+    width, height = scales[-1]["size_wh"]
+    codes = np.zeros((ceil_div(height, CELL_PX), ceil_div(width, CELL_PX)), np.uint8)
+    for index in range(len(scales)):
+        side = 2 ** (len(scales) - 1 - index)
+        for tile in history.of_scale(index):
+            for cell in tile.cells:
+                if cell.failure or cell.refined:
+                    square = codes[cell.row * side : (cell.row + 1) * side, cell.col * side : (cell.col + 1) * side]
+                    square[...] = NOT_ANALYSED if cell.failure else index + 1
+    return codes
+
+
+def shown(facts: SlideFacts) -> list[LabelClass]:
+    """The classes that are drawn: all but background."""
+    return [c for c in facts.source.classes if c.value]

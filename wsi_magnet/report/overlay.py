@@ -1,0 +1,159 @@
+"""A picture of a mask over its tissue, with a legend and a scale bar, at a size that a person looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from wsi_magnet.config import RunConfig
+from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.geometry import Box, Size, halved_until
+from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
+from wsi_magnet.results.folder import Products, ResultFolder
+from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.scales import Scale
+from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.slides.types import SlideReader
+from wsi_magnet.slides.whole import read_whole
+from wsi_magnet.storage.location import Place
+
+Pixels = npt.NDArray[np.uint8]
+
+_BLOCK_PX = 1024
+"""Side of the blocks in which the slide is read."""
+
+UNREADABLE = 190
+"""Grey of what the slide does not give, as of one whose run has finished with errors."""
+
+_FONT_PX = 20
+"""Of Pillow's own font, the only one that is there everywhere; it has neither µ nor ², so units are spelt out."""
+_NICE_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayStyle:
+    """How the picture looks."""
+
+    longest_px: int = 2000
+    """The picture's longer side is at most this, the legend not counted."""
+    opacity: float = 0.35
+    """Of the colours over the tissue; their outlines are drawn solid."""
+
+
+def draw_overlay(result: Place, style: OverlayStyle | None = None) -> Image.Image:
+    """The mask of a result folder over its slide. Raises StoreError, SlideOpenError."""
+    style = style or OverlayStyle()
+    run = ResultFolder(result).read_run()
+    if run is None:
+        raise StoreError(f"{result} is no result folder: it has no run.json of this program")
+    pyramid, level, mpp = _mask_level(result, run, style.longest_px)
+    with closing(open_own_slide(result, run)) as reader:
+        tissue = tissue_at(reader, pyramid.spec.sizes[level], mpp)
+    labels = pyramid.read(level, Box.of(pyramid.spec.sizes[level]))
+    classes = [LabelClass(c["value"], c["name"], tuple(c["color"])) for c in run["bundle"]["classes"]]
+    picture = Image.fromarray(blend(tissue, labels, classes, style.opacity))
+    full_px = picture.width
+    picture.thumbnail((style.longest_px, style.longest_px))
+    shown_mpp = mpp * full_px / picture.width
+    areas = _areas_mm2(run, labels, mpp)
+    title = f"{Path(run['slide']['path']).name}: mask over tissue, {shown_mpp:g} microns/px"
+    return _with_legend(picture, classes, areas, shown_mpp, title)
+
+
+def _mask_level(result: Place, run: dict[str, Any], longest_px: int) -> tuple[Pyramid, int, float]:
+    """The finest level of the mask that is small enough, and its mpp."""
+    config = RunConfig.from_json(run["config"])
+    finest = run["scales"][-1]
+    sizes = halved_until([Size(*finest["size_wh"])], longest_px)
+    products = Products(sizes, len(run["bundle"]["classes"]), config.ngff, config.tile_px, False, False)
+    pyramid, level = Pyramid(products.specs(result)[0]), len(sizes) - 1
+    while level and not pyramid.has_level(level):
+        level -= 1
+    if not pyramid.has_level(level):
+        raise StoreError(f"{result}/mask.ome.zarr has no level {len(sizes) - 1} or finer yet; is the run finished?")
+    return pyramid, level, finest["mpp"] * 2**level
+
+
+def open_own_slide(result: Place, run: Mapping[str, Any]) -> SlideReader:
+    """The slide that a result was made from. Raises SlideOpenError, ResultMismatchError where it is another by now."""
+    reader = open_slide(run["slide"]["path"], mpp=run["config"]["mpp"])
+    if reader.info.identity != run["slide"]["identity"]:
+        reader.close()
+        raise ResultMismatchError(f"{reader.info.path} is no longer the slide that {result} was made from")
+    return reader
+
+
+def tissue_at(reader: SlideReader, size: Size, mpp: float) -> Pixels:
+    """The slide's canvas at that mpp, uint8 (height, width, 3), read block by block; grey what cannot be decoded."""
+    dx, dy = (mpp / m for m in reader.info.require_mpp())
+    scale = Scale(0, mpp, (dx, dy), size)
+    return read_whole(reader, scale, block_px=_BLOCK_PX, unread_grey=UNREADABLE)[0]
+
+
+def blend(tissue: Pixels, labels: Pixels, classes: Sequence[LabelClass], opacity: float) -> Pixels:
+    """Colours over tissue: uint8 (H, W, 3) and labels uint8 (H, W) to uint8 (H, W, 3); background stays as it is."""
+    palette = np.zeros((256, 3), np.float32)
+    alpha = np.zeros(256, np.float32)
+    for one in classes:
+        if one.value:
+            palette[one.value], alpha[one.value] = one.color, opacity
+    palette[NOT_ANALYSED], alpha[NOT_ANALYSED] = NOT_ANALYSED_CLASS.color, 0.8
+    a = np.where(_outlines(labels) & (alpha[labels] > 0), 1.0, alpha[labels])[..., None]
+    return np.asarray((tissue * (1 - a) + palette[labels] * a + 0.5).astype(np.uint8))
+
+
+def _outlines(labels: Pixels) -> npt.NDArray[np.bool_]:
+    """True where a pixel's right or lower neighbour has another label."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edge[:-1] |= labels[:-1] != labels[1:]
+    return edge
+
+
+def _areas_mm2(run: dict[str, Any], labels: Pixels, mpp: float) -> dict[int, float]:
+    """Area by label value: what the run says of itself, or, before it has ended, what the picture shows."""
+    if "summary" in run:
+        found = {c["value"]: c["area_mm2"] for c in run["summary"]["classes"]}
+        return {**found, NOT_ANALYSED: run["summary"]["not_analysed_mm2"]}
+    counts = np.bincount(labels.ravel(), minlength=256)
+    return {value: float(count) * (mpp / 1000) ** 2 for value, count in enumerate(counts)}
+
+
+def _with_legend(
+    picture: Image.Image, classes: Sequence[LabelClass], area_mm2: dict[int, float], mpp: float, title: str
+) -> Image.Image:
+    font = ImageFont.load_default(_FONT_PX)
+    shown = [c for c in classes if c.value and area_mm2.get(c.value)]
+    if area_mm2.get(NOT_ANALYSED):
+        shown.append(NOT_ANALYSED_CLASS)
+    width, line = max(picture.width, 640, int(font.getlength(title)) + 24), _FONT_PX + 14
+    canvas = Image.new("RGB", (width, picture.height + line * (3 + len(shown))), "white")
+    canvas.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    y = picture.height + 8
+    draw.text((12, y), title, "black", font)
+    draw.text((12, y + line), "Not for diagnosis.", "black", font)
+    scale_bar(draw, width, y + line, mpp, font)
+    y += line
+    for one in shown:
+        y += line
+        draw.rectangle((12, y, 12 + _FONT_PX, y + _FONT_PX), fill=one.color, outline="black")
+        draw.text((24 + _FONT_PX, y - 2), f"{one.name}: {area_mm2[one.value]:.3f} sq mm", "black", font)
+    return canvas
+
+
+def scale_bar(draw: ImageDraw.ImageDraw, width: int, y: int, mpp: float, font: Any) -> None:
+    """A bar of a round length, about a fifth of the width, at the right."""
+    length_um = max((n for n in _NICE_UM if n / mpp <= width / 5), default=_NICE_UM[0])
+    length_px = length_um / mpp
+    x1 = width - 24
+    draw.rectangle((x1 - length_px, y, x1, y + 5), fill="black")
+    text = f"{length_um // 1000} mm" if length_um >= 1000 else f"{length_um} microns"
+    draw.text((x1 - length_px / 2, y + 8), text, "black", font, anchor="ma")

@@ -1,0 +1,129 @@
+"""The pictures of a page, all on one grid: the slide, its labels, its uncertainty, and both together for paper."""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.geometry import Box, Size
+from wsi_magnet.report.overlay import blend, open_own_slide, scale_bar, tissue_at
+from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.scales import scale_at
+
+Pixels = npt.NDArray[np.uint8]
+
+_PAPER_PX = 1500
+"""Longest side of the picture in print: 180 mm at 210 dots an inch."""
+
+_THUMBNAIL_PX = 220
+"""Longest side of the picture in a list."""
+
+_OPACITY, _OPACITY_ALONE = 0.4, 0.9
+"""Of the colours over a slide, and without one."""
+
+_NO_SLIDE = 243
+"""Grey under a mask whose slide is not there."""
+
+_JPEG = {"quality": 85, "optimize": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Encoded pictures of one size."""
+
+    size: Size
+    mpp: float
+    """Microns per pixel."""
+    slide: bytes | None
+    """JPEG; None where the slide is not there."""
+    why_no_slide: str
+    labels: bytes
+    """Grey PNG whose values are the labels."""
+    uncertainty: bytes | None
+    """Grey JPEG, 0 = sure; None where it was not kept."""
+    paper: bytes
+    """JPEG of the classes over the slide with a scale bar, for print and where no script runs."""
+    thumbnail: bytes
+    """The same, small."""
+
+
+def take_pictures(source: ResultSource, longest_px: int) -> Pictures:
+    """Read what a page shows; memory is bounded by `longest_px`, the most pixels along a side. Raises StoreError."""
+    placement = source.placement
+    mpp = placement.mpp * max(1.0, max(placement.size.wh) / longest_px)
+    size = scale_at(mpp, placement.slide_mpp_xy, placement.canvas).size
+    labels = _sampled(source, source.mask, size, mpp)
+    doubt = _sampled(source, source.uncertainty, size, mpp) if source.uncertainty is not None else None
+    tissue, why = _slide(source, size, mpp)
+    under = tissue if tissue is not None else np.full((*size.hw, 3), _NO_SLIDE, np.uint8)
+    paper = _blended(under, labels, source, _OPACITY if tissue is not None else _OPACITY_ALONE)
+    small = paper.copy()
+    small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    _add_scale_bar(paper, mpp * size.width / paper.width)
+    return Pictures(
+        size,
+        mpp,
+        _encoded(Image.fromarray(tissue), "JPEG", **_JPEG) if tissue is not None else None,
+        why,
+        _encoded(Image.fromarray(labels), "PNG", optimize=True),
+        _encoded(Image.fromarray(doubt), "JPEG", quality=70, optimize=True) if doubt is not None else None,
+        _encoded(paper, "JPEG", **_JPEG),
+        _encoded(small, "JPEG", **_JPEG),
+    )
+
+
+def codes_png(codes: Pixels) -> bytes:
+    """uint8 (rows, columns) as a grey PNG."""
+    return _encoded(Image.fromarray(codes), "PNG", optimize=True)
+
+
+def _blended(under: Pixels, labels: Pixels, source: ResultSource, opacity: float) -> Image.Image:
+    """At the size of print, and reduced first: colours are blended in floats."""
+    picture = Image.fromarray(under)
+    picture.thumbnail((_PAPER_PX, _PAPER_PX))
+    reduced = Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.fromarray(blend(np.asarray(picture), np.asarray(reduced), source.classes, opacity))
+
+
+def _slide(source: ResultSource, size: Size, mpp: float) -> tuple[Pixels | None, str]:
+    """uint8 (h, w, 3), or None and why it is not there."""
+    try:
+        with closing(open_own_slide(source.folder, source.run)) as reader:
+            return tissue_at(reader, size, mpp), ""
+    except WsiMagnetError as error:
+        return None, str(error)
+
+
+def _sampled(source: ResultSource, pyramid: Pyramid, size: Size, mpp: float) -> Pixels:
+    """uint8 (h, w): the pixel of the nearest finer level under the centre of each."""
+    level = max(i for i in source.levels if source.mpp(i) <= mpp * (1 + 1e-9))
+    stored = pyramid.spec.sizes[level]
+    pixels = pyramid.read(level, Box.of(stored))
+    rows, cols = (
+        np.minimum(((np.arange(n) + 0.5) * (mpp / source.mpp(level))).astype(np.intp), most - 1)
+        for n, most in zip(size.hw, stored.hw, strict=True)
+    )
+    return np.ascontiguousarray(pixels[np.ix_(rows, cols)])
+
+
+def _add_scale_bar(picture: Image.Image, mpp: float) -> None:
+    """In the lower right corner, on white."""
+    draw, (width, height) = ImageDraw.Draw(picture), picture.size
+    font_px = max(16, max(width, height) // 50)
+    top = height - font_px - 26
+    draw.rectangle((width - width // 5 - 34, top - 8, width - 8, height - 6), fill="white")
+    scale_bar(draw, width, top, mpp, ImageFont.load_default(font_px))
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,139 @@
+"""Reports on disk: one file for one result; for several an index and, beside it, a folder of pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.report.facts import gather
+from wsi_magnet.report.index_page import Entry, entry_of, index_page
+from wsi_magnet.report.pictures import take_pictures
+from wsi_magnet.report.slide_page import slide_page
+from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.output import refuse_existing, whole
+
+_SUFFIXES = (".html", ".htm")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """How to make a report."""
+
+    longest_px: int = 2000
+    """Of the pictures' longer side, at most; a page grows with its square."""
+    overwrite: bool = False
+    """Replace an earlier report of that name."""
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.longest_px <= 6000:
+            raise ConfigError(f"--size must be between 200 and 6000 pixels; got {self.longest_px}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What was written."""
+
+    files: tuple[Path, ...]
+    """The one to open first."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know: pages without their slide, runs that have not finished."""
+
+
+def write_report(
+    results: Sequence[Place],
+    target: Path,
+    options: ReportOptions | None = None,
+    progress: Callable[[Place], None] = lambda _: None,
+) -> Reported:
+    """Make the page of a result folder, or an index of several and a folder `<name>-slides` of their pages.
+
+    progress: is told each result before its page is made. Raises StoreError or ResultMismatchError for what is no
+    result, StoreError where the target exists or cannot be written, ConfigError for a name that browsers do not open.
+    """
+    options = options or ReportOptions()
+    _check(results, target, options)
+    for result in results:
+        ResultSource(result)  # all that can be refused is, before the first picture is read
+    if len(results) == 1:
+        progress(results[0])
+        page, _, notes = _page(results[0], "", options, index=None)
+        write_whole(target, page)
+        return Reported((target,), tuple(notes))
+    return _write_cohort(results, target, options, progress)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all. Raises StoreError."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        # A name on disk may hold bytes that are no text.
+        partial.write_bytes(text.encode("utf-8", "replace"))
+
+
+def _check(results: Sequence[Place], target: Path, options: ReportOptions) -> None:
+    if not results:
+        raise ConfigError("no result to report on; name at least one result folder")
+    if target.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"{target} is no name of a page; end it in .html")
+    if target.is_dir():
+        raise StoreError(f"{target} is a folder; choose another name with -o")
+    folder = _folder(target)
+    for there in (target, folder) if len(results) > 1 else (target,):
+        refuse_existing(there, overwrite=options.overwrite)
+    if len(results) > 1 and folder.exists():
+        others = [p.name for p in folder.iterdir() if p.suffix != ".html"] if folder.is_dir() else [folder.name]
+        if others:
+            raise StoreError(f"{folder} holds what is no page of a report ({others[0]}); choose another name with -o")
+
+
+def _folder(target: Path) -> Path:
+    return target.with_name(f"{target.stem}-slides")
+
+
+def _write_cohort(
+    results: Sequence[Place], target: Path, options: ReportOptions, progress: Callable[[Place], None]
+) -> Reported:
+    folder = _folder(target)
+    entries: list[Entry] = []
+    notes: list[str] = []
+    with whole(folder) as partial:
+        partial.mkdir(parents=True)
+        for result, name in zip(results, _names(results), strict=True):
+            progress(result)
+            href = f"{quote(folder.name)}/{quote(name)}"
+            page, entry, told = _page(result, href, options, index=f"../{quote(target.name)}")
+            write_whole(partial / name, page)
+            entries.append(entry)
+            notes += told
+    write_whole(target, index_page(entries))
+    return Reported((target, *sorted(folder.iterdir())), tuple(notes))
+
+
+def _page(result: Place, href: str, options: ReportOptions, index: str | None) -> tuple[str, Entry, list[str]]:
+    facts = gather(result)
+    pictures = take_pictures(facts.source, options.longest_px)
+    notes = []
+    if pictures.slide is None:
+        notes.append(f"{result} is shown without its slide: {pictures.why_no_slide}")
+    if facts.state == "running":
+        notes.append(f"{result} has not finished: shown at {facts.source.placement.mpp:g} µm/px")
+    entry = entry_of(facts, href, pictures.thumbnail)
+    return slide_page(facts, pictures, index=index), entry, notes
+
+
+def _names(results: Sequence[Place]) -> list[str]:
+    """A file name for each, the folder's own where no other has it."""
+    names: list[str] = []
+    for result in results:
+        stem = name = result.resolve().name
+        number = 2
+        while f"{name}.html".lower() in {n.lower() for n in names}:
+            name, number = f"{stem}-{number}", number + 1
+        names.append(f"{name}.html")
+    return names

@@ -1,0 +1,1 @@
+"""A result folder and all that lies in it."""

@@ -1,0 +1,133 @@
+"""Chunks of a Zarr v2 array as the files or objects they are: read and written by the threads of whoever asks.
+
+The zarr library passes every chunk through one event loop of the process, about two milliseconds of Python each, and
+threads that feed a GPU wait for it in a row. The format itself is a few lines: a file or object a chunk, named by its
+place, with the codec's bytes of the whole chunk; none where there would be only nought. zarr makes the arrays and
+describes them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.storage.location import Place, Url, delete_object, make_folder, read_bytes, replace_bytes
+
+Pixels = npt.NDArray[np.uint8]
+
+WRITERS = 8
+"""Chunks of a process that are packed and made last at once: a disk takes as long for eight as for one."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkFiles:
+    """The chunks of one array, uint8 ([channels,] rows, columns), whose channels are not divided."""
+
+    folder: Place
+    size: Size
+    channels: int | None
+    side: int
+    """Of a chunk, in pixels."""
+    codec: Any
+    """With numcodecs' `encode` and `decode`."""
+
+    def path(self, row: int, col: int) -> Place:
+        """Where a chunk lies, if it is there."""
+        lead = () if self.channels is None else ("0",)
+        return self.folder.joinpath(*lead, str(row), str(col))
+
+    def whole(self, box: Box) -> bool:
+        """True for a box of whole chunks, or what the array has of them: only such may be written."""
+        starts = box.x0 % self.side == box.y0 % self.side == 0
+        ends_x = box.x1 % self.side == 0 or box.x1 == self.size.width
+        return starts and ends_x and (box.y1 % self.side == 0 or box.y1 == self.size.height)
+
+    def read(self, box: Box) -> Pixels:
+        """uint8 ([channels,] box height, box width); the box lies inside the array.
+
+        Raises OSError, and RuntimeError or ValueError for a chunk that is damaged.
+        """
+        found = np.zeros((*self._lead, *box.size.hw), np.uint8)
+        for row, col, chunk in self._chunks(box):
+            part = chunk.intersect(box)
+            pixels = self._load(self.path(row, col))
+            if pixels is not None:
+                rows, cols = part.relative_to(box).slices_yx
+                own_rows, own_cols = part.relative_to(chunk).slices_yx
+                found[..., rows, cols] = pixels[..., own_rows, own_cols]
+        return found
+
+    def write(self, box: Box, pixels: Pixels) -> None:
+        """Write whole chunks, or what the array has of them, and make them last; several at once. Raises OSError.
+
+        Each is there whole or not at all, whatever happens.
+        """
+        parts = [
+            (self.path(row, col), pixels[(..., *chunk.intersect(box).relative_to(box).slices_yx)])
+            for row, col, chunk in self._chunks(box)
+        ]
+        for folder in {path.parent for path, _ in parts}:
+            make_folder(folder)
+        if len(parts) == 1:
+            self._store(*parts[0])
+            return
+        writing = [_writers().submit(self._store, *part) for part in parts]
+        wait(writing)  # all of them, also where one fails: nobody writes once this has returned
+        for one in writing:
+            one.result()
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        return () if self.channels is None else (self.channels,)
+
+    def _chunks(self, box: Box) -> Iterator[tuple[int, int, Box]]:
+        """(row, column, its pixels) of those that a box touches."""
+        for row in range(box.y0 // self.side, ceil_div(box.y1, self.side)):
+            for col in range(box.x0 // self.side, ceil_div(box.x1, self.side)):
+                x, y = col * self.side, row * self.side
+                yield row, col, Box(x, y, x + self.side, y + self.side)
+
+    def _load(self, path: Place) -> Pixels | None:
+        """The chunk, or None where nothing was ever written."""
+        try:
+            packed = read_bytes(path)
+        except FileNotFoundError:
+            return None
+        return np.frombuffer(self.codec.decode(packed), np.uint8).reshape(*self._lead, self.side, self.side)
+
+    def _store(self, path: Place, pixels: Pixels) -> None:
+        if not pixels.any():
+            delete_object(path) if isinstance(path, Url) else path.unlink(missing_ok=True)
+            return
+        whole = pixels
+        if pixels.shape[-2:] != (self.side, self.side):
+            whole = np.zeros((*self._lead, self.side, self.side), np.uint8)
+            whole[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels
+        packed = self.codec.encode(np.ascontiguousarray(whole))
+        if isinstance(path, Url):
+            replace_bytes(path, packed)
+            return
+        partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(packed)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@cache
+def _writers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(WRITERS, thread_name_prefix="write")

@@ -1,0 +1,151 @@
+"""log.jsonl: what happened to a result, a JSON object a line, appended, to be read long after.
+
+Each line has the time (ISO 8601, UTC), a level, the event, and what there is to say of it. Tiles are in journal.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal
+
+from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.results.events import Event, Note, PassFinished, PassStarted, TileFinished, WorkersReady
+from wsi_magnet.results.record import versions
+from wsi_magnet.results.summary import RunSummary
+from wsi_magnet.storage.append_log import Lines, open_lines
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import Place, exists
+
+Level = Literal["info", "warning", "error"]
+Told = tuple[Level, str, dict[str, Any]]
+"""Level, event, and its values."""
+
+LOG = "log.jsonl"
+
+
+class EventLog:
+    """A log that lines are appended to by one program at a time; an object store gets them a moment later.
+
+    What cannot be written is not missed: a log is no reason to lose a run.
+    """
+
+    def __init__(self, path: Place) -> None:
+        self._path = path
+        self._lines: Lines | None = None
+
+    def write(self, level: Level, event: str, values: Mapping[str, Any]) -> None:
+        """Append a line."""
+        self.add([line(level, event, values)])
+
+    def add(self, lines: Iterable[str]) -> bool:
+        """Append lines that were made before; False where they could not be written."""
+        try:
+            self._lines = self._lines or open_lines(self._path)
+            for one in lines:
+                self._lines.add(one.encode())
+        except WsiMagnetError:
+            self.close(tidy=False)  # opened anew, a torn line is ended
+            return False
+        return True
+
+    def close(self, *, tidy: bool) -> None:
+        """Make all of them last. tidy: as `Lines.close`."""
+        lines, self._lines = self._lines, None
+        with suppress(WsiMagnetError):
+            if lines is not None:
+                lines.close(tidy=tidy)
+
+
+def line(level: Level, event: str, values: Mapping[str, Any]) -> str:
+    """A line of a log, without its end."""
+    return json.dumps({"time": now(), "level": level, "event": event, **values}, default=str)
+
+
+def now() -> str:
+    """The time, in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def told(event: Event) -> list[Told]:
+    """What an event of a run says in a log; nothing for a tile all of which was analysed."""
+    match event:
+        case Note(text):
+            return [("warning", "notice", {"text": text})]
+        case WorkersReady(description, dashboard):
+            return [("info", "workers", {"description": description, "dashboard": dashboard})]
+        case PassStarted():
+            values = {"scale": event.scale, "scales": event.scales, "mpp": event.mpp, "tiles": event.tiles}
+            values |= {"done": event.done, "refined_cells": event.refined_cells, "cells": event.cells}
+            return [("info", "pass started", values)]
+        case PassFinished(scale, mpp, seconds):
+            return [("info", "pass finished", {"scale": scale, "mpp": mpp, "seconds": round(seconds, 3)})]
+        case TileFinished(result):
+            return [
+                (
+                    "error",
+                    "cell not analysed",
+                    {"scale": result.scale, "row": c.row, "col": c.col, "reason": c.failure, "worker": result.worker},
+                )
+                for c in result.cells
+                if c.failure
+            ]
+
+
+class RunLog:
+    """The log of one run in its result folder, an observer; a context that also tells how the run ended.
+
+    Nothing is written before the folder is the run's and holds its run.json: a run that is refused leaves another
+    one's result as it was.
+    """
+
+    def __init__(self, folder: Place, about: Mapping[str, Any]) -> None:
+        """about: what the run was asked for."""
+        self._log = EventLog(folder / LOG)
+        self._run_json = folder / "run.json"
+        started = {**about, "host": socket.gethostname(), "versions": versions()}
+        self._waiting = [line("info", "started", started)]
+        self._begun = self._is_ours = self._tidy = False
+
+    def __call__(self, event: Event) -> None:
+        """The observer."""
+        self._begun = True
+        self._waiting += [line(*one) for one in told(event)]
+        self._is_ours = self._is_ours or isinstance(event, PassStarted)
+        if self._is_ours:
+            self._flush()
+
+    def finished(self, summary: RunSummary) -> None:
+        """The run has come to its end."""
+        if not summary.done_before:
+            failed = len(summary.failures)
+            state = "finished with errors" if failed else "finished"
+            self._waiting.append(line("error" if failed else "info", state, {"cells_not_analysed": failed}))
+            self._flush()
+            self._tidy = True
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self._begun and self._has_run():
+            level: Level = "error" if isinstance(error, Exception) else "warning"
+            values = {"error": str(error), "error_type": type(error).__name__}
+            self._waiting.append(line(level, "stopped", values))
+            self._flush()
+        self._log.close(tidy=self._tidy)
+
+    def _has_run(self) -> bool:
+        with suppress(WsiMagnetError), explained(self._run_json):
+            return self._is_ours or exists(self._run_json)
+        return False
+
+    def _flush(self) -> None:
+        if self._log.add(self._waiting):
+            self._waiting.clear()

@@ -1,0 +1,112 @@
+"""From pixels by label to areas, percentages and, where the classes allow, the Gleason score; pure arithmetic.
+
+Rules of the grade: Gleason score from areas as in the ISUP 2014 and 2019 consensus for biopsies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wsi_magnet.labels import LabelClass
+
+PATTERNS = (3, 4, 5)
+"""Label values of the Gleason patterns."""
+
+NOISE_SHARE, NOISE_MM2 = 0.005, 0.05
+"""A pattern below both half a percent of the tumour and 0.05 mm² is taken for noise of the segmentation."""
+
+SECONDARY_SHARE = 0.05
+"""A lower-grade pattern counts as secondary from this share of the tumour on; a higher grade always counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassArea:
+    """How much of a class there is."""
+
+    name: str
+    value: int
+    area_mm2: float
+    percent: float
+    """Of the analysed area."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gleason:
+    """A Gleason score from areas."""
+
+    primary: int
+    secondary: int
+    score: int
+    grade_group: int
+    """ISUP grade group, 1..5."""
+    tumour_mm2: float
+    percent_by_pattern: Mapping[int, float]
+
+
+def class_areas(label_pixels: Mapping[int, int], classes: Sequence[LabelClass], mpp: float) -> list[ClassArea]:
+    """Areas in mm² of every class, present or not, in the bundle's order."""
+    pixel_mm2 = (mpp / 1000) ** 2
+    total = sum(label_pixels.get(c.value, 0) for c in classes)
+    return [
+        ClassArea(c.name, c.value, count * pixel_mm2, 100 * count / total if total else 0.0)
+        for c in classes
+        for count in [label_pixels.get(c.value, 0)]
+    ]
+
+
+def gleason(area_mm2: Mapping[int, float]) -> Gleason | None:
+    """Score and grade group from the area of each pattern (3, 4, 5); None without tumour.
+
+    Primary is the largest. Secondary is, of the others, the highest grade above the primary, if any; else the largest
+    with at least 5 % of the tumour; else the primary again.
+    """
+    total = sum(area_mm2.get(p, 0.0) for p in PATTERNS)
+    found = {
+        p: a for p in PATTERNS for a in [area_mm2.get(p, 0.0)] if a > 0 and (a >= NOISE_SHARE * total or a >= NOISE_MM2)
+    }
+    if not found:
+        return None
+    primary = max(found, key=lambda p: (found[p], p))
+    others = [p for p in found if p != primary and (p > primary or found[p] >= SECONDARY_SHARE * total)]
+    secondary = max(others, default=primary)
+    percent = {p: 100 * area_mm2.get(p, 0.0) / total for p in PATTERNS}
+    return Gleason(primary, secondary, primary + secondary, grade_group(primary, secondary), total, percent)
+
+
+def grade_group(primary: int, secondary: int) -> int:
+    """ISUP grade group of a pair of patterns."""
+    score = primary + secondary
+    if score == 7:
+        return 2 if primary == 3 else 3
+    return {6: 1, 8: 4}.get(score, 5)
+
+
+def is_pattern(name: str, value: int) -> bool:
+    """True for the class of a Gleason pattern: its value is the pattern, and its name says so."""
+    return value in PATTERNS and name.lower() == f"gleason {value}"
+
+
+def can_grade(classes: Iterable[LabelClass | ClassArea]) -> bool:
+    """True where the two patterns that every grade is about are among the classes."""
+    return set(PATTERNS[:2]) <= {one.value for one in classes if is_pattern(one.name, one.value)}
+
+
+def summarise(
+    label_pixels: Mapping[int, int], classes: Sequence[LabelClass], mpp: float, not_analysed: int
+) -> dict[str, Any]:
+    """Plain values for summary.json.
+
+    label_pixels: pixels by label value over the analysed cells, at `mpp`. not_analysed: the label of unread pixels.
+    """
+    areas = class_areas(label_pixels, classes, mpp)
+    by_value = {a.value: a.area_mm2 for a in areas}
+    grade = gleason(by_value) if can_grade(classes) else None
+    return {
+        "mpp": mpp,
+        "classes": [asdict(a) for a in areas],
+        "analysed_mm2": sum(by_value.values()),
+        "not_analysed_mm2": label_pixels.get(not_analysed, 0) * (mpp / 1000) ** 2,
+        "gleason": asdict(grade) if grade else None,
+    }

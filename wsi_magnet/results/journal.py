@@ -1,0 +1,163 @@
+"""What is done: a line of JSON for each finished tile, appended by the one process that coordinates the run.
+
+Resuming is a set difference. A line counts only if it is whole: the last one may be torn by a power cut, and its tile
+is then simply done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from wsi_magnet.storage.append_log import open_lines, read_lines
+from wsi_magnet.storage.location import Place
+
+Quarters = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
+"""(sum, pixels) of the uncertainty, 0..255, in a cell's quarters: upper left, upper right, lower left, lower right."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What the journal keeps of a cell: was it refined, and how uncertain are its quarters, the next scale's cells."""
+
+    row: int
+    col: int
+    refined: bool
+    quarters: Quarters
+    failure: str | None = None
+    """Why it could not be analysed."""
+    unread: bool = False
+    """True where it was to be refined and was not read, because no reading could have changed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileResult:
+    """What a worker reports of a finished tile; its pixels are in the store already."""
+
+    scale: int
+    row: int
+    col: int
+    cells: tuple[CellResult, ...]
+    label_pixels: Mapping[int, int]
+    """Pixels by label value, over the tile's analysed cells."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Where the time went: "read", "compute", "write", "total"."""
+    worker: str = ""
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """(scale, tile row, tile column)."""
+        return self.scale, self.row, self.col
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, short: a slide has thousands."""
+        return {
+            "tile": list(self.key),
+            "cells": [
+                [c.row, c.col, c.refined + c.unread, [list(q) for q in c.quarters], c.failure] for c in self.cells
+            ],
+            "labels": {str(k): v for k, v in self.label_pixels.items()},
+            "s": {k: round(v, 4) for k, v in self.seconds.items()},
+            "worker": self.worker,
+        }
+
+    @staticmethod
+    def from_json(entry: Mapping[str, Any]) -> TileResult:
+        """The inverse of `to_json`; raises KeyError, TypeError or ValueError for anything else."""
+        cells = tuple(map(_cell, entry["cells"]))
+        labels = {int(k): int(v) for k, v in entry["labels"].items()}
+        scale, row, col = entry["tile"]
+        return TileResult(int(scale), int(row), int(col), cells, labels, entry["s"], entry["worker"])
+
+
+def _cell(entry: Sequence[Any]) -> CellResult:
+    row, col, looked_at, quarters, failure = entry
+    sums: Any = tuple((int(total), int(pixels)) for total, pixels in quarters)
+    return CellResult(int(row), int(col), bool(looked_at), sums, failure, unread=looked_at == 2)
+
+
+Key = tuple[int, int, int]
+"""(scale, tile row, tile column)."""
+
+
+class _Tiles(Mapping[Key, TileResult]):
+    """Results as their lines, a tenth of the memory, and read when they are asked for: a slide may have 100,000."""
+
+    def __init__(self, lines: dict[Key, bytes]) -> None:
+        self._lines = lines
+
+    def __getitem__(self, key: Key) -> TileResult:
+        return TileResult.from_json(json.loads(self._lines[key]))
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+
+@dataclass(frozen=True)
+class History:
+    """A journal read back."""
+
+    tiles: Mapping[Key, TileResult]
+    passes: frozenset[int]
+    """Scales that are complete, their pyramid included."""
+
+    def keys(self, scale: int) -> list[Key]:
+        """Of the finished tiles of one scale, in row order."""
+        return sorted(key for key in self.tiles if key[0] == scale)
+
+    def of_scale(self, scale: int) -> Iterator[TileResult]:
+        """Finished tiles of one scale, in row order, one at a time."""
+        return (self.tiles[key] for key in self.keys(scale))
+
+
+def read_history(path: Place) -> History:
+    """Read a journal; an absent one is an empty history, lines that make no sense are passed over."""
+    tiles: dict[Key, bytes] = {}
+    passes: set[int] = set()
+    for line in read_lines(path):
+        # A line that makes no sense is a tile to be done again, like a torn one.
+        with suppress(KeyError, TypeError, ValueError, AttributeError):
+            entry = json.loads(line)
+            if "pass" in entry:
+                passes.add(int(entry["pass"]))
+            elif "tile" in entry:
+                tiles[TileResult.from_json(entry).key] = line
+    return History(_Tiles(tiles), frozenset(passes))
+
+
+class Journal:
+    """An open journal. A line is written when the call returns and lasts a moment later: what a power cut takes of it
+    is a tile that is done again.
+    """
+
+    def __init__(self, path: Place, check: Callable[[], None] = lambda: None) -> None:
+        """check: called before each line; what it raises is the end."""
+        self._lines, self._check = open_lines(path), check
+
+    def tile(self, result: TileResult) -> None:
+        """A tile is finished."""
+        self._add(result.to_json())
+
+    def pass_done(self, scale: int) -> None:
+        """A scale is complete; known for good when this returns, since what it was made from is deleted then."""
+        self._add({"pass": scale})
+        self._lines.flush()
+
+    def _add(self, entry: Mapping[str, Any]) -> None:
+        self._check()
+        self._lines.add(json.dumps(entry, separators=(",", ":")).encode())
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lines.close(tidy=error is None)

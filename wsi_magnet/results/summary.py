@@ -1,0 +1,71 @@
+"""What came of a run: areas, what each scale did, and what could not be analysed, from the journal alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wsi_magnet.labels import NOT_ANALYSED, LabelClass
+from wsi_magnet.planning.plan import Pass, Plan
+from wsi_magnet.results.grading import summarise
+from wsi_magnet.results.journal import History
+from wsi_magnet.storage.location import Place
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run ended."""
+
+    folder: Place
+    done_before: bool
+    """True where it was finished already and nothing was done."""
+    failures: tuple[str, ...]
+    """A line for each cell that could not be analysed."""
+    summary: Mapping[str, Any]
+    """The contents of summary.json."""
+
+
+def summarise_run(plan: Plan, history: History, classes: Sequence[LabelClass]) -> dict[str, Any]:
+    """Plain values for summary.json, the slide's name aside."""
+    finest = plan.ladder.finest
+    labels: Counter[int] = Counter()
+    for result in history.of_scale(finest.index):
+        labels.update(result.label_pixels)
+    return {
+        "tissue_share": plan.tissue_share,
+        **summarise(labels, classes, finest.mpp, NOT_ANALYSED),
+        "passes": [_pass_summary(p, history) for p in plan.passes],
+        "cells_not_analysed": len(failures(history, plan.passes)),
+    }
+
+
+def failures(history: History, passes: tuple[Pass, ...]) -> list[str]:
+    """A line for each cell that could not be analysed: where, and why."""
+    return [
+        f"{passes[result.scale].scale.mpp:g} µm/px, row {cell.row}, column {cell.col}: {cell.failure}"
+        for result in history.tiles.values()
+        for cell in result.cells
+        if cell.failure
+    ]
+
+
+def _pass_summary(one: Pass, history: History) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    for result in history.of_scale(one.scale.index):
+        seconds.update(result.seconds)
+        counts["tiles"] += 1
+        for cell in result.cells:
+            counts["cells"] += 1
+            counts["cells_refined"] += cell.refined
+            counts["cells_certain"] += cell.unread
+            counts["uncertainty"] += sum(total for total, _ in cell.quarters)
+            counts["pixels"] += sum(pixels for _, pixels in cell.quarters)
+    return {
+        "mpp": one.scale.mpp,
+        **{name: counts[name] for name in ("tiles", "cells", "cells_refined", "cells_certain")},
+        "mean_uncertainty": counts["uncertainty"] / (255 * counts["pixels"]) if counts["pixels"] else 0.0,
+        "worker_seconds": {k: round(v, 3) for k, v in seconds.items()},
+    }

@@ -1,0 +1,1 @@
+"""Clusters that a file describes: local, batch systems."""

@@ -1,0 +1,1 @@
+"""Segmentation of one slide, scale after scale."""

@@ -1,0 +1,279 @@
+"""A run that has its folder and its plan: pass after pass over the workers, then the summary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Set
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, get_args
+from uuid import uuid4
+
+from wsi_magnet.config import Execution, Precision
+from wsi_magnet.errors import ResultMismatchError
+from wsi_magnet.geometry import Box, ceil_div
+from wsi_magnet.inference.engine import gpu_gib, resolve_device
+from wsi_magnet.labels import LabelClass
+from wsi_magnet.planning.budget import Budget, choose_refined
+from wsi_magnet.planning.plan import Cells, Pass, pool_any, square
+from wsi_magnet.planning.prepare import Prepared
+from wsi_magnet.results.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
+from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write_json
+from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_history
+from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.results.record import describe_images, describe_ome, describe_run
+from wsi_magnet.results.summary import RunSummary, failures, summarise_run
+from wsi_magnet.runtime.types import Executor
+from wsi_magnet.segment.scores import Scores
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.worker.context import Job, close_hall
+from wsi_magnet.worker.tasks import HalveTask, RunHalve, RunProbe, RunTile, record_lost
+
+
+class Run:
+    """A run that has its folder and its plan."""
+
+    def __init__(
+        self, prepared: Prepared, folder: ResultFolder, sha256: str, bundle: str | None, observe: Observer
+    ) -> None:
+        self._prepared, self._plan, self._folder, self._observe = prepared, prepared.plan, folder, observe
+        self._sha256, self._bundle = sha256, bundle
+        self._ticket = uuid4().hex
+        config = prepared.config
+        self._products = Products(
+            self._plan.pyramid_sizes,
+            len(prepared.spec.classes),
+            config.ngff,
+            config.tile_px,
+            config.keep_probabilities,
+            config.keep_uncertainty,
+        )
+        self._pyramids = {s.path.name.split(".")[0]: Pyramid(s) for s in self._products.specs(folder.path)}
+        self._classes = [LabelClass(c.value, c.name, c.color) for c in prepared.spec.classes]
+
+    def complete(self, execution: Execution | Executor, wanted: Fingerprint, *, go_on: bool) -> RunSummary:
+        """Do what is not done yet; unless it goes on, what lies in the folder is deleted once the workers are ready."""
+        begun = time.perf_counter()
+        job = self._job(execution.device)
+        if go_on:
+            job = job.with_precision(self._begun_in(job.config.precision))
+        executor = start(execution) if isinstance(execution, Execution) else execution
+        try:
+            self._observe(WorkersReady(executor.description, executor.dashboard))
+            job = job.with_precision(next(iter(executor.map(RunProbe(job), [None], tell=self._tell))))
+            if not go_on:
+                self._folder.empty()
+            description = {
+                **describe_run(self._prepared, self._sha256, wanted.parts),
+                "precision": job.config.precision,
+            }
+            history = read_history(self._folder.journal)
+            self._check_whole(history)
+            for pyramid in self._pyramids.values():
+                pyramid.sweep()  # what a killed or refused writer left takes the space that may be needed now
+            self._lay_out(description)
+            self._passes(executor, job, history)
+        finally:
+            if isinstance(execution, Execution):
+                executor.close()
+            close_hall(job)
+        return self._finish(description, time.perf_counter() - begun)
+
+    def _begun_in(self, asked: Precision) -> Precision:
+        """The arithmetic of the run that is gone on with: a mask is of one kind, also where its workers change.
+
+        Not where it was a GPU's and the workers may have none now.
+        """
+        begun = (self._folder.read_run() or {}).get("precision", "fp32")  # once there was no other on processors
+        if begun not in get_args(Precision):
+            raise ResultMismatchError(
+                f"{self._folder.run_json} is damaged: precision {begun!r}; begin again with --restart",
+                cure="--restart",
+            )
+        return begun if asked == "auto" and begun != "fp16" else asked
+
+    def _check_whole(self, history: History) -> None:
+        """Raises ResultMismatchError where the journal counts on pixels that are gone."""
+        for one in self._plan.passes:
+            if not history.keys(one.scale.index):
+                continue
+            level, needed = one.frame.mask_level, ["mask"]
+            if self._products.uncertainty:
+                needed.append("uncertainty")
+            if self._products.probabilities or (level and one.scale.index + 1 not in history.passes):
+                needed.append("probabilities")
+            for name in needed:
+                if not self._pyramids[name].has_level(level):
+                    raise ResultMismatchError(
+                        f"{self._folder.path}/{name}.ome.zarr has lost its level {level}, which was finished; "
+                        "begin again with --restart",
+                        cure="--restart",
+                    )
+
+    def _lay_out(self, description: Mapping[str, Any]) -> None:
+        """Everything that the workers write into or read from; what is there already stays."""
+        self._folder.write_run({"state": "running", **description})
+        for pyramid in self._pyramids.values():
+            pyramid.create()
+        if self._prepared.config.tissue:
+            with explained(self._folder.tissue_png):
+                self._prepared.tissue.save(self._folder.tissue_png)
+
+    def _job(self, device: str) -> Job:
+        info, config = self._prepared.info, self._prepared.config
+        return Job(
+            info.path,
+            info.identity,
+            self._bundle,
+            self._sha256,
+            str(self._folder.path),
+            config,
+            self._plan.frames,
+            self._products,
+            device,
+            self._prepared.tissue.downsample_xy if config.tissue else None,
+        )
+
+    def _passes(self, executor: Executor, job: Job, history: History) -> None:
+        with Journal(self._folder.journal, self._folder.check_claim) as journal:
+            coarser, spent = None, 0
+            for one in self._plan.passes:
+                scores = Scores(one.tissue)
+                for result in history.of_scale(one.scale.index):
+                    scores.add(result)
+                if one.scale.index in history.passes:
+                    self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
+                else:
+                    refined = self._choose(one, coarser, spent)
+                    self._pass(one, refined, set(history.keys(one.scale.index)), scores, (executor, job, journal))
+                coarser = scores
+                spent += scores.refined if one.scale.index else 0
+        for name in self._prepared.config.kept:
+            self._build_pyramid(executor, job, name, self._plan.passes[-1])
+
+    def _pass(
+        self, one: Pass, refined: Cells, done: Set[Key], scores: Scores, tools: tuple[Executor, Job, Journal]
+    ) -> None:
+        """One scale: the tiles that are not done, then the mask's pyramid, then the mask shows it."""
+        begun = time.perf_counter()
+        executor, job, journal = tools
+        self._observe(
+            PassStarted(
+                one.scale.index,
+                len(self._plan.passes),
+                one.scale.mpp,
+                int(one.tiles.sum()),
+                len(done),
+                int(refined.sum()),
+                int(one.tissue.sum()),
+            )
+        )
+        missing = (task for task in one.tasks(refined) if task.key not in done)
+        results = executor.map(
+            RunTile(job, self._turn(one)), missing, lost=partial(record_lost, job), again=_unread, tell=self._tell
+        )
+        for result in results:
+            journal.tile(result)
+            scores.add(result)
+            self._observe(TileFinished(result))
+        self._build_pyramid(executor, job, "mask", one)
+        self._publish(one)
+        journal.pass_done(one.scale.index)
+        if one.scale.index and not self._products.probabilities:
+            self._pyramids["probabilities"].remove_level(one.frame.mask_level + 1)
+        self._observe(PassFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
+
+    def _turn(self, one: Pass) -> str:
+        """From now on workers may write what is of this run and this scale, and nothing else."""
+        turn = f"{self._ticket} {one.scale.index}"
+        self._folder.take_turn(turn)
+        return turn
+
+    def _tell(self, text: str) -> None:
+        self._observe(Note(text))
+
+    def _choose(self, one: Pass, coarser: Scores | None, spent: int) -> Cells:
+        """Which cells to refine: all of the first scale, of the others those whose parent's quarter is uncertain.
+
+        spent: cells refined at the scales before.
+        """
+        index, spec, refine = one.scale.index, self._prepared.spec, self._prepared.config.refine
+        if coarser is None or refine == "all":
+            return one.tissue.copy()
+        budget = Budget.of(refine, [int(p.tissue.sum()) for p in self._plan.passes[1:]], index, spent)
+        return choose_refined(one.tissue, coarser.of(one.tissue), refine, spec.refine_above[index - 1], budget)
+
+    def _build_pyramid(self, executor: Executor, job: Job, product: str, one: Pass) -> None:
+        """Make all levels coarser than a pass from its own, level by level."""
+        tiles, turn = one.tiles, self._turn(one)
+        for level in range(one.frame.mask_level + 1, len(self._products.sizes)):
+            tiles = pool_any(tiles, 2)
+            grid, side = Box.of(self._products.sizes[level]), one.frame.tile_px
+            assert tiles.shape == (ceil_div(grid.y1, side), ceil_div(grid.x1, side))
+            boxes = (
+                square(r, c, side).intersect(grid)
+                for r in range(tiles.shape[0])
+                for c in range(tiles.shape[1])
+                if tiles[r, c]
+            )
+            for _ in executor.map(
+                RunHalve(job, turn), (HalveTask(product, level, box) for box in boxes), tell=self._tell
+            ):
+                pass
+
+    def _publish(self, one: Pass) -> None:
+        """From now on the images begin at this scale."""
+        told = (self._prepared, self._products, self._classes, one.frame.mask_level)
+        for name, text in describe_ome(*told).items():
+            self._pyramids[name].describe_ome(text)
+        for name, attributes in describe_images(*told).items():
+            self._pyramids[name].describe(attributes)
+
+    def _finish(self, description: Mapping[str, Any], seconds: float) -> RunSummary:
+        self._folder.end_turns()
+        self._publish(self._plan.passes[-1])
+        if not self._products.probabilities:
+            self._pyramids["probabilities"].remove()
+        for pyramid in self._pyramids.values():
+            pyramid.sweep()
+        history = read_history(self._folder.journal)
+        failed = tuple(failures(history, self._plan.passes))
+        summary = {"slide": self._prepared.info.path, **summarise_run(self._plan, history, self._classes)}
+        write_json(self._folder.summary_json, summary)
+        state = "finished with errors" if failed else "finished"
+        ended = {"state": state, "failures": failed, "finished": now(), "seconds_since_start": round(seconds, 3)}
+        self._folder.write_run({**description, **ended, "summary": summary})
+        return RunSummary(self._folder.path, False, failed, summary)
+
+
+def start(execution: Execution) -> Executor:
+    """The executor that is asked for; Dask is imported only here."""
+    from wsi_magnet.runtime.start import start_executor
+    from wsi_magnet.system import cpu_threads
+
+    threads = cpu_threads()
+    here = execution.workers is None and execution.scheduler is None and execution.cluster is None
+    if here and (processes := feeding(execution.device, threads)):
+        return start_executor(replace(execution, workers=processes), 2 * threads)  # half of them wait for the GPU
+    return start_executor(execution, threads)
+
+
+def feeding(device: str, threads: int) -> int:
+    """Processes that feed a GPU, 0 without one: a single one's threads cannot read and write as fast as it computes,
+    because they share Python's lock. Each has its own networks and buffers there, so a small GPU gets fewer.
+    """
+    resolved = resolve_device(device)
+    if resolved.type != "cuda":
+        return 0
+    return max(1, min(4 if gpu_gib(resolved) >= 30 else 2, threads // 4))
+
+
+def _unread(result: TileResult) -> bool:
+    """True where a part of a tile could not be read, which may be the worker's fault and not the slide's."""
+    return any(cell.failure for cell in result.cells)
+
+
+def now() -> str:
+    """The time, for run.json."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,218 @@
+"""Lines that one process adds and anybody reads: a file that is appended to, or numbered objects, which cannot be.
+
+A line counts only if it is whole. In an object store lines wait a moment, so that there is not an object for each; who
+is killed loses that moment.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from wsi_magnet.storage.conditional import create_bytes
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.location import (
+    Place,
+    Url,
+    delete_object,
+    names,
+    read_all,
+    read_bytes,
+    replace_bytes,
+    size_bytes,
+)
+
+WAIT_S = 2.0
+"""A line waits no longer for others, in an object store."""
+
+LAST_EVERY_S = 1.0
+"""So often lines of a file are made to survive a power cut."""
+
+WAIT_LINES = 64
+"""Nor for more than these."""
+
+
+class Lines(Protocol):
+    """Lines that are open for adding."""
+
+    def add(self, line: bytes) -> None:
+        """One more, without its newline. Raises StoreError."""
+        ...
+
+    def flush(self) -> None:
+        """Returns when all of them last. Raises StoreError."""
+        ...
+
+    def close(self, *, tidy: bool) -> None:
+        """Make all of them last. tidy: also make one object of many, which only their one owner may.
+
+        Raises StoreError.
+        """
+        ...
+
+
+def open_lines(path: Place) -> Lines:
+    """Lines to be added to; what is there stays. Raises StoreError."""
+    return _ObjectLines(path) if isinstance(path, Url) else _FileLines(path)
+
+
+def read_lines(path: Place) -> Iterator[bytes]:
+    """Every whole line, without its newline, in the order in which they were added; none where nothing is there.
+
+    Raises StoreError.
+    """
+    if isinstance(path, Url):
+        with explained(path):
+            yield from _whole(b"".join(_objects(path)))
+    elif path.exists():
+        with explained(path), path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    yield line[:-1]
+
+
+class _FileLines:
+    """Every line is the system's when the call returns, so that no kill can lose it, and on disk within a second or so.
+
+    To make each last by itself would hold a slide down to a few hundred tiles a second.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with explained(path):
+            _end_with_newline(path)
+            self._file = path.open("ab", buffering=0)  # a failed write leaves nothing to be flushed again at close
+        self._lasting = time.monotonic()
+
+    def add(self, line: bytes) -> None:
+        with explained(self._path):
+            self._file.write(line + b"\n")
+        if time.monotonic() - self._lasting > LAST_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        with explained(self._path):
+            os.fsync(self._file.fileno())
+        self._lasting = time.monotonic()
+
+    def close(self, *, tidy: bool) -> None:
+        try:
+            self.flush()
+        finally:
+            with explained(self._path):
+                self._file.close()
+
+
+class _ObjectLines:
+    """Lines go out together, from a thread of their own; an error of it is raised by whoever calls next."""
+
+    def __init__(self, path: Url) -> None:
+        self._path = path
+        self._waiting: list[bytes] = []
+        self._error: Exception | None = None
+        self._sending = 0
+        self._hurried = self._closing = False
+        self._changed = threading.Condition()
+        with explained(path):
+            self._number = 1 + max((int(name.partition("-")[0]) for name in _parts(path)), default=-1)
+        self._sender = threading.Thread(target=self._send_all, name="journal", daemon=True)
+        self._sender.start()
+
+    def add(self, line: bytes) -> None:
+        with self._changed:
+            self._raise()
+            self._waiting.append(line)
+            self._changed.notify_all()
+
+    def flush(self) -> None:
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._error or not (self._waiting or self._sending))
+            self._hurried = False
+            self._raise()
+
+    def close(self, *, tidy: bool) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._sender.join()
+        self._raise()
+        if tidy:
+            with explained(self._path):
+                _join(self._path)
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            with explained(self._path):
+                raise self._error
+
+    def _send_all(self) -> None:
+        try:
+            while lines := self._next():
+                # Its name is its own: whoever comes back from a long pause overwrites nothing of who took its place.
+                name = f"{self._number:06d}-{uuid4().hex[:8]}.jsonl"
+                create_bytes(_folder(self._path) / name, b"\n".join(lines) + b"\n")
+                self._number += 1
+                self._sent()
+        except Exception as error:
+            self._sent(error)
+
+    def _next(self) -> list[bytes]:
+        """The lines of the next object; none when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._changed.wait_for(
+                lambda: len(self._waiting) >= WAIT_LINES or self._hurried or self._closing, timeout=WAIT_S
+            )
+            lines, self._waiting = self._waiting, []
+            self._sending = len(lines)
+            return lines
+
+    def _sent(self, error: Exception | None = None) -> None:
+        with self._changed:
+            self._sending, self._error = 0, error
+            self._changed.notify_all()
+
+
+def _folder(path: Url) -> Url:
+    return path.with_name(path.name.removesuffix(path.suffix))
+
+
+def _parts(path: Url) -> list[str]:
+    """Names of the numbered objects, in order."""
+    return [name for name in names(_folder(path)) if name.partition("-")[0].isdigit()]
+
+
+def _objects(path: Url) -> list[bytes]:
+    """What was joined, and then the numbered objects."""
+    joined = [read_bytes(path)] if size_bytes(path) is not None else []
+    return [*joined, *read_all(_folder(path) / name for name in _parts(path))]
+
+
+def _join(path: Url) -> None:
+    """Make one object of all; killed in between, some lines are there twice, which says the same."""
+    parts = [_folder(path) / name for name in _parts(path)]
+    if parts:
+        joined = [read_bytes(path)] if size_bytes(path) is not None else []
+        replace_bytes(path, b"".join([*joined, *read_all(parts)]))
+        for part in parts:
+            delete_object(part)
+
+
+def _whole(text: bytes) -> list[bytes]:
+    return text.split(b"\n")[:-1]
+
+
+def _end_with_newline(path: Path) -> None:
+    """Close a torn last line, so that the next one does not become part of it."""
+    if path.exists() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")

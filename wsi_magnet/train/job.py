@@ -1,0 +1,199 @@
+"""What is to be made of what, and everything that can be refused before it is begun."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsi_magnet.annotations.partition import partition
+from wsi_magnet.dataset.checks import check_rows, survey_manifest
+from wsi_magnet.dataset.label_counts import Survey
+from wsi_magnet.dataset.manifest import Manifest, read_manifest
+from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.errors import ConfigError, TrainingError
+from wsi_magnet.nets.encoder import load_encoder
+from wsi_magnet.nets.registry import build_network
+from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, read_spec
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.train.config import TrainingConfig
+from wsi_magnet.train.data_parallel import devices_of
+from wsi_magnet.train.sampler import class_pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be made of what, and where; small, and can be sent to another process."""
+
+    manifest: Path
+    config: TrainingConfig
+    output: Path
+    device: str = "auto"
+    threads: int | None = None
+    """Of torch; as many as the machine has where left out. The weights depend on it, by rounding."""
+    backbone: Path | None = None
+    """A bundle whose backbone is taken instead of training one."""
+
+    @property
+    def folder(self) -> Path:
+        """Checkpoints, curves, and what the training was."""
+        return self.output.with_name(self.output.name.removesuffix(".safetensors") + ".training")
+
+
+INDIFFERENT = {"backbone": ("name", "card", "refiners", "median_px"), "refiners": ("name", "card")}
+"""Settings that change nothing in the weights of a stage."""
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What is learned from, and what it is judged on."""
+
+    manifest: Manifest
+    surveys: Mapping[Sample, Survey]
+    """Of the training and the validation rows."""
+    fingerprints: Mapping[str, str]
+    """Of what each stage depends on, by its name: a checkpoint made of anything else is refused."""
+
+    def of(self, split: str) -> dict[Sample, Survey]:
+        """The surveys of one split."""
+        return {sample: one for sample, one in self.surveys.items() if sample.split == split}
+
+    def part_of(self, n_classes: int) -> tuple[int, ...]:
+        """For each class the part that the labels tell apart; see `annotations.partition`."""
+        return partition({found for one in self.surveys.values() for found in one.counts}, n_classes)
+
+
+def check_order(order: Order) -> dict[str, Any]:
+    """What there is to learn from, as plain values; everything that can be refused is, and nothing is trained."""
+    data = check(order)
+    return {**rows_of(order.config, data), "classes": [c.name for c in order.config.class_infos()]}
+
+
+def rows_of(config: TrainingConfig, data: Data) -> dict[str, Any]:
+    """The rows, groups, and labelled pixels by class, of each split."""
+    splits = {split: data.of(split) for split in ("train", "validation")}
+    counts = {split: np.round(class_pixels(rows, len(config.classes))) for split, rows in splits.items()}
+    return {
+        "rows": {split: [sample.name for sample in rows] for split, rows in splits.items()},
+        "groups": {split: sorted({sample.group for sample in rows}) for split, rows in splits.items()},
+        "pixels_by_class": {split: one.astype(int).tolist() for split, one in counts.items()},
+    }
+
+
+def check(order: Order) -> Data:
+    """Everything that can be refused, before anything is trained."""
+    if order.output.suffix != ".safetensors":
+        raise ConfigError(f"-o {order.output} is no name of a bundle; end it with .safetensors")
+    if order.output.is_dir():
+        raise ConfigError(f"-o {order.output} is a folder; give the bundle another name")
+    if order.backbone is not None and order.backbone.expanduser().resolve() == order.output.resolve():
+        raise ConfigError(f"-o {order.output} is the bundle that --backbone takes; give the new one another name")
+    _require_even_batches(order)
+    manifest = read_manifest(order.manifest)
+    classes = order.config.class_infos()
+    if order.backbone is None:
+        _require_network(order.config)
+    else:
+        _require_fit(order)
+    for split in ("train", "validation"):
+        if not any(sample.split == split for sample in manifest.samples):
+            raise TrainingError(f"{order.manifest} has no row of split {split!r}; training needs train and validation")
+    surveys = survey_manifest(manifest, classes, order.config.mpps[-1], ("train", "validation"))
+    check_rows(manifest, classes, "test")
+    data = Data(manifest, surveys, _fingerprints(order, surveys))
+    _require_labels(data, len(classes))
+    return data
+
+
+def _require_even_batches(order: Order) -> None:
+    count = len(devices_of(order.device))
+    for name, stage in (("backbone", order.config.backbone), ("refiners", order.config.refiners)):
+        if stage.batch % count:
+            raise ConfigError(
+                f"{name}.batch {stage.batch} cannot be parted evenly among {count} devices; give a multiple, or "
+                "one device with --device"
+            )
+
+
+def _require_network(config: TrainingConfig) -> None:
+    """Build the network once: arguments and encoder weights are refused before hours have gone by."""
+    own = config.backbone
+    try:
+        with nullcontext() if own.encoder else torch.device("meta"):
+            network = build_network(own.network, len(config.classes), **own.network_args)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"backbone.network_args {dict(own.network_args)} cannot be used: {reason}") from None
+    if not list(network.parameters()):
+        raise ConfigError(f"backbone.network {own.network!r} has nothing to learn; choose another")
+    if own.encoder:
+        load_encoder(network, own.network, own.encoder)
+
+
+def _require_fit(order: Order) -> None:
+    """The backbone of another bundle must be just what the configuration says of it."""
+    spec, _ = read_spec(order.backbone)
+    own = order.config
+    pairs = {
+        "network": (spec.network, own.backbone.network),
+        "network_args": (dict(spec.network_args), dict(own.backbone.network_args)),
+        "scales": (list(spec.mpps), list(own.mpps)),
+        "classes": ([(c.name, c.value) for c in spec.classes], [(c.name, c.value) for c in own.class_infos()]),
+        "mean and std": ([*spec.mean, *spec.std], [*IMAGENET_MEAN, *IMAGENET_STD]),
+    }
+    for name, (found, wanted) in pairs.items():
+        if found != wanted:
+            raise ConfigError(f"bundle {order.backbone} has {name} {found}, the training {wanted}; make them the same")
+
+
+def _require_labels(data: Data, n_classes: int) -> None:
+    if not class_pixels(data.of("validation"), n_classes).any():
+        raise TrainingError(f"{data.manifest.path}: no validation row has a labelled pixel to choose weights on")
+    if len(set(data.part_of(n_classes))) < 2:
+        raise TrainingError(
+            f"{data.manifest.path}: the labels leave open which class is meant so widely that no two classes are told "
+            "apart; narrow the codings in the labels column, or leave rows out"
+        )
+
+
+def _fingerprints(order: Order, surveys: Mapping[Sample, Survey]) -> dict[str, str]:
+    """Of the part of the configuration that a stage depends on, and of what was found in the data, wherever it lies.
+
+    The backbone knows nothing of the refiners: with other settings for these it need not be trained again.
+    """
+    rows = [
+        [
+            sample.name,
+            sample.group,
+            sample.split,
+            sample.labels,
+            sample.consensus,
+            sample.mpp,
+            sorted(one.counts.items()),
+        ]
+        for sample, one in surveys.items()
+    ]
+    own = order.config
+    # The encoder counts by its content; how pixels are selected is fitted afterwards, on views that do count.
+    config = replace(own, backbone=replace(own.backbone, encoder=None), fit=replace(own.fit, select="hard"))
+    files = [_sha256(path) for path in (order.backbone, order.config.backbone.encoder)]
+    found = {}
+    for stage, indifferent in INDIFFERENT.items():
+        settings = {key: value for key, value in config.to_json().items() if key not in indifferent}
+        text = json.dumps([settings, rows, files], sort_keys=True)
+        found[stage] = hashlib.sha256(text.encode()).hexdigest()
+    return found
+
+
+def _sha256(path: str | Path | None) -> str | None:
+    if path is None:
+        return None
+    with explained(Path(path)), Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

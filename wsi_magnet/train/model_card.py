@@ -1,0 +1,58 @@
+"""What a trained bundle says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.train.calibrate import Fitted
+from wsi_magnet.train.config import TrainingConfig
+
+
+def describe_bundle(
+    config: TrainingConfig, temperatures: tuple[float, ...], fitted: Fitted, report: Mapping[str, Any]
+) -> BundleSpec:
+    """The description of a bundle; its card is that of the configuration and what is known of the training."""
+    steps = len(config.mpps) - 1
+    return BundleSpec(
+        name=config.name,
+        network=config.backbone.network,
+        network_args=config.backbone.network_args,
+        refiner=config.refiners.module,
+        classes=config.class_infos(),
+        mpps=config.mpps,
+        refiner_of=(0,) * steps if config.refiners.shared else tuple(range(steps)),
+        channel_order="fine_first",
+        halo_px=config.halo_px,
+        median_px=config.median_px,
+        select_above=fitted.select_above,
+        select_width=fitted.select_width if any(fitted.select_width) else (),
+        refine_above=fitted.refine_above,
+        temperature=temperatures,
+        card={**config.card, **_facts(config, report)},
+    )
+
+
+def _facts(config: TrainingConfig, report: Mapping[str, Any]) -> dict[str, str]:
+    rows, groups = report["rows"], report["groups"]
+    after = ", ".join(
+        f"{mpp:g} µm/px {100 * miou:.1f}"
+        for mpp, miou in zip(config.mpps, report["validation_miou_after_scale"], strict=True)
+    )
+    return {
+        "trained on": _extent(rows["train"], groups["train"]),
+        "validated on": _extent(rows["validation"], groups["validation"])
+        + "; best steps, temperatures and thresholds were chosen on these",
+        "validation mIoU in percent, after each scale": after,
+        "made by": "wsi-magnet train",
+    }
+
+
+def _extent(rows: list[str], groups: list[str]) -> str:
+    images = "1 image" if len(rows) == 1 else f"{len(rows)} images"
+    return f"{images} of {'1 group' if len(groups) == 1 else f'{len(groups)} groups'}: {_some(groups)}"
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,250 @@
+"""The whole training on one screen: check the data, train both stages, fit what is fitted, write the bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+
+from wsi_magnet.dataset.open_sample import SamplePool
+from wsi_magnet.errors import ResultBusyError, TrainingError
+from wsi_magnet.nets.bundle import load_bundle, save_bundle
+from wsi_magnet.nets.encoder import load_encoder
+from wsi_magnet.nets.registry import build_network, build_refiner
+from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.results.folder import write_json
+from wsi_magnet.results.record import versions
+from wsi_magnet.storage.errors import explained
+from wsi_magnet.train.backbone import BackboneStage
+from wsi_magnet.train.calibrate import Fitter, fit_temperatures
+from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
+from wsi_magnet.train.config import TrainingConfig
+from wsi_magnet.train.curves import draw_curves
+from wsi_magnet.train.data_parallel import Ranks, devices_of, run_on, telling
+from wsi_magnet.train.frozen_backbone import Frozen
+from wsi_magnet.train.history import History, Row, to_csv
+from wsi_magnet.train.job import Data, Order, check, rows_of
+from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
+from wsi_magnet.train.losses import class_weights
+from wsi_magnet.train.material import Material
+from wsi_magnet.train.model_card import describe_bundle
+from wsi_magnet.train.refiners import RefinerStage
+from wsi_magnet.train.sampler import Drawer, class_pixels
+from wsi_magnet.train.views import Windows, validation_views
+
+log = logging.getLogger(__name__)
+
+VALIDATION_PX = 512
+"""Side of the windows in which validation rows are looked at, at the finest scale."""
+
+REPORT = "training.json"
+
+TEMPERATURES = "temperatures.ckpt"
+"""Those of the backbone at each scale."""
+
+MOST_OPEN = 256
+"""Slides and annotations that are kept open at a time."""
+
+Watcher = Callable[[str, Row, int], None]
+"""Told the stage, how a step went, and the number of steps."""
+
+
+def train_bundle(order: Order, *, restart: bool = False, watch: Watcher | None = None) -> dict[str, Any]:
+    """Train a bundle and write it; a training that was stopped goes on from its checkpoints.
+
+    Returns what is also written to `training.json`: figures on the validation rows, and what went into it. Raises
+    ManifestError, naming the row, ConfigError, TrainingError, BundleError, StoreError.
+    """
+    log.info("reading the labels of all rows")
+    data = check(order)
+    with explained(order.folder):
+        order.folder.mkdir(parents=True, exist_ok=True)
+    with _claimed(order.folder):
+        if restart:
+            _forget(order.folder, data.fingerprints)
+        elif finished := _finished_before(order, data):
+            return {**finished, "done_before": True}
+        devices = devices_of(order.device)
+        with telling(watch or _nobody, processes=len(devices)) as tell:
+            run_on(devices, partial(_train, order, data, tell))
+    return {**_report_of(order), "done_before": False}
+
+
+def _report_of(order: Order) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((order.folder / REPORT).read_text())
+    return report
+
+
+def _finished_before(order: Order, data: Data) -> dict[str, Any] | None:
+    """The report of a training of just this that has ended and whose bundle is still there."""
+    if not (order.folder / REPORT).exists() or not order.output.exists():
+        return None
+    with explained(order.folder):
+        try:
+            report = _report_of(order)
+        except ValueError:  # damaged: it will be written again
+            return None
+    wanted = {"fingerprints": dict(data.fingerprints), "config": _plain(order.config)}
+    same = isinstance(report, dict) and all(report.get(key) == value for key, value in wanted.items())
+    return report if same and report.get("bundle_sha256") == read_spec(order.output)[1] else None
+
+
+def _plain(config: TrainingConfig) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(config.to_json()))
+
+
+def _nobody(stage: str, row: Row, steps: int) -> None:
+    """Where nobody watches."""
+
+
+def _claimed(folder: Path) -> Any:
+    lock = FileLock(folder / ".lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        raise ResultBusyError(f"another training is at work in {folder}; wait for it, or choose another -o") from None
+
+
+def _forget(folder: Path, fingerprints: Mapping[str, str]) -> None:
+    """Delete the checkpoints. Where only the settings of the refiners are others, the backbone's stands as it is."""
+    stale = [stage for stage, one in fingerprints.items() if not _continues(folder / f"{stage}.ckpt", one)]
+    with explained(folder):
+        for path in folder.glob("refiners.ckpt*" if stale == ["refiners"] else "*.ckpt*"):
+            path.unlink()
+
+
+def _continues(checkpoint: Path, fingerprint: str) -> bool:
+    """True where a training could go on from a checkpoint, or there is none."""
+    try:
+        load_checkpoint(checkpoint, fingerprint)
+    except TrainingError:
+        return False
+    return True
+
+
+def _train(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.device) -> None:
+    """One process's training."""
+    if order.threads:
+        torch.set_num_threads(order.threads)
+    with closing(SamplePool(order.config.class_infos(), most_open=MOST_OPEN)) as pool:
+        _Training(order, data, pool, _setting(order, data, tell, ranks, device)).run()
+
+
+def _setting(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.device) -> Setting:
+    precision = resolve_training_precision(order.config.precision, device)
+    checkpoint = order.folder / "backbone.ckpt"
+    return Setting(ranks, device, precision, order.config.seed, checkpoint, data.fingerprints["backbone"], tell)
+
+
+class _Training:
+    """Both stages and the fitting, in order."""
+
+    def __init__(self, order: Order, data: Data, pool: SamplePool, setting: Setting) -> None:
+        self._order, self._data, self._setting = order, data, setting
+        config = self._config = order.config
+        n_classes = len(config.classes)
+        windows = Windows(VALIDATION_PX, config.halo_px, len(config.mpps))
+        validation = list(data.of("validation"))
+        weights = class_weights(class_pixels(data.of("train"), n_classes), config.class_weight)
+        self._material = Material(
+            pool,
+            Drawer(data.of("train"), n_classes, config.class_balance),
+            None if weights is None else torch.from_numpy(weights).to(setting.device),
+            tuple(validation_views(pool, validation, config.mpps, windows, config.validation_views)),
+            windows,
+            data.part_of(n_classes),
+        )
+        self._histories: dict[str, History] = {}
+
+    def run(self) -> None:
+        """Train, fit, write."""
+        network = self._backbone()
+        windows, views = self._material.windows, self._material.views
+        unfitted = Frozen.of(network, (1.0,) * len(self._config.mpps), windows, self._setting)
+        temperatures = self._temperatures(unfitted)
+        frozen = replace(unfitted, temperatures=temperatures)
+        modules = self._refiners(frozen)
+        if not self._setting.ranks.first:
+            return
+        steps = [modules[0 if self._config.refiners.shared else i] for i in range(len(self._config.mpps) - 1)]
+        select, median_px = self._config.fit.select, self._config.median_px
+        fitter = Fitter(frozen, views, self._material.part_of, select=select, median_px=median_px)
+        calibrated = fitter.calibrate(steps)
+        fitted = fitter.fit(steps)
+        report = self._report(temperatures, calibrated, fitted.miou)
+        spec = describe_bundle(self._config, temperatures, fitted, report)
+        save_bundle(self._order.output, spec, network.cpu(), [one.cpu() for one in modules])
+        self._write({**report, "bundle_sha256": read_spec(self._order.output)[1]})
+
+    def _backbone(self) -> nn.Module:
+        if self._order.backbone is not None:
+            return load_bundle(self._order.backbone).backbone.to(self._setting.device)
+        config = self._config.backbone
+        torch.manual_seed(self._config.seed)
+        network = build_network(config.network, len(self._config.classes), **config.network_args)
+        if config.encoder:
+            load_encoder(network, config.network, config.encoder)
+        stage = BackboneStage(network, self._config, self._material, self._setting)
+        self._histories["backbone"] = Loop(stage, self._setting).run()
+        return network
+
+    def _temperatures(self, unfitted: Frozen) -> tuple[float, ...]:
+        """Of the backbone; kept, so that a training that goes on does not fit them again."""
+        path, fingerprint = self._order.folder / TEMPERATURES, self._data.fingerprints["backbone"]
+        saved = load_checkpoint(path, fingerprint)
+        if saved is not None:
+            return tuple(saved["temperatures"])
+        found = fit_temperatures(unfitted, self._material.views)
+        if self._setting.ranks.first:
+            save_checkpoint(path, {"temperatures": list(found)}, fingerprint)
+        return found
+
+    def _refiners(self, frozen: Frozen) -> list[nn.Module]:
+        torch.manual_seed(self._config.seed + 1)
+        count = 1 if self._config.refiners.shared else len(self._config.mpps) - 1
+        modules = nn.ModuleList(
+            build_refiner(self._config.refiners.module, len(self._config.classes)) for _ in range(count)
+        )
+        setting = replace(
+            self._setting,
+            checkpoint=self._order.folder / "refiners.ckpt",
+            fingerprint=self._data.fingerprints["refiners"],
+        )
+        stage = RefinerStage(modules, self._config, self._material, frozen, setting)
+        self._histories["refiners"] = Loop(stage, setting).run()
+        return list(modules)
+
+    def _report(
+        self, temperatures: tuple[float, ...], calibrated: tuple[float, ...], miou: tuple[float, ...]
+    ) -> dict[str, Any]:
+        return {
+            "config": self._config.to_json(),
+            "fingerprints": dict(self._data.fingerprints),
+            **rows_of(self._config, self._data),
+            "temperature": temperatures,
+            "refiner_temperature": calibrated,
+            "validation_miou_after_scale": [round(one, 4) for one in miou],
+            "best_steps": {name: one.best.step for name, one in self._histories.items() if one.best},
+            "seconds": {name: round(sum(r.seconds for r in one.rows), 1) for name, one in self._histories.items()},
+            "precision": self._setting.precision,
+            "threads": torch.get_num_threads(),
+            "device": str(self._setting.device),
+            "software": versions(),
+        }
+
+    def _write(self, report: Mapping[str, Any]) -> None:
+        folder = self._order.folder
+        with explained(folder):
+            (folder / "curves.csv").write_text(to_csv(self._histories))
+            draw_curves(self._histories, folder / "curves.png")
+        write_json(folder / REPORT, report)

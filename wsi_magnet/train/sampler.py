@@ -1,0 +1,91 @@
+"""Where crops are taken: round labelled pixels, rare classes more often than they occur, every group as often.
+
+Only numbers are decided here; nothing is read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp, log
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_magnet.dataset.label_counts import Survey
+from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.geometry import Box
+from wsi_magnet.scales import Scale
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A place to take a crop from."""
+
+    sample: Sample
+    centre_xy: tuple[float, float]
+    """In level-0 pixels, counted from the canvas's corner."""
+
+
+class Drawer:
+    """Draws spots: a class, a group that has it, a sample of the group, a block of the sample, a point in the block."""
+
+    def __init__(self, surveys: Mapping[Sample, Survey], n_classes: int, balance: float) -> None:
+        """balance: the power of a class's pixels by which it is drawn, 1 as often as it occurs, 0 all alike."""
+        pixels = class_pixels(surveys, n_classes)
+        shares = np.where(pixels > 0, np.maximum(pixels, 1) ** balance, 0.0)
+        self._shares = shares / shares.sum()
+        self._surveys = surveys
+        self._blocks: list[dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]] = [
+            _blocks_of(surveys, index) for index in range(n_classes)
+        ]
+
+    def draw(self, rng: Rng) -> Spot:
+        """A spot; the same for the same state of the generator."""
+        by_group = self._blocks[int(rng.choice(len(self._shares), p=self._shares))]
+        samples = by_group[sorted(by_group)[int(rng.integers(len(by_group)))]]
+        sample, blocks = samples[int(rng.integers(len(samples)))]
+        row, col = blocks[int(rng.integers(len(blocks)))]
+        survey = self._surveys[sample]
+        x, y = (float(n + rng.random()) * survey.block_px for n in (col, row))
+        return Spot(sample, (x * survey.scale.downsample_xy[0], y * survey.scale.downsample_xy[1]))
+
+
+def _blocks_of(surveys: Mapping[Sample, Survey], index: int) -> dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]:
+    found = defaultdict(list)
+    for sample, survey in surveys.items():
+        blocks = np.argwhere(survey.presence >> np.uint32(index) & 1)
+        if len(blocks):
+            found[sample.group].append((sample, blocks))
+    return dict(found)
+
+
+def class_pixels(surveys: Mapping[Sample, Survey], n_classes: int) -> npt.NDArray[np.float64]:
+    """Labelled pixels of each class over all samples."""
+    return np.asarray(sum(survey.class_pixels(n_classes) for survey in surveys.values()), np.float64)
+
+
+def jitter(mpp: float, factor: float, rng: Rng) -> float:
+    """`mpp` times a log-uniform number between 1 / `factor` and `factor`."""
+    return mpp * exp(rng.uniform(-log(factor), log(factor))) if factor > 1 else mpp
+
+
+def box_round(centre_xy: tuple[float, float], scale: Scale, side_px: int, rng: Rng) -> Box:
+    """A square of a scale round a point of level 0, moved onto the canvas as far as it fits.
+
+    Where the canvas is the smaller of the two, it lies anywhere in the square.
+    """
+    x, y = (
+        _corner(centre / downsample, side_px, length, rng)
+        for centre, downsample, length in zip(centre_xy, scale.downsample_xy, scale.size.wh, strict=True)
+    )
+    return Box(x, y, x + side_px, y + side_px)
+
+
+def _corner(centre_px: float, side_px: int, length_px: int, rng: Rng) -> int:
+    if length_px <= side_px:
+        return -int(rng.integers(side_px - length_px + 1))
+    return int(np.clip(round(centre_px - side_px / 2), 0, length_px - side_px))
