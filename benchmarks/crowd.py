@@ -36,10 +36,10 @@ from benchmarks.simulated import (
     least_s,
 )
 from wsi_magnet.config import Execution
-from wsi_magnet.results.events import Event, PassFinished, PassStarted
+from wsi_magnet.results.events import Event, ScaleFinished, ScaleStarted
 from wsi_magnet.results.journal import Journal, TileResult, read_history
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.segment.passes import start
+from wsi_magnet.segment.run import start
 from wsi_magnet.segment.slide import segment_slide
 
 LEAST_EFFICIENCY, MOST_GROWTH = 0.9, 1.1
@@ -144,7 +144,7 @@ class Round:
         times: list[float] = []
 
         def observe(event: Event) -> None:
-            if isinstance(event, PassStarted | PassFinished):
+            if isinstance(event, ScaleStarted | ScaleFinished):
                 self._working.set()
                 times.append(time.perf_counter())
 
@@ -169,8 +169,8 @@ class Round:
 
         halve = partial(SimulatedHalve, pixel_s=halving_pixel_s() if self.patch_s else 0.0)
         with (
-            patch("wsi_magnet.segment.passes.RunTile", partial(SimulatedTile, patch_s=self.patch_s)),
-            patch("wsi_magnet.segment.passes.RunHalve", halve),
+            patch("wsi_magnet.segment.run.RunTile", partial(SimulatedTile, patch_s=self.patch_s)),
+            patch("wsi_magnet.segment.run.RunHalve", halve),
             patch.object(Journal, "tile", timed),
         ):
             yield

@@ -32,9 +32,9 @@ from wsi_magnet.geometry import Size
 from wsi_magnet.inference.cuda import SLOTS, device_of
 from wsi_magnet.inference.engine import Engine, PatchInput, resolve_device
 from wsi_magnet.nets.bundle import load_bundle
-from wsi_magnet.planning.plan import Frame, Plan
+from wsi_magnet.planning.plan import Plan, ScaleLayout
 from wsi_magnet.planning.prepare import prepare
-from wsi_magnet.results.events import Event, PassFinished, PassStarted
+from wsi_magnet.results.events import Event, ScaleFinished, ScaleStarted
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.slides.registry import open_slide
 
@@ -114,7 +114,7 @@ def _engine(slide: Path, bundle: Path, config: RunConfig, device: str) -> tuple[
     return Engine(loaded, resolve_device(device), config), plan
 
 
-def patches_per_second(engine: Engine, frame: Frame, batches: int) -> float:
+def patches_per_second(engine: Engine, frame: ScaleLayout, batches: int) -> float:
     """Full batches through the device as a run sends them, but always the same ones."""
     device, rng = device_of(engine), np.random.default_rng(0)
     n, patch, work = engine.batch_size, frame.patch_px, 512 + 2 * engine.margin_px(frame)
@@ -171,10 +171,10 @@ def whole_run(slide: Path, bundle: Path, out: Path, config: RunConfig, execution
     working = threading.Event()
 
     def observe(event: Event) -> None:
-        if isinstance(event, PassStarted):
+        if isinstance(event, ScaleStarted):
             patches.append(event.refined_cells)
             working.set()
-        if isinstance(event, PassFinished):
+        if isinstance(event, ScaleFinished):
             run.passes.append((event.mpp, patches[-1], event.seconds))
 
     with sampled(execution.device, working, run.samples):

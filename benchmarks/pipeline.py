@@ -41,8 +41,8 @@ from wsi_magnet.geometry import Box
 from wsi_magnet.inference.engine import Engine, PatchInput, one_torch_thread
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.nets.bundle import load_bundle
-from wsi_magnet.planning.plan import Frame
-from wsi_magnet.results.events import Event, PassFinished
+from wsi_magnet.planning.plan import ScaleLayout
+from wsi_magnet.results.events import Event, ScaleFinished
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.slides.openslide import CACHE_BYTES
 from wsi_magnet.slides.read import read_scale
@@ -61,8 +61,8 @@ GENERATED = {"free": 0.15, "shipped": 0.06, "fpn": 0.02}
 class Seen:
     """What a run did."""
 
-    patches: Counter[Frame] = field(default_factory=Counter)
-    boxes: list[tuple[Frame, Box]] = field(default_factory=list)
+    patches: Counter[ScaleLayout] = field(default_factory=Counter)
+    boxes: list[tuple[ScaleLayout, Box]] = field(default_factory=list)
     regions: list[tuple[tuple[int, int], int, tuple[int, int]]] = field(default_factory=list)
     """(location, level, size) of `read_region`."""
     passes_s: float = 0.0
@@ -146,7 +146,7 @@ def run(slide: Path, bundle: Path | None, out: Path) -> Seen:
     seen = Seen()
 
     def observe(event: Event) -> None:
-        if isinstance(event, PassFinished):
+        if isinstance(event, ScaleFinished):
             seen.passes_s += event.seconds
 
     with _watched(seen):
@@ -165,7 +165,7 @@ def _watched(seen: Seen) -> Iterator[None]:
         seen.boxes.append((scale, box))
         return read(reader, scale, box)
 
-    def segmenting(self: Engine, inputs: Sequence[PatchInput], frame: Frame) -> Iterator[CellPixels]:
+    def segmenting(self: Engine, inputs: Sequence[PatchInput], frame: ScaleLayout) -> Iterator[CellPixels]:
         seen.patches[frame] += len(inputs)
         return segment(self, inputs, frame)
 
@@ -204,7 +204,7 @@ def networks_s(bundle: Path | None, seen: Seen, threads: int) -> float:
     return sum(count * seconds_a_patch(engine, frame, threads) for frame, count in seen.patches.items())
 
 
-def seconds_a_patch(engine: Engine, frame: Frame, threads: int) -> float:
+def seconds_a_patch(engine: Engine, frame: ScaleLayout, threads: int) -> float:
     """With every thread at it."""
     forward = partial(_forward, engine, frame)
     _side_by_side([forward] * threads, threads)
@@ -213,7 +213,7 @@ def seconds_a_patch(engine: Engine, frame: Frame, threads: int) -> float:
     return _side_by_side([forward] * threads * rounds, threads) / (threads * rounds)
 
 
-def _forward(engine: Engine, frame: Frame) -> None:
+def _forward(engine: Engine, frame: ScaleLayout) -> None:
     image = torch.rand(1, frame.patch_px, frame.patch_px, 3).permute(0, 3, 1, 2)
     side = CELL_PX + 2 * engine.margin_px(frame)
     maps = torch.rand(1, engine.classes, side, side)

@@ -29,7 +29,7 @@ from tests.slides_made import write_stained_slide
 from wsi_magnet.config import CELL_PX, Execution
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Size
-from wsi_magnet.segment.passes import start
+from wsi_magnet.segment.run import start
 
 MPPS = (2.0, 1.0, 0.5)
 LEAST_SPEED_UP = 1.8

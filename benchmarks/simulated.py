@@ -18,12 +18,12 @@ from tests.runs import free_spec, write_bundle
 from tests.slides_made import write_gigapixel_slide
 from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.planning.plan import Pass, Plan, TileTask, pool_any
+from wsi_magnet.planning.plan import Plan, ScalePlan, TileTask, pool_any
 from wsi_magnet.planning.prepare import prepare
 from wsi_magnet.results.folder import Products
 from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.slides.registry import open_slide
-from wsi_magnet.worker.context import Job
+from wsi_magnet.worker.context import RunSpec
 from wsi_magnet.worker.tasks import HalveTask
 
 QUARTER = (CELL_PX // 2) ** 2
@@ -34,7 +34,7 @@ MPPS = (1.0, 0.5, 0.25)
 class SimulatedTile:
     """In the place of RunTile."""
 
-    job: Job
+    job: RunSpec
     turn: str = ""
     patch_s: float = 0.0
 
@@ -55,7 +55,7 @@ class SimulatedTile:
 class SimulatedHalve:
     """In the place of RunHalve."""
 
-    job: Job
+    job: RunSpec
     turn: str = ""
     pixel_s: float = 0.0
 
@@ -89,7 +89,7 @@ class Stand:
         plan, info = prepared.plan, prepared.info
         products = Products(plan.pyramid_sizes, len(spec.classes), config.ngff, tile_px, False, False)
         names = (info.path, info.identity, str(bundle), sha256, str(folder / "out" / slide.stem))
-        job = Job(*names, config, plan.frames, products, "cpu", prepared.tissue.downsample_xy)
+        job = RunSpec(*names, config, plan.frames, products, "cpu", prepared.tissue.downsample_xy)
         return Stand(slide, bundle, plan, SimulatedTile(job, "", tile_s))
 
     def tasks(self, count: int) -> Iterator[TileTask]:
@@ -131,7 +131,7 @@ def makespan(durations: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def coarser(one: Pass, plan: Plan) -> Iterator[int]:
+def coarser(one: ScalePlan, plan: Plan) -> Iterator[int]:
     """Tasks that make each of a pass's coarser levels."""
     tiles = one.tiles
     for _ in range(one.frame.mask_level + 1, len(plan.pyramid_sizes)):

@@ -17,7 +17,7 @@ from wsi_magnet.nets.spec import BundleSpec, ClassInfo
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.runtime.clusters.local import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ def run_serially(made: MadeRun, out: Path, config: RunConfig | None = None, **op
     return cast(LocalSummary, done)
 
 
-def local(path: Place) -> Path:
+def local(path: Location) -> Path:
     """A place of which the test knows that it is on this machine."""
     assert isinstance(path, Path)
     return path
 
 
-def labels_of(folder: Place, level: int = 0, product: str = "mask") -> np.ndarray[Any, np.dtype[np.uint8]]:
+def labels_of(folder: Location, level: int = 0, product: str = "mask") -> np.ndarray[Any, np.dtype[np.uint8]]:
     """All pixels of a level, read by zarr alone."""
     path = folder / f"{product}.ome.zarr" / str(level)
     return np.asarray(zarr.open_array(path if isinstance(path, Path) else str(path), mode="r")[...])

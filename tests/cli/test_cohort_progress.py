@@ -11,7 +11,7 @@ from wsi_magnet.cli import cohort_progress
 from wsi_magnet.cli.cohort_progress import duration_text, ended_text, watching_batch
 from wsi_magnet.cohort.events import BatchBegun, BatchWorkers, CohortEvent, SlideBegun, SlideEnded, SlideTold
 from wsi_magnet.cohort.state import SlideState
-from wsi_magnet.results.events import Note, PassStarted, TileFinished
+from wsi_magnet.results.events import Note, ScaleStarted, TileFinished
 from wsi_magnet.results.journal import CellResult, TileResult
 
 BAD = tuple(CellResult(0, col, True, ((0, 1),) * 4, "no JPEG [bold]") for col in range(5))
@@ -23,7 +23,7 @@ EVENTS: list[CohortEvent] = [
     BatchWorkers("two processes", "http://there", 2, {}),
     SlideBegun(A),
     SlideBegun(B),
-    SlideTold("a", PassStarted(1, 2, 0.5, 4, 0, 4, 4)),
+    SlideTold("a", ScaleStarted(1, 2, 0.5, 4, 0, 4, 4)),
     SlideTold("a", Note("something to know")),
     SlideTold("a", TileFinished(TileResult(1, 0, 0, BAD, {}))),
     SlideEnded(B.but(state="failed"), "failed", 3.0, "it is empty"),

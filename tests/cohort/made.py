@@ -17,7 +17,7 @@ from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
 from wsi_magnet.runtime.clusters.local import SerialExecutor
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 SIZE = Size(700, 560)
 """A cell at 1 µm and four at 0.5 µm."""
@@ -40,7 +40,7 @@ class Batches:
     """Batches of one folder of slides into one output."""
 
     slides: Path
-    out: Place
+    out: Location
     bundle: Path
     heard: list[CohortEvent] = field(default_factory=list)
     """By the last one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wsi_magnet.cohort.eta import Pace, seconds_left, share_done
-from wsi_magnet.results.events import Event, PassFinished, PassStarted, TileFinished
+from wsi_magnet.results.events import Event, ScaleFinished, ScaleStarted, TileFinished
 from wsi_magnet.results.journal import TileResult
 
 
@@ -21,10 +21,10 @@ def test_a_pace_hears_a_run() -> None:
     shares = [pace.share]
     tile = TileFinished(TileResult(0, 0, 0, (), {}))
     heard: list[Event] = [
-        PassStarted(0, 2, 1.0, 2, 1, 2, 2),
+        ScaleStarted(0, 2, 1.0, 2, 1, 2, 2),
         tile,
-        PassFinished(0, 1.0, 1.0),
-        PassStarted(1, 2, 0.5, 4, 0, 4, 4),
+        ScaleFinished(0, 1.0, 1.0),
+        ScaleStarted(1, 2, 0.5, 4, 0, 4, 4),
         tile,
         tile,
     ]

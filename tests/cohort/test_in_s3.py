@@ -17,7 +17,7 @@ from wsi_magnet.cohort.events import CohortEvent, SlideTold
 from wsi_magnet.cohort.status import Status, status_of
 from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.results.events import TileFinished
-from wsi_magnet.storage.location import place
+from wsi_magnet.storage.location import to_location
 from wsi_magnet.storage.lock import claimed
 
 
@@ -25,7 +25,7 @@ def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Pat
     for patient in (1, 2):
         write_slide(batches.slides / f"p{patient}" / "a.tif", patient)
     (batches.slides / "bad.svs").write_bytes(b"")
-    away = replace(batches, out=place(bucket), heard=[])
+    away = replace(batches, out=to_location(bucket), heard=[])
     stopped: list[Status] = []
 
     def stop(event: CohortEvent) -> None:
@@ -60,7 +60,7 @@ def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Pat
 
 def test_one_batch_at_a_time_in_s3(batches: Batches, bucket: str) -> None:
     write_slide(batches.slides / "a.tif")
-    away = replace(batches, out=place(bucket), heard=[])
-    with claimed(place(bucket), "batch"), pytest.raises(ResultBusyError, match="another batch"):
+    away = replace(batches, out=to_location(bucket), heard=[])
+    with claimed(to_location(bucket), "batch"), pytest.raises(ResultBusyError, match="another batch"):
         away.run()
     assert away.run().all_well

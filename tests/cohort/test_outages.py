@@ -16,7 +16,7 @@ from wsi_magnet.cohort.events import BatchEnded, BatchNote, CohortEvent, SlideEn
 from wsi_magnet.cohort.state import States
 from wsi_magnet.errors import CohortError, OutageError, StoreError
 from wsi_magnet.segment.slide import segment_slide
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Url
 
 
@@ -36,7 +36,7 @@ def test_an_output_that_does_not_answer_ends_the_batch(
 
     def away(slide: Any, *args: Any, **options: Any) -> Any:
         if str(slide).endswith("1.tif"):
-            with explained(place):
+            with storage_errors(place):
                 raise error
         return segment_slide(slide, *args, **options)
 

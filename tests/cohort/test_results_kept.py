@@ -22,7 +22,7 @@ from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.cohort.state import States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import CohortError
-from wsi_magnet.results.events import PassStarted, TileFinished
+from wsi_magnet.results.events import ScaleStarted, TileFinished
 from wsi_magnet.runtime.clusters.local import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.storage.location import Url
@@ -150,7 +150,7 @@ def stop_after(ended: int, tiles: int) -> Callable[[CohortEvent], None]:
     def hear(event: CohortEvent) -> None:
         if isinstance(event, SlideEnded):
             seen["ended"] += 1
-        if isinstance(event, SlideTold) and not isinstance(event.event, PassStarted) and seen["ended"] == ended:
+        if isinstance(event, SlideTold) and not isinstance(event.event, ScaleStarted) and seen["ended"] == ended:
             seen["tiles"] += isinstance(event.event, TileFinished)
             if seen["tiles"] == tiles:
                 raise KeyboardInterrupt

@@ -13,12 +13,12 @@ from wsi_magnet.doctor.cluster_facts import Client, Cluster, WorkerFacts
 from wsi_magnet.doctor.cluster_verdicts import cluster, unanswered, unreachable
 from wsi_magnet.doctor.facts import Ended
 from wsi_magnet.doctor.lines import Line
-from wsi_magnet.runtime.types import Member, Roster
+from wsi_magnet.runtime.types import SchedulerInfo, WorkerInfo
 
 VERSIONS = {"python": "3.12.1", "wsi-magnet": "1.0", "torch": "2.7", "distributed": "2025.2", "msgpack": "1.1"}
 CLIENT = Client("head", VERSIONS, "ab" * 32, "id", "/data/out", "/data/s.svs", "auto")
 WORKER = WorkerFacts("node1", 7, 8, VERSIONS, 1000.5, None, "ab" * 32, None, None, False, "id", None, 0)
-MEMBER = Member("w", 2, {}, None, 0.5)
+MEMBER = WorkerInfo("w", 2, {}, None, 0.5)
 
 
 def cluster_of(**changes: Any) -> Cluster:
@@ -130,6 +130,6 @@ def test_a_cluster_that_is_not_there() -> None:
 
 
 def test_workers_that_hang_are_named() -> None:
-    roster = Roster({}, {"tcp://a": MEMBER, "tcp://b": replace(MEMBER, unheard_s=40)})
-    line = only(unanswered(Ended("asking the workers", "no answer within 120 s"), roster), "PROBLEM")
+    scheduler_info = SchedulerInfo({}, {"tcp://a": MEMBER, "tcp://b": replace(MEMBER, unheard_s=40)})
+    line = only(unanswered(Ended("asking the workers", "no answer within 120 s"), scheduler_info), "PROBLEM")
     assert line.text == "asking the workers: no answer within 120 s; its scheduler has not heard of tcp://b"

@@ -16,17 +16,17 @@ from tests.runs import free_spec, write_bundle
 from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Size
-from wsi_magnet.inference.batching import InBatches, InTurn
+from wsi_magnet.inference.batching import BatchingPredictor, DirectPredictor
 from wsi_magnet.inference.cuda import CudaDevice, Launched, PlainDevice, device_of
 from wsi_magnet.inference.engine import Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.planning.plan import Frame
+from wsi_magnet.planning.plan import ScaleLayout
 from wsi_magnet.scales import Scale
 
 FRAMES = [
-    Frame(Scale(index, 2.0 / 2**index, (8 / 2**index,) * 2, Size(9999, 9999)), 0, 2 - index, halo, 2**index, 1024)
+    ScaleLayout(Scale(index, 2.0 / 2**index, (8 / 2**index,) * 2, Size(9999, 9999)), 0, 2 - index, halo, 2**index, 1024)
     for index, halo in ((0, 128), (1, 32), (2, 32))
 ]
 
@@ -36,7 +36,7 @@ def engine_of(folder: Path, spec: BundleSpec | None = None, device: str = "cpu",
     return Engine(bundle, torch.device(device), RunConfig(**config))  # type: ignore[arg-type]
 
 
-def patch_of(engine: Engine, frame: Frame, seed: int) -> PatchInput:
+def patch_of(engine: Engine, frame: ScaleLayout, seed: int) -> PatchInput:
     rng = np.random.default_rng(seed)
     side = (CELL_PX + 2 * engine.margin_px(frame)) // 2 + 2
     coarse = rng.integers(1, 256, (engine.classes, side, side), dtype=np.uint8) if frame.scale.index else None
@@ -51,8 +51,8 @@ def equal(one: CellPixels, other: CellPixels) -> bool:
 
 def test_threads_that_share_batches_get_what_each_would_get_alone(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=4)
-    alone = InTurn(engine_of(tmp_path, batch_size=1))
-    shared = InBatches(engine, PlainDevice(engine))
+    alone = DirectPredictor(engine_of(tmp_path, batch_size=1))
+    shared = BatchingPredictor(engine, PlainDevice(engine))
 
     def work(thread: int) -> bool:
         frame = FRAMES[1 + thread % 2]
@@ -68,7 +68,7 @@ def test_threads_that_share_batches_get_what_each_would_get_alone(tmp_path: Path
 
 def test_keys_come_back_in_order_also_where_patches_are_slow_to_come(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=2)
-    shared = InBatches(engine, PlainDevice(engine))
+    shared = BatchingPredictor(engine, PlainDevice(engine))
 
     def slowly() -> Iterator[tuple[int, PatchInput]]:
         for key in range(5):
@@ -93,7 +93,7 @@ class Failing:
 def test_an_error_reaches_those_who_asked_and_the_next_are_answered(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=1)
     failing = Failing(RuntimeError("broken"))
-    shared = InBatches(engine, failing)
+    shared = BatchingPredictor(engine, failing)
     with pytest.raises(RuntimeError, match="broken"):
         list(shared.analyse([(0, patch_of(engine, FRAMES[0], 0))], FRAMES[0]))
     failing.launch = PlainDevice(engine).launch  # type: ignore[assignment, method-assign]
@@ -103,7 +103,7 @@ def test_an_error_reaches_those_who_asked_and_the_next_are_answered(tmp_path: Pa
 
 def test_a_gpu_without_enough_memory_says_what_helps(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=1)
-    shared = InBatches(engine, Failing(torch.cuda.OutOfMemoryError("CUDA out of memory")))
+    shared = BatchingPredictor(engine, Failing(torch.cuda.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(ConfigError, match="1 patches of 768 x 768 pixels; pass a smaller --batch-size"):
         list(shared.analyse([(0, patch_of(engine, FRAMES[0], 0))], FRAMES[0]))
     shared.close()

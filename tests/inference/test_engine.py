@@ -30,7 +30,7 @@ from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.small import SmallNet
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
-from wsi_magnet.planning.plan import CONTEXT_PX, Frame, halo_px
+from wsi_magnet.planning.plan import CONTEXT_PX, ScaleLayout, halo_px
 from wsi_magnet.scales import Scale
 
 Pixels = npt.NDArray[np.uint8]
@@ -104,7 +104,7 @@ def with_refiner(bundle: Bundle, refiner: nn.Module) -> Bundle:
     return replace(bundle, spec=replace(bundle.spec, refiner_of=shared), refiners=(refiner,))
 
 
-def selecting(bundle: Bundle, frame: Frame, above: float, width: float = 0.0) -> Bundle:
+def selecting(bundle: Bundle, frame: ScaleLayout, above: float, width: float = 0.0) -> Bundle:
     """The same with another threshold and width at a frame's scale."""
     steps = range(len(bundle.spec.refiner_of))
     step = frame.scale.index - 1
@@ -121,14 +121,14 @@ def engine_of(bundle: Bundle, precision: Precision = "fp32", **config: Any) -> E
     return Engine(bundle, CPU, RunConfig(precision=precision, **config))
 
 
-def frame_of(index: int, median_px: int, least_px: int = 32) -> Frame:
+def frame_of(index: int, median_px: int, least_px: int = 32) -> ScaleLayout:
     """As a plan lays it out."""
     scale = Scale(index, 8.0 / 2**index, (2.0 ** (3 - index),) * 2, Size(9999, 9999))
     halo = halo_px(least_px if index else max(least_px, CONTEXT_PX), median_px, 2**index)
-    return Frame(scale, 0, 3 - index, halo, 2**index, 1024)
+    return ScaleLayout(scale, 0, 3 - index, halo, 2**index, 1024)
 
 
-def picture(frame: Frame, seed: int) -> Pixels:
+def picture(frame: ScaleLayout, seed: int) -> Pixels:
     """Blobs of colour and noise."""
     generator = torch.Generator().manual_seed(seed)
     side = frame.patch_px
@@ -137,7 +137,7 @@ def picture(frame: Frame, seed: int) -> Pixels:
     return np.ascontiguousarray((mixed * 255).byte().permute(1, 2, 0).numpy())
 
 
-def stored_map(frame: Frame, classes: int, seed: int, sharpness: float = 4.0) -> Pixels:
+def stored_map(frame: ScaleLayout, classes: int, seed: int, sharpness: float = 4.0) -> Pixels:
     """What a coarser scale might have stored under the whole patch: sure and unsure by turns."""
     generator = torch.Generator().manual_seed(seed)
     side = frame.patch_px // 2 + 2
@@ -147,13 +147,13 @@ def stored_map(frame: Frame, classes: int, seed: int, sharpness: float = 4.0) ->
     return (logits.softmax(dim=0) * 255).round().byte().numpy()
 
 
-def patch_of(frame: Frame, classes: int, seed: int = 0, sharpness: float = 4.0) -> PatchInput:
+def patch_of(frame: ScaleLayout, classes: int, seed: int = 0, sharpness: float = 4.0) -> PatchInput:
     """A patch with the coarser maps under all of it."""
     coarse = stored_map(frame, classes, seed, sharpness) if frame.scale.index else None
     return PatchInput(picture(frame, seed), coarse)
 
 
-def part_for(engine: Engine, frame: Frame, whole: Pixels) -> Pixels:
+def part_for(engine: Engine, frame: ScaleLayout, whole: Pixels) -> Pixels:
     """Of maps under the whole patch, those that the engine asks for."""
     beside = frame.halo_px - engine.margin_px(frame)
     assert beside >= 0
@@ -162,16 +162,16 @@ def part_for(engine: Engine, frame: Frame, whole: Pixels) -> Pixels:
     return whole[:, cut, cut]
 
 
-def given_to(engine: Engine, frame: Frame, patch: PatchInput) -> PatchInput:
+def given_to(engine: Engine, frame: ScaleLayout, patch: PatchInput) -> PatchInput:
     return patch if patch.coarse is None else PatchInput(patch.image, part_for(engine, frame, patch.coarse))
 
 
-def segmented(engine: Engine, frame: Frame, patch: PatchInput) -> CellPixels:
+def segmented(engine: Engine, frame: ScaleLayout, patch: PatchInput) -> CellPixels:
     (found,) = engine.segment([given_to(engine, frame, patch)], frame)
     return found
 
 
-def carried(engine: Engine, frame: Frame, coarse: Pixels) -> CellPixels:
+def carried(engine: Engine, frame: ScaleLayout, coarse: Pixels) -> CellPixels:
     return engine.carry(part_for(engine, frame, coarse), frame)
 
 
@@ -203,7 +203,7 @@ def coarse_of(bundle: Bundle, stored: Pixels) -> Tensor:
     return F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
 
 
-def fine_of(bundle: Bundle, image: Pixels, frame: Frame) -> Tensor:
+def fine_of(bundle: Bundle, image: Pixels, frame: ScaleLayout) -> Tensor:
     """O of the whole patch."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (bundle.spec.mean, bundle.spec.std))
     x = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 - mean) / std
@@ -212,7 +212,7 @@ def fine_of(bundle: Bundle, image: Pixels, frame: Frame) -> Tensor:
 
 
 @torch.inference_mode()
-def seen_by_twin(bundle: Bundle, frame: Frame, patch: PatchInput) -> Seen:
+def seen_by_twin(bundle: Bundle, frame: ScaleLayout, patch: PatchInput) -> Seen:
     assert patch.coarse is not None
     coarse = coarse_of(bundle, patch.coarse)
     refiner: Any = bundle.refiners[bundle.spec.refiner_of[frame.scale.index - 1]]
@@ -222,18 +222,18 @@ def seen_by_twin(bundle: Bundle, frame: Frame, patch: PatchInput) -> Seen:
     return Seen(coarse, refined, score)
 
 
-def weight_of(bundle: Bundle, frame: Frame, score: Tensor) -> Tensor:
+def weight_of(bundle: Bundle, frame: ScaleLayout, score: Tensor) -> Tensor:
     step = frame.scale.index - 1
     return mixing_weight(score, bundle.spec.select_above[step], bundle.spec.width_of(step))
 
 
-def cell_of(maps: Tensor, frame: Frame) -> Tensor:
+def cell_of(maps: Tensor, frame: ScaleLayout) -> Tensor:
     """(1, C, P, P) to the cell's (C, cell, cell)."""
     inside = slice(frame.halo_px, frame.patch_px - frame.halo_px)
     return maps[0, :, inside, inside]
 
 
-def by_twin(bundle: Bundle, frame: Frame, patch: PatchInput) -> Tensor:
+def by_twin(bundle: Bundle, frame: ScaleLayout, patch: PatchInput) -> Tensor:
     """Probabilities of the cell, float (C, cell, cell)."""
     if patch.coarse is None:
         with torch.inference_mode():
@@ -241,12 +241,12 @@ def by_twin(bundle: Bundle, frame: Frame, patch: PatchInput) -> Tensor:
     return merged(bundle, frame, seen_by_twin(bundle, frame, patch))
 
 
-def merged(bundle: Bundle, frame: Frame, seen: Seen) -> Tensor:
+def merged(bundle: Bundle, frame: ScaleLayout, seen: Seen) -> Tensor:
     weight = weight_of(bundle, frame, seen.score)
     return cell_of(magnet_step(coarse=seen.coarse, refined=seen.refined, selected=weight), frame)
 
 
-def between(score: Tensor, frame: Frame) -> float:
+def between(score: Tensor, frame: ScaleLayout) -> float:
     """A threshold that selects a part of the cell, as far as can be from any score: rounding must not decide."""
     values = cell_of(score, frame).unique()
     middle = values[len(values) // 4 : 3 * len(values) // 4]
@@ -272,7 +272,7 @@ def values_of(bundle: Bundle) -> tuple[int, ...]:
     return tuple(c.value for c in bundle.spec.classes)
 
 
-def assert_part(bundle: Bundle, frame: Frame, seen: Seen) -> None:
+def assert_part(bundle: Bundle, frame: ScaleLayout, seen: Seen) -> None:
     """Some of the cell is selected, some is not, and it makes a difference: a comparison is worth something."""
     weight = cell_of(weight_of(bundle, frame, seen.score).float(), frame)
     assert 0.05 < (weight > 0).float().mean() < 0.95
@@ -289,7 +289,7 @@ def bundle() -> Bundle:
     return made_bundle(spec_of())
 
 
-def check(bundle: Bundle, frame: Frame, patch: PatchInput, width: float = 0.0) -> CellPixels:
+def check(bundle: Bundle, frame: ScaleLayout, patch: PatchInput, width: float = 0.0) -> CellPixels:
     """The engine is the twin where a part is selected."""
     seen = seen_by_twin(bundle, frame, patch)
     bundle = selecting(bundle, frame, between(seen.score, frame), width)
@@ -557,20 +557,20 @@ class Sure(nn.Module):
         return 1e4 * F.one_hot(least, coarse.shape[1]).movedim(-1, 1).float()
 
 
-def selected_by_twin(bundle: Bundle, frame: Frame, patch: PatchInput) -> bool:
+def selected_by_twin(bundle: Bundle, frame: ScaleLayout, patch: PatchInput) -> bool:
     seen = seen_by_twin(bundle, frame, patch)
     assert (confidence(seen.refined) == 1).all()
     return bool(cell_of(weight_of(bundle, frame, seen.score).float(), frame).any())
 
 
-def is_certain(engine: Engine, frame: Frame, coarse: Pixels) -> bool:
+def is_certain(engine: Engine, frame: ScaleLayout, coarse: Pixels) -> bool:
     return engine.certain(part_for(engine, frame, coarse), frame)
 
 
 ABOVE = 0.5
 
 
-def ways_to_be_unsure(frame: Frame, median_px: int, cell_px: int) -> Iterator[tuple[str, Pixels]]:
+def ways_to_be_unsure(frame: ScaleLayout, median_px: int, cell_px: int) -> Iterator[tuple[str, Pixels]]:
     """Maps that are sure of the second class but for a part, by what that part is."""
     side = frame.patch_px // 2 + 2
     first, past = frame.halo_px // 2 + 1, frame.halo_px // 2 + 1 + cell_px // 2

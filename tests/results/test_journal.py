@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.results.journal import CellResult, Journal, TileResult, read_history
-from wsi_magnet.storage.location import place
+from wsi_magnet.storage.location import to_location
 
 QUARTERS = ((10, 4), (0, 0), (255, 1), (3, 2))
 
@@ -38,7 +38,7 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
 
 def test_a_complete_scale_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsi_magnet.storage.append_log.WAIT_S", 60.0)
-    path = place("memory://scales/journal.jsonl")
+    path = to_location("memory://scales/journal.jsonl")
     with Journal(path) as journal:
         journal.tile(tile(0, 0))
         journal.pass_done(0)

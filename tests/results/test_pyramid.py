@@ -18,7 +18,7 @@ from wsi_magnet.geometry import Box, Size
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.results import ngff
 from wsi_magnet.results.pyramid import Pyramid, PyramidSpec, halve_tile, majority, mean
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 
 SIZES = (Size(2500, 1300), Size(1250, 650), Size(625, 325), Size(313, 163))
 VERSIONS: list[Ngff] = ["0.4", "0.5"]
@@ -145,7 +145,7 @@ def test_sweep_takes_only_half_written_files(tmp_path: Path) -> None:
     [(errno.ENOSPC, "free some space"), (errno.EACCES, "choose another output folder"), (errno.EIO, "Input/output")],
 )
 def test_errors_name_folder_and_cure(number: int, words: str) -> None:
-    with pytest.raises(StoreError, match=words) as caught, explained(Path("/out/x")):
+    with pytest.raises(StoreError, match=words) as caught, storage_errors(Path("/out/x")):
         raise OSError(number, os.strerror(number))
     assert "/out/x" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -21,9 +21,9 @@ def test_workers_are_told_as_they_were_started() -> None:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        roster = roster_of(client)
-    assert len(roster.members) == 2
-    for member in roster.members.values():
+        scheduler_info = roster_of(client)
+    assert len(scheduler_info.members) == 2
+    for member in scheduler_info.members.values():
         assert (member.threads, member.resources, member.memory_limit_bytes) == (3, {"GPU": 2}, 2_000_000_000)
         assert -1 < member.unheard_s < 10
-    assert roster.scheduler_versions["distributed"] == version("distributed")
+    assert scheduler_info.scheduler_versions["distributed"] == version("distributed")

@@ -26,8 +26,8 @@ from wsi_magnet.magnet.uncertainty import query_score
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.planning.plan import Frame
-from wsi_magnet.results.events import Event, PassFinished
+from wsi_magnet.planning.plan import ScaleLayout
+from wsi_magnet.results.events import Event, ScaleFinished
 from wsi_magnet.scales import build_ladder
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.registry import open_slide
@@ -138,7 +138,7 @@ class Stopped(Exception):
 
 
 def stop_after_the_first_scale(event: Event) -> None:
-    if isinstance(event, PassFinished):
+    if isinstance(event, ScaleFinished):
         raise Stopped
 
 
@@ -268,11 +268,11 @@ def test_neither_tiles_nor_leaving_out_what_is_certain_matter(
     segmented: list[int] = []
     certain, segment = Engine.certain, Engine.segment
 
-    def noted(engine: Engine, coarse: Pixels, frame: Frame) -> bool:
+    def noted(engine: Engine, coarse: Pixels, frame: ScaleLayout) -> bool:
         told.append((frame.scale.index, certain(engine, coarse, frame)))
         return told[-1][1]
 
-    def counted(engine: Engine, inputs: Any, frame: Frame) -> Any:
+    def counted(engine: Engine, inputs: Any, frame: ScaleLayout) -> Any:
         found: list[CellPixels] = list(segment(engine, inputs, frame))
         segmented.append(frame.scale.index)
         return iter(found)

@@ -15,12 +15,12 @@ from tests.runs import MadeRun, labels_of, run_serially
 from tests.s3 import BUCKET, files, objects
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultBusyError, ResultMismatchError
-from wsi_magnet.results.events import Event, Note, PassStarted, TileFinished
+from wsi_magnet.results.events import Event, Note, ScaleStarted, TileFinished
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.storage import location as places
 from wsi_magnet.storage import lock as claim
-from wsi_magnet.storage.location import place
+from wsi_magnet.storage.location import to_location
 
 KEPT = RunConfig(keep_probabilities=True, keep_uncertainty=True)
 
@@ -47,7 +47,7 @@ def test_a_run_writes_the_same_objects_as_files(made_run: MadeRun, local_run: Pa
     found = objects(s3_run)
     assert images(found) == images(files(local_run))
     assert set(found) - set(images(found)) == {"run.json", "summary.json", "journal.jsonl"}, "nothing else stays"
-    assert (labels_of(place(s3_run)) == labels_of(local_run)).all(), "as zarr itself reads it"
+    assert (labels_of(to_location(s3_run)) == labels_of(local_run)).all(), "as zarr itself reads it"
     assert not [name for name in ("run.json", "summary.json") if b"secret" in found[name]]
 
 
@@ -94,7 +94,7 @@ def test_killed_and_gone_on_with_by_worker_processes(
         execution=Execution("cpu", workers=2),
         observe=seen.append,
     )
-    kept = [event.done for event in seen if isinstance(event, PassStarted)]
+    kept = [event.done for event in seen if isinstance(event, ScaleStarted)]
     kept += [event.text.count("was finished before") for event in seen if isinstance(event, Note)]
     assert sum(kept) > 0, "what the killed run had finished was done again"
     assert any(isinstance(event, TileFinished) for event in seen)
@@ -105,7 +105,7 @@ def test_killed_and_gone_on_with_by_worker_processes(
 
 
 def test_two_clients_on_one_folder(made_run: MadeRun, bucket: str) -> None:
-    folder = ResultFolder(place(bucket) / made_run.slide.stem)
+    folder = ResultFolder(to_location(bucket) / made_run.slide.stem)
     begun = time.monotonic()
     with (
         folder.claimed(),
@@ -116,7 +116,7 @@ def test_two_clients_on_one_folder(made_run: MadeRun, bucket: str) -> None:
 
 
 def test_what_is_no_result_is_not_deleted(made_run: MadeRun, bucket: str) -> None:
-    thesis = place(bucket) / made_run.slide.stem / "thesis.txt"
+    thesis = to_location(bucket) / made_run.slide.stem / "thesis.txt"
     places.replace_bytes(thesis, b"years of work")
     with pytest.raises(ResultMismatchError, match=r"thesis\.txt"):
         segment_slide(made_run.slide, bucket, bundle=made_run.bundle)

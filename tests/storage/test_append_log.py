@@ -11,18 +11,18 @@ import pytest
 from wsi_magnet.errors import StoreError
 from wsi_magnet.storage import append_log as lines
 from wsi_magnet.storage.append_log import open_lines, read_lines
-from wsi_magnet.storage.location import Place, Url, names, place
+from wsi_magnet.storage.location import Location, Url, names, to_location
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     if request.param == "file":
         return tmp_path / "journal.jsonl"
     root = f"memory://{uuid4().hex}/x" if request.param == "memory" else str(request.getfixturevalue("bucket"))
-    return place(root) / "journal.jsonl"
+    return to_location(root) / "journal.jsonl"
 
 
-def test_what_is_added_comes_back_in_order_and_is_gone_on_with(path: Place) -> None:
+def test_what_is_added_comes_back_in_order_and_is_gone_on_with(path: Location) -> None:
     assert list(read_lines(path)) == []
     expected = []
     for turn in range(3):
@@ -36,7 +36,7 @@ def test_what_is_added_comes_back_in_order_and_is_gone_on_with(path: Place) -> N
     assert names(path.parent) == ["journal.jsonl"], "joined"
 
 
-def test_lines_wait_no_longer_than_they_may(path: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_wait_no_longer_than_they_may(path: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "WAIT_S", 0.2)
     open_ = open_lines(path)
     open_.add(b"alone")
@@ -47,7 +47,7 @@ def test_lines_wait_no_longer_than_they_may(path: Place, monkeypatch: pytest.Mon
     open_.close(tidy=True)
 
 
-def test_a_flush_does_not_wait(path: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flush_does_not_wait(path: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "WAIT_S", 60.0)
     open_ = open_lines(path)
     for number in range(3):
@@ -58,7 +58,7 @@ def test_a_flush_does_not_wait(path: Place, monkeypatch: pytest.MonkeyPatch) -> 
     open_.close(tidy=True)
 
 
-def test_many_lines_are_few_objects(path: Place) -> None:
+def test_many_lines_are_few_objects(path: Location) -> None:
     if not isinstance(path, Url):
         pytest.skip("of object stores")
     open_ = open_lines(path)
@@ -69,7 +69,7 @@ def test_many_lines_are_few_objects(path: Place) -> None:
     assert len(list(read_lines(path))) == 1000
 
 
-def test_a_store_that_takes_no_more_is_told(path: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_takes_no_more_is_told(path: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     if not isinstance(path, Url):
         pytest.skip("of object stores")
 

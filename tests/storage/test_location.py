@@ -12,30 +12,30 @@ from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.storage import conditional as conditions
 from wsi_magnet.storage import location as places
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, Url, place
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, Url, to_location
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     """A folder that is not there yet, of each kind."""
     if request.param == "file":
-        return place(f"file://{tmp_path}/new")
+        return to_location(f"file://{tmp_path}/new")
     if request.param == "memory":
-        return place(f"memory://{uuid4().hex}/new")
-    return place(str(request.getfixturevalue("bucket")))
+        return to_location(f"memory://{uuid4().hex}/new")
+    return to_location(str(request.getfixturevalue("bucket")))
 
 
 def test_what_is_typed() -> None:
-    assert place("results/x") == Path("results/x")
-    assert place("~/x") == Path.home() / "x"
-    assert place("file:///data/x") == Path("/data/x")
-    assert place(Path("/a")) == Path("/a")
-    url = place("S3://bucket//a/b/")
+    assert to_location("results/x") == Path("results/x")
+    assert to_location("~/x") == Path.home() / "x"
+    assert to_location("file:///data/x") == Path("/data/x")
+    assert to_location(Path("/a")) == Path("/a")
+    url = to_location("S3://bucket//a/b/")
     assert url == Url("s3", "bucket/a/b")
     assert str(url / "c.svs") == "s3://bucket/a/b/c.svs"
     assert (url.name, (url / "c.svs").suffix, str(url.parent)) == ("b", ".svs", "s3://bucket/a")
-    assert place(url) is url
+    assert to_location(url) is url
     assert pickle.loads(pickle.dumps(url)) == url
 
 
@@ -50,7 +50,7 @@ def test_what_is_typed() -> None:
 )
 def test_what_cannot_hold_a_result(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        place(text)
+        to_location(text)
     assert "secret" not in str(caught.value)
 
 
@@ -60,10 +60,10 @@ def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("fsspec.get_filesystem_class", absent)
     with pytest.raises(StoreError, match=r"pip install '\.\[s3\]'"):
-        place("s3://bucket/x")
+        to_location("s3://bucket/x")
 
 
-def test_what_is_written_is_there_whole(folder: Place) -> None:
+def test_what_is_written_is_there_whole(folder: Location) -> None:
     places.make_folder(folder)
     assert places.names(folder) == []
     assert not places.exists(folder / "a")
@@ -77,7 +77,7 @@ def test_what_is_written_is_there_whole(folder: Place) -> None:
         places.read_bytes(folder / "b")
 
 
-def test_only_what_is_meant_is_deleted(folder: Place) -> None:
+def test_only_what_is_meant_is_deleted(folder: Location) -> None:
     """The libraries below take some names for patterns, and slides have such names."""
     for name in ("slide[1]", "slide1", "slide*", "slide2"):
         places.make_folder(folder / name)
@@ -92,7 +92,7 @@ def test_only_what_is_meant_is_deleted(folder: Place) -> None:
     assert places.exists(folder / "slide2")
 
 
-def test_an_object_is_made_once_and_replaced_as_it_was_seen(folder: Place) -> None:
+def test_an_object_is_made_once_and_replaced_as_it_was_seen(folder: Location) -> None:
     if isinstance(folder, Path):
         pytest.skip("of object stores")
     path = folder / ".lease"
@@ -113,7 +113,7 @@ def test_an_object_is_made_once_and_replaced_as_it_was_seen(folder: Place) -> No
 
 
 def test_a_read_of_s3_is_one_request(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = place(bucket) / "chunk"
+    path = to_location(bucket) / "chunk"
     places.replace_bytes(path, b"x" * 1000)
     client = type(places.filesystem("s3"))
     asked: list[str] = []
@@ -139,13 +139,13 @@ def test_errors_of_a_store_name_place_and_cure() -> None:
         (OSError("Storage backend has reached its minimum free drive threshold"), "no space left"),
         (OSError("slow\ndown"), "slow down; what is finished is kept"),
     ):
-        with pytest.raises(StoreError, match=words) as caught, explained(url):
+        with pytest.raises(StoreError, match=words) as caught, storage_errors(url):
             raise error
         assert "s3://bucket/x" in str(caught.value)
-    with pytest.raises(ValueError, match="ours"), explained(url):
+    with pytest.raises(ValueError, match="ours"), storage_errors(url):
         raise ValueError("ours")
 
 
 def test_a_result_folder_at_a_url_of_this_machine(tmp_path: Path) -> None:
     assert RunConfig().ngff == "0.4"
-    assert place(f"file://{tmp_path}") / "x" == tmp_path / "x"
+    assert to_location(f"file://{tmp_path}") / "x" == tmp_path / "x"

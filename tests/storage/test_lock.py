@@ -11,15 +11,17 @@ import pytest
 
 from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.storage import lock as claim
-from wsi_magnet.storage.location import Place, Url, names, place
+from wsi_magnet.storage.location import Location, Url, names, to_location
 from wsi_magnet.storage.lock import claimed
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     if request.param == "file":
         return tmp_path / "new"
-    return place(f"memory://{uuid4().hex}/new" if request.param == "memory" else str(request.getfixturevalue("bucket")))
+    return to_location(
+        f"memory://{uuid4().hex}/new" if request.param == "memory" else str(request.getfixturevalue("bucket"))
+    )
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_second_is_refused_and_the_third_gets_it_when_it_is_given_back(folder: Place) -> None:
+def test_the_second_is_refused_and_the_third_gets_it_when_it_is_given_back(folder: Location) -> None:
     with claimed(folder) as first:
         words = r"another batch \(process \d+ on .+\) is working in"
         with pytest.raises(ResultBusyError, match=words), claimed(folder, "batch"):
@@ -45,7 +47,7 @@ def test_the_second_is_refused_and_the_third_gets_it_when_it_is_given_back(folde
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_dead_owner_is_followed_and_a_late_one_is_told(folder: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_owner_is_followed_and_a_late_one_is_told(folder: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     if isinstance(folder, Path):
         pytest.skip("a lock is let go of by the kernel")
     with monkeypatch.context() as patch:
@@ -64,7 +66,7 @@ def test_a_dead_owner_is_followed_and_a_late_one_is_told(folder: Place, monkeypa
 
 
 @pytest.mark.usefixtures("quick")
-def test_of_many_at_once_one_gets_it(folder: Place) -> None:
+def test_of_many_at_once_one_gets_it(folder: Location) -> None:
     got: list[int] = []
     over = threading.Event()
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from wsi_magnet.worker.cache import Shelf
+from wsi_magnet.worker.cache import ResourceCache
 
 
 class Thing:
@@ -32,7 +32,7 @@ def test_a_thing_is_made_once_and_the_oldest_idle_one_is_closed() -> None:
         made.append(Thing(key))
         return made[-1]
 
-    shelf = Shelf(make, idle=2)
+    shelf = ResourceCache(make, idle=2)
     for key in ("a", "b", "a", "c"):
         with shelf.borrow(key) as thing:
             assert thing.open
@@ -41,7 +41,7 @@ def test_a_thing_is_made_once_and_the_oldest_idle_one_is_closed() -> None:
 
 
 def test_what_is_in_use_stays_open() -> None:
-    shelf = Shelf(Thing, idle=0)
+    shelf = ResourceCache(Thing, idle=0)
     with ExitStack() as stack:
         things = [stack.enter_context(shelf.borrow(key)) for key in "abcdef"]
         with shelf.borrow("a") as same:
@@ -52,7 +52,7 @@ def test_what_is_in_use_stays_open() -> None:
 
 
 def test_what_is_unwanted_is_closed_at_once_or_by_its_last_user() -> None:
-    shelf = Shelf(Thing, idle=5)
+    shelf = ResourceCache(Thing, idle=5)
     with shelf.borrow("a") as idle:
         pass
     shelf.discard("a")
@@ -67,7 +67,7 @@ def test_what_is_unwanted_is_closed_at_once_or_by_its_last_user() -> None:
 
 
 def test_what_cannot_be_made_is_tried_anew() -> None:
-    shelf = Shelf(Thing, idle=5)
+    shelf = ResourceCache(Thing, idle=5)
     for _ in range(2):
         with pytest.raises(OSError, match="cannot be opened"), shelf.borrow("bad"):
             pass
@@ -88,7 +88,7 @@ def test_many_threads() -> None:
             with lock:
                 counts["open"] -= 1
 
-    shelf = Shelf(Counted, idle=2)
+    shelf = ResourceCache(Counted, idle=2)
 
     def use(number: int) -> None:
         with shelf.borrow(str(number * 7 % 11)) as thing:

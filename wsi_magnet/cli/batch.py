@@ -81,10 +81,10 @@ def command(
     from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
     from wsi_magnet.cli.stopping import stopped_in_order
     from wsi_magnet.cohort.options import CohortOptions
-    from wsi_magnet.storage.location import place
+    from wsi_magnet.storage.location import to_location
 
     asked = CohortOptions(
-        place(output).absolute(),
+        to_location(output).absolute(),
         config,
         bundle,
         execution,

@@ -147,14 +147,14 @@ def command(
     from wsi_magnet.dataset.manifest import read_manifest
     from wsi_magnet.errors import ManifestError
     from wsi_magnet.evaluate.report import make_report
-    from wsi_magnet.storage.errors import explained
+    from wsi_magnet.storage.errors import storage_errors
 
     samples = [sample for sample in read_manifest(manifest).samples if sample.split == split]
     if not samples:
         raise ManifestError(f"{manifest} has no rows of the split {split}; choose another with --split")
     if output is not None:
         # A folder that cannot be made is told now, and not after hours.
-        with explained(output):
+        with storage_errors(output):
             output.mkdir(parents=True, exist_ok=True)
     report = make_report(_compare(samples, choices), resamples=resamples, seed=seed)
     click.echo(_json(report) if as_json else _text(report, curve=refine_curve))
@@ -223,10 +223,10 @@ def _json(report: Report) -> str:
 def _write(report: Report, folder: Path, *, curve: bool) -> None:
     from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
     from wsi_magnet.evaluate.serialise import to_csv
-    from wsi_magnet.storage.errors import explained
+    from wsi_magnet.storage.errors import storage_errors
 
     name = "curve" if curve else "evaluation"
-    with explained(folder):
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(_json(report) + "\n")
         (folder / f"{name}.csv").write_text(to_csv(report))

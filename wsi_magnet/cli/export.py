@@ -100,9 +100,9 @@ def command(ctx: click.Context, /, result: str, kind: str, output: Path, **given
     """
     _refuse_idle_options(ctx, kind)
     from wsi_magnet.export.write import export
-    from wsi_magnet.storage.location import place
+    from wsi_magnet.storage.location import to_location
 
-    written = export(place(result), output, kind, _options(given))  # type: ignore[arg-type]
+    written = export(to_location(result), output, kind, _options(given))  # type: ignore[arg-type]
     for note in written.notes:
         click.echo(f"Note: {note}", err=True)
     for path in written.files:

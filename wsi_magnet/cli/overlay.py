@@ -21,16 +21,16 @@ def command(result: str, output: str | None, size: int, opacity: float) -> None:
       wsi-magnet overlay results/slide
     """
     from wsi_magnet.report.overlay import OverlayStyle, draw_overlay
-    from wsi_magnet.storage.errors import explained
-    from wsi_magnet.storage.location import place, replace_bytes
+    from wsi_magnet.storage.errors import storage_errors
+    from wsi_magnet.storage.location import replace_bytes, to_location
 
-    folder = place(result)
-    target = place(output) if output else folder / "overlay.png"
+    folder = to_location(result)
+    target = to_location(output) if output else folder / "overlay.png"
     if target.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ConfigError(f"{target} has no suffix of a picture; name it .png or .jpg")
     picture = draw_overlay(folder, OverlayStyle(longest_px=size, opacity=opacity))
     encoded = io.BytesIO()
     picture.save(encoded, "PNG" if target.suffix.lower() == ".png" else "JPEG")
-    with explained(target):
+    with storage_errors(target):
         replace_bytes(target, encoded.getvalue())
     click.echo(target)

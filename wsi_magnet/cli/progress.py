@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from wsi_magnet.results.events import Event, Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
+from wsi_magnet.results.events import Event, Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.text import counted
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class _Watcher:
             case WorkersReady(description, dashboard):
                 where = f"; dashboard {dashboard}" if dashboard else ""
                 self._console.print(f"Working with {description}{where}", markup=False)
-            case PassStarted():
+            case ScaleStarted():
                 self._start(event)
             case TileFinished(result):
                 for cell in result.cells:
@@ -145,11 +145,11 @@ class _Watcher:
                         )
                 if self._bar is not None:
                     self._progress.advance(self._bar)
-            case PassFinished(_, mpp, seconds):
+            case ScaleFinished(_, mpp, seconds):
                 if not self._console.is_terminal:
                     self._console.print(f"{mpp:g} µm/px finished in {seconds:.1f} s", markup=False)
 
-    def _start(self, event: PassStarted) -> None:
+    def _start(self, event: ScaleStarted) -> None:
         refined = f"{event.refined_cells} of {counted(event.cells, 'square')}"
         title = f"scale {event.scale + 1}/{event.scales}  {event.mpp:g} µm/px  {refined}"
         if event.done:

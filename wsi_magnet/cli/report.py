@@ -37,11 +37,11 @@ def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) 
     """
     from wsi_magnet.cohort.results import results_of
     from wsi_magnet.report.write import ReportOptions, write_report
-    from wsi_magnet.storage.location import Place, place
+    from wsi_magnet.storage.location import Location, to_location
 
-    found = [result for named in results for result in results_of(place(named))]
+    found = [result for named in results for result in results_of(to_location(named))]
 
-    def tell(result: Place) -> None:
+    def tell(result: Location) -> None:
         if len(found) > 1:
             click.echo(f"{result} ...", err=True)
 

@@ -29,9 +29,9 @@ def command(out: str, as_json: bool) -> None:
     it was stopped before its end, or something failed.
     """
     from wsi_magnet.cohort.status import status_of
-    from wsi_magnet.storage.location import place
+    from wsi_magnet.storage.location import to_location
 
-    status = status_of(place(out).absolute())
+    status = status_of(to_location(out).absolute())
     click.echo(json.dumps(status.to_json(), indent=2) if as_json else _text(status))
     if not status.is_well:
         sys.exit(1)

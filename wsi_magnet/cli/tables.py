@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wsi_magnet.planning.estimate import Cost
-    from wsi_magnet.planning.prepare import Prepared
+    from wsi_magnet.planning.prepare import PreparedRun
     from wsi_magnet.results.summary import RunSummary
     from wsi_magnet.scales import Ladder
     from wsi_magnet.slides.types import SlideInfo
@@ -83,7 +83,7 @@ def _ladder_text(info: SlideInfo, ladder: Ladder | None) -> str:
     return text
 
 
-def plan_text(prepared: Prepared, cost: Cost) -> str:
+def plan_text(prepared: PreparedRun, cost: Cost) -> str:
     """What `plan` prints."""
     rows = [
         [

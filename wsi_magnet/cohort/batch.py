@@ -33,8 +33,8 @@ from wsi_magnet.cohort.workers import InFlight, described, heard, start_workers
 from wsi_magnet.errors import CohortError, OutOfSpaceError, StoreError
 from wsi_magnet.results.folder import require_writable
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, exists
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, exists
 from wsi_magnet.storage.lock import Claim, claimed
 
 PATIENCE_S = 15.0
@@ -45,7 +45,7 @@ PATIENCE_S = 15.0
 class CohortSummary:
     """How a batch ended."""
 
-    out: Place
+    out: Location
     states: Mapping[str, SlideState]
     """Of the batch's slides, by name, in its order."""
     worked_on: int
@@ -86,9 +86,9 @@ def segment_cohort(
         return _Batch(jobs, options, command, observe, claim).run(executor)
 
 
-def _refuse_result(out: Place) -> None:
+def _refuse_result(out: Location) -> None:
     """Raises CohortError for a slide's result folder, all of which is deleted where that slide is begun again."""
-    with explained(out):
+    with storage_errors(out):
         if exists(out / "run.json"):
             raise CohortError(f"{out} is the result of a slide; choose another output folder with -o")
 

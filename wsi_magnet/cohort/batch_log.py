@@ -21,13 +21,13 @@ from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.results.event_log import EventLog, Level, told
 from wsi_magnet.results.events import TileFinished, WorkersReady
 from wsi_magnet.results.record import versions
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 
 class BatchLog:
     """An observer that writes the log of a batch."""
 
-    def __init__(self, out: Place) -> None:
+    def __init__(self, out: Location) -> None:
         self._log = EventLog(out / LOG)
 
     def __call__(self, event: CohortEvent) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsi_magnet.results.events import Event, PassFinished, PassStarted, TileFinished
+from wsi_magnet.results.events import Event, ScaleFinished, ScaleStarted, TileFinished
 
 TIMES_AS_MUCH = 4
 """Work of a scale against the one before it: four times as many cells."""
@@ -34,12 +34,12 @@ class Pace:
     def hear(self, event: Event) -> None:
         """Something was told."""
         match event:
-            case PassStarted():
+            case ScaleStarted():
                 self.scale, self.scales, self.mpp = event.scale, event.scales, event.mpp
                 self.done, self.tiles = event.done, event.tiles
             case TileFinished():
                 self.done += 1
-            case PassFinished():
+            case ScaleFinished():
                 self.done = self.tiles
 
     @property

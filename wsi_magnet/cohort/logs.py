@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from wsi_magnet.storage.append_log import read_lines
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 
 class Log:
     """A log as it is now. Raises StoreError where it cannot be read."""
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: Location) -> None:
         self._lines = list(read_lines(path))
 
     def last(self, event: str | None = None) -> dict[str, Any] | None:
@@ -37,13 +37,13 @@ class Log:
         return None
 
 
-def tiles_done(journal: Place, scale: int) -> int:
+def tiles_done(journal: Location, scale: int) -> int:
     """Of a scale. Raises StoreError."""
     begin = f'{{"tile":[{scale},'.encode()
     return sum(line.startswith(begin) for line in read_lines(journal))
 
 
-def changed(places: Iterable[Place]) -> list[float]:
+def changed(places: Iterable[Location]) -> list[float]:
     """When files of this machine that are there were last written to, seconds since 1970; objects are not asked for."""
     times = []
     for path in places:

@@ -14,7 +14,7 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path, read_spec
 from wsi_magnet.results.folder import Existing
-from wsi_magnet.storage.location import Place, place
+from wsi_magnet.storage.location import Location, to_location
 
 FLAGS: dict[str, tuple[str, Any]] = {
     "mpp": ("--mpp", None),
@@ -31,7 +31,7 @@ FLAGS: dict[str, tuple[str, Any]] = {
 class CohortOptions:
     """What a batch was asked for, but for the slides."""
 
-    out: Place
+    out: Location
     """Absolute."""
     config: RunConfig = field(default_factory=RunConfig)
     bundle: str | None = None
@@ -87,7 +87,7 @@ class CohortOptions:
 def run_command(slide: str, output: str, config: RunConfig, bundle: str | None, execution: Execution) -> str:
     """What goes on with a run of one slide, from any folder, for a shell."""
     slide = str(Path(slide).expanduser().absolute())
-    words = ["wsi-magnet", "run", slide, "-o", str(place(output).absolute())]
+    words = ["wsi-magnet", "run", slide, "-o", str(to_location(output).absolute())]
     return shlex.join([*words, *option_words(config, bundle), *execution_words(execution)])
 
 

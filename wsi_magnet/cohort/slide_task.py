@@ -26,7 +26,7 @@ from wsi_magnet.errors import (
     WsiMagnetError,
 )
 from wsi_magnet.results.event_log import RunLog, now
-from wsi_magnet.results.events import Event, Observer, PassStarted
+from wsi_magnet.results.events import Event, Observer, ScaleStarted
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.runtime.types import Executor
@@ -92,7 +92,7 @@ class _SlideRun:
                 if self._shared.stopping.is_set():
                     raise Stopped
                 log(event)
-                if isinstance(event, PassStarted):
+                if isinstance(event, ScaleStarted):
                     self._emptied()
                 self._shared.tell(SlideTold(self._state.name, event))
 

@@ -14,7 +14,7 @@ from wsi_magnet.cohort.patterns import expand
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.errors import CohortError, ManifestError
 from wsi_magnet.slides.companions import dicom_series, named_by_hamamatsu
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 SLIDE_SUFFIXES = frozenset(
     {".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"}
@@ -35,7 +35,7 @@ class Found:
     """What was named and gave nothing, or could not be looked into."""
 
 
-def find_slides(sources: Sequence[str], out: Place) -> Found:
+def find_slides(sources: Sequence[str], out: Location) -> Found:
     """The slides that `sources` name: slides, folders with all that is below them, patterns, CSV files.
 
     out: where results go; it is left out, as are other results, hidden files and what only belongs to a slide.
@@ -48,7 +48,7 @@ def find_slides(sources: Sequence[str], out: Place) -> Found:
 
 
 class _Search:
-    def __init__(self, out: Place) -> None:
+    def __init__(self, out: Location) -> None:
         self._out = os.path.realpath(out) if isinstance(out, Path) else None
         self._results: dict[Path, bool] = {}
         self.notes: list[str] = []

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 from wsi_magnet.cohort.paths import STATES
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.results.folder import Existing, ResultFolder, write_json
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, Url, make_folder, names, read_bytes
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, Url, make_folder, names, read_bytes
 
 Stage = Literal["waiting", "running", "finished", "finished with errors", "failed"]
 
@@ -76,12 +76,12 @@ class SlideState:
 class States:
     """The state files below the folder of a cohort."""
 
-    def __init__(self, out: Place) -> None:
+    def __init__(self, out: Location) -> None:
         self.folder = out / STATES
 
     def read(self) -> dict[str, SlideState]:
         """All of them by name, in order of the names; one that is damaged counts as not there. Raises StoreError."""
-        with explained(self.folder):
+        with storage_errors(self.folder):
             paths = [self.folder / name for name in names(self.folder) if name.endswith(_SUFFIX)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = [state for state in pool.map(_read, paths, chunksize=64) if state is not None]
@@ -99,12 +99,12 @@ class States:
 
     def make(self) -> None:
         """Make the folder. Raises StoreError."""
-        with explained(self.folder):
+        with storage_errors(self.folder):
             make_folder(self.folder)
 
 
-def _read(path: Place) -> SlideState | None:
-    with suppress(ValueError, TypeError, LookupError, AttributeError), explained(path):
+def _read(path: Location) -> SlideState | None:
+    with suppress(ValueError, TypeError, LookupError, AttributeError), storage_errors(path):
         values = json.loads(read_bytes(path))
         if values.pop("format") == _FORMAT and values.pop("version") == _VERSION and values["state"] in get_args(Stage):
             return SlideState(**{f.name: values[f.name] for f in fields(SlideState) if f.name in values})
@@ -120,13 +120,13 @@ def file_marks(slide: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def result_marks(out: Place, results: Sequence[str]) -> list[int]:
+def result_marks(out: Location, results: Sequence[str]) -> list[int]:
     """When the run.json of each result was last changed, in ns; -1 where there is none.
 
     In an object store, where to ask for each would take long, it is 0 for every result that is there.
     """
     if isinstance(out, Url):
-        with explained(out):
+        with storage_errors(out):
             there = set(names(out))
         return [0 if name in there else -1 for name in results]
     return [_changed_ns(out / name / "run.json") for name in results]
@@ -139,14 +139,14 @@ def _changed_ns(path: Path) -> int:
         return -1
 
 
-def known_names(out: Place, states: Mapping[str, SlideState]) -> Iterator[tuple[str, str]]:
+def known_names(out: Location, states: Mapping[str, SlideState]) -> Iterator[tuple[str, str]]:
     """(where its slide really lies, name) of all results below `out`: those with a state, and those made one by one.
 
     Raises StoreError.
     """
     for state in states.values():
         yield os.path.realpath(state.slide), state.name
-    with explained(out):
+    with storage_errors(out):
         others = [name for name in names(out) if name not in states and not name.startswith(".")]
     for name in others:
         with suppress(WsiMagnetError, LookupError, AttributeError):

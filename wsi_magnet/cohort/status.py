@@ -18,8 +18,8 @@ from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.results.folder import ResultFolder
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, exists, names
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, exists, names
 from wsi_magnet.storage.lock import worker_of
 
 _LOOKED_AT, _NAMED = 100, 5
@@ -81,20 +81,20 @@ class Status:
         return {"state": self.state, **asdict(self)}
 
 
-def status_of(folder: Place) -> Status:
+def status_of(folder: Location) -> Status:
     """How the batch or the run in a folder is doing. Raises CohortError for any other folder, StoreError."""
-    with explained(folder):
+    with storage_errors(folder):
         is_batch, is_run = exists(folder / STATES), exists(folder / "run.json")
     if is_batch or is_run:
         return _of_batch(folder) if is_batch else _of_run(folder)
-    with explained(folder):
+    with storage_errors(folder):
         inside = [] if isinstance(folder, Path) and not folder.is_dir() else names(folder)[:_LOOKED_AT]
         results = [name for name in inside if exists(folder / name / "run.json")]
     told = f"; ask for one of the results in it: {', '.join(results[:_NAMED])}" if results else ""
     raise CohortError(f"{folder} is neither the output of a batch nor a slide's result folder{told}")
 
 
-def _of_batch(folder: Place) -> Status:
+def _of_batch(folder: Location) -> Status:
     states = list(States(folder).read().values())
     worker = worker_of(folder)
     in_flight = tuple(_in_flight(folder / s.name, s.name, s.attempts) for s in states if s.state == "running")
@@ -116,7 +116,7 @@ def _of_batch(folder: Place) -> Status:
     )
 
 
-def _of_run(folder: Place) -> Status:
+def _of_run(folder: Location) -> Status:
     run = ResultFolder(folder).read_run() or {}
     state: str = run["state"]
     log = Log(folder / LOG)
@@ -140,7 +140,7 @@ def _of_run(folder: Place) -> Status:
     )
 
 
-def _in_flight(folder: Place, name: str, attempt: int) -> InFlight:
+def _in_flight(folder: Location, name: str, attempt: int) -> InFlight:
     told = Log(folder / LOG).last("pass started")
     if told is None:
         return InFlight(name, 0, 0, 0, 0, 0.0, attempt)
@@ -169,13 +169,13 @@ def _work(state: SlideState) -> float:
     return float(max(state.size_bytes, 1))
 
 
-def _heard(log: Log, files: Iterable[Place]) -> float | None:
+def _heard(log: Log, files: Iterable[Location]) -> float | None:
     """When anything was last written, seconds since 1970; None where that is not known."""
     told = [] if log.told_at is None else [log.told_at]
     return max([*changed(files), *told], default=None)
 
 
-def _run_command(folder: Place, run: Mapping[str, Any], log: Log) -> str:
+def _run_command(folder: Location, run: Mapping[str, Any], log: Log) -> str:
     """As it was typed, where the log knows it; else made of what run.json knows."""
     told = log.last("started") or {}
     if isinstance(command := told.get("command"), str):

@@ -12,7 +12,7 @@ from typing import Any
 from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
 from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.results.pyramid import replace_text
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 REST = 20
 """Tables are made anew so often that they take no more than a twentieth of the time, however many slides there are."""
@@ -23,7 +23,7 @@ _ORDER = ("failed", "finished with errors", "running", "waiting", "finished")
 class Tables:
     """The two files, rewritten as slides end."""
 
-    def __init__(self, out: Place) -> None:
+    def __init__(self, out: Location) -> None:
         self._out = out
         self._next = 0.0
 

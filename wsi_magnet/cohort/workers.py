@@ -48,7 +48,7 @@ class _Telling(logging.Handler):
 
 def start_workers(execution: Execution) -> Executor:
     """The workers that are asked for; where nothing is, processes of this machine. Raises ClusterError, ConfigError."""
-    from wsi_magnet.segment.passes import feeding, start  # with torch and Dask, which a finished batch does without
+    from wsi_magnet.segment.run import feeding, start  # with torch and Dask, which a finished batch does without
 
     threads = cpu_threads()
     asked = (execution.workers, execution.scheduler, execution.cluster) != (None, None, None)

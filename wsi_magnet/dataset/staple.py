@@ -17,7 +17,7 @@ from wsi_magnet.annotations.coding import IGNORE_VALUE
 from wsi_magnet.annotations.label_pixels import decoding, open_picture
 from wsi_magnet.errors import AnnotationError, ConfigError
 from wsi_magnet.geometry import Box
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 
 Labels = npt.NDArray[np.uint8]
 """uint8 (height, width)."""
@@ -67,7 +67,7 @@ def write_staple(paths: Sequence[Path], labels: str, target: Path) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text(_INPUTS, made_of)
     partial = target.with_name(target.name + ".partial")
-    with explained(target):
+    with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         Pillow.fromarray(merged).save(partial, format="PNG", pnginfo=info)
         partial.replace(target)

@@ -24,9 +24,9 @@ from wsi_magnet.doctor.worker import LOCK, TOKEN, WORKERS, AskWorker, Probe, all
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.nets.spec import bundle_path
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.segment.passes import start
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, delete, make_folder, names, place, replace_bytes
+from wsi_magnet.segment.run import start
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, delete, make_folder, names, replace_bytes, to_location
 
 START_S, ANSWER_S, TRIAL_S, CLOSE_S = 90.0, 120.0, 600.0, 20.0
 """How long the workers may take to be there, to look at everything, to segment a small slide, and to be let go."""
@@ -45,7 +45,7 @@ def examine_cluster(report: Report, asked: Asked) -> None:
         with _probe(asked) as probe:
             before = report.problems
             _ask(report, asked, executor, probe)
-            folder = None if probe.folder is None else place(probe.folder)
+            folder = None if probe.folder is None else to_location(probe.folder)
             # In an object store there is no slide to be made: slides are files.
             if report.problems == before and isinstance(folder, Path):
                 found = _run_there(asked, executor, folder)
@@ -67,25 +67,25 @@ def _reach(asked: Asked) -> Executor | Ended:
 
 def _ask(report: Report, asked: Asked, executor: Executor, probe: Probe) -> None:
     begun = time.time()
-    roster = within(ANSWER_S, executor.roster, during="asking the scheduler")
-    if isinstance(roster, Ended):
-        report.add(roster, cluster_verdicts.unreachable(roster, asked.execution.cluster))
+    scheduler_info = within(ANSWER_S, executor.scheduler_info, during="asking the scheduler")
+    if isinstance(scheduler_info, Ended):
+        report.add(scheduler_info, cluster_verdicts.unreachable(scheduler_info, asked.execution.cluster))
         return
     answers = within(ANSWER_S, lambda: executor.everywhere(AskWorker(), probe), during="asking the workers")
     if isinstance(answers, Ended):
-        again = within(ANSWER_S, executor.roster, during="asking the scheduler")
-        report.add(answers, cluster_verdicts.unanswered(answers, roster if isinstance(again, Ended) else again))
+        again = within(ANSWER_S, executor.scheduler_info, during="asking the scheduler")
+        report.add(answers, cluster_verdicts.unanswered(answers, scheduler_info if isinstance(again, Ended) else again))
         return
     found = Cluster(
         executor.description,
         (begun, time.time()),
-        roster.scheduler_versions,
-        roster.members,
+        scheduler_info.scheduler_versions,
+        scheduler_info.members,
         {a: _why(a, f) if isinstance(f, WsiMagnetError) else f for a, f in answers.items()},
         (),
     )
     if probe.folder is not None:
-        found = _looked_for(found, place(probe.folder))
+        found = _looked_for(found, to_location(probe.folder))
     report.add(found, cluster_verdicts.cluster(found, _client(report, asked, probe), report.found(Cost)))
 
 
@@ -133,7 +133,7 @@ def _probe(asked: Asked) -> Iterator[Probe]:
 
 
 @contextmanager
-def _held(folder: Place) -> Iterator[None]:
+def _held(folder: Location) -> Iterator[None]:
     """Within it a file is locked, where there are files."""
     if not isinstance(folder, Path):
         yield
@@ -147,12 +147,12 @@ def _held(folder: Place) -> Iterator[None]:
         lock.release()
 
 
-def _make(output: str, token: str) -> Place | None:
+def _make(output: str, token: str) -> Location | None:
     """A folder as a run would make it; None where that does not work, of which the lines above have told."""
     try:
-        where = place(output).absolute()
+        where = to_location(output).absolute()
         folder = (there_already(where) if isinstance(where, Path) else where) / f"{PROBE}{secrets.token_hex(4)}"
-        with explained(folder):
+        with storage_errors(folder):
             make_folder(folder)
             replace_bytes(folder / TOKEN, token.encode())
     except WsiMagnetError:
@@ -160,7 +160,7 @@ def _make(output: str, token: str) -> Place | None:
     return folder
 
 
-def _looked_for(found: Cluster, folder: Place) -> Cluster:
+def _looked_for(found: Cluster, folder: Location) -> Cluster:
     """With the workers of which nothing is seen here though they wrote."""
     wrote = {
         address: f"{WORKERS}{facts.host}-{facts.pid}"

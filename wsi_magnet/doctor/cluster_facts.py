@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wsi_magnet.runtime.types import Member
+from wsi_magnet.runtime.types import WorkerInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Cluster:
     asked: tuple[float, float]
     """When the workers were asked and when all had answered, by the client's clock."""
     scheduler_versions: Mapping[str, str]
-    members: Mapping[str, Member]
+    members: Mapping[str, WorkerInfo]
     """By address."""
     answers: Mapping[str, WorkerFacts | str]
     """By address; a text is why there is none."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from wsi_magnet.doctor.cluster_facts import Client, Cluster, WorkerFacts
 from wsi_magnet.doctor.facts import Cost, Ended
 from wsi_magnet.doctor.lines import Line, byte_text, ok, problem, problem_of, warning
-from wsi_magnet.runtime.types import Member, Roster
+from wsi_magnet.runtime.types import SchedulerInfo, WorkerInfo
 from wsi_magnet.text import counted
 
 CLOCK_S = 60.0
@@ -54,9 +54,9 @@ def unreachable(found: Ended, file: str | None = None) -> Iterator[Line]:
     yield problem_of("cluster", found.how, running if file is None else f"see what {file} says")
 
 
-def unanswered(found: Ended, roster: Roster) -> Iterator[Line]:
+def unanswered(found: Ended, scheduler_info: SchedulerInfo) -> Iterator[Line]:
     """Of workers one of which does not answer; those that their scheduler has not heard of are named."""
-    mute = [address for address, member in roster.members.items() if member.unheard_s > UNHEARD_S]
+    mute = [address for address, member in scheduler_info.members.items() if member.unheard_s > UNHEARD_S]
     who = f"; its scheduler has not heard of {', '.join(mute)}" if mute else ""
     cure = "see whether they hang (a file system that does not answer, a process that is stopped), and start them anew"
     yield problem("workers", f"{found.during}: {found.how}{who}", cure)
@@ -182,7 +182,7 @@ def _memory(answered: Mapping[str, WorkerFacts], found: Cluster, cost: Cost | No
         return
     small: dict[str, str] = {}
     for address, facts in answered.items():
-        member = found.members.get(address, Member(address, 1, {}, None, 0.0))
+        member = found.members.get(address, WorkerInfo(address, 1, {}, None, 0.0))
         limits = [b for b in (facts.memory_limit_bytes, member.memory_limit_bytes) if b]
         takes = cost.memory_bytes(1, member.threads)
         if limits and min(limits) < takes:

@@ -29,7 +29,7 @@ from wsi_magnet.nets.spec import BundleSpec, read_spec
 from wsi_magnet.results.pyramid import open_finest
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.slide import segment_slide
-from wsi_magnet.storage.location import Place, Url, delete, place
+from wsi_magnet.storage.location import Location, Url, delete, to_location
 
 SLIDE = "made.tif"
 
@@ -45,7 +45,7 @@ def compute_all(asked: Asked) -> Iterator[Computing | Trial]:
     if asked.remote or found.resolved is None or (found.bundle_error and asked.bundle is None):
         return
     with tempfile.TemporaryDirectory() as folder:
-        where = None if asked.output is None else place(asked.output)
+        where = None if asked.output is None else to_location(asked.output)
         if not isinstance(where, Url):
             yield try_run(Path(folder), bundle, asked.execution, "here")
             return
@@ -85,7 +85,7 @@ def look_at_torch(asked: Asked) -> Computing:
 
 
 def try_run(
-    folder: Path, bundle: str | None, execution: Execution | Executor, where: str, output: Place | None = None
+    folder: Path, bundle: str | None, execution: Execution | Executor, where: str, output: Location | None = None
 ) -> Trial:
     """Make a slide in a folder, segment it there or to `output`, and look at the mask."""
     begun = time.perf_counter()
@@ -110,7 +110,7 @@ def driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | No
     return found[1] if found else "unknown"
 
 
-def _labels(folder: Place) -> dict[int, int]:
+def _labels(folder: Location) -> dict[int, int]:
     mask, _ = open_finest(folder / "mask.ome.zarr")
     values, counts = np.unique(mask[...], return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))

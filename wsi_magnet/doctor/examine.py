@@ -26,7 +26,7 @@ from wsi_magnet.doctor.facts import (
 from wsi_magnet.doctor.hardware import gather_memory, gather_open_files, gather_processors
 from wsi_magnet.doctor.lines import Line
 from wsi_magnet.doctor.objects import gather_output
-from wsi_magnet.doctor.report import Report, Tell
+from wsi_magnet.doctor.report import Notify, Report
 from wsi_magnet.doctor.software import gather_software
 
 READING_S, COMPUTING_S = 120.0, 300.0
@@ -36,7 +36,7 @@ _TRY_DECODERS = {"OPENSLIDE_DEBUG": "synthetic"}
 """Has OpenSlide open the pictures that it brings to try its decoders; read when the library is loaded."""
 
 
-def examine(asked: Asked, tell: Tell) -> Report:
+def examine(asked: Asked, tell: Notify) -> Report:
     """Find out whether a run would work; nothing is raised for what would not, and nothing is left behind."""
     report = Report(tell)
     _software(report)

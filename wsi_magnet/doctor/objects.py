@@ -12,8 +12,8 @@ from wsi_magnet.doctor.disk import PROBE, gather_folder
 from wsi_magnet.doctor.facts import Ended, Folder, ObjectStore
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.storage.conditional import create_bytes, replace_seen, seen
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Url, delete, names, place, read_bytes
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Url, delete, names, read_bytes, to_location
 
 PATIENCE_S = 60.0
 """For about ten requests; libraries of stores try a few times before they give up."""
@@ -22,7 +22,7 @@ PATIENCE_S = 60.0
 def gather_output(output: str) -> Folder | ObjectStore:
     """Try what results would be written to, a folder or a URL."""
     try:
-        where = place(output)
+        where = to_location(output)
     except WsiMagnetError as error:
         return ObjectStore(output, str(error))
     if isinstance(where, Path):
@@ -34,7 +34,7 @@ def gather_output(output: str) -> Folder | ObjectStore:
 def _try(where: Url) -> ObjectStore:
     probe = where / f"{PROBE}{secrets.token_hex(4)}"
     one = probe / "one"
-    with explained(where):
+    with storage_errors(where):
         try:
             begun = time.perf_counter()
             create_bytes(one, b"first")

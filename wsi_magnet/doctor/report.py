@@ -8,14 +8,14 @@ from typing import Any
 
 from wsi_magnet.doctor.lines import Line
 
-Tell = Callable[[Line], None]
+Notify = Callable[[Line], None]
 
 
 @dataclass(slots=True)
 class Report:
     """Lines and facts so far."""
 
-    tell: Tell
+    tell: Notify
     """Is told each line as it is found."""
     lines: list[Line] = field(default_factory=list)
     facts: list[Any] = field(default_factory=list)

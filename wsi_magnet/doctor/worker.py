@@ -19,8 +19,8 @@ from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.slides.openslide import openslide_versions
 from wsi_magnet.slides.registry import open_slide
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, exists, place, read_bytes, replace_bytes
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, exists, read_bytes, replace_bytes, to_location
 from wsi_magnet.system import cpu_threads
 
 TOKEN, LOCK, WORKERS = "token", "lock", "worker-"
@@ -51,7 +51,7 @@ class AskWorker:
         """Look at this process's own machine; what goes wrong is told, and nothing is raised."""
         sha256, bundle_error = _bundle(task.bundle)
         identity, slide_error = (None, None) if task.slide is None else _slide(task.slide)
-        folder = None if task.folder is None else place(task.folder)
+        folder = None if task.folder is None else to_location(task.folder)
         output = None if folder is None else _output(folder, task.token)
         return WorkerFacts(
             socket.gethostname(),
@@ -94,10 +94,10 @@ def _slide(path: str) -> tuple[str | None, str | None]:
         return None, one_line(error)
 
 
-def _output(folder: Place, token: str) -> str | None:
+def _output(folder: Location, token: str) -> str | None:
     """What is wrong with it; a file of the worker's own stays there for the client to look for."""
     try:
-        with explained(folder):
+        with storage_errors(folder):
             if (found := _token(folder / TOKEN)) != token:
                 return "it is not there" if found is None else "another folder lies there"
             replace_bytes(folder / f"{WORKERS}{socket.gethostname()}-{os.getpid()}", token.encode())
@@ -106,7 +106,7 @@ def _output(folder: Place, token: str) -> str | None:
     return None
 
 
-def _token(file: Place) -> str | None:
+def _token(file: Location) -> str | None:
     deadline = time.monotonic() + _SEEN_AFTER_S
     while not exists(file):
         if time.monotonic() > deadline:

@@ -19,7 +19,7 @@ from wsi_magnet.evaluate.scoring import Judged, Jury
 from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented, work_apart
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.planning.prepare import ladder_of
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -144,7 +144,7 @@ def _segment(
 
 @contextmanager
 def _folder(path: Path, *, keep: bool) -> Iterator[Path]:
-    with explained(path):
+    with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     try:
         yield path

@@ -18,7 +18,7 @@ from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.scales import Scale
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 _ANALYSED = 128
 """Stored probabilities of a pixel add up to about 255; to 0 without tissue, and to the number of classes, one each,
@@ -38,7 +38,7 @@ class Answer:
 class Prediction:
     """A finished result folder; holds no pixels."""
 
-    def __init__(self, folder: Place) -> None:
+    def __init__(self, folder: Location) -> None:
         """Raises StoreError for what is no result, ResultMismatchError for one that is not finished."""
         run = ResultFolder(folder).read_run()
         if run is None:

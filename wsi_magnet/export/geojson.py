@@ -15,7 +15,7 @@ from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.objects import ObjectOptions, objects_of
 from wsi_magnet.export.qupath import MANY_ANNOTATIONS, FeatureStyle, feature
 from wsi_magnet.results.reader import ResultSource
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import Exported, FileOptions, provisional, refuse_existing
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
@@ -67,7 +67,7 @@ def write_features(
     Raises ConfigError for a name that QuPath would pass over, StoreError as `write_geojson` does.
     """
     check_target(target, options.overwrite)
-    with explained(target), closing(_Parts(target, description)) as parts:
+    with storage_errors(target), closing(_Parts(target, description)) as parts:
         count = 0
         for one in features:
             parts.add(json.dumps(one, separators=(",", ":"), ensure_ascii=False), options.part_bytes)

@@ -17,7 +17,7 @@ from wsi_magnet.export.polygonize.regions import Block, Region, Tracing, trace
 from wsi_magnet.export.polygonize.simplify import Simplifier
 from wsi_magnet.geometry import Box
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
-from wsi_magnet.results.reader import Frame, ResultSource
+from wsi_magnet.results.reader import CoordinateFrame, ResultSource
 
 GRID = 0.01
 """Level-0 pixels: the grid on which QuPath since 0.6 puts all points; ours are on it, so that nothing moves there."""
@@ -33,7 +33,7 @@ FULL = 255
 class ObjectOptions:
     """Which objects are made of a mask."""
 
-    frame: Frame = "qupath"
+    frame: CoordinateFrame = "qupath"
     simplify_um: float = 0
     """How far outlines may move, in microns; 0 = they follow the pixels' edges exactly."""
     min_area_um2: float = 0
@@ -44,8 +44,8 @@ class ObjectOptions:
     """A polygon with more is cut."""
 
     def __post_init__(self) -> None:
-        if self.frame not in get_args(Frame):
-            raise ConfigError(f"--frame must be {' or '.join(get_args(Frame))}; got {self.frame}")
+        if self.frame not in get_args(CoordinateFrame):
+            raise ConfigError(f"--frame must be {' or '.join(get_args(CoordinateFrame))}; got {self.frame}")
         if not 0 <= self.simplify_um < np.inf or not 0 <= self.min_area_um2 < np.inf:
             raise ConfigError(
                 f"--simplify and --min-area must be 0 or more; got {self.simplify_um:g} and {self.min_area_um2:g}"
@@ -144,7 +144,7 @@ class _Reader:
             values.append(source.uncertainty.read(source.level, box))
         return np.stack(values) if values else None
 
-    def objects(self, shape: Shape, frame: Frame, pixel_um2: float) -> Iterator[SlideObject]:
+    def objects(self, shape: Shape, frame: CoordinateFrame, pixel_um2: float) -> Iterator[SlideObject]:
         label = self._labels[shape.region.code - 1]
         probability, uncertainty = self._means(shape.region, label)
         for polygon in self._placed(shape.polygon, frame):
@@ -157,7 +157,7 @@ class _Reader:
         probability = next(means) if self._source.probabilities is not None else None
         return probability, next(means) if self._source.uncertainty is not None else None
 
-    def _placed(self, polygon: shapely.Polygon, frame: Frame) -> Iterator[shapely.Polygon]:
+    def _placed(self, polygon: shapely.Polygon, frame: CoordinateFrame) -> Iterator[shapely.Polygon]:
         """On the slide; rounded first and checked then, since rounding may close what was open."""
         placement = self._source.placement
         placed = shapely.transform(polygon, lambda points: np.round(placement.on_slide(points, frame) / GRID) * GRID)

@@ -15,7 +15,7 @@ from wsi_magnet.export.geojson import describe, write_features
 from wsi_magnet.export.objects import FULL, ObjectOptions
 from wsi_magnet.export.qupath import Naming, classification
 from wsi_magnet.geometry import Box
-from wsi_magnet.results.reader import Frame, ResultSource
+from wsi_magnet.results.reader import CoordinateFrame, ResultSource
 from wsi_magnet.storage.output import Exported, FileOptions
 
 _PIXELS = 8
@@ -32,7 +32,7 @@ class TileOptions:
     """Which squares."""
 
     side_um: float = 128
-    frame: Frame = "qupath"
+    frame: CoordinateFrame = "qupath"
     naming: Naming = "flat"
 
     def __post_init__(self) -> None:

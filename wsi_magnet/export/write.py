@@ -15,8 +15,8 @@ from wsi_magnet.export.qupath import FeatureStyle, Naming, ObjectType
 from wsi_magnet.export.qupath_script import write_qupath_script
 from wsi_magnet.export.tiles import TileOptions, write_tiles
 from wsi_magnet.results.reader import ResultSource
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location
 from wsi_magnet.storage.output import Exported, FileOptions
 
 Kind = Literal["geojson", "tiles", "qupath-script", "ome-tiff", "csv", "spatialdata"]
@@ -38,7 +38,7 @@ class ExportOptions:
     files: FileOptions = field(default_factory=FileOptions)
 
 
-def export(folder: Place, target: Path, kind: Kind, options: ExportOptions | None = None) -> Exported:
+def export(folder: Location, target: Path, kind: Kind, options: ExportOptions | None = None) -> Exported:
     """Write a result folder's mask as something else.
 
     Raises StoreError, ResultMismatchError for what cannot be read, StoreError where the target exists or cannot be
@@ -50,7 +50,7 @@ def export(folder: Place, target: Path, kind: Kind, options: ExportOptions | Non
     source = ResultSource(folder)
     if isinstance(folder, Path) and target.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"{target} lies in the result folder, which belongs to the run; choose another place with -o")
-    with explained(target):
+    with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     return _WRITERS[kind](source, target, options)
 

@@ -22,7 +22,7 @@ from wsi_magnet.errors import ConfigError
 from wsi_magnet.inference.cuda import Device, Launched, device_of
 from wsi_magnet.inference.engine import Engine, PatchInput, one_torch_thread
 from wsi_magnet.inference.tiles import CellPixels
-from wsi_magnet.planning.plan import Frame
+from wsi_magnet.planning.plan import ScaleLayout
 
 Key = TypeVar("Key")
 
@@ -37,10 +37,12 @@ _STOP = object()
 _STOP_WAITING_S = 5.0
 
 
-class Analyst(Protocol):
+class Predictor(Protocol):
     """Runs an engine over patches; safe to use from several threads."""
 
-    def analyse(self, patches: Iterable[tuple[Key, PatchInput]], frame: Frame) -> Iterator[tuple[Key, CellPixels]]:
+    def analyse(
+        self, patches: Iterable[tuple[Key, PatchInput]], frame: ScaleLayout
+    ) -> Iterator[tuple[Key, CellPixels]]:
         """The cell of each patch, under the patch's key, in the same order."""
         ...
 
@@ -49,19 +51,21 @@ class Analyst(Protocol):
         ...
 
 
-def analyst_for(engine: Engine) -> Analyst:
+def predictor_for(engine: Engine) -> Predictor:
     """The one that suits the engine's device."""
-    return InTurn(engine) if engine.device.type == "cpu" else InBatches(engine, device_of(engine))
+    return DirectPredictor(engine) if engine.device.type == "cpu" else BatchingPredictor(engine, device_of(engine))
 
 
-class InTurn:
+class DirectPredictor:
     """Computes in the thread that asks, which is how processors' threads share the work."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def analyse(self, patches: Iterable[tuple[Key, PatchInput]], frame: Frame) -> Iterator[tuple[Key, CellPixels]]:
-        """See `Analyst.analyse`."""
+    def analyse(
+        self, patches: Iterable[tuple[Key, PatchInput]], frame: ScaleLayout
+    ) -> Iterator[tuple[Key, CellPixels]]:
+        """See `Predictor.analyse`."""
         waiting = iter(patches)
         while batch := list(islice(waiting, self._engine.batch_size)):
             with one_torch_thread():
@@ -77,11 +81,11 @@ class _Asked:
     """A patch in the queue."""
 
     patch: PatchInput
-    frame: Frame
+    frame: ScaleLayout
     answer: Future[CellPixels]
 
 
-class InBatches:
+class BatchingPredictor:
     """Gathers the patches of all threads into full batches, and keeps the device a batch ahead."""
 
     def __init__(self, engine: Engine, device: Device) -> None:
@@ -91,8 +95,10 @@ class InBatches:
         self._thread = threading.Thread(target=self._feed, name="device", daemon=True)
         self._thread.start()
 
-    def analyse(self, patches: Iterable[tuple[Key, PatchInput]], frame: Frame) -> Iterator[tuple[Key, CellPixels]]:
-        """See `Analyst.analyse`."""
+    def analyse(
+        self, patches: Iterable[tuple[Key, PatchInput]], frame: ScaleLayout
+    ) -> Iterator[tuple[Key, CellPixels]]:
+        """See `Predictor.analyse`."""
         if not self._thread.is_alive():
             raise RuntimeError("the device was let go of")
         under_way: deque[tuple[Key, Future[CellPixels]]] = deque()

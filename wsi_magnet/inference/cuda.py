@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wsi_magnet.inference.engine import Engine, Results
-from wsi_magnet.planning.plan import Frame
+from wsi_magnet.planning.plan import ScaleLayout
 
 SLOTS = 3
 """One comes, one computes, one goes."""
@@ -40,7 +40,7 @@ class Launched(Protocol):
 class Device(Protocol):
     """Where batches are computed; used by one thread."""
 
-    def launch(self, images: Tensor, coarse: Tensor | None, frame: Frame) -> Launched:
+    def launch(self, images: Tensor, coarse: Tensor | None, frame: ScaleLayout) -> Launched:
         """Begin a batch: uint8 (N, P, P, 3), and (N, C, W / 2 + 2, W / 2 + 2) but for the coarsest scale."""
         ...
 
@@ -67,7 +67,7 @@ class PlainDevice:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def launch(self, images: Tensor, coarse: Tensor | None, frame: Frame) -> Launched:
+    def launch(self, images: Tensor, coarse: Tensor | None, frame: ScaleLayout) -> Launched:
         """See `Device.launch`."""
         there = self._engine.device
         with torch.inference_mode():
@@ -104,7 +104,7 @@ class _Slot:
 class _Recorded:
     """A frame's computation, recorded as a graph, with its slots."""
 
-    def __init__(self, engine: Engine, frame: Frame, inputs: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
+    def __init__(self, engine: Engine, frame: ScaleLayout, inputs: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
         device = engine.device
         self.inputs = [torch.zeros(one.shape, dtype=torch.uint8, device=device) for one in inputs]
         coarse = self.inputs[1] if len(self.inputs) > 1 else None
@@ -128,10 +128,10 @@ class CudaDevice:
         self._engine = engine
         with torch.cuda.device(engine.device):
             self._up, self._computing, self._down = (torch.cuda.Stream() for _ in range(3))
-        self._recorded: dict[Frame, _Recorded] = {}
+        self._recorded: dict[ScaleLayout, _Recorded] = {}
         self._numbers = count()
 
-    def launch(self, images: Tensor, coarse: Tensor | None, frame: Frame) -> Launched:
+    def launch(self, images: Tensor, coarse: Tensor | None, frame: ScaleLayout) -> Launched:
         """See `Device.launch`."""
         inputs = [one for one in (images, coarse) if one is not None]
         with torch.inference_mode(), torch.cuda.device(self._engine.device):

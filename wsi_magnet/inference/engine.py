@@ -30,7 +30,7 @@ from wsi_magnet.magnet.sparse import refine_blocks
 from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.upsample import double_inside
 from wsi_magnet.nets.bundle import Bundle
-from wsi_magnet.planning.plan import Frame
+from wsi_magnet.planning.plan import ScaleLayout
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -88,7 +88,7 @@ class Engine:
         self._prior = _prior(self.classes, spec.background_index)
         self._prior_there = self._prior.to(device)
 
-    def margin_px(self, frame: Frame) -> int:
+    def margin_px(self, frame: ScaleLayout) -> int:
         """How far round a cell its result depends on the maps: the refiner's reach, and the median's, at most the halo.
 
         What the networks see of the picture is the whole patch.
@@ -100,7 +100,7 @@ class Engine:
             return frame.halo_px
         return min(frame.halo_px, round_up(self._blur_px(frame) + reach, 2))
 
-    def certain(self, coarse: Pixels, frame: Frame) -> bool:
+    def certain(self, coarse: Pixels, frame: ScaleLayout) -> bool:
         """True where refining a cell could change nothing of it: no score can reach the threshold of its scale.
 
         coarse: as in `PatchInput`.
@@ -112,7 +112,7 @@ class Engine:
             found = self._selectable(_inner(maps, self.margin_px(frame) - self._blur_px(frame)), frame)
             return not _inner(found, self._spec.median_px // 2).any()
 
-    def segment(self, inputs: Sequence[PatchInput], frame: Frame) -> Iterator[CellPixels]:
+    def segment(self, inputs: Sequence[PatchInput], frame: ScaleLayout) -> Iterator[CellPixels]:
         """Results of up to `batch_size` patches, in their order."""
         images, coarse = self.batch_of(inputs)
         with torch.inference_mode():
@@ -120,7 +120,7 @@ class Engine:
             found = self.compute(images.to(self.device), there, frame)
             yield from self.cells(found, len(inputs))
 
-    def carry(self, coarse: Pixels, frame: Frame) -> CellPixels:
+    def carry(self, coarse: Pixels, frame: ScaleLayout) -> CellPixels:
         """The coarser result at this scale: upsampled, nothing else; a cell that was not analysed stays so.
 
         coarse: as in `PatchInput`. Always on the processor: it is little, and a GPU has better to do.
@@ -148,7 +148,7 @@ class Engine:
         filled[len(parts) :] = 0
         return batch
 
-    def compute(self, images: Tensor, coarse: Tensor | None, frame: Frame) -> Results:
+    def compute(self, images: Tensor, coarse: Tensor | None, frame: ScaleLayout) -> Results:
         """All that is done on the device: uint8 (N, P, P, 3), and (N, C, W / 2 + 2, W / 2 + 2) but for the coarsest.
 
         Does nothing that waits for the device, so that it can be queued, or recorded once and replayed.
@@ -166,7 +166,7 @@ class Engine:
         for i in range(count):
             yield CellPixels(probabilities[i], labels[i], uncertainty[i])
 
-    def networks(self, image: Tensor, maps: Tensor | None, frame: Frame) -> None:
+    def networks(self, image: Tensor, maps: Tensor | None, frame: ScaleLayout) -> None:
         """The networks alone, for measuring: float (N, 3, P, P), and (N, C, W, W) for both inputs of the refiner."""
         with computing_in(self._arithmetic.backbone, self.device):
             self._backbone(image)
@@ -174,7 +174,7 @@ class Engine:
             with computing_in(self._arithmetic.refiner, self.device):
                 self._refiners[self._step(frame)](fine=maps, coarse=maps)
 
-    def _look(self, images: Tensor, frame: Frame, margin_px: int) -> Tensor:
+    def _look(self, images: Tensor, frame: ScaleLayout, margin_px: int) -> Tensor:
         """uint8 (N, P, P, 3) to probabilities float32 (N, C, W, W)."""
         x = images.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
         with computing_in(self._arithmetic.backbone, self.device):
@@ -184,7 +184,7 @@ class Engine:
         temperature = self._spec.temperature[frame.scale.index]
         return (maps if temperature == 1 else maps.div_(temperature)).softmax(dim=1)
 
-    def _refine(self, *, fine: Tensor, coarse: Tensor, frame: Frame) -> Tensor:
+    def _refine(self, *, fine: Tensor, coarse: Tensor, frame: ScaleLayout) -> Tensor:
         """One MagNet step (paper, section 3.3): both float32 (N, C, W, W), to the cell's, (N, C, CELL_PX, CELL_PX)."""
         spec, step = self._spec, frame.scale.index - 1
         with computing_in(self._arithmetic.refiner, self.device):
@@ -203,7 +203,7 @@ class Engine:
             selected = selected > 0
         return magnet_step(coarse=_inner(coarse, margin_px), refined=_inner(refined, margin_px), selected=selected)
 
-    def _refined(self, fine: Tensor, coarse: Tensor, frame: Frame) -> Tensor:
+    def _refined(self, fine: Tensor, coarse: Tensor, frame: ScaleLayout) -> Tensor:
         """R, both arguments and the result float32 (N, C, W, W); on a processor only where it can be selected.
 
         A GPU is quicker with all of a batch than with parts of it.
@@ -221,7 +221,7 @@ class Engine:
         needed = F.pad(looked_at, (around,) * 4)
         return refine_blocks(fine=fine, coarse=coarse, refiner=refiner, needed=needed, reach_px=reach)
 
-    def _selectable(self, coarse: Tensor, frame: Frame) -> Tensor:
+    def _selectable(self, coarse: Tensor, frame: ScaleLayout) -> Tensor:
         """Which blocks could take anything of R, whatever it says: bool (N, 1, h, w), the blocks that medians need
         round the cell included.
         """
@@ -243,10 +243,10 @@ class Engine:
         stored = (p * 255).round_().to(torch.uint8)
         return Results(_likeliest(p, self._values), _margin_uncertainty(stored), stored)
 
-    def _step(self, frame: Frame) -> int:
+    def _step(self, frame: ScaleLayout) -> int:
         return self._spec.refiner_of[frame.scale.index - 1]
 
-    def _blur_px(self, frame: Frame) -> int:
+    def _blur_px(self, frame: ScaleLayout) -> int:
         """How far the median reaches, in pixels of the scale."""
         return self._spec.median_px // 2 * frame.ratio
 

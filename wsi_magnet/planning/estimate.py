@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wsi_magnet.config import CELL_PX, Refine
 from wsi_magnet.planning.budget import Budget
-from wsi_magnet.planning.plan import Pass, Plan
+from wsi_magnet.planning.plan import Plan, ScalePlan
 from wsi_magnet.slides.types import Level
 
 ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr": 14_000, "identity": 40}
@@ -74,7 +74,7 @@ def _patches(plan: Plan, refine: Refine) -> list[int]:
     return patches
 
 
-def _pass_cost(one: Pass, levels: Sequence[Level], classes: int, patches: int) -> PassCost:
+def _pass_cost(one: ScalePlan, levels: Sequence[Level], classes: int, patches: int) -> PassCost:
     cells = int(one.tissue.sum())
     frame, level = one.frame, levels[one.frame.slide_level]
     ratio_xy = [d / s for d, s in zip(frame.scale.downsample_xy, level.downsample_xy, strict=True)]

@@ -49,7 +49,7 @@ class TileTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ScaleLayout:
     """The geometry of a pass: how cells, patches and tiles lie on the scale's grid; small, and travels with a job."""
 
     scale: Scale
@@ -87,10 +87,10 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Pass:
+class ScalePlan:
     """One scale over the whole slide: its geometry, and where there is tissue."""
 
-    frame: Frame
+    frame: ScaleLayout
     tissue: Cells
 
     @property
@@ -121,12 +121,12 @@ class Plan:
     """The passes over one slide, coarse to fine."""
 
     ladder: Ladder
-    passes: tuple[Pass, ...]
+    passes: tuple[ScalePlan, ...]
     tissue_share: float
     """Part of the canvas that is tissue."""
 
     @property
-    def frames(self) -> tuple[Frame, ...]:
+    def frames(self) -> tuple[ScaleLayout, ...]:
         """The geometry of every pass."""
         return tuple(p.frame for p in self.passes)
 
@@ -167,8 +167,8 @@ def make_plan(
         level = best_level(downsamples, min(scale.downsample_xy))
         least = max(least_halo_px, CONTEXT_PX) if scale.index == 0 else least_halo_px
         halo = halo_px(least, median_px, ratio)
-        frame = Frame(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px)
-        passes.append(Pass(frame, tissue))
+        frame = ScaleLayout(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px)
+        passes.append(ScalePlan(frame, tissue))
     share = float(tissue_cells[-1].mean()) if tissue_cells else 0.0
     return Plan(ladder, tuple(passes), share)
 

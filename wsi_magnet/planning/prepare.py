@@ -13,7 +13,7 @@ from wsi_magnet.slides.types import SlideInfo, SlideReader
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreparedRun:
     """All that is known before anything is computed."""
 
     info: SlideInfo
@@ -30,7 +30,7 @@ def ladder_of(info: SlideInfo, spec: BundleSpec) -> Ladder:
     return build_ladder(spec.mpps, info.require_mpp(), info.canvas)
 
 
-def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> Prepared:
+def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> PreparedRun:
     """Find the tissue and lay out the passes. Raises MissingMppError, SlideReadError."""
     info = reader.info
     ladder = ladder_of(info, spec)
@@ -40,7 +40,7 @@ def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> Prepare
         tissue = TissueMap.everything(info.canvas)
     cells = [tissue.cells(scale, CELL_PX) for scale in ladder.scales]
     plan = make_plan(info, ladder, cells, config, least_halo_px=spec.halo_px, median_px=spec.median_px)
-    return Prepared(info, spec, config, plan, tissue, tuple(_notes(info, ladder, tissue)))
+    return PreparedRun(info, spec, config, plan, tissue, tuple(_notes(info, ladder, tissue)))
 
 
 def _notes(info: SlideInfo, ladder: Ladder, tissue: TissueMap) -> list[str]:

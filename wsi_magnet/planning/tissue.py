@@ -20,7 +20,7 @@ from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import Image, SlideReader
 from wsi_magnet.slides.whole import read_whole
-from wsi_magnet.storage.location import Place, read_bytes, replace_bytes
+from wsi_magnet.storage.location import Location, read_bytes, replace_bytes
 
 Map = npt.NDArray[np.bool_]
 """bool (rows, columns), True where there is tissue."""
@@ -96,14 +96,14 @@ class TissueMap:
         around: Map = grown[np.ix_(rows - top, cols - left)]
         return around
 
-    def save(self, path: Place) -> None:
+    def save(self, path: Location) -> None:
         """Write the map as a black and white PNG, which people can look at too."""
         picture = io.BytesIO()
         Pillow.fromarray(self.tissue).save(picture, format="PNG")
         replace_bytes(path, picture.getvalue())
 
     @staticmethod
-    def load(path: Place, downsample_xy: tuple[float, float]) -> TissueMap:
+    def load(path: Location, downsample_xy: tuple[float, float]) -> TissueMap:
         """Read a map that was saved; its threshold is not kept."""
         with Pillow.open(io.BytesIO(read_bytes(path))) as picture:
             return TissueMap(np.asarray(picture.convert("1")), downsample_xy, threshold=0.0)

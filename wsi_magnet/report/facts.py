@@ -18,7 +18,7 @@ from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.grading import NOISE_MM2, PATTERNS, ClassArea, Gleason, can_grade, gleason, is_pattern
 from wsi_magnet.results.journal import History, read_history
 from wsi_magnet.results.reader import ResultSource
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 Codes = npt.NDArray[np.uint8]
 
@@ -79,7 +79,7 @@ class SlideFacts:
         return str(self.run["state"])
 
 
-def gather(folder: Place) -> SlideFacts:
+def gather(folder: Location) -> SlideFacts:
     """Read a result folder. Raises StoreError, ResultMismatchError as `ResultSource` does."""
     source = ResultSource(folder)
     history = read_history(ResultFolder(folder).journal)

@@ -22,7 +22,7 @@ from wsi_magnet.scales import Scale
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
 from wsi_magnet.slides.whole import read_whole
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,7 +47,7 @@ class OverlayStyle:
     """Of the colours over the tissue; their outlines are drawn solid."""
 
 
-def draw_overlay(result: Place, style: OverlayStyle | None = None) -> Image.Image:
+def draw_overlay(result: Location, style: OverlayStyle | None = None) -> Image.Image:
     """The mask of a result folder over its slide. Raises StoreError, SlideOpenError."""
     style = style or OverlayStyle()
     run = ResultFolder(result).read_run()
@@ -67,7 +67,7 @@ def draw_overlay(result: Place, style: OverlayStyle | None = None) -> Image.Imag
     return _with_legend(picture, classes, areas, shown_mpp, title)
 
 
-def _mask_level(result: Place, run: dict[str, Any], longest_px: int) -> tuple[Pyramid, int, float]:
+def _mask_level(result: Location, run: dict[str, Any], longest_px: int) -> tuple[Pyramid, int, float]:
     """The finest level of the mask that is small enough, and its mpp."""
     config = RunConfig.from_json(run["config"])
     finest = run["scales"][-1]
@@ -81,7 +81,7 @@ def _mask_level(result: Place, run: dict[str, Any], longest_px: int) -> tuple[Py
     return pyramid, level, finest["mpp"] * 2**level
 
 
-def open_own_slide(result: Place, run: Mapping[str, Any]) -> SlideReader:
+def open_own_slide(result: Location, run: Mapping[str, Any]) -> SlideReader:
     """The slide that a result was made from. Raises SlideOpenError, ResultMismatchError where it is another by now."""
     reader = open_slide(run["slide"]["path"], mpp=run["config"]["mpp"])
     if reader.info.identity != run["slide"]["identity"]:

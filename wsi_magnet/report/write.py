@@ -13,8 +13,8 @@ from wsi_magnet.report.index_page import Entry, entry_of, index_page
 from wsi_magnet.report.pictures import take_pictures
 from wsi_magnet.report.slide_page import slide_page
 from wsi_magnet.results.reader import ResultSource
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location
 from wsi_magnet.storage.output import refuse_existing, whole
 
 _SUFFIXES = (".html", ".htm")
@@ -45,10 +45,10 @@ class Reported:
 
 
 def write_report(
-    results: Sequence[Place],
+    results: Sequence[Location],
     target: Path,
     options: ReportOptions | None = None,
-    progress: Callable[[Place], None] = lambda _: None,
+    progress: Callable[[Location], None] = lambda _: None,
 ) -> Reported:
     """Make the page of a result folder, or an index of several and a folder `<name>-slides` of their pages.
 
@@ -69,14 +69,14 @@ def write_report(
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file that is there whole or not at all. Raises StoreError."""
-    with explained(path):
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
         # A name on disk may hold bytes that are no text.
         partial.write_bytes(text.encode("utf-8", "replace"))
 
 
-def _check(results: Sequence[Place], target: Path, options: ReportOptions) -> None:
+def _check(results: Sequence[Location], target: Path, options: ReportOptions) -> None:
     if not results:
         raise ConfigError("no result to report on; name at least one result folder")
     if target.suffix.lower() not in _SUFFIXES:
@@ -97,7 +97,7 @@ def _folder(target: Path) -> Path:
 
 
 def _write_cohort(
-    results: Sequence[Place], target: Path, options: ReportOptions, progress: Callable[[Place], None]
+    results: Sequence[Location], target: Path, options: ReportOptions, progress: Callable[[Location], None]
 ) -> Reported:
     folder = _folder(target)
     entries: list[Entry] = []
@@ -115,7 +115,7 @@ def _write_cohort(
     return Reported((target, *sorted(folder.iterdir())), tuple(notes))
 
 
-def _page(result: Place, href: str, options: ReportOptions, index: str | None) -> tuple[str, Entry, list[str]]:
+def _page(result: Location, href: str, options: ReportOptions, index: str | None) -> tuple[str, Entry, list[str]]:
     facts = gather(result)
     pictures = take_pictures(facts.source, options.longest_px)
     notes = []
@@ -127,7 +127,7 @@ def _page(result: Place, href: str, options: ReportOptions, index: str | None) -
     return slide_page(facts, pictures, index=index), entry, notes
 
 
-def _names(results: Sequence[Place]) -> list[str]:
+def _names(results: Sequence[Location]) -> list[str]:
     """A file name for each, the folder's own where no other has it."""
     names: list[str] = []
     for result in results:

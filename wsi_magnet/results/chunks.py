@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.geometry import Box, Size, ceil_div
-from wsi_magnet.storage.location import Place, Url, delete_object, make_folder, read_bytes, replace_bytes
+from wsi_magnet.storage.location import Location, Url, delete_object, make_folder, read_bytes, replace_bytes
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ WRITERS = 8
 class ChunkFiles:
     """The chunks of one array, uint8 ([channels,] rows, columns), whose channels are not divided."""
 
-    folder: Place
+    folder: Location
     size: Size
     channels: int | None
     side: int
@@ -40,7 +40,7 @@ class ChunkFiles:
     codec: Any
     """With numcodecs' `encode` and `decode`."""
 
-    def path(self, row: int, col: int) -> Place:
+    def path(self, row: int, col: int) -> Location:
         """Where a chunk lies, if it is there."""
         lead = () if self.channels is None else ("0",)
         return self.folder.joinpath(*lead, str(row), str(col))
@@ -96,7 +96,7 @@ class ChunkFiles:
                 x, y = col * self.side, row * self.side
                 yield row, col, Box(x, y, x + self.side, y + self.side)
 
-    def _load(self, path: Place) -> Pixels | None:
+    def _load(self, path: Location) -> Pixels | None:
         """The chunk, or None where nothing was ever written."""
         try:
             packed = read_bytes(path)
@@ -104,7 +104,7 @@ class ChunkFiles:
             return None
         return np.frombuffer(self.codec.decode(packed), np.uint8).reshape(*self._lead, self.side, self.side)
 
-    def _store(self, path: Place, pixels: Pixels) -> None:
+    def _store(self, path: Location, pixels: Pixels) -> None:
         if not pixels.any():
             delete_object(path) if isinstance(path, Url) else path.unlink(missing_ok=True)
             return

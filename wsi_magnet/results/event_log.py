@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any, Literal
 
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.results.events import Event, Note, PassFinished, PassStarted, TileFinished, WorkersReady
+from wsi_magnet.results.events import Event, Note, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.results.record import versions
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.storage.append_log import Lines, open_lines
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, exists
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, exists
 
 Level = Literal["info", "warning", "error"]
 Told = tuple[Level, str, dict[str, Any]]
@@ -34,7 +34,7 @@ class EventLog:
     What cannot be written is not missed: a log is no reason to lose a run.
     """
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: Location) -> None:
         self._path = path
         self._lines: Lines | None = None
 
@@ -78,11 +78,11 @@ def told(event: Event) -> list[Told]:
             return [("warning", "notice", {"text": text})]
         case WorkersReady(description, dashboard):
             return [("info", "workers", {"description": description, "dashboard": dashboard})]
-        case PassStarted():
+        case ScaleStarted():
             values = {"scale": event.scale, "scales": event.scales, "mpp": event.mpp, "tiles": event.tiles}
             values |= {"done": event.done, "refined_cells": event.refined_cells, "cells": event.cells}
             return [("info", "pass started", values)]
-        case PassFinished(scale, mpp, seconds):
+        case ScaleFinished(scale, mpp, seconds):
             return [("info", "pass finished", {"scale": scale, "mpp": mpp, "seconds": round(seconds, 3)})]
         case TileFinished(result):
             return [
@@ -103,7 +103,7 @@ class RunLog:
     one's result as it was.
     """
 
-    def __init__(self, folder: Place, about: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Location, about: Mapping[str, Any]) -> None:
         """about: what the run was asked for."""
         self._log = EventLog(folder / LOG)
         self._run_json = folder / "run.json"
@@ -115,7 +115,7 @@ class RunLog:
         """The observer."""
         self._begun = True
         self._waiting += [line(*one) for one in told(event)]
-        self._is_ours = self._is_ours or isinstance(event, PassStarted)
+        self._is_ours = self._is_ours or isinstance(event, ScaleStarted)
         if self._is_ours:
             self._flush()
 
@@ -142,7 +142,7 @@ class RunLog:
         self._log.close(tidy=self._tidy)
 
     def _has_run(self) -> bool:
-        with suppress(WsiMagnetError), explained(self._run_json):
+        with suppress(WsiMagnetError), storage_errors(self._run_json):
             return self._is_ours or exists(self._run_json)
         return False
 

@@ -24,7 +24,7 @@ class WorkersReady:
 
 
 @dataclass(frozen=True, slots=True)
-class PassStarted:
+class ScaleStarted:
     """A scale is begun, or gone on with."""
 
     scale: int
@@ -44,7 +44,7 @@ class TileFinished:
 
 
 @dataclass(frozen=True, slots=True)
-class PassFinished:
+class ScaleFinished:
     """A scale is complete and the mask shows it."""
 
     scale: int
@@ -52,7 +52,7 @@ class PassFinished:
     seconds: float
 
 
-Event = Note | WorkersReady | PassStarted | TileFinished | PassFinished
+Event = Note | WorkersReady | ScaleStarted | TileFinished | ScaleFinished
 Observer = Callable[[Event], None]
 
 

@@ -14,8 +14,8 @@ from wsi_magnet.config import Ngff, RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size
 from wsi_magnet.results.pyramid import PyramidSpec, replace_text
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, delete, names, read_bytes
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, delete, names, read_bytes
 from wsi_magnet.storage.lock import CLAIM_FILES, Claim, claimed
 
 Existing = Literal["resume", "restart", "overwrite"]
@@ -45,7 +45,7 @@ class Products:
     """Kept at the end; while the run needs them they are there in any case."""
     uncertainty: bool
 
-    def specs(self, folder: Place) -> list[PyramidSpec]:
+    def specs(self, folder: Location) -> list[PyramidSpec]:
         """The mask first."""
         channels = {"mask": None, "probabilities": self.classes, "uncertainty": None}
         if not self.uncertainty:
@@ -101,7 +101,7 @@ def fingerprint(
 class ResultFolder:
     """`<output>/<slide name>/`."""
 
-    def __init__(self, path: Place) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
         self._claim = Claim()
         self.run_json = path / "run.json"
@@ -127,7 +127,7 @@ class ResultFolder:
 
         Raises ResultMismatchError for one that this version cannot use: damaged, foreign, or of a newer version.
         """
-        with explained(self.run_json):
+        with storage_errors(self.run_json):
             try:
                 values = json.loads(read_bytes(self.run_json))
             except (FileNotFoundError, NotADirectoryError):
@@ -183,7 +183,7 @@ class ResultFolder:
 
     def _refuse_strangers(self) -> None:
         # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
-        with explained(self.path):
+        with storage_errors(self.path):
             found = {*names(self.path)}
         others = sorted(found - CLAIM_FILES - {_TURN, self.run_json.name + ".partial"})
         if others:
@@ -198,12 +198,12 @@ class ResultFolder:
 
     def end_turns(self) -> None:
         """From now on no task may write here. Raises StoreError."""
-        with explained(self.path):
+        with storage_errors(self.path):
             delete(self.path / _TURN)
 
     def turn(self) -> str | None:
         """The turn that was taken last; None where none is. Raises StoreError."""
-        with explained(self.path):
+        with storage_errors(self.path):
             try:
                 return read_bytes(self.path / _TURN).decode()
             except FileNotFoundError:
@@ -222,7 +222,7 @@ class ResultFolder:
 
     def empty(self) -> None:
         """Delete all that an earlier run, or somebody else, left in the folder."""
-        with explained(self.path):
+        with storage_errors(self.path):
             for name in names(self.path):
                 if name not in CLAIM_FILES:
                     delete(self.path / name)
@@ -232,12 +232,12 @@ def _unusable(text: str) -> ResultMismatchError:
     return ResultMismatchError(text, cure="--overwrite", stays=True)
 
 
-def write_json(path: Place, values: Mapping[str, Any]) -> None:
+def write_json(path: Location, values: Mapping[str, Any]) -> None:
     """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
     replace_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def require_writable(path: Place) -> None:
+def require_writable(path: Location) -> None:
     """Raises StoreError now rather than after the slide has been looked through; a claim asks an object store."""
     if not isinstance(path, Path):
         return

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from wsi_magnet.storage.append_log import open_lines, read_lines
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 Quarters = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
 """(sum, pixels) of the uncertainty, 0..255, in a cell's quarters: upper left, upper right, lower left, lower right."""
@@ -117,7 +117,7 @@ class History:
         return (self.tiles[key] for key in self.keys(scale))
 
 
-def read_history(path: Place) -> History:
+def read_history(path: Location) -> History:
     """Read a journal; an absent one is an empty history, lines that make no sense are passed over."""
     tiles: dict[Key, bytes] = {}
     passes: set[int] = set()
@@ -137,7 +137,7 @@ class Journal:
     is a tile that is done again.
     """
 
-    def __init__(self, path: Place, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, path: Location, check: Callable[[], None] = lambda: None) -> None:
         """check: called before each line; what it raises is the end."""
         self._lines, self._check = open_lines(path), check
 

@@ -26,9 +26,9 @@ from wsi_magnet.config import CELL_PX, Ngff
 from wsi_magnet.errors import StoreError
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.results.chunks import ChunkFiles
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import (
-    Place,
+    Location,
     Url,
     awaited_filesystem,
     delete,
@@ -58,7 +58,7 @@ Pixels = npt.NDArray[np.uint8]
 class PyramidSpec:
     """What an image of a result is, apart from its pixels."""
 
-    path: Place
+    path: Location
     """Folder of the group, "....ome.zarr"."""
     sizes: tuple[Size, ...]
     """Extent of each level, finest first; level i is the array named str(i)."""
@@ -85,7 +85,7 @@ class Pyramid:
 
     def create(self) -> None:
         """Make the group and its empty levels; levels that exist stay as they are. Raises StoreError."""
-        with explained(self.spec.path):
+        with storage_errors(self.spec.path):
             zarr.open_group(_zarr_store(self.spec.path), mode="a", zarr_format=self.spec.zarr_format)
             for level, size in enumerate(self.spec.sizes):
                 if not self.has_level(level):
@@ -95,7 +95,7 @@ class Pyramid:
     def has_level(self, level: int) -> bool:
         """True where the array is there; its folder alone may be what a run left that was killed while making it."""
         metadata = ".zarray" if self.spec.zarr_format == 2 else "zarr.json"
-        with explained(self.spec.path):
+        with storage_errors(self.spec.path):
             return bool(size_bytes(self.spec.path / str(level) / metadata))
 
     def require(self, level: int) -> None:
@@ -107,7 +107,7 @@ class Pyramid:
 
     def stored(self, level: int, box: Box) -> bool:
         """False where nothing of a box was ever written, so that all of it is 0; cheaper than to read it."""
-        with explained(self.spec.path):
+        with storage_errors(self.spec.path):
             return any(exists(path) for path in self._objects(level, box))
 
     def _create_level(self, level: int, size: Size) -> None:
@@ -138,21 +138,21 @@ class Pyramid:
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Replace the group's metadata at once: a reader sees the old or the new, never a part."""
-        with explained(self.spec.path):
+        with storage_errors(self.spec.path):
             group = zarr.open_group(_zarr_store(self.spec.path), mode="r+", zarr_format=self.spec.zarr_format)
             group.attrs.put(dict(attributes))
 
     def describe_ome(self, text: str) -> None:
         """Replace the OME-XML beside the levels at once. Raises StoreError."""
         path = self.spec.path / "OME" / "METADATA.ome.xml"
-        with explained(self.spec.path):
+        with storage_errors(self.spec.path):
             make_folder(path.parent)
             replace_bytes(path, text.encode())
 
     def level(self, level: int) -> zarr.Array[Any]:
         """The array of a level, uint8 ([channels,] rows, columns)."""
         if level not in self._levels:
-            with explained(self.spec.path):
+            with storage_errors(self.spec.path):
                 self._levels[level] = zarr.open_array(
                     _zarr_store(self.spec.path / str(level)), mode="r+", zarr_format=self.spec.zarr_format
                 )
@@ -161,7 +161,7 @@ class Pyramid:
     def read(self, level: int, box: Box) -> Pixels:
         """uint8 ([channels,] box height, box width); the box lies inside the level. Raises StoreError."""
         rows, cols = box.slices_yx
-        with explained(self.spec.path):
+        with storage_errors(self.spec.path):
             try:
                 files = self._files(level)
                 return files.read(box) if files else np.asarray(self.level(level)[..., rows, cols])
@@ -174,7 +174,7 @@ class Pyramid:
     def write(self, level: int, box: Box, pixels: Pixels) -> None:
         """Write a tile, uint8 ([channels,] box height, box width), and make it last. Raises StoreError."""
         rows, cols = box.slices_yx
-        with explained(self.spec.path):
+        with storage_errors(self.spec.path):
             if (files := self._files(level)) and files.whole(box):
                 files.write(box, pixels)
                 return
@@ -193,7 +193,7 @@ class Pyramid:
             self._chunk_files[level] = ChunkFiles(folder, size, self.spec.channels, CHUNK_PX, codec)
         return self._chunk_files[level]
 
-    def _objects(self, level: int, box: Box) -> Iterator[Place]:
+    def _objects(self, level: int, box: Box) -> Iterator[Location]:
         """Files or objects that a tile is stored in."""
         side = CHUNK_PX if self.spec.zarr_format == 2 else self.spec.tile_px
         root = self.spec.path / str(level)
@@ -216,9 +216,9 @@ class Pyramid:
         self._delete(self.spec.path)
 
     @staticmethod
-    def _delete(path: Place) -> None:
+    def _delete(path: Location) -> None:
         """What cannot be deleted takes space and does no harm."""
-        with suppress(StoreError), explained(path):
+        with suppress(StoreError), storage_errors(path):
             delete(path)
 
     def sweep(self) -> None:
@@ -266,13 +266,13 @@ def halve_tile(pyramid: Pyramid, level: int, box: Box, *, labels: bool) -> None:
     pyramid.write(level, box, majority(pixels) if labels else mean(pixels))
 
 
-def replace_text(path: Place, text: str) -> None:
+def replace_text(path: Location, text: str) -> None:
     """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
-    with explained(path):
+    with storage_errors(path):
         replace_bytes(path, text.encode())
 
 
-def _zarr_store(path: Place) -> StoreLike:
+def _zarr_store(path: Location) -> StoreLike:
     """What zarr opens."""
     if isinstance(path, Url):
         return FsspecStore(awaited_filesystem(path.protocol), path=path.key)
@@ -281,32 +281,32 @@ def _zarr_store(path: Place) -> StoreLike:
 
 def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
     """A new group of Zarr v3. Raises StoreError."""
-    with explained(path):
+    with storage_errors(path):
         zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(attributes))
 
 
 def write_values(path: Path, values: npt.NDArray[Any] | Sequence[str] | str, attributes: Mapping[str, Any]) -> None:
     """A new array of Zarr v3, small enough for one chunk: numbers, or texts of any length. Raises StoreError."""
     told = values if isinstance(values, np.ndarray) else np.array(values, np.dtypes.StringDType())
-    with explained(path):
+    with storage_errors(path):
         zarr.create_array(path, data=told, zarr_format=3, attributes=dict(attributes))
 
 
-def read_attributes(path: Place) -> dict[str, Any]:
+def read_attributes(path: Location) -> dict[str, Any]:
     """Attributes of a group, whole. Raises StoreError where there is none."""
-    with explained(path):
+    with storage_errors(path):
         try:
             return dict(zarr.open_group(_zarr_store(path), mode="r").attrs)
         except (LookupError, TypeError, ValueError) as error:
             raise StoreError(f"{path} is no OME-Zarr image ({type(error).__name__}: {error})") from error
 
 
-def open_finest(path: Place) -> tuple[zarr.Array[Any], Mapping[str, Any]]:
+def open_finest(path: Location) -> tuple[zarr.Array[Any], Mapping[str, Any]]:
     """Open for reading what anybody wrote, Zarr v2 or v3: the finest array of an OME-Zarr image, or a plain array.
 
     Returns it and OME-Zarr's metadata, empty for a plain array. Raises StoreError.
     """
-    with explained(path):
+    with storage_errors(path):
         try:
             node = zarr.open(_zarr_store(path), mode="r")
             if isinstance(node, zarr.Array):

@@ -17,12 +17,12 @@ from wsi_magnet.labels import LabelClass
 from wsi_magnet.results.checks import check_run
 from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.results.pyramid import Pyramid, read_attributes
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 Points = npt.NDArray[np.float64]
 """float64 (n, 2): x and y."""
 
-Frame = Literal["qupath", "level0"]
+CoordinateFrame = Literal["qupath", "level0"]
 """Where (0, 0) is: the corner of the slide's bounds, to which QuPath's OpenSlide reader crops; or of level 0."""
 
 
@@ -44,11 +44,11 @@ class Placement:
     """Level 0 of the slide."""
     slide_mpp_xy: tuple[float, float]
 
-    def origin_xy(self, frame: Frame) -> tuple[int, int]:
+    def origin_xy(self, frame: CoordinateFrame) -> tuple[int, int]:
         """Where the mask's corner lies in a frame, in level-0 pixels."""
         return self.bounds_xy if frame == "level0" else (0, 0)
 
-    def on_slide(self, points: Points, frame: Frame) -> Points:
+    def on_slide(self, points: Points, frame: CoordinateFrame) -> Points:
         """From the mask's pixel grid into a frame, in level-0 pixels; nothing reaches beyond the canvas."""
         placed = np.minimum(points * np.array(self.downsample_xy), self.canvas.wh) + self.origin_xy(frame)
         return np.asarray(placed, np.float64)
@@ -57,7 +57,7 @@ class Placement:
 class ResultSource:
     """A result folder, finished or not: of a run that still goes on, what its finest complete scale shows."""
 
-    def __init__(self, folder: Place) -> None:
+    def __init__(self, folder: Location) -> None:
         """Raises StoreError for what is no result or has no complete scale yet, ResultMismatchError for what this
         version cannot read.
         """

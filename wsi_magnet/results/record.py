@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 from wsi_magnet.labels import LabelClass, with_reserved
-from wsi_magnet.planning.prepare import Prepared
+from wsi_magnet.planning.prepare import PreparedRun
 from wsi_magnet.results import ngff
 from wsi_magnet.results.folder import RUN_VERSION, Products
 from wsi_magnet.results.ome_xml import Product, image_of, ome_xml
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe_run(prepared: Prepared, bundle_sha256: str, fingerprint: Mapping[str, str]) -> dict[str, Any]:
+def describe_run(prepared: PreparedRun, bundle_sha256: str, fingerprint: Mapping[str, str]) -> dict[str, Any]:
     """Everything of run.json that is known before the first tile."""
     info = prepared.info
     return {
@@ -73,7 +73,7 @@ def describe_run(prepared: Prepared, bundle_sha256: str, fingerprint: Mapping[st
 
 
 def describe_images(
-    prepared: Prepared, products: Products, classes: Sequence[LabelClass], finest_level: int
+    prepared: PreparedRun, products: Products, classes: Sequence[LabelClass], finest_level: int
 ) -> dict[str, dict[str, Any]]:
     """Metadata of each image by product, where `finest_level` is the finest level that is complete."""
     info = prepared.info
@@ -105,7 +105,7 @@ def describe_images(
 
 
 def describe_ome(
-    prepared: Prepared, products: Products, classes: Sequence[LabelClass], finest_level: int
+    prepared: PreparedRun, products: Products, classes: Sequence[LabelClass], finest_level: int
 ) -> dict[str, str]:
     """OME-XML of each image by product, as `describe_images`."""
     mpp = prepared.plan.ladder.finest.mpp * 2**finest_level
@@ -118,7 +118,7 @@ def describe_ome(
     }
 
 
-def _origin(prepared: Prepared, finest_level: int) -> dict[str, Any]:
+def _origin(prepared: PreparedRun, finest_level: int) -> dict[str, Any]:
     """Where an image comes from, for the image itself."""
     info = prepared.info
     return {

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
-from wsi_magnet.planning.plan import Pass, Plan
+from wsi_magnet.planning.plan import Plan, ScalePlan
 from wsi_magnet.results.grading import summarise
 from wsi_magnet.results.journal import History
-from wsi_magnet.storage.location import Place
+from wsi_magnet.storage.location import Location
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """How a run ended."""
 
-    folder: Place
+    folder: Location
     done_before: bool
     """True where it was finished already and nothing was done."""
     failures: tuple[str, ...]
@@ -41,7 +41,7 @@ def summarise_run(plan: Plan, history: History, classes: Sequence[LabelClass]) -
     }
 
 
-def failures(history: History, passes: tuple[Pass, ...]) -> list[str]:
+def failures(history: History, passes: tuple[ScalePlan, ...]) -> list[str]:
     """A line for each cell that could not be analysed: where, and why."""
     return [
         f"{passes[result.scale].scale.mpp:g} µm/px, row {cell.row}, column {cell.col}: {cell.failure}"
@@ -51,7 +51,7 @@ def failures(history: History, passes: tuple[Pass, ...]) -> list[str]:
     ]
 
 
-def _pass_summary(one: Pass, history: History) -> dict[str, Any]:
+def _pass_summary(one: ScalePlan, history: History) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     seconds: Counter[str] = Counter()
     for result in history.of_scale(one.scale.index):

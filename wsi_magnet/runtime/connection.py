@@ -11,7 +11,7 @@ from distributed import Client
 from distributed.comm.core import CommClosedError
 
 from wsi_magnet.errors import ClusterError
-from wsi_magnet.runtime.types import Tell
+from wsi_magnet.runtime.types import Notify
 
 RETURN_S = 300.0
 """How long a scheduler that went away, or a network that was cut, is waited for."""
@@ -50,7 +50,7 @@ class Connection:
             self._threads, self._counted = threads, time.monotonic()
         return self._threads
 
-    def renew(self, lost: Client, tell: Tell) -> None:
+    def renew(self, lost: Client, tell: Notify) -> None:
         """Have a client again after `lost` has failed; only the first thread that asks does anything.
 
         Raises ClusterError if the scheduler has not come back in time, or `close` was called.

@@ -15,7 +15,7 @@ from distributed import Client
 from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.connection import GONE, SCHEDULER_GONE, Connection
 from wsi_magnet.runtime.mapping import Mapping
-from wsi_magnet.runtime.types import Executor, Result, Roster, Task, Tell
+from wsi_magnet.runtime.types import Executor, Notify, Result, SchedulerInfo, Task
 from wsi_magnet.runtime.under_way import Tools
 from wsi_magnet.runtime.workers import ask_everywhere, roster_of
 
@@ -64,7 +64,7 @@ class DaskExecutor:
         *,
         lost: Callable[[Task, str], Result] | None = None,
         again: Callable[[Result], bool] | None = None,
-        tell: Tell | None = None,
+        tell: Notify | None = None,
     ) -> Iterator[Result]:
         """See `Executor.map`."""
         return Mapping(self._tools, self._rank, function, lost, again, tell or _silently).run(tasks)
@@ -94,8 +94,8 @@ class DaskExecutor:
         except GONE as error:
             raise ClusterError(SCHEDULER_GONE) from error
 
-    def roster(self) -> Roster:
-        """See `Executor.roster`."""
+    def scheduler_info(self) -> SchedulerInfo:
+        """See `Executor.scheduler_info`."""
         try:
             return roster_of(self._tools.connection.client)
         except GONE as error:

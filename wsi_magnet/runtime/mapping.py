@@ -15,7 +15,7 @@ from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.answers import Answer, outcome
 from wsi_magnet.runtime.connection import GONE
 from wsi_magnet.runtime.isolation import Died
-from wsi_magnet.runtime.types import Tell
+from wsi_magnet.runtime.types import Notify
 from wsi_magnet.runtime.under_way import Attempt, Case, Tools, UnderWay
 
 TASKS_PER_SLOT = 2
@@ -44,7 +44,7 @@ class Mapping:
         function: Callable[[Any], Any],
         lost: Callable[[Any, str], Any] | None,
         again: Callable[[Any], bool] | None,
-        tell: Tell,
+        tell: Notify,
     ) -> None:
         self._tools, self._lost, self._again, self._tell = tools, lost, again, tell
         self._under_way = UnderWay(tools, function, rank)

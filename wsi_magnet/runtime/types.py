@@ -11,12 +11,12 @@ from wsi_magnet.errors import WsiMagnetError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 """Takes a line for people about what went wrong and is being mended: a worker passed over, a scheduler gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class WorkerInfo:
     """A worker as its scheduler knows it."""
 
     name: str
@@ -29,12 +29,12 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Roster:
+class SchedulerInfo:
     """Who is there."""
 
     scheduler_versions: Mapping[str, str]
     """By package: those of which the scheduler tells."""
-    members: Mapping[str, Member]
+    members: Mapping[str, WorkerInfo]
     """By address."""
 
 
@@ -55,7 +55,7 @@ class Executor(Protocol):
         *,
         lost: Callable[[Task, str], Result] | None = None,
         again: Callable[[Result], bool] | None = None,
-        tell: Tell | None = None,
+        tell: Notify | None = None,
     ) -> Iterator[Result]:
         """Yield the results as they come, in any order; several threads may each have a map of their own.
 
@@ -87,7 +87,7 @@ class Executor(Protocol):
         """
         ...
 
-    def roster(self) -> Roster:
+    def scheduler_info(self) -> SchedulerInfo:
         """The workers that are there now. Raises ClusterError if their scheduler is not."""
         ...
 

@@ -10,15 +10,15 @@ from typing import Any
 from distributed import Client
 
 from wsi_magnet.errors import ClusterError, WsiMagnetError
-from wsi_magnet.runtime.types import Member, Roster
+from wsi_magnet.runtime.types import SchedulerInfo, WorkerInfo
 
 
-def roster_of(client: Client) -> Roster:
+def roster_of(client: Client) -> SchedulerInfo:
     """All workers, and the versions of the scheduler's own packages. Raises what a client raises without one."""
     info: dict[str, Any] = client.scheduler_info(n_workers=-1)
     said: dict[str, Any] = client.sync(client.scheduler.versions)  # type: ignore[union-attr]
     versions = {name: str(version) for name, version in said.get("packages", {}).items() if version}
-    return Roster(versions, {address: _member(worker) for address, worker in info["workers"].items()})
+    return SchedulerInfo(versions, {address: _member(worker) for address, worker in info["workers"].items()})
 
 
 def ask_everywhere(
@@ -61,8 +61,8 @@ def _answer(address: str, answer: Any) -> Any:
     return answer
 
 
-def _member(worker: dict[str, Any]) -> Member:
-    return Member(
+def _member(worker: dict[str, Any]) -> WorkerInfo:
+    return WorkerInfo(
         str(worker.get("name", "")),
         int(worker["nthreads"]),
         dict(worker.get("resources", {})),

@@ -10,26 +10,26 @@ from typing import Any
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultMismatchError, SlideOpenError
 from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
-from wsi_magnet.planning.prepare import Prepared, prepare
+from wsi_magnet.planning.prepare import PreparedRun, prepare
 from wsi_magnet.results.events import Note, Observer, ignore
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideInfo
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, exists, place
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, exists, to_location
 from wsi_magnet.system import give_memory_back, keep_memory_steady
 
 
-def result_folder(slide: str | Path, output: str | Place, name: str | None = None) -> Place:
+def result_folder(slide: str | Path, output: str | Location, name: str | None = None) -> Location:
     """Where a slide's result goes: `<output>/<name>`, by default the slide's name without its suffix."""
-    return place(output).absolute() / (name or Path(slide).stem)
+    return to_location(output).absolute() / (name or Path(slide).stem)
 
 
 def segment_slide(
     slide: str | Path,
-    output: str | Place,
+    output: str | Location,
     *,
     name: str | None = None,
     bundle: str | Path | None = None,
@@ -64,7 +64,7 @@ def segment_slide(
             prepared = prepared_slide()
             for note in prepared.notes:
                 observe(Note(note))
-            from wsi_magnet.segment.passes import Run  # with torch and Dask, which a finished run does without
+            from wsi_magnet.segment.run import Run  # with torch and Dask, which a finished run does without
 
             run = Run(prepared, folder, sha256, str(own_bundle) if own_bundle else None, observe)
             return run.complete(execution, wanted, go_on=earlier is not None)
@@ -73,7 +73,7 @@ def segment_slide(
 @contextmanager
 def _looked_at(
     slide: str | Path, spec: BundleSpec, config: RunConfig, execution: Execution | Executor, observe: Observer
-) -> Iterator[tuple[SlideInfo, Callable[[], Prepared]]]:
+) -> Iterator[tuple[SlideInfo, Callable[[], PreparedRun]]]:
     """What a slide is, and how to have it prepared: here, or by a worker of an executor that is there already."""
     if not isinstance(execution, Execution):
         from wsi_magnet.worker.tasks import RunSurvey
@@ -89,7 +89,7 @@ def _looked_at(
         return
     with closing(open_slide(slide, mpp=config.mpp)) as reader:
 
-        def prepare_here() -> Prepared:
+        def prepare_here() -> PreparedRun:
             found = prepare(reader, spec, config)
             reader.close()  # workers have their own, and this one's cache of decoded tiles would lie idle
             give_memory_back()
@@ -103,7 +103,7 @@ def _parts(slide: Path) -> list[Path]:
     return [slide, slide.with_suffix("")] if slide.suffix.lower() == ".mrxs" else [slide]
 
 
-def _not_opened(slide: str, reason: str) -> Prepared:
+def _not_opened(slide: str, reason: str) -> PreparedRun:
     """Raises SlideOpenError for a slide that kills whatever process opens it: its own fault, and not the workers'."""
     raise SlideOpenError(f"{slide} cannot be opened as a slide: {reason}")
 
@@ -113,7 +113,7 @@ def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> Run
     if run is None or run["state"] == "running":
         return None
     for name in ("mask", *RunConfig.from_json(run["config"]).kept):
-        with explained(folder.path):
+        with storage_errors(folder.path):
             there = exists(folder.path / f"{name}.ome.zarr" / "0")
         if not there:
             raise ResultMismatchError(
@@ -121,7 +121,7 @@ def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> Run
                 "make it anew with --restart",
                 cure="--restart",
             )
-    with explained(folder.path):
+    with storage_errors(folder.path):
         told = exists(folder.summary_json)
     if not told:
         write_json(folder.summary_json, run["summary"])

@@ -15,9 +15,9 @@ from typing import Protocol
 from uuid import uuid4
 
 from wsi_magnet.storage.conditional import create_bytes
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import (
-    Place,
+    Location,
     Url,
     delete_object,
     names,
@@ -56,21 +56,21 @@ class Lines(Protocol):
         ...
 
 
-def open_lines(path: Place) -> Lines:
+def open_lines(path: Location) -> Lines:
     """Lines to be added to; what is there stays. Raises StoreError."""
     return _ObjectLines(path) if isinstance(path, Url) else _FileLines(path)
 
 
-def read_lines(path: Place) -> Iterator[bytes]:
+def read_lines(path: Location) -> Iterator[bytes]:
     """Every whole line, without its newline, in the order in which they were added; none where nothing is there.
 
     Raises StoreError.
     """
     if isinstance(path, Url):
-        with explained(path):
+        with storage_errors(path):
             yield from _whole(b"".join(_objects(path)))
     elif path.exists():
-        with explained(path), path.open("rb") as file:
+        with storage_errors(path), path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
                     yield line[:-1]
@@ -84,19 +84,19 @@ class _FileLines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with explained(path):
+        with storage_errors(path):
             _end_with_newline(path)
             self._file = path.open("ab", buffering=0)  # a failed write leaves nothing to be flushed again at close
         self._lasting = time.monotonic()
 
     def add(self, line: bytes) -> None:
-        with explained(self._path):
+        with storage_errors(self._path):
             self._file.write(line + b"\n")
         if time.monotonic() - self._lasting > LAST_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
-        with explained(self._path):
+        with storage_errors(self._path):
             os.fsync(self._file.fileno())
         self._lasting = time.monotonic()
 
@@ -104,7 +104,7 @@ class _FileLines:
         try:
             self.flush()
         finally:
-            with explained(self._path):
+            with storage_errors(self._path):
                 self._file.close()
 
 
@@ -118,7 +118,7 @@ class _ObjectLines:
         self._sending = 0
         self._hurried = self._closing = False
         self._changed = threading.Condition()
-        with explained(path):
+        with storage_errors(path):
             self._number = 1 + max((int(name.partition("-")[0]) for name in _parts(path)), default=-1)
         self._sender = threading.Thread(target=self._send_all, name="journal", daemon=True)
         self._sender.start()
@@ -144,12 +144,12 @@ class _ObjectLines:
         self._sender.join()
         self._raise()
         if tidy:
-            with explained(self._path):
+            with storage_errors(self._path):
                 _join(self._path)
 
     def _raise(self) -> None:
         if self._error is not None:
-            with explained(self._path):
+            with storage_errors(self._path):
                 raise self._error
 
     def _send_all(self) -> None:

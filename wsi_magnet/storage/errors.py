@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wsi_magnet.errors import OutageError, OutOfSpaceError, StoreError, WsiMagnetError
-from wsi_magnet.storage.location import Place, Url
+from wsi_magnet.storage.location import Location, Url
 
 _LIBRARIES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
 """Whose errors are told; any other exception is one of ours."""
@@ -22,7 +22,7 @@ _AGAIN = "what is finished is kept: run the same command again"
 
 
 @contextmanager
-def explained(path: Place) -> Iterator[None]:
+def storage_errors(path: Location) -> Iterator[None]:
     """Turn the system's errors, and those of an object store, into StoreErrors of one line."""
     try:
         yield
@@ -38,7 +38,7 @@ def explained(path: Place) -> Iterator[None]:
         raise _of_store(path, error) from error
 
 
-def _of_system(path: Place, error: OSError) -> StoreError:
+def _of_system(path: Location, error: OSError) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return OutOfSpaceError(
             f"{path}: no space left ({error.strerror}); what is finished is kept: "

@@ -89,10 +89,10 @@ class Url:
         return f"{self.protocol}://{self.key}"
 
 
-Place = Path | Url
+Location = Path | Url
 
 
-def place(text: str | os.PathLike[str] | Url) -> Place:
+def to_location(text: str | os.PathLike[str] | Url) -> Location:
     """What somebody typed as a place: a path, with ~, or a URL.
 
     Raises ConfigError for a URL that cannot hold a result, StoreError where the library for it is not installed.
@@ -153,17 +153,17 @@ def _filesystem(protocol: str, pid: int) -> Any:
     return fsspec.get_filesystem_class(protocol)(use_listings_cache=False, skip_instance_cache=True, **options)
 
 
-# What follows raises what the operating system or a store's library raises; `explained` turns it into StoreErrors.
+# What follows raises what the operating system or a store's library raises; `storage_errors` turns it into StoreErrors.
 
 
-def exists(path: Place) -> bool:
+def exists(path: Location) -> bool:
     """True for a file, an object or a folder that is there."""
     if isinstance(path, Path):
         return path.exists()
     return size_bytes(path) is not None or bool(names(path))
 
 
-def size_bytes(path: Place) -> int | None:
+def size_bytes(path: Location) -> int | None:
     """Of a file or object; None where there is none."""
     if isinstance(path, Path):
         return path.stat().st_size if path.is_file() else None
@@ -173,7 +173,7 @@ def size_bytes(path: Place) -> int | None:
     return None
 
 
-def read_bytes(path: Place) -> bytes:
+def read_bytes(path: Location) -> bytes:
     """All of a file or object. Raises FileNotFoundError where there is none."""
     if isinstance(path, Path):
         return path.read_bytes()
@@ -187,7 +187,7 @@ def read_all(paths: Iterable[Url]) -> list[bytes]:
         return list(requests.map(read_bytes, paths))
 
 
-def replace_bytes(path: Place, data: bytes) -> None:
+def replace_bytes(path: Location, data: bytes) -> None:
     """Write a file or object that is there whole or not at all, and stays there after a power cut."""
     if isinstance(path, Url):
         filesystem(path.protocol).pipe_file(path.key, data)
@@ -200,7 +200,7 @@ def replace_bytes(path: Place, data: bytes) -> None:
     partial.replace(path)
 
 
-def names(path: Place) -> list[str]:
+def names(path: Location) -> list[str]:
     """Of what lies in a folder, sorted; none where it is not there."""
     if isinstance(path, Path):
         return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
@@ -212,13 +212,13 @@ def names(path: Place) -> list[str]:
     return sorted(one.rpartition("/")[2] for one in below if one != path.key)
 
 
-def make_folder(path: Place) -> None:
+def make_folder(path: Location) -> None:
     """Make a folder where folders are things; an object store has only names, and to ask it could make a bucket."""
     if isinstance(path, Path):
         path.mkdir(parents=True, exist_ok=True)
 
 
-def delete(path: Place) -> None:
+def delete(path: Location) -> None:
     """Delete a file, an object or a folder with all in it; nothing where it is gone already."""
     if isinstance(path, Url):
         _delete_below(path)

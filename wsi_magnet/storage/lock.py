@@ -23,8 +23,8 @@ from filelock import FileLock, Timeout
 
 from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.storage.conditional import Seen, create_bytes, replace_seen, seen
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import Place, Url, delete_object, make_folder
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, Url, delete_object, make_folder
 
 _LOCK, _OWNER, _LEASE = ".lock", ".owner", ".lease"
 
@@ -48,7 +48,7 @@ class Claim:
 
 
 @contextmanager
-def claimed(folder: Place, work: str = "run") -> Iterator[Claim]:
+def claimed(folder: Location, work: str = "run") -> Iterator[Claim]:
     """Be the only one at work in a folder, which is made if need be; the claim ends with the process, however it ends.
 
     work: what it is that works there, for whoever finds it taken. Raises ResultBusyError if another one holds it,
@@ -62,7 +62,7 @@ def _ourselves() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _busy(folder: Place, work: str, owner: str) -> ResultBusyError:
+def _busy(folder: Location, work: str, owner: str) -> ResultBusyError:
     return ResultBusyError(
         f"another {work} ({owner}) is working in {folder}; wait for it, or choose another output folder with -o"
     )
@@ -71,7 +71,7 @@ def _busy(folder: Place, work: str, owner: str) -> ResultBusyError:
 @contextmanager
 def _locked(folder: Path, work: str) -> Iterator[Claim]:
     owner = folder / _OWNER
-    with explained(folder):
+    with storage_errors(folder):
         make_folder(folder)
         lock = FileLock(folder / _LOCK)
         try:
@@ -82,7 +82,7 @@ def _locked(folder: Path, work: str) -> Iterator[Claim]:
                 told = owner.read_text()
             raise _busy(folder, work, told) from None
     try:
-        with explained(folder):
+        with storage_errors(folder):
             owner.write_text(_ourselves())
         yield Claim()
     finally:
@@ -91,7 +91,7 @@ def _locked(folder: Path, work: str) -> Iterator[Claim]:
 
 @contextmanager
 def _leased(folder: Url, work: str) -> Iterator[Claim]:
-    with explained(folder):
+    with storage_errors(folder):
         lease = _Lease(folder, work)
         lease.take()
     lease.start()
@@ -182,12 +182,12 @@ def _owner(found: Seen | None) -> str:
     return "of unknown owner"
 
 
-def worker_of(folder: Place) -> str | None:
+def worker_of(folder: Location) -> str | None:
     """Who works in a folder now, "process 12 on host"; None where nobody does. Nobody's way is stood in.
 
     A lease is watched for as long as its owner may take to write it. Raises StoreError.
     """
-    with explained(folder):
+    with storage_errors(folder):
         return _lease_keeper(folder) if isinstance(folder, Url) else _lock_holder(folder)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_magnet.errors import StoreError
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def whole(target: Path) -> Iterator[Path]:
     """
     partial = provisional(target)
     try:
-        with explained(target):
+        with storage_errors(target):
             _delete(partial)
             yield partial
             if partial.is_dir() and target.is_dir():  # a file takes no folder's place

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from wsi_magnet.errors import TrainingError
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 
 FORMAT = "wsi-magnet-checkpoint-1"
 
@@ -17,7 +17,7 @@ FORMAT = "wsi-magnet-checkpoint-1"
 def save_checkpoint(path: Path, states: dict[str, Any], fingerprint: str) -> None:
     """Replace a checkpoint at once; it stays there after a power cut. Raises StoreError."""
     partial = path.with_name(path.name + ".partial")
-    with explained(path):
+    with storage_errors(path):
         with partial.open("wb") as file:
             torch.save({"format": FORMAT, "fingerprint": fingerprint, **states}, file)
             file.flush()

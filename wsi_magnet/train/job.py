@@ -22,7 +22,7 @@ from wsi_magnet.errors import ConfigError, TrainingError
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.registry import build_network
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, read_spec
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.data_parallel import devices_of
 from wsi_magnet.train.sampler import class_pixels
@@ -195,5 +195,5 @@ def _fingerprints(order: Order, surveys: Mapping[Sample, Survey]) -> dict[str, s
 def _sha256(path: str | Path | None) -> str | None:
     if path is None:
         return None
-    with explained(Path(path)), Path(path).open("rb") as file:
+    with storage_errors(Path(path)), Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,7 +23,7 @@ from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.results.folder import write_json
 from wsi_magnet.results.record import versions
-from wsi_magnet.storage.errors import explained
+from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.train.backbone import BackboneStage
 from wsi_magnet.train.calibrate import Fitter, fit_temperatures
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
@@ -66,7 +66,7 @@ def train_bundle(order: Order, *, restart: bool = False, watch: Watcher | None =
     """
     log.info("reading the labels of all rows")
     data = check(order)
-    with explained(order.folder):
+    with storage_errors(order.folder):
         order.folder.mkdir(parents=True, exist_ok=True)
     with _claimed(order.folder):
         if restart:
@@ -88,7 +88,7 @@ def _finished_before(order: Order, data: Data) -> dict[str, Any] | None:
     """The report of a training of just this that has ended and whose bundle is still there."""
     if not (order.folder / REPORT).exists() or not order.output.exists():
         return None
-    with explained(order.folder):
+    with storage_errors(order.folder):
         try:
             report = _report_of(order)
         except ValueError:  # damaged: it will be written again
@@ -118,7 +118,7 @@ def _claimed(folder: Path) -> Any:
 def _forget(folder: Path, fingerprints: Mapping[str, str]) -> None:
     """Delete the checkpoints. Where only the settings of the refiners are others, the backbone's stands as it is."""
     stale = [stage for stage, one in fingerprints.items() if not _continues(folder / f"{stage}.ckpt", one)]
-    with explained(folder):
+    with storage_errors(folder):
         for path in folder.glob("refiners.ckpt*" if stale == ["refiners"] else "*.ckpt*"):
             path.unlink()
 
@@ -244,7 +244,7 @@ class _Training:
 
     def _write(self, report: Mapping[str, Any]) -> None:
         folder = self._order.folder
-        with explained(folder):
+        with storage_errors(folder):
             (folder / "curves.csv").write_text(to_csv(self._histories))
             draw_curves(self._histories, folder / "curves.png")
         write_json(folder / REPORT, report)

@@ -29,7 +29,7 @@ class _Place(Generic[Thing]):
     making: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Shelf(Generic[Key, Thing]):
+class ResourceCache(Generic[Key, Thing]):
     """Makes a thing when it is first asked for, hands it to all who ask, and closes what nobody has used for longest.
 
     Safe to use from several threads; slow makers hold up only those who want the same thing.

@@ -13,19 +13,19 @@ from functools import cache, cached_property
 
 from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.errors import BundleError, ResultBusyError, SlideOpenError
-from wsi_magnet.inference.batching import analyst_for
+from wsi_magnet.inference.batching import predictor_for
 from wsi_magnet.inference.engine import Engine, resolve_device
 from wsi_magnet.nets.bundle import Bundle, load_bundle
-from wsi_magnet.planning.plan import Frame
+from wsi_magnet.planning.plan import ScaleLayout
 from wsi_magnet.planning.tissue import TissueMap
 from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.storage.location import place
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import to_location
 from wsi_magnet.system import cpu_threads, keep_memory_steady
-from wsi_magnet.worker.cache import Shelf
+from wsi_magnet.worker.cache import ResourceCache
 
 READ_THREADS = 4
 """Threads of a worker that read and decode, at most; where they feed a GPU, at least. Decoding is the cheaper half, so
@@ -33,7 +33,7 @@ that few keep a processor's networks fed, and each has OpenSlide's table of the 
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunSpec:
     """All that a worker must know to run any tile of a slide; frozen, small, and the key of what workers keep."""
 
     slide: str
@@ -42,7 +42,7 @@ class Job:
     bundle_sha256: str
     folder: str
     config: RunConfig
-    frames: tuple[Frame, ...]
+    frames: tuple[ScaleLayout, ...]
     products: Products
     device: str
     tissue_downsample_xy: tuple[float, float] | None
@@ -54,7 +54,7 @@ class Job:
         config = self.config
         return Weights(self.bundle, self.bundle_sha256, self.device, config.batch_size, config.precision)
 
-    def with_precision(self, precision: Precision) -> Job:
+    def with_precision(self, precision: Precision) -> RunSpec:
         """The same job, in that arithmetic."""
         return replace(self, config=replace(self.config, precision=precision))
 
@@ -79,7 +79,7 @@ class Networks:
         bundle = _load_bundle(weights)
         config = RunConfig(batch_size=weights.batch_size, precision=weights.precision)
         self.engine = Engine(bundle, device, config)
-        self.analyst = analyst_for(self.engine)
+        self.analyst = predictor_for(self.engine)
         self.background = bundle.spec.background_index
 
     def close(self) -> None:
@@ -87,13 +87,13 @@ class Networks:
         self.analyst.close()
 
 
-class Hall:
+class WorkerContext:
     """What a worker keeps open for one job; shared by its threads."""
 
     ahead: int
     """Patches of a tile that are read before they are needed."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RunSpec) -> None:
         """Raises SlideOpenError, BundleError, ConfigError."""
         keep_memory_steady()
         self.job = job
@@ -106,7 +106,7 @@ class Hall:
         self.background = self._networks.background
         self.readers = _readers(self.engine.device.type)
         self.ahead = self.engine.batch_size + 1
-        self._folder = ResultFolder(place(job.folder))
+        self._folder = ResultFolder(to_location(job.folder))
         self._pyramids = pyramids_of(job)
 
     @cached_property
@@ -114,7 +114,7 @@ class Hall:
         """The tissue map of the result folder; None where everything is analysed."""
         if self.job.tissue_downsample_xy is None:
             return None
-        with explained(self._folder.tissue_png):
+        with storage_errors(self._folder.tissue_png):
             return TissueMap.load(self._folder.tissue_png, self.job.tissue_downsample_xy)
 
     def pyramid(self, product: str) -> Pyramid:
@@ -142,23 +142,23 @@ _TURN_PAUSES_S = (0.0, 0.5, 3.0)
 _HALLS_KEPT, _NETWORKS_KEPT = 4, 1
 """What nobody uses now. A worker mostly has tiles of the first slides of a queue."""
 
-_networks: Shelf[Weights, Networks] = Shelf(Networks, idle=_NETWORKS_KEPT)
-_halls: Shelf[Job, Hall] = Shelf(Hall, idle=_HALLS_KEPT)
+_networks: ResourceCache[Weights, Networks] = ResourceCache(Networks, idle=_NETWORKS_KEPT)
+_halls: ResourceCache[RunSpec, WorkerContext] = ResourceCache(WorkerContext, idle=_HALLS_KEPT)
 
 
-def in_hall(job: Job) -> AbstractContextManager[Hall]:
+def in_hall(job: RunSpec) -> AbstractContextManager[WorkerContext]:
     """The worker's hall for a job, which stays open within. Raises SlideOpenError, BundleError, ConfigError."""
     return _halls.borrow(job)
 
 
-def close_hall(job: Job) -> None:
+def close_hall(job: RunSpec) -> None:
     """Let go of what this process keeps for a job alone."""
     _halls.discard(job)
 
 
-def pyramids_of(job: Job) -> dict[str, Pyramid]:
+def pyramids_of(job: RunSpec) -> dict[str, Pyramid]:
     """The images of a job's result, by name."""
-    return {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(place(job.folder))}
+    return {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(to_location(job.folder))}
 
 
 @cache
@@ -168,7 +168,7 @@ def _readers(device: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(bound(READ_THREADS, cpu_threads()), thread_name_prefix="read")
 
 
-def _open_checked(job: Job) -> SlideReader:
+def _open_checked(job: RunSpec) -> SlideReader:
     reader = open_here(job.slide, job.config.mpp)
     if reader.info.identity != job.slide_identity:
         reader.close()

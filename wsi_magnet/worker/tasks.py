@@ -25,22 +25,22 @@ from wsi_magnet.inference.optimize import resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, Pixels, Region, TileCanvas, clear_outside, coarse_box, quarters
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.planning.plan import CellTask, Frame, TileTask
-from wsi_magnet.planning.prepare import Prepared, prepare
+from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask
+from wsi_magnet.planning.prepare import PreparedRun, prepare
 from wsi_magnet.results.folder import Products
 from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Image
 from wsi_magnet.system import keep_memory_steady
-from wsi_magnet.worker.context import Hall, Job, in_hall, open_here, pyramids_of
+from wsi_magnet.worker.context import RunSpec, WorkerContext, in_hall, open_here, pyramids_of
 
 
 @dataclass(frozen=True, slots=True)
 class RunTile:
     """The function that workers run: a job, waiting for a tile."""
 
-    job: Job
+    job: RunSpec
     turn: str
     """Of the result folder; once that is another's, nothing is written."""
 
@@ -61,7 +61,7 @@ class RunSurvey:
     spec: BundleSpec
     config: RunConfig
 
-    def __call__(self, slide: str) -> Prepared:
+    def __call__(self, slide: str) -> PreparedRun:
         """Open a slide and lay out its passes. Raises SlideOpenError, MissingMppError, SlideReadError, ConfigError."""
         keep_memory_steady()
         with closing(open_here(slide, self.config.mpp)) as reader:
@@ -72,7 +72,7 @@ class RunSurvey:
 class RunProbe:
     """The function that shows whether a worker can do a job at all, before anything is written or replaced."""
 
-    job: Job
+    job: RunSpec
 
     def __call__(self, task: None) -> Precision:
         """Open the slide, the bundle and the device; returns the arithmetic that "auto" is there.
@@ -97,7 +97,7 @@ class HalveTask:
 class RunHalve:
     """The function that workers run to build pyramids."""
 
-    job: Job
+    job: RunSpec
     turn: str
 
     def __call__(self, task: HalveTask) -> None:
@@ -107,7 +107,7 @@ class RunHalve:
             halve_tile(hall.pyramid(task.product), task.level, task.box, labels=task.product == "mask")
 
 
-def record_lost(job: Job, task: TileTask, reason: str) -> TileResult:
+def record_lost(job: RunSpec, task: TileTask, reason: str) -> TileResult:
     """Label the cells of a tile that no worker survives "not analysed", with neither slide nor networks.
 
     Raises StoreError.
@@ -128,7 +128,7 @@ def record_lost(job: Job, task: TileTask, reason: str) -> TileResult:
 class _Tile:
     """One tile under way."""
 
-    def __init__(self, hall: Hall, task: TileTask, turn: str) -> None:
+    def __init__(self, hall: WorkerContext, task: TileTask, turn: str) -> None:
         self._hall = hall
         self._task = task
         self._turn = turn
@@ -254,7 +254,7 @@ class _Tile:
         write_tile(self._canvas, self._frame, self._hall.job.products, self._hall.pyramid)
 
 
-def write_tile(canvas: TileCanvas, frame: Frame, products: Products, pyramid: Callable[[str], Pyramid]) -> None:
+def write_tile(canvas: TileCanvas, frame: ScaleLayout, products: Products, pyramid: Callable[[str], Pyramid]) -> None:
     """All that is kept of a tile; `pyramid` gives the image of a name. Raises StoreError."""
     level, box = frame.mask_level, canvas.box
     if products.probabilities or level:  # the finest scale's are nobody's input

@@ -13,8 +13,8 @@ import pytest
 from tests.runtime.clusters.fake_batch import jobs_of, write_commands
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError
-from wsi_magnet.runtime.clusters.cluster import cluster as clusters
-from wsi_magnet.runtime.clusters.cluster import resubmit as job_keeper
+from wsi_magnet.runtime.clusters import cluster as clusters
+from wsi_magnet.runtime.clusters import resubmit
 from wsi_magnet.runtime.clusters.resubmit import ask_queue
 from wsi_magnet.runtime.clusters.spec import ClusterSpec
 from wsi_magnet.runtime.start import start_executor
@@ -25,7 +25,7 @@ Batch = Callable[..., Path]
 @pytest.fixture
 def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     """Puts a batch system's commands on the path."""
-    monkeypatch.setattr(job_keeper, "CHECK_S", 0.3)
+    monkeypatch.setattr(resubmit, "CHECK_S", 0.3)
 
     def put(kind: str) -> Path:
         folder = write_commands(kind, tmp_path / "commands")

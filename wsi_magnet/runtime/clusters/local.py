@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.runtime.types import Executor, Member, Result, Roster, Task, Tell
+from wsi_magnet.runtime.types import Executor, Notify, Result, SchedulerInfo, Task, WorkerInfo
 
 
 class SerialExecutor:
@@ -23,7 +23,7 @@ class SerialExecutor:
         *,
         lost: Callable[[Task, str], Result] | None = None,
         again: Callable[[Result], bool] | None = None,
-        tell: Tell | None = None,
+        tell: Notify | None = None,
     ) -> Iterator[Result]:
         """Run each task when its result is asked for. There is nobody else to try it, or to tell that it killed us."""
         for task in tasks:
@@ -42,9 +42,9 @@ class SerialExecutor:
         except WsiMagnetError as error:
             return {self.description: error}
 
-    def roster(self) -> Roster:
+    def scheduler_info(self) -> SchedulerInfo:
         """Only this thread."""
-        return Roster({}, {self.description: Member(self.description, 1, {}, None, 0.0)})
+        return SchedulerInfo({}, {self.description: WorkerInfo(self.description, 1, {}, None, 0.0)})
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -16,9 +16,9 @@ from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.inference.engine import gpu_gib, resolve_device
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.planning.budget import Budget, choose_refined
-from wsi_magnet.planning.plan import Cells, Pass, pool_any, square
-from wsi_magnet.planning.prepare import Prepared
-from wsi_magnet.results.events import Note, Observer, PassFinished, PassStarted, TileFinished, WorkersReady
+from wsi_magnet.planning.plan import Cells, ScalePlan, pool_any, square
+from wsi_magnet.planning.prepare import PreparedRun
+from wsi_magnet.results.events import Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_history
 from wsi_magnet.results.pyramid import Pyramid
@@ -26,8 +26,8 @@ from wsi_magnet.results.record import describe_images, describe_ome, describe_ru
 from wsi_magnet.results.summary import RunSummary, failures, summarise_run
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.scores import Scores
-from wsi_magnet.storage.errors import explained
-from wsi_magnet.worker.context import Job, close_hall
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.worker.context import RunSpec, close_hall
 from wsi_magnet.worker.tasks import HalveTask, RunHalve, RunProbe, RunTile, record_lost
 
 
@@ -35,7 +35,7 @@ class Run:
     """A run that has its folder and its plan."""
 
     def __init__(
-        self, prepared: Prepared, folder: ResultFolder, sha256: str, bundle: str | None, observe: Observer
+        self, prepared: PreparedRun, folder: ResultFolder, sha256: str, bundle: str | None, observe: Observer
     ) -> None:
         self._prepared, self._plan, self._folder, self._observe = prepared, prepared.plan, folder, observe
         self._sha256, self._bundle = sha256, bundle
@@ -117,12 +117,12 @@ class Run:
         for pyramid in self._pyramids.values():
             pyramid.create()
         if self._prepared.config.tissue:
-            with explained(self._folder.tissue_png):
+            with storage_errors(self._folder.tissue_png):
                 self._prepared.tissue.save(self._folder.tissue_png)
 
-    def _job(self, device: str) -> Job:
+    def _job(self, device: str) -> RunSpec:
         info, config = self._prepared.info, self._prepared.config
-        return Job(
+        return RunSpec(
             info.path,
             info.identity,
             self._bundle,
@@ -135,7 +135,7 @@ class Run:
             self._prepared.tissue.downsample_xy if config.tissue else None,
         )
 
-    def _passes(self, executor: Executor, job: Job, history: History) -> None:
+    def _passes(self, executor: Executor, job: RunSpec, history: History) -> None:
         with Journal(self._folder.journal, self._folder.check_claim) as journal:
             coarser, spent = None, 0
             for one in self._plan.passes:
@@ -153,13 +153,13 @@ class Run:
             self._build_pyramid(executor, job, name, self._plan.passes[-1])
 
     def _pass(
-        self, one: Pass, refined: Cells, done: Set[Key], scores: Scores, tools: tuple[Executor, Job, Journal]
+        self, one: ScalePlan, refined: Cells, done: Set[Key], scores: Scores, tools: tuple[Executor, RunSpec, Journal]
     ) -> None:
         """One scale: the tiles that are not done, then the mask's pyramid, then the mask shows it."""
         begun = time.perf_counter()
         executor, job, journal = tools
         self._observe(
-            PassStarted(
+            ScaleStarted(
                 one.scale.index,
                 len(self._plan.passes),
                 one.scale.mpp,
@@ -182,9 +182,9 @@ class Run:
         journal.pass_done(one.scale.index)
         if one.scale.index and not self._products.probabilities:
             self._pyramids["probabilities"].remove_level(one.frame.mask_level + 1)
-        self._observe(PassFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
+        self._observe(ScaleFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
 
-    def _turn(self, one: Pass) -> str:
+    def _turn(self, one: ScalePlan) -> str:
         """From now on workers may write what is of this run and this scale, and nothing else."""
         turn = f"{self._ticket} {one.scale.index}"
         self._folder.take_turn(turn)
@@ -193,7 +193,7 @@ class Run:
     def _tell(self, text: str) -> None:
         self._observe(Note(text))
 
-    def _choose(self, one: Pass, coarser: Scores | None, spent: int) -> Cells:
+    def _choose(self, one: ScalePlan, coarser: Scores | None, spent: int) -> Cells:
         """Which cells to refine: all of the first scale, of the others those whose parent's quarter is uncertain.
 
         spent: cells refined at the scales before.
@@ -204,7 +204,7 @@ class Run:
         budget = Budget.of(refine, [int(p.tissue.sum()) for p in self._plan.passes[1:]], index, spent)
         return choose_refined(one.tissue, coarser.of(one.tissue), refine, spec.refine_above[index - 1], budget)
 
-    def _build_pyramid(self, executor: Executor, job: Job, product: str, one: Pass) -> None:
+    def _build_pyramid(self, executor: Executor, job: RunSpec, product: str, one: ScalePlan) -> None:
         """Make all levels coarser than a pass from its own, level by level."""
         tiles, turn = one.tiles, self._turn(one)
         for level in range(one.frame.mask_level + 1, len(self._products.sizes)):
@@ -222,7 +222,7 @@ class Run:
             ):
                 pass
 
-    def _publish(self, one: Pass) -> None:
+    def _publish(self, one: ScalePlan) -> None:
         """From now on the images begin at this scale."""
         told = (self._prepared, self._products, self._classes, one.frame.mask_level)
         for name, text in describe_ome(*told).items():
