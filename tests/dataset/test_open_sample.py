@@ -131,16 +131,32 @@ def several(folder: Path, count: int) -> list[Sample]:
 
 def test_the_pool_keeps_the_last_used_open(tmp_path: Path) -> None:
     first, second, third = several(tmp_path, 3)
-    pool = SamplePool(CLASSES, most_open=2)
+    pool = SamplePool(CLASSES, max_open=2)
     kept, dropped = pool.get(first), pool.get(second)
     pool.get(first)
     pool.get(third)
     assert (pool.get(first) is kept, pool.get(second) is dropped) == (True, False)
 
 
+def test_the_pool_is_bounded_by_decoded_bytes(tmp_path: Path) -> None:
+    samples = several(tmp_path, 4)
+    each = open_sample(samples[0], CLASSES).decoded_bytes
+    assert each == 5 * 4  # pixels, times RGB and one label image
+    pool = SamplePool(CLASSES, max_decoded_bytes=2 * each)
+    opened = [pool.get(sample) for sample in samples]
+    assert [pool.get(sample) is one for sample, one in zip(samples[2:], opened[2:], strict=True)] == [True, True]
+    assert pool.get(samples[0]) is not opened[0]
+
+
+def test_the_pool_keeps_one_sample_that_is_larger_than_its_bound(tmp_path: Path) -> None:
+    (sample,) = several(tmp_path, 1)
+    pool = SamplePool(CLASSES, max_decoded_bytes=1)
+    assert pool.get(sample) is pool.get(sample)
+
+
 def test_what_falls_out_of_the_pool_is_closed_when_nobody_reads_it(tmp_path: Path) -> None:
     first, second = several(tmp_path, 2)
-    pool = SamplePool(CLASSES, most_open=1)
+    pool = SamplePool(CLASSES, max_open=1)
     held = pool.get(first)
     reader = held.reader
     pool.get(second)
@@ -154,7 +170,7 @@ def test_what_falls_out_of_the_pool_is_closed_when_nobody_reads_it(tmp_path: Pat
 
 def test_the_pool_serves_threads(tmp_path: Path) -> None:
     samples = several(tmp_path, 6)
-    pool = SamplePool(CLASSES, most_open=2)
+    pool = SamplePool(CLASSES, max_open=2)
 
     def first_set(i: int) -> int:
         opened = pool.get(samples[i % 6])
@@ -167,6 +183,6 @@ def test_the_pool_serves_threads(tmp_path: Path) -> None:
 
 def test_the_pool_goes_to_another_process_empty(tmp_path: Path) -> None:
     (sample,) = several(tmp_path, 1)
-    pool = SamplePool(CLASSES, most_open=3)
+    pool = SamplePool(CLASSES, max_open=3)
     opened = pool.get(sample)
     assert pickle.loads(pickle.dumps(pool)).get(sample) is not opened

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from tests.train.made import glands
 from wsi_magnet.slides.types import Image
-from wsi_magnet.train.augment import DENSITY, Bend, compress, draw_bend, restain
+from wsi_magnet.train.augment import DENSITY, Augmentation, compress, draw_augmentation, restain
 from wsi_magnet.train.config import AugmentConfig
 
 OUTSIDE = 7
 NOTHING = AugmentConfig(flips=False, scale_jitter=1.0, stain=0.0, light=0.0, rotation=0.0, blur=0.0, jpeg=0.0)
 IDENTITY, FULL_LIGHT = np.eye(3, dtype=np.float32), np.ones(3, np.float32)
 orientations = pytest.mark.parametrize(
-    "bend", [Bend(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
+    "augmentation", [Augmentation(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
 )
 
 
@@ -29,21 +29,21 @@ def places(height: int, width: int) -> tuple[Image, npt.NDArray[np.uint32]]:
 
 def test_nothing_is_changed_where_all_is_off() -> None:
     image, sets = places(20, 30)
-    bend = draw_bend(NOTHING, np.random.default_rng(0))
-    assert np.array_equal(bend.image(image), image)
-    assert np.array_equal(bend.labels(sets, OUTSIDE), sets)
+    augmentation = draw_augmentation(NOTHING, np.random.default_rng(0))
+    assert np.array_equal(augmentation.image(image), image)
+    assert np.array_equal(augmentation.labels(sets, OUTSIDE), sets)
 
 
 @orientations
-def test_labels_turn_exactly_with_the_image(bend: Bend) -> None:
+def test_labels_turn_exactly_with_the_image(augmentation: Augmentation) -> None:
     image, sets = places(20, 30)
-    turned = bend.image(image).astype(np.uint32)
-    assert np.array_equal(turned[..., 0] + 1000 * turned[..., 1], bend.labels(sets, OUTSIDE))
+    turned = augmentation.image(image).astype(np.uint32)
+    assert np.array_equal(turned[..., 0] + 1000 * turned[..., 1], augmentation.labels(sets, OUTSIDE))
 
 
 def test_the_eight_orientations_differ() -> None:
     image, _ = places(9, 9)
-    found = {Bend(turns, mirrored).image(image).tobytes() for turns in range(4) for mirrored in (False, True)}
+    found = {Augmentation(turns, mirrored).image(image).tobytes() for turns in range(4) for mirrored in (False, True)}
     assert len(found) == 8
 
 
@@ -51,8 +51,8 @@ def test_the_eight_orientations_differ() -> None:
 @given(st.floats(-45, 45), st.integers(0, 3), st.booleans(), st.sampled_from([48, 49]))
 def test_labels_stay_within_a_pixel_of_a_rotated_image(degrees: float, turns: int, mirrored: bool, side: int) -> None:
     image, sets = places(side, side)
-    bend = Bend(turns, mirrored, degrees)
-    turned, labels = bend.image(4 * image).astype(float) / 4, bend.labels(sets, OUTSIDE)
+    augmentation = Augmentation(turns, mirrored, degrees)
+    turned, labels = augmentation.image(4 * image).astype(float) / 4, augmentation.labels(sets, OUTSIDE)
     known = labels != OUTSIDE
     column, row = labels % 1000, labels // 1000
     beside = np.hypot(turned[..., 0] - column, turned[..., 1] - row)[known]
@@ -63,19 +63,19 @@ def test_labels_stay_within_a_pixel_of_a_rotated_image(degrees: float, turns: in
 
 def test_what_a_rotation_brings_in_is_not_labelled() -> None:
     sets = np.full((40, 40), 2, np.uint32)
-    labels = Bend(degrees=30).labels(sets, OUTSIDE)
+    labels = Augmentation(degrees=30).labels(sets, OUTSIDE)
     assert {int(labels[0, 0]), int(labels[20, 20])} == {OUTSIDE, 2}
 
 
 def test_a_rotation_does_not_mix_labels() -> None:
     _, mask = glands(0, 64)
     sets = np.where(mask == 1, np.uint32(1 << 30), np.uint32(1))
-    assert set(np.unique(Bend(degrees=17).labels(sets, (1 << 31) - 1)).tolist()) == {1, 1 << 30, (1 << 31) - 1}
+    assert set(np.unique(Augmentation(degrees=17).labels(sets, (1 << 31) - 1)).tolist()) == {1, 1 << 30, (1 << 31) - 1}
 
 
 def test_a_rotated_picture_has_no_dark_corners() -> None:
     image = np.full((40, 40, 3), 200, np.uint8)
-    assert (Bend(degrees=33).image(image) == 200).all()
+    assert (Augmentation(degrees=33).image(image) == 200).all()
 
 
 def test_other_stain_of_the_identity_is_the_image_within_rounding() -> None:
@@ -96,8 +96,8 @@ def test_less_light_is_a_darker_picture() -> None:
 
 def test_glass_stays_white_whatever_the_stain() -> None:
     image = np.full((4, 4, 3), 255, np.uint8)
-    bend = draw_bend(AugmentConfig(stain=0.4, light=0.0, jpeg=0, blur=0), np.random.default_rng(3))
-    assert (bend.image(image) == 255).all()
+    augmentation = draw_augmentation(AugmentConfig(stain=0.4, light=0.0, jpeg=0, blur=0), np.random.default_rng(3))
+    assert (augmentation.image(image) == 255).all()
 
 
 def test_densities_are_those_of_a_division_by_white() -> None:
@@ -113,7 +113,7 @@ def test_the_same_generator_draws_the_same_bend() -> None:
     image, sets = places(32, 32)
     config = AugmentConfig(rotation=20, blur=0.5, jpeg=0.5)
     for seed in range(8):
-        one, two = (draw_bend(config, np.random.default_rng(seed)) for _ in range(2))
+        one, two = (draw_augmentation(config, np.random.default_rng(seed)) for _ in range(2))
         assert np.array_equal(one.image(image), two.image(image))
         assert np.array_equal(one.labels(sets, OUTSIDE), two.labels(sets, OUTSIDE))
 
@@ -124,13 +124,13 @@ def test_what_is_turned_on_leaves_the_other_draws_as_they_are(changes: dict[str,
     others = AugmentConfig(**{**{"jpeg": 1.0}, **changes})  # type: ignore[arg-type]  # booleans and floats by name
     for seed in range(5):
         assert (
-            draw_bend(config, np.random.default_rng(seed)).quality
-            == draw_bend(others, np.random.default_rng(seed)).quality
+            draw_augmentation(config, np.random.default_rng(seed)).quality
+            == draw_augmentation(others, np.random.default_rng(seed)).quality
         )
 
 
 def test_shares_of_blur_and_compression_are_kept() -> None:
     rng = np.random.default_rng(0)
-    bends = [draw_bend(AugmentConfig(blur=0.25, jpeg=0.75), rng) for _ in range(800)]
-    assert abs(np.mean([bend.blur_px > 0 for bend in bends]) - 0.25) < 0.05
-    assert abs(np.mean([bend.quality is not None for bend in bends]) - 0.75) < 0.05
+    bends = [draw_augmentation(AugmentConfig(blur=0.25, jpeg=0.75), rng) for _ in range(800)]
+    assert abs(np.mean([augmentation.blur_px > 0 for augmentation in bends]) - 0.25) < 0.05
+    assert abs(np.mean([augmentation.quality is not None for augmentation in bends]) - 0.75) < 0.05

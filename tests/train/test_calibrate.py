@@ -15,7 +15,7 @@ from tests.train.made import setting_of
 from wsi_magnet.nets.identity import IdentityRefiner
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.train.calibrate import THRESHOLDS, Fitter, _refine_above, fit_temperature, fit_temperatures
-from wsi_magnet.train.frozen_backbone import Frozen
+from wsi_magnet.train.frozen_backbone import FrozenBackbone
 from wsi_magnet.train.views import View, Windows
 
 CLASSES = 3
@@ -60,16 +60,18 @@ class Said:
 
     given: Sequence[tuple[Tensor, ...]]
     views: Sequence[View]
-    frozen: Frozen
+    frozen: FrozenBackbone
 
-    def as_frozen(self) -> Frozen:
-        """A `Frozen` that says this."""
-        found: Frozen = _Given(**{name: getattr(self.frozen, name) for name in self.frozen.__dataclass_fields__})
+    def as_frozen(self) -> FrozenBackbone:
+        """A `FrozenBackbone` that says this."""
+        found: FrozenBackbone = _Given(
+            **{name: getattr(self.frozen, name) for name in self.frozen.__dataclass_fields__}
+        )
         object.__setattr__(found, "said", {id(view): one for view, one in zip(self.views, self.given, strict=True)})
         return found
 
 
-class _Given(Frozen):
+class _Given(FrozenBackbone):
     said: dict[int, tuple[Tensor, ...]]
 
     def logits(self, view: View, scale: int) -> Tensor:
@@ -92,7 +94,7 @@ def fitter(folder: Path, *, fine_right: bool, select: str = "hard", views: int =
         given.append((coarse, fine))
         sets = tuple((1 << one).astype(np.uint32) for one in (coarse_truth, truth))
         made.append(View((), sets))
-    frozen = Frozen(nn.Identity(), (1.0, 1.0), WINDOWS, setting_of(folder))
+    frozen = FrozenBackbone(nn.Identity(), (1.0, 1.0), WINDOWS, setting_of(folder))
     said = Said(given, made, frozen).as_frozen()
     return Fitter(said, made, (0, 1, 2), select=select, median_px=1)
 
@@ -158,7 +160,7 @@ def test_temperatures_are_fitted_at_each_scale(tmp_path: Path) -> None:
     )
     sets = tuple(drawn_from(one, 1)[0].numpy().astype(np.uint32) for one in honest)
     view = View((), sets)
-    frozen = Frozen(nn.Identity(), (1.0, 1.0), WINDOWS, setting_of(tmp_path))
+    frozen = FrozenBackbone(nn.Identity(), (1.0, 1.0), WINDOWS, setting_of(tmp_path))
     said = Said([(2 * honest[0], 0.5 * honest[1])], [view], frozen).as_frozen()
     assert fit_temperatures(said, [view]) == pytest.approx((2, 0.5), rel=0.1)
 
@@ -206,7 +208,9 @@ def test_a_shared_module_is_calibrated_once(tmp_path: Path) -> None:
     own = module(2)
     weight = own.seg_conv.weight.clone()
     fit = fitter(tmp_path, fine_right=True)
-    fit._said = [(said[0], said[1], torch.rand(1, CLASSES, 256, 256).softmax(dim=1)) for said in fit._said]
+    fit._backbone_outputs = [
+        (said[0], said[1], torch.rand(1, CLASSES, 256, 256).softmax(dim=1)) for said in fit._backbone_outputs
+    ]
     fit._views = [replace(view, sets=(*view.sets, np.ones((256, 256), np.uint32))) for view in fit._views]
     temperatures = fit.calibrate([own, own])
     assert len(temperatures) == 1

@@ -11,8 +11,7 @@ import yaml
 
 from tests.train.made import tiny_config, write_config
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.train.config import ClassConfig, TrainingConfig, read_config
-from wsi_magnet.train.limits import CHOICES, RANGES
+from wsi_magnet.train.config import CHOICES, RANGES, ClassConfig, TrainingConfig, read_config
 
 CONFIGS = Path(__file__).parents[2] / "pipelines" / "configs"
 

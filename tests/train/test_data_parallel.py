@@ -23,13 +23,13 @@ from tests.train.made import (
 )
 from wsi_magnet.errors import ConfigError, TrainingError
 from wsi_magnet.nets.bundle import load_bundle
-from wsi_magnet.train import job as order
-from wsi_magnet.train import pipeline as making
-from wsi_magnet.train.data_parallel import Ranks, devices_of, run_on, telling
+from wsi_magnet.train import pipeline
+from wsi_magnet.train import spec as training_spec
+from wsi_magnet.train.data_parallel import Ranks, devices_of, forwarding_progress, run_on
 from wsi_magnet.train.history import Row
-from wsi_magnet.train.job import Order, check_order
 from wsi_magnet.train.loop import Loop
 from wsi_magnet.train.pipeline import train_bundle
+from wsi_magnet.train.spec import TrainingSpec, check_spec
 
 TWO = (torch.device("cpu"), torch.device("cpu"))
 
@@ -159,14 +159,14 @@ def test_one_device_is_worked_on_in_this_process() -> None:
 
 def test_what_is_told_in_one_process_is_told_at_once() -> None:
     heard: list[Any] = []
-    with telling(lambda *what: heard.append(what), processes=1) as tell:
+    with forwarding_progress(lambda *what: heard.append(what), processes=1) as tell:
         tell("a", 1)
         assert heard == [("a", 1)]
 
 
 def test_what_is_told_to_another_process_is_heard_by_the_end() -> None:
     heard: list[Any] = []
-    with telling(lambda *what: heard.append(what), processes=2) as tell:
+    with forwarding_progress(lambda *what: heard.append(what), processes=2) as tell:
         tell("a", 1)
         tell("b", 2)
     assert heard == [("a", 1), ("b", 2)]
@@ -181,21 +181,21 @@ def test_the_processor_is_one_device() -> None:
     assert devices_of("cpu") == (torch.device("cpu"),)
 
 
-TRAIN = making._train
+TRAIN = pipeline._train
 
 
 def train_small(*arguments: Any) -> None:
     """One process's training, with small validation views."""
-    making.VALIDATION_PX = SMALL_VALIDATION_PX
+    pipeline.VALIDATION_PX = SMALL_VALIDATION_PX
     TRAIN(*arguments)
 
 
 @pytest.fixture
 def on_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were two devices."""
-    for module in (making, order):
+    for module in (pipeline, training_spec):
         monkeypatch.setattr(module, "devices_of", lambda device: TWO)
-    monkeypatch.setattr(making, "_train", train_small)
+    monkeypatch.setattr(pipeline, "_train", train_small)
 
 
 @pytest.mark.usefixtures("on_two")
@@ -208,7 +208,7 @@ def test_a_training_on_two_devices_writes_a_bundle_and_tells_how_it_goes(tmp_pat
             heard.append((stage, row.step))
 
     output = tmp_path / "two.safetensors"
-    train_bundle(Order(write_data(tmp_path), config, output, threads=1), watch=watch)
+    train_bundle(TrainingSpec(write_data(tmp_path), config, output, threads=1), watch=watch)
     assert load_bundle(output).spec.name == "tiny"
     assert heard == [("backbone", 1), ("backbone", 2), ("backbone", 3), ("refiners", 1), ("refiners", 2)]
 
@@ -216,4 +216,4 @@ def test_a_training_on_two_devices_writes_a_bundle_and_tells_how_it_goes(tmp_pat
 @pytest.mark.usefixtures("on_two")
 def test_a_batch_that_cannot_be_parted_evenly_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"refiners\.batch 1 cannot be parted evenly among 2 devices"):
-        check_order(Order(write_data(tmp_path), tiny_config(), tmp_path / "b.safetensors"))
+        check_spec(TrainingSpec(write_data(tmp_path), tiny_config(), tmp_path / "b.safetensors"))

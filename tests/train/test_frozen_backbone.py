@@ -9,7 +9,7 @@ import torch
 
 from tests.train.made import glands, setting_of
 from wsi_magnet.nets.registry import build_network
-from wsi_magnet.train.frozen_backbone import Frozen, double
+from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.views import View, Windows, to_tensor
 
 WINDOWS = Windows(64, 8, 2)
@@ -34,7 +34,7 @@ def network() -> torch.nn.Module:
 
 def test_it_says_what_the_network_says(tmp_path: Path) -> None:
     own, view = network(), view_of(0)
-    frozen = Frozen.of(own, (1.0, 2.0), WINDOWS, setting_of(tmp_path))
+    frozen = FrozenBackbone.of(own, (1.0, 2.0), WINDOWS, setting_of(tmp_path))
     with torch.no_grad():
         expected = [own(to_tensor([patch], torch.device("cpu"))) for patch in view.patches]
     for scale, (found, whole) in enumerate(zip(frozen.probabilities(view), expected, strict=True)):
@@ -46,7 +46,7 @@ def test_it_says_what_the_network_says(tmp_path: Path) -> None:
 def test_the_network_that_it_is_made_of_is_left_as_it_is(tmp_path: Path) -> None:
     own = network()
     before = list(own.state_dict())
-    frozen = Frozen.of(own, (1.0, 1.0), WINDOWS, setting_of(tmp_path))
+    frozen = FrozenBackbone.of(own, (1.0, 1.0), WINDOWS, setting_of(tmp_path))
     assert list(own.state_dict()) == before
     assert all(p.requires_grad for p in own.parameters())
     assert not any(p.requires_grad for p in frozen.network.parameters())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tests.train.made import Stopped, ToyStage, same, setting_of, stopping_at, toy_config, trained
 from wsi_magnet.errors import TrainingError
+from wsi_magnet.train import loop
 from wsi_magnet.train.history import History, Row
 from wsi_magnet.train.loop import Loop, evaluating, make_optimizer, make_schedule, resolve_training_precision
 
@@ -108,7 +109,7 @@ def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
 def test_the_history_has_every_step_once_and_a_look_where_due(tmp_path: Path) -> None:
     history, _ = trained(ToyStage(toy_config()), setting_of(tmp_path))
     assert [row.step for row in history.rows] == list(range(1, 9))
-    assert [row.step for row in history.looks] == [3, 6, 8]
+    assert [row.step for row in history.validations] == [3, 6, 8]
 
 
 def test_every_row_is_told_and_a_look_again_with_its_miou(tmp_path: Path) -> None:
@@ -324,4 +325,38 @@ def test_weights_of_early_steps_are_not_kept(tmp_path: Path) -> None:
     history = Loop(stage, setting_of(tmp_path)).run()
     assert history.best is not None
     assert history.best.step >= 0.6 * stage.config.steps
-    assert len(history.looks) == stage.config.steps
+    assert len(history.validations) == stage.config.steps
+
+
+def test_a_loss_that_is_read_late_changes_neither_weights_nor_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config(checkpoint_every=3)
+    at_once, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "at_once.ckpt"))
+    monkeypatch.setattr(loop, "reads_losses_late", lambda device: True)
+    late, same = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "late.ckpt"))
+    assert [(row.step, row.loss, row.miou) for row in late.rows] == [(r.step, r.loss, r.miou) for r in at_once.rows]
+    for key, tensor in weights.items():
+        assert torch.equal(same[key], tensor)
+
+
+def test_a_loss_that_is_no_number_and_read_late_names_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "reads_losses_late", lambda device: True)
+    stage = ToyStage(toy_config(validate_every=100, checkpoint_every=100))
+    own = stage.loss
+    monkeypatch.setattr(stage, "loss", lambda batch, step: own(batch, step) * (float("nan") if step == 2 else 1.0))
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 2"):
+        Loop(stage, setting_of(tmp_path)).run()
+    assert not (tmp_path / "toy.ckpt").exists()
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_batches_drawn_by_several_threads_train_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    config = toy_config()
+    _, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "one.ckpt"))
+    monkeypatch.setattr(loop, "drawing_threads", lambda device: threads)
+    _, same = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "several.ckpt"))
+    for key, tensor in weights.items():
+        assert torch.equal(same[key], tensor)

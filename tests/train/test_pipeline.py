@@ -36,8 +36,8 @@ from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.train import pipeline as making
 from wsi_magnet.train.config import AugmentConfig, ClassConfig, FitConfig, TrainingConfig
 from wsi_magnet.train.history import History
-from wsi_magnet.train.job import Order, check_order
 from wsi_magnet.train.pipeline import train_bundle
+from wsi_magnet.train.spec import TrainingSpec, check_spec
 
 ROW = {"image": "image_0.png", "annotation": "mask_0.png", "mpp": 1.0, "group": "a", "split": "train"}
 
@@ -62,31 +62,31 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Order:
+def made(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingSpec:
     """A training that has ended."""
     order = order_of(manifest, tmp_path_factory.mktemp("made"))
     train_bundle(order)
     return order
 
 
-def order_of(manifest: Path, folder: Path, config: TrainingConfig | None = None, **options: Any) -> Order:
-    return Order(manifest, config or tiny_config(), folder / "b.safetensors", device="cpu", **options)
+def order_of(manifest: Path, folder: Path, config: TrainingConfig | None = None, **options: Any) -> TrainingSpec:
+    return TrainingSpec(manifest, config or tiny_config(), folder / "b.safetensors", device="cpu", **options)
 
 
-def test_the_bundle_can_be_loaded_and_is_what_was_ordered(made: Order) -> None:
+def test_the_bundle_can_be_loaded_and_is_what_was_ordered(made: TrainingSpec) -> None:
     spec = load_bundle(made.output).spec
     assert (spec.name, spec.network, spec.network_args, spec.mpps) == ("tiny", "small", {"width": 2}, (4.0, 2.0, 1.0))
     assert [(c.name, c.value) for c in spec.classes] == [("background", 0), ("gland", 1)]
     assert (spec.refiner_of, spec.select_width, spec.median_px) == ((0, 1), (), 3)
 
 
-def test_the_card_says_what_it_was_trained_on(made: Order) -> None:
+def test_the_card_says_what_it_was_trained_on(made: TrainingSpec) -> None:
     card = read_spec(made.output)[0].card
     assert card["trained on"] == "4 images of 2 groups: a, b"
     assert card["validated on"].startswith("1 image of 1 group: c")
 
 
-def test_a_slide_is_segmented_with_it(made: Order, tmp_path: Path) -> None:
+def test_a_slide_is_segmented_with_it(made: TrainingSpec, tmp_path: Path) -> None:
     slide = tmp_path / "slide.png"
     Pillow.fromarray(glands(9)[0]).save(slide)
     segment_slide(
@@ -97,17 +97,17 @@ def test_a_slide_is_segmented_with_it(made: Order, tmp_path: Path) -> None:
     assert set(np.unique(labels).tolist()) <= {0, 1}
 
 
-def test_the_folder_holds_checkpoints_curves_and_a_report(made: Order) -> None:
+def test_the_folder_holds_checkpoints_curves_and_a_report(made: TrainingSpec) -> None:
     names = {path.name for path in made.folder.iterdir()} - {".lock"}
     assert names == {"backbone.ckpt", "temperatures.ckpt", "refiners.ckpt", "curves.csv", "training.json"}
 
 
-def test_the_curves_have_every_step_once(made: Order) -> None:
+def test_the_curves_have_every_step_once(made: TrainingSpec) -> None:
     rows = [line.split(",")[:2] for line in (made.folder / "curves.csv").read_text().splitlines()[1:]]
     assert rows == [["backbone", str(i)] for i in range(1, 7)] + [["refiners", str(i)] for i in range(1, 5)]
 
 
-def test_the_report_says_what_went_in(made: Order) -> None:
+def test_the_report_says_what_went_in(made: TrainingSpec) -> None:
     report = json.loads((made.folder / "training.json").read_text())
     assert report["rows"] == {"train": [f"image_{i}" for i in range(4)], "validation": ["image_4"]}
     masks = [glands(i)[1] for i in range(4)]
@@ -115,14 +115,14 @@ def test_the_report_says_what_went_in(made: Order) -> None:
     assert len(report["validation_miou_after_scale"]) == len(report["temperature"]) == 3
 
 
-def test_the_same_seed_is_the_same_file(made: Order, manifest: Path, tmp_path: Path) -> None:
+def test_the_same_seed_is_the_same_file(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     order = order_of(manifest, tmp_path)
     train_bundle(order)
     assert order.output.read_bytes() == made.output.read_bytes()
     assert (order.folder / "curves.csv").read_bytes() == (made.folder / "curves.csv").read_bytes()
 
 
-def test_another_seed_is_another_file(made: Order, manifest: Path, tmp_path: Path) -> None:
+def test_another_seed_is_another_file(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     order = order_of(manifest, tmp_path, tiny_config(seed=4))
     train_bundle(order)
     assert not same(load_bundle(order.output).backbone.state_dict(), load_bundle(made.output).backbone.state_dict())
@@ -130,7 +130,7 @@ def test_another_seed_is_another_file(made: Order, manifest: Path, tmp_path: Pat
 
 @pytest.mark.parametrize(("stage", "step"), [("backbone", 1), ("backbone", 5), ("refiners", 1), ("refiners", 3)])
 def test_stopped_in_either_stage_it_goes_on_to_the_same_file(
-    made: Order, manifest: Path, tmp_path: Path, stage: str, step: int
+    made: TrainingSpec, manifest: Path, tmp_path: Path, stage: str, step: int
 ) -> None:
     order = order_of(manifest, tmp_path)
     with pytest.raises(Stopped):
@@ -140,7 +140,7 @@ def test_stopped_in_either_stage_it_goes_on_to_the_same_file(
     assert (order.folder / "curves.csv").read_bytes() == (made.folder / "curves.csv").read_bytes()
 
 
-def test_data_that_lie_elsewhere_are_the_same_data(made: Order, manifest: Path, tmp_path: Path) -> None:
+def test_data_that_lie_elsewhere_are_the_same_data(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     order = order_of(manifest, tmp_path)
     with pytest.raises(Stopped):
         train_bundle(order, watch=stopping_at("refiners", 2))
@@ -163,7 +163,7 @@ def test_checkpoints_of_another_configuration_are_refused_and_forgotten_on_reque
     assert train_bundle(other, restart=True)["config"]["backbone"]["steps"] == 2
 
 
-def test_with_other_refiners_the_backbone_is_not_trained_again(made: Order, manifest: Path, tmp_path: Path) -> None:
+def test_other_refiners_keep_the_backbone(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train_bundle(order_of(manifest, tmp_path), watch=stopping_at("refiners", 1))
     (tmp_path / "b.training" / "refiners.ckpt").unlink(missing_ok=True)
@@ -176,7 +176,7 @@ def test_with_other_refiners_the_backbone_is_not_trained_again(made: Order, mani
 
 
 def test_temperatures_are_not_fitted_again(
-    made: Order, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: TrainingSpec, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = order_of(manifest, tmp_path)
     with pytest.raises(Stopped):
@@ -217,7 +217,7 @@ def test_a_damaged_report_is_written_again(manifest: Path, tmp_path: Path, damag
     assert not train_bundle(order)["done_before"]
 
 
-def test_the_bundle_whose_backbone_is_taken_is_not_overwritten(made: Order) -> None:
+def test_the_bundle_whose_backbone_is_taken_is_not_overwritten(made: TrainingSpec) -> None:
     with pytest.raises(ConfigError, match="give the new one another name"):
         train_bundle(replace(made, backbone=made.output))
 
@@ -252,7 +252,7 @@ def test_two_trainings_in_one_folder_are_refused(manifest: Path, tmp_path: Path)
         train_bundle(order)
 
 
-def test_the_backbone_of_another_bundle_is_kept(made: Order, manifest: Path, tmp_path: Path) -> None:
+def test_the_backbone_of_another_bundle_is_kept(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     order = order_of(manifest, tmp_path, tiny_config(seed=8, refiners={"shared": True}), backbone=made.output)
     report = train_bundle(order)
     given, found = load_bundle(made.output), load_bundle(order.output)
@@ -271,13 +271,13 @@ def test_the_backbone_of_another_bundle_is_kept(made: Order, manifest: Path, tmp
     ],
 )
 def test_a_backbone_that_does_not_fit_is_refused(
-    made: Order, manifest: Path, tmp_path: Path, config: TrainingConfig, said: str
+    made: TrainingSpec, manifest: Path, tmp_path: Path, config: TrainingConfig, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         train_bundle(order_of(manifest, tmp_path, config, backbone=made.output))
 
 
-def test_a_backbone_that_was_trained_with_other_colours_is_refused(made: Order, manifest: Path, tmp_path: Path) -> None:
+def test_a_backbone_with_other_colours_is_refused(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     bundle = load_bundle(made.output)
     other = tmp_path / "other.safetensors"
     save_bundle(other, replace(bundle.spec, mean=(0.5, 0.5, 0.5)), bundle.backbone, bundle.refiners)
@@ -343,7 +343,7 @@ def test_labels_that_leave_classes_open_are_learned_from(tmp_path: Path) -> None
 # ---- what is refused, before anything is made -----------------------------------------------------------------------
 
 
-def refused(order: Order, kind: type[WsiMagnetError] = ManifestError) -> str:
+def refused(order: TrainingSpec, kind: type[WsiMagnetError] = ManifestError) -> str:
     """The one line of the refusal of a training, which has left nothing behind."""
     with pytest.raises(kind) as caught:
         train_bundle(order)
@@ -456,7 +456,7 @@ def test_a_network_without_weights_is_refused(manifest: Path, tmp_path: Path) ->
 
 def test_checking_counts_and_makes_nothing(manifest: Path, tmp_path: Path) -> None:
     order = order_of(manifest, tmp_path)
-    found = check_order(order)
+    found = check_spec(order)
     assert found["classes"] == ["background", "gland"]
     assert found["groups"] == {"train": ["a", "b"], "validation": ["c"]}
     assert list(tmp_path.iterdir()) == []
@@ -467,7 +467,7 @@ def test_an_encoder_that_fits_is_taken(manifest: Path, tmp_path: Path) -> None:
     state = {k.removeprefix(prefix): v for k, v in build_network("fpn", 2).state_dict().items() if k.startswith(prefix)}
     torch.save(state, tmp_path / "trunk.pth")
     config = tiny_config(backbone={"network": "fpn", "network_args": {}, "encoder": str(tmp_path / "trunk.pth")})
-    assert check_order(order_of(manifest, tmp_path, config))["classes"] == ["background", "gland"]
+    assert check_spec(order_of(manifest, tmp_path, config))["classes"] == ["background", "gland"]
 
 
 def test_a_manifest_with_a_row_twice_is_refused(tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ from tests.train.made import glands, setting_of, tiny_config
 from wsi_magnet.dataset.open_sample import SamplePool
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.registry import build_network
-from wsi_magnet.train.frozen_backbone import Frozen, double
-from wsi_magnet.train.material import Material
+from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.refiners import RefinerStage
-from wsi_magnet.train.sampler import Drawer
-from wsi_magnet.train.views import View, Windows
+from wsi_magnet.train.sampler import CropSampler
+from wsi_magnet.train.views import StageData, View, Windows
 
 MAPS = torch.rand(1, 2, 64, 64, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
 
@@ -29,11 +28,11 @@ def stage_of(folder: Path, **refiners: Any) -> RefinerStage:
     config = tiny_config(refiners=refiners)
     windows = Windows(config.refiners.window_px, config.halo_px, len(config.mpps))
     setting = setting_of(folder)
-    frozen = Frozen.of(build_network("small", 2, width=2), (1.0, 1.0, 1.0), windows, setting)
-    nothing = cast(SamplePool, None), cast(Drawer, None)
-    material = Material(*nothing, weights=None, views=(), windows=windows, part_of=(0, 1))
+    frozen = FrozenBackbone.of(build_network("small", 2, width=2), (1.0, 1.0, 1.0), windows, setting)
+    nothing = cast(SamplePool, None), cast(CropSampler, None)
+    data = StageData(*nothing, weights=None, views=(), windows=windows, part_of=(0, 1))
     modules = nn.ModuleList(RefinementModule(2) for _ in range(2))
-    return RefinerStage(modules, config, material, frozen, setting)
+    return RefinerStage(modules, config, data, frozen, setting)
 
 
 def view_of(windows: Windows) -> View:
@@ -50,7 +49,9 @@ def climbed(stage: RefinerStage, step: int) -> list[Tensor]:
             torch.tensor([9.0, -9.0]).view(2, 1, 1, 1)
         )
     return [
-        stage._climb(double(MAPS[..., :16, :16]), double(MAPS[..., 16:32, :16]), 1, np.random.default_rng(i), step)
+        stage._next_coarse(
+            double(MAPS[..., :16, :16]), double(MAPS[..., 16:32, :16]), 1, np.random.default_rng(i), step
+        )
         for i in range(20)
     ]
 

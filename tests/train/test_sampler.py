@@ -14,7 +14,7 @@ from wsi_magnet.dataset.label_counts import Survey
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.geometry import Size
 from wsi_magnet.scales import scale_at
-from wsi_magnet.train.sampler import Drawer, box_round, class_pixels, jitter
+from wsi_magnet.train.sampler import CropSampler, box_round, class_pixels, jitter
 
 DRAWS = 2000
 
@@ -29,48 +29,50 @@ def surveyed(
     return sample, Survey(scale_at(mpp, (0.5, 0.5), size), counts, presence)
 
 
-def drawn(drawer: Drawer) -> Counter[str]:
+def drawn(sampler: CropSampler) -> Counter[str]:
     """How often each sample is drawn from."""
     rng = np.random.default_rng(0)
-    return Counter(drawer.draw(rng).sample.name for _ in range(DRAWS))
+    return Counter(sampler.draw(rng).sample.name for _ in range(DRAWS))
 
 
 def test_a_class_without_pixels_is_never_drawn() -> None:
-    drawer = Drawer(dict([surveyed("a", [[0b001, 0b100]], {0b001: 10, 0b100: 10})]), 3, balance=0.0)
+    sampler = CropSampler(dict([surveyed("a", [[0b001, 0b100]], {0b001: 10, 0b100: 10})]), 3, balance=0.0)
     rng = np.random.default_rng(0)
-    assert {drawer.draw(rng).centre_xy[0] // 128 for _ in range(200)} == {0, 1}
+    assert {sampler.draw(rng).centre_xy[0] // 128 for _ in range(200)} == {0, 1}
 
 
 def test_groups_are_drawn_alike_however_many_images_they_have() -> None:
     many = [surveyed(f"many{i}", [[1]], {1: 5000}, group="many") for i in range(9)]
-    found = drawn(Drawer(dict([*many, surveyed("single", [[1]], {1: 5}, group="single")]), 1, balance=1.0))
+    found = drawn(CropSampler(dict([*many, surveyed("single", [[1]], {1: 5}, group="single")]), 1, balance=1.0))
     assert abs(found["single"] / DRAWS - 0.5) < 0.05
 
 
 @pytest.mark.parametrize(("balance", "share"), [(0.0, 0.5), (0.5, 1 / 11), (1.0, 1 / 101)])
 def test_classes_are_drawn_with_a_power_of_their_pixels(balance: float, share: float) -> None:
     data = dict([surveyed("often", [[1]], {1: 10_000}), surveyed("rare", [[2]], {2: 100})])
-    assert abs(drawn(Drawer(data, 2, balance))["rare"] / DRAWS - share) < 0.04
+    assert abs(drawn(CropSampler(data, 2, balance))["rare"] / DRAWS - share) < 0.04
 
 
 def test_a_class_that_only_open_sets_name_is_drawn_where_they_are() -> None:
-    drawer = Drawer(dict([surveyed("a", [[0b01, 0b11, 0b11]], {0b01: 50, 0b11: 100})]), 2, balance=0.0)
+    sampler = CropSampler(dict([surveyed("a", [[0b01, 0b11, 0b11]], {0b01: 50, 0b11: 100})]), 2, balance=0.0)
     rng = np.random.default_rng(0)
-    assert {drawer.draw(rng).centre_xy[0] // 128 for _ in range(200)} == {0, 1, 2}
+    assert {sampler.draw(rng).centre_xy[0] // 128 for _ in range(200)} == {0, 1, 2}
 
 
 def test_a_spot_lies_in_a_block_that_holds_something() -> None:
     blocks = [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
-    drawer = Drawer(dict([surveyed("a", blocks, {1: 9})]), 1, balance=0.5)
+    sampler = CropSampler(dict([surveyed("a", blocks, {1: 9})]), 1, balance=0.5)
     rng = np.random.default_rng(1)
-    spots = [drawer.draw(rng).centre_xy for _ in range(200)]
+    spots = [sampler.draw(rng).centre_xy for _ in range(200)]
     assert {(int(x // 128), int(y // 128)) for x, y in spots} == {(2, 0), (0, 2)}
 
 
 def test_the_same_generator_draws_the_same_spots() -> None:
-    drawer = Drawer(dict([surveyed("a", [[1, 3]], {1: 9, 2: 4}), surveyed("b", [[2]], {2: 4}, "h")]), 2, balance=0.5)
+    sampler = CropSampler(
+        dict([surveyed("a", [[1, 3]], {1: 9, 2: 4}), surveyed("b", [[2]], {2: 4}, "h")]), 2, balance=0.5
+    )
     first, second = np.random.default_rng(5), np.random.default_rng(5)
-    assert [drawer.draw(first) for _ in range(20)] == [drawer.draw(second) for _ in range(20)]
+    assert [sampler.draw(first) for _ in range(20)] == [sampler.draw(second) for _ in range(20)]
 
 
 def test_pixels_are_counted_over_all_samples() -> None:

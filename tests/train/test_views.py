@@ -16,7 +16,7 @@ from wsi_magnet.dataset.open_sample import OpenSample, SamplePool, open_sample
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.nets.spec import ClassInfo
-from wsi_magnet.train.augment import Bend
+from wsi_magnet.train.augment import Augmentation
 from wsi_magnet.train.views import (
     Windows,
     _starts,
@@ -68,7 +68,7 @@ def test_labels_lie_where_the_picture_does(tmp_path: Path) -> None:
     mask[200:320, 180:300] = 1
     image = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
     opened = open_sample(sample_of(tmp_path, image, mask), CLASSES)
-    view = read_view(opened, ladder_at(opened, MPPS), (46, 40), WINDOWS, Bend(1, True))
+    view = read_view(opened, ladder_at(opened, MPPS), (46, 40), WINDOWS, Augmentation(1, True))
     for index in range(3):
         halo = WINDOWS.halo_at(index)
         window = view.patches[index][halo:-halo, halo:-halo, 0]

@@ -81,12 +81,12 @@ def command(
     from wsi_magnet.cli.tables import check_text, training_text
     from wsi_magnet.system import cpu_threads
     from wsi_magnet.train.config import read_config
-    from wsi_magnet.train.job import Order, check_order
     from wsi_magnet.train.pipeline import train_bundle
+    from wsi_magnet.train.spec import TrainingSpec, check_spec
 
-    order = Order(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
+    order = TrainingSpec(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
     if check:
-        found = check_order(order)
+        found = check_spec(order)
         click.echo(json.dumps(found, indent=2) if as_json else check_text(found))
         return
     with watching_training() as watch:

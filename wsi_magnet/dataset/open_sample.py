@@ -19,13 +19,17 @@ from wsi_magnet.errors import ManifestError, WsiMagnetError
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.scales import Scale, scale_at
+from wsi_magnet.slides.openslide import CACHE_BYTES
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import Image, SlideReader
 
-MOST_OPEN = 64
-"""Samples that a pool keeps open: files stay below the 1024 that a process may have, and plain images, which are kept
-decoded, below what a computer has."""
+MAX_OPEN = 256
+"""Samples that a pool keeps open: their files stay below the 1024 that a process may have."""
+
+MAX_DECODED_BYTES = 4 << 30
+"""Decoded pixels that a pool keeps, at most, apart from the sample in use. Plain images and their label images are
+decoded whole: the 244 cores of Gleason 2019, with up to six maps each, would take more than 50 GB."""
 
 
 @contextmanager
@@ -77,6 +81,17 @@ class OpenSample:
         self.annotations = annotations
         self.ignored = ignored
         self._finalizer = weakref.finalize(self, close)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Upper bound of the decoded pixels that stay in memory while the sample is open.
+
+        A plain image keeps 3 bytes a pixel, each of its label images one; of an OpenSlide slide only its tile cache.
+        """
+        info = self.reader.info
+        if info.reader != "image":
+            return CACHE_BYTES
+        return info.canvas.pixels * (3 + len(self.annotations))
 
     def scale(self, mpp: float) -> Scale:
         """The scale of that mpp on this image."""
@@ -138,31 +153,37 @@ def majority_of(each: Sequence[Sets], ignored: int, box: Box) -> Sets:
 
 
 class SamplePool:
-    """Open samples, the last used kept open; safe to use from several threads, and sent to a process empty.
+    """LRU cache of open samples, bounded by their number and their decoded bytes; thread-safe, and pickled empty.
 
-    What falls out is closed when the last that reads from it lets go of it.
+    An evicted sample is closed when its last user releases it.
     """
 
-    def __init__(self, classes: Sequence[ClassInfo], most_open: int = MOST_OPEN) -> None:
+    def __init__(
+        self, classes: Sequence[ClassInfo], max_open: int = MAX_OPEN, max_decoded_bytes: int = MAX_DECODED_BYTES
+    ) -> None:
         self._classes = tuple(classes)
-        self._most_open = most_open
+        self._max_open, self._max_decoded_bytes = max_open, max_decoded_bytes
         self._open: OrderedDict[Sample, OpenSample] = OrderedDict()
         self._lock = Lock()
 
     def get(self, sample: Sample) -> OpenSample:
-        """The sample, open; whoever reads from it holds on to it and does not close it. Raises ManifestError."""
+        """The open sample; the caller keeps a reference while reading, and does not close it. Raises ManifestError."""
         with self._lock:
             if sample not in self._open:
                 self._open[sample] = open_sample(sample, self._classes)
             self._open.move_to_end(sample)
-            while len(self._open) > self._most_open:
+            while self._is_full():
                 self._open.popitem(last=False)
             return self._open[sample]
 
+    def _is_full(self) -> bool:
+        decoded = sum(one.decoded_bytes for one in self._open.values())
+        return len(self._open) > max(1, self._max_open) or (len(self._open) > 1 and decoded > self._max_decoded_bytes)
+
     def close(self) -> None:
-        """Let go of all samples."""
+        """Release all samples."""
         with self._lock:
             self._open.clear()
 
-    def __reduce__(self) -> tuple[type[SamplePool], tuple[tuple[ClassInfo, ...], int]]:
-        return SamplePool, (self._classes, self._most_open)
+    def __reduce__(self) -> tuple[type[SamplePool], tuple[tuple[ClassInfo, ...], int, int]]:
+        return SamplePool, (self._classes, self._max_open, self._max_decoded_bytes)

@@ -40,10 +40,11 @@ class Jury:
         self._open_truth = open_truth
         self.samples = list(samples)
         self._images: tuple[Judged, ...] = ()
+        self._identity_of: dict[Sample, str] = {}
 
     @property
     def identities(self) -> list[str]:
-        """Of the slides, in order."""
+        """Identities of the slides, in the order of the samples; each slide is opened once."""
         return [self._identity(sample) for sample in self.samples]
 
     def keep_only(self, by_row: Mapping[str, Mapping[str, Prediction]], say: Say) -> None:
@@ -92,8 +93,10 @@ class Jury:
             yield truth
 
     def _identity(self, sample: Sample) -> str:
-        with self._open(sample) as truth:
-            return truth.reader.info.identity
+        if sample not in self._identity_of:
+            with self._open(sample) as truth:
+                self._identity_of[sample] = truth.reader.info.identity
+        return self._identity_of[sample]
 
 
 def _common_classes(specs: Sequence[BundleSpec]) -> tuple[ClassInfo, ...]:

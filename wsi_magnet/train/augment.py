@@ -27,7 +27,7 @@ JPEG_QUALITY = (30, 95)
 
 
 @dataclass(frozen=True, eq=False)
-class Bend:
+class Augmentation:
     """One way in which a crop is varied; the identity where nothing is drawn."""
 
     quarter_turns: int = 0
@@ -70,14 +70,14 @@ class Bend:
         return array[:, ::-1] if self.mirrored else array
 
 
-def draw_bend(config: AugmentConfig, rng: np.random.Generator) -> Bend:
+def draw_augmentation(config: AugmentConfig, rng: np.random.Generator) -> Augmentation:
     """One way to vary a crop. The same numbers are drawn whatever is turned on."""
     turns, mirrored, degrees = int(rng.integers(4)), bool(rng.integers(2)), float(rng.uniform(-1, 1)) * config.rotation
     mixing, light = _draw_stain(config, rng)
     blurred, blur_px = rng.random() < config.blur, float(rng.uniform(0.3, MOST_BLUR_PX))
     compressed, quality = rng.random() < config.jpeg, int(rng.integers(*JPEG_QUALITY))
     stained = config.stain > 0 or config.light > 0
-    return Bend(
+    return Augmentation(
         turns if config.flips else 0,
         mirrored and config.flips,
         degrees,

@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_magnet.train.augment import draw_bend
+from wsi_magnet.train.augment import draw_augmentation
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.loop import Setting
 from wsi_magnet.train.losses import set_loss
-from wsi_magnet.train.material import Material
 from wsi_magnet.train.sampler import box_round, jitter
 from wsi_magnet.train.score import Scorer
-from wsi_magnet.train.views import inner, to_sets, to_tensor
+from wsi_magnet.train.views import StageData, inner, to_sets, to_tensor
 
 log = logging.getLogger(__name__)
 
-SEED_OF_STAGE = 1
+STAGE_SEED = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,30 +41,30 @@ class BackboneStage:
         self,
         network: nn.Module,
         config: TrainingConfig,
-        material: Material,
+        data: StageData,
         setting: Setting,
     ) -> None:
         self.learned = network.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config.backbone
-        self._training, self._material, self._setting = config, material, setting
+        self._training, self._data, self._setting = config, data, setting
 
     def draw(self, step: int, mine: range) -> Crops:
         """Each crop is a function of seed, step and place in the batch."""
-        crops = [self._crop(np.random.default_rng([self._training.seed, SEED_OF_STAGE, step, i])) for i in mine]
+        crops = [self._crop(np.random.default_rng([self._training.seed, STAGE_SEED, step, i])) for i in mine]
         images, sets = zip(*crops, strict=True)
         return Crops(to_tensor(images, torch.device("cpu")), to_sets(sets, torch.device("cpu")))
 
     def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         config = self._training
         shares = np.array(self.config.scale_shares or [1.0] * len(config.mpps))
-        spot = self._material.drawer.draw(rng)
+        location = self._data.sampler.draw(rng)
         mpp = jitter(float(rng.choice(config.mpps, p=shares / shares.sum())), config.augment.scale_jitter, rng)
-        opened = self._material.pool.get(spot.sample)
+        opened = self._data.pool.get(location.sample)
         scale = opened.scale(mpp)
-        box = box_round(spot.centre_xy, scale, self.config.crop_px, rng)
-        bend = draw_bend(config.augment, rng)
+        box = box_round(location.centre_xy, scale, self.config.crop_px, rng)
+        augmentation = draw_augmentation(config.augment, rng)
         image, sets = opened.image(scale, box), opened.sets(scale, box, rng)
-        return bend.image(image), bend.labels(sets, opened.ignored)
+        return augmentation.image(image), augmentation.labels(sets, opened.ignored)
 
     def loss(self, batch: Crops, step: int) -> Tensor:
         """The set loss; with an auxiliary head, that of both."""
@@ -73,10 +72,10 @@ class BackboneStage:
         images, sets = batch.images.to(device, non_blocking=True), batch.sets.to(device, non_blocking=True)
         with self._setting.autocast():
             if not hasattr(self.learned, "heads"):
-                return set_loss(self.learned(images), sets, self._material.weights)
+                return set_loss(self.learned(images), sets, self._data.weights)
             main, auxiliary = self.learned.heads(images)
         weight = self.config.auxiliary
-        return set_loss(main, sets, self._material.weights) + weight * set_loss(auxiliary, sets, self._material.weights)
+        return set_loss(main, sets, self._data.weights) + weight * set_loss(auxiliary, sets, self._data.weights)
 
     def validate(self) -> float:
         """The mean of all scales' mIoU."""
@@ -86,12 +85,10 @@ class BackboneStage:
 
     def validate_scales(self) -> list[float]:
         """MIoU of each scale by itself, coarse to fine."""
-        scorers = [Scorer(self._material.part_of) for _ in self._training.mpps]
-        for view in self._material.views:
+        scorers = [Scorer(self._data.part_of) for _ in self._training.mpps]
+        for view in self._data.views:
             for scale, scorer in enumerate(scorers):
                 with self._setting.autocast():
                     logits = self.learned(to_tensor([view.patches[scale]], self._setting.device))
-                scorer.add(
-                    inner(logits.float().softmax(dim=1), self._material.windows.halo_at(scale)), view.sets[scale]
-                )
+                scorer.add(inner(logits.float().softmax(dim=1), self._data.windows.halo_at(scale)), view.sets[scale])
         return [scorer.miou for scorer in scorers]

@@ -17,7 +17,7 @@ from wsi_magnet.annotations.types import full_set
 from wsi_magnet.magnet.selection import mixing_weight
 from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
-from wsi_magnet.train.frozen_backbone import Frozen, double
+from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.losses import set_loss
 from wsi_magnet.train.score import Scorer
 from wsi_magnet.train.views import View, to_sets
@@ -62,7 +62,7 @@ def fit_temperature(logits: Sequence[Tensor], sets: Sequence[Tensor]) -> float:
     return round(float(np.exp(found.x)), 3)
 
 
-def fit_temperatures(frozen: Frozen, views: Sequence[View]) -> tuple[float, ...]:
+def fit_temperatures(frozen: FrozenBackbone, views: Sequence[View]) -> tuple[float, ...]:
     """Of the backbone at each scale."""
     scales, found = frozen.windows.scales, []
     for scale in range(scales):
@@ -72,7 +72,7 @@ def fit_temperatures(frozen: Frozen, views: Sequence[View]) -> tuple[float, ...]
     return tuple(found)
 
 
-def _truths(views: Sequence[View], scale: int, frozen: Frozen) -> list[Tensor]:
+def _truths(views: Sequence[View], scale: int, frozen: FrozenBackbone) -> list[Tensor]:
     return [to_sets([view.sets[scale]], frozen.setting.device) for view in views]
 
 
@@ -80,25 +80,25 @@ class Fitter:
     """Climbs the ladder over the validation views, fitting each step before the next is begun."""
 
     def __init__(
-        self, frozen: Frozen, views: Sequence[View], part_of: tuple[int, ...], *, select: str, median_px: int
+        self, frozen: FrozenBackbone, views: Sequence[View], part_of: tuple[int, ...], *, select: str, median_px: int
     ) -> None:
         self._frozen, self._views, self._part_of = frozen, views, part_of
         self._median_px = median_px
         ramps = (0.0,) if select == "hard" else (0.0, *RAMPS)
         self._candidates = [(above, width) for above, width in product(THRESHOLDS, ramps)]
-        self._said = [frozen.probabilities(view) for view in views]
+        self._backbone_outputs = [frozen.probabilities(view) for view in views]
 
     @torch.no_grad()
     def fit(self, modules: Sequence[nn.Module]) -> Fitted:
         """modules: the refinement module of each step. Calibrates none of them: see `calibrate`."""
-        cumulative = [said[0] for said in self._said]
+        cumulative = [said[0] for said in self._backbone_outputs]
         chosen, refine_above, mious = [], [], [self._score(cumulative, 0)]
         for scale, module in enumerate(modules, start=1):
             log.info("fitting thresholds at scale %d of %d", scale + 1, len(modules) + 1)
             coarse = [double(one) for one in cumulative]
             refined = [
                 refine_patch(fine=said[scale], coarse=y, refiner=module)
-                for said, y in zip(self._said, coarse, strict=True)
+                for said, y in zip(self._backbone_outputs, coarse, strict=True)
             ]
             scores = [self._query(y, r, scale) for y, r in zip(coarse, refined, strict=True)]
             found = [self._score(_mix(coarse, refined, scores, *one), scale) for one in self._candidates]
@@ -131,7 +131,7 @@ class Fitter:
         log.info("fitting the temperatures of the refinement modules")
         logits: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
         truths: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
-        for view, said in zip(self._views, self._said, strict=True):
+        for view, said in zip(self._views, self._backbone_outputs, strict=True):
             cumulative = said[0]
             for scale, module in enumerate(modules, start=1):
                 one = module(fine=said[scale], coarse=double(cumulative)).float()

@@ -134,7 +134,7 @@ def run_on(devices: tuple[torch.device, ...], work: Work) -> None:
 
 
 @contextmanager
-def telling(tell: Callable[..., None], processes: int) -> Iterator[Callable[..., None]]:
+def forwarding_progress(tell: Callable[..., None], processes: int) -> Iterator[Callable[..., None]]:
     """Within it, `tell` as another process can call it, too: it is then called in this one."""
     if processes == 1:
         yield tell
@@ -143,14 +143,14 @@ def telling(tell: Callable[..., None], processes: int) -> Iterator[Callable[...,
     listener = Thread(target=_listen, args=(heard, tell), daemon=True)
     listener.start()
     try:
-        yield _Teller(told)
+        yield _ProgressSender(told)
     finally:
         told.close()
         listener.join()
 
 
 @dataclass(frozen=True, slots=True)
-class _Teller:
+class _ProgressSender:
     """Can be sent to a process that is being started."""
 
     told: Connection

@@ -15,7 +15,7 @@ from wsi_magnet.train.views import View, Windows, inner, to_tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Frozen:
+class FrozenBackbone:
     """A trained backbone."""
 
     network: nn.Module
@@ -26,11 +26,11 @@ class Frozen:
     setting: Setting
 
     @staticmethod
-    def of(network: nn.Module, temperatures: Sequence[float], windows: Windows, setting: Setting) -> Frozen:
+    def of(network: nn.Module, temperatures: Sequence[float], windows: Windows, setting: Setting) -> FrozenBackbone:
         """A copy of a network that is not to be trained."""
         folded = fold_batch_norm(network.eval()).requires_grad_(False)
         channels_last = folded.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return Frozen(channels_last, tuple(temperatures), windows, setting)
+        return FrozenBackbone(channels_last, tuple(temperatures), windows, setting)
 
     @torch.no_grad()
     def logits(self, view: View, scale: int) -> Tensor:

@@ -8,13 +8,18 @@ waits for the end of a step, so that nothing that was learned is lost.
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite, nan
 from pathlib import Path
 from threading import Event
+from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -22,15 +27,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_magnet.errors import TrainingError
+from wsi_magnet.system import computes_bf16, cpu_threads
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import StageConfig
 from wsi_magnet.train.data_parallel import Ranks
 from wsi_magnet.train.history import History, Row
-from wsi_magnet.train.interrupt import interrupt_later
 
 log = logging.getLogger(__name__)
 
-BATCHES_AHEAD = 3
+PREFETCHED_BATCHES = 3
+DRAWING_THREADS = 4
+"""Threads that draw batches for a GPU, at most. On a CPU the network has all cores, and one thread draws."""
+
 LARGEST_SEED = 2**63 - 1
 
 SHORTEST_CYCLE = 11
@@ -103,6 +111,8 @@ class Loop(Generic[Batch]):
         )
         self._best: dict[str, Tensor] | None = None
         self._step = 0
+        self._unread: tuple[Row, Tensor] | None = None
+        """The last step's row, and its loss on the device; see `_learn`."""
 
     def run(self) -> History:
         """Train to the last step, or until it no longer gets better; the stage then has its best weights, in eval mode.
@@ -113,45 +123,47 @@ class Loop(Generic[Batch]):
         stage, config, ranks = self._stage, self._stage.config, self._setting.ranks
         if not self._history.stale(config.patience) and self._step < config.steps:
             # Several processes do not hear of a signal at the same step: they are ended at once, as if killed.
-            with interrupt_later(stage.name) if ranks.world == 1 else nullcontext(Event()) as asked:
-                self._train(asked)
+            with deferred_interrupt(stage.name) if ranks.world == 1 else nullcontext(Event()) as stop:
+                self._train(stop)
         if self._best is not None:
             stage.learned.load_state_dict(self._best)
         ranks.share(stage.learned)  # only the first has kept the best
         stage.learned.eval().requires_grad_(False)
         return self._history
 
-    def _train(self, asked: Event) -> None:
-        """Step after step, to the end or until asked to stop."""
+    def _train(self, stop: Event) -> None:
+        """Take steps to the last one, or until `stop` is set."""
         stage, config, ranks = self._stage, self._stage.config, self._setting.ranks
         for batch in self._batches():
             self._learn(batch)
-            looked = self._step % config.validate_every == 0 or self._step == config.steps
-            if looked:
-                self._look()
-            ended = ranks.agree(self._history.stale(config.patience)) if looked else False
-            stopping = asked.is_set()
-            if self._step % config.checkpoint_every == 0 or looked or stopping:
+            due = self._step % config.validate_every == 0 or self._step == config.steps
+            if due:
+                self._validate()
+            converged = ranks.agree(self._history.stale(config.patience)) if due else False
+            stopping = stop.is_set()
+            if self._step % config.checkpoint_every == 0 or due or stopping:
                 self._save()
-            if ended:
-                log.info("%s ended at step %d: no better in %d looks", stage.name, self._step, config.patience)
-            if ended or stopping:
+            if converged:
+                log.info("%s ended at step %d: no better in %d validations", stage.name, self._step, config.patience)
+            if converged or stopping:
                 break
+        self._read_loss()
 
     def _batches(self) -> Iterator[Batch]:
-        """Batches from the next step on, always a few ahead."""
+        """Batches from the next step on, in the order of the steps, drawn ahead by several threads."""
         stage, config = self._stage, self._stage.config
         mine = self._setting.ranks.mine(config.batch)
         steps = iter(range(self._step, config.steps))
-        ahead: list[Future[Batch]] = []
-        with ThreadPoolExecutor(1, thread_name_prefix="draw") as pool:
+        prefetched: deque[Future[Batch]] = deque()
+        threads = drawing_threads(self._setting.device)
+        with ThreadPoolExecutor(threads, thread_name_prefix="draw") as pool:
             try:
                 for step in steps:
-                    ahead.append(pool.submit(stage.draw, step, mine))
-                    if len(ahead) > BATCHES_AHEAD:
-                        yield ahead.pop(0).result()
-                while ahead:
-                    yield ahead.pop(0).result()
+                    prefetched.append(pool.submit(stage.draw, step, mine))
+                    if len(prefetched) > threads + PREFETCHED_BATCHES:
+                        yield prefetched.popleft().result()
+                while prefetched:
+                    yield prefetched.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
@@ -161,15 +173,30 @@ class Loop(Generic[Batch]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed((self._setting.seed * 1_000_003 + self._step) % LARGEST_SEED)  # for dropout
             loss = stage.loss(batch, self._step)
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"{stage.name}: the loss is {loss.item()} at step {self._step}; "
-                f"lower learning_rate (now {stage.config.learning_rate:g}) and start again with --restart"
-            )
         self._descend(loss)
+        self._read_loss()
         self._step += 1
         rate = self._optimizer.param_groups[0]["lr"]
-        self._tell(Row(self._step, loss.item(), rate, None, time.perf_counter() - began))
+        self._unread = Row(self._step, nan, rate, None, time.perf_counter() - began), loss.detach()
+        if not reads_losses_late(self._setting.device):
+            self._read_loss()
+
+    def _read_loss(self) -> None:
+        """Record the last step's loss. Raises TrainingError where it is not finite.
+
+        On a GPU the loss is read a step late, or before a validation or a checkpoint: reading it at once would leave
+        the GPU idle while Python prepares the next step.
+        """
+        if self._unread is None:
+            return
+        (row, loss), self._unread = self._unread, None
+        value = loss.item()
+        if not isfinite(value):
+            raise TrainingError(
+                f"{self._stage.name}: the loss is {value} at step {row.step - 1}; "
+                f"lower learning_rate (now {self._stage.config.learning_rate:g}) and start again with --restart"
+            )
+        self._notify(replace(row, loss=value))
 
     def _descend(self, loss: Tensor) -> None:
         parameters = list(self._stage.learned.parameters())
@@ -185,8 +212,9 @@ class Loop(Generic[Batch]):
         self._average.update_parameters(self._stage.learned)
         self._schedule.step()
 
-    def _look(self) -> None:
-        """Validate; the best weights so far are kept."""
+    def _validate(self) -> None:
+        """Validate, and keep the best weights so far."""
+        self._read_loss()
         for module in (self._stage.learned, self._average):
             self._setting.ranks.average_statistics(module)
         if not self._setting.ranks.first:
@@ -200,7 +228,7 @@ class Loop(Generic[Batch]):
         self._history.rows[-1] = Row(last.step, last.loss, last.learning_rate, miou, last.seconds)
         self._setting.tell(self._stage.name, self._history.rows[-1], self._stage.config.steps)
 
-    def _tell(self, row: Row) -> None:
+    def _notify(self, row: Row) -> None:
         self._history.rows.append(row)
         if self._setting.ranks.first:
             self._setting.tell(self._stage.name, row, self._stage.config.steps)
@@ -215,6 +243,7 @@ class Loop(Generic[Batch]):
         }
 
     def _save(self) -> None:
+        self._read_loss()
         if not self._setting.ranks.first:
             return
         states = {name: part.state_dict() for name, part in self._parts().items()}
@@ -257,6 +286,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train()
 
 
+def drawing_threads(device: torch.device) -> int:
+    """Threads that draw batches ahead of the steps that learn from them."""
+    return 1 if device.type == "cpu" else min(DRAWING_THREADS, cpu_threads())
+
+
+def reads_losses_late(device: torch.device) -> bool:
+    """True where reading a loss at once would hold up the device."""
+    return device.type != "cpu"
+
+
 def make_optimizer(module: nn.Module, config: StageConfig) -> torch.optim.Optimizer:
     """AdamW, or SGD with momentum."""
     if config.optimizer == "adamw":
@@ -292,5 +331,38 @@ def resolve_training_precision(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    # mkldnn computes bf16 without avx512_bf16 too, at a loss.
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    # mkldnn computes bf16 on other CPUs too, but slower than fp32.
+    return "bf16" if computes_bf16() else "fp32"
+
+
+log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def deferred_interrupt(what: str) -> Iterator[threading.Event]:
+    """Within it, a signal that would raise KeyboardInterrupt sets the event instead; a second one raises at once.
+
+    Left by its end, it raises KeyboardInterrupt where the event is set. Outside the main thread, which alone hears
+    signals, nothing changes; nor for a signal that is handled in another way. what: named in the log.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        log.info("%s stops after this step; once more to stop at once", what)
+
+    main = threading.current_thread() is threading.main_thread()
+    heard = [one for one in SIGNALS if main and signal.getsignal(one) is signal.default_int_handler]
+    for one in heard:
+        signal.signal(one, ask)
+    try:
+        yield asked
+    finally:
+        for one in heard:
+            signal.signal(one, signal.default_int_handler)
+    if asked.is_set():
+        raise KeyboardInterrupt

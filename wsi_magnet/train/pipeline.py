@@ -28,18 +28,16 @@ from wsi_magnet.train.backbone import BackboneStage
 from wsi_magnet.train.calibrate import Fitter, fit_temperatures
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import TrainingConfig
-from wsi_magnet.train.curves import draw_curves
-from wsi_magnet.train.data_parallel import Ranks, devices_of, run_on, telling
-from wsi_magnet.train.frozen_backbone import Frozen
-from wsi_magnet.train.history import History, Row, to_csv
-from wsi_magnet.train.job import Data, Order, check, rows_of
+from wsi_magnet.train.data_parallel import Ranks, devices_of, forwarding_progress, run_on
+from wsi_magnet.train.frozen_backbone import FrozenBackbone
+from wsi_magnet.train.history import History, Row, draw_curves, to_csv
 from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
 from wsi_magnet.train.losses import class_weights
-from wsi_magnet.train.material import Material
 from wsi_magnet.train.model_card import describe_bundle
 from wsi_magnet.train.refiners import RefinerStage
-from wsi_magnet.train.sampler import Drawer, class_pixels
-from wsi_magnet.train.views import Windows, validation_views
+from wsi_magnet.train.sampler import CropSampler, class_pixels
+from wsi_magnet.train.spec import TrainingData, TrainingSpec, check, rows_of
+from wsi_magnet.train.views import StageData, Windows, validation_views
 
 log = logging.getLogger(__name__)
 
@@ -51,63 +49,60 @@ REPORT = "training.json"
 TEMPERATURES = "temperatures.ckpt"
 """Those of the backbone at each scale."""
 
-MOST_OPEN = 256
-"""Slides and annotations that are kept open at a time."""
-
 Watcher = Callable[[str, Row, int], None]
 """Told the stage, how a step went, and the number of steps."""
 
 
-def train_bundle(order: Order, *, restart: bool = False, watch: Watcher | None = None) -> dict[str, Any]:
+def train_bundle(spec: TrainingSpec, *, restart: bool = False, watch: Watcher | None = None) -> dict[str, Any]:
     """Train a bundle and write it; a training that was stopped goes on from its checkpoints.
 
     Returns what is also written to `training.json`: figures on the validation rows, and what went into it. Raises
     ManifestError, naming the row, ConfigError, TrainingError, BundleError, StoreError.
     """
     log.info("reading the labels of all rows")
-    data = check(order)
-    with storage_errors(order.folder):
-        order.folder.mkdir(parents=True, exist_ok=True)
-    with _claimed(order.folder):
+    data = check(spec)
+    with storage_errors(spec.folder):
+        spec.folder.mkdir(parents=True, exist_ok=True)
+    with _locked(spec.folder):
         if restart:
-            _forget(order.folder, data.fingerprints)
-        elif finished := _finished_before(order, data):
+            _delete_checkpoints(spec.folder, data.fingerprints)
+        elif finished := _earlier_report(spec, data):
             return {**finished, "done_before": True}
-        devices = devices_of(order.device)
-        with telling(watch or _nobody, processes=len(devices)) as tell:
-            run_on(devices, partial(_train, order, data, tell))
-    return {**_report_of(order), "done_before": False}
+        devices = devices_of(spec.device)
+        with forwarding_progress(watch or _ignore, processes=len(devices)) as tell:
+            run_on(devices, partial(_train, spec, data, tell))
+    return {**_report_of(spec), "done_before": False}
 
 
-def _report_of(order: Order) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((order.folder / REPORT).read_text())
+def _report_of(spec: TrainingSpec) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((spec.folder / REPORT).read_text())
     return report
 
 
-def _finished_before(order: Order, data: Data) -> dict[str, Any] | None:
+def _earlier_report(spec: TrainingSpec, data: TrainingData) -> dict[str, Any] | None:
     """The report of a training of just this that has ended and whose bundle is still there."""
-    if not (order.folder / REPORT).exists() or not order.output.exists():
+    if not (spec.folder / REPORT).exists() or not spec.output.exists():
         return None
-    with storage_errors(order.folder):
+    with storage_errors(spec.folder):
         try:
-            report = _report_of(order)
+            report = _report_of(spec)
         except ValueError:  # damaged: it will be written again
             return None
-    wanted = {"fingerprints": dict(data.fingerprints), "config": _plain(order.config)}
+    wanted = {"fingerprints": dict(data.fingerprints), "config": _as_json(spec.config)}
     same = isinstance(report, dict) and all(report.get(key) == value for key, value in wanted.items())
-    return report if same and report.get("bundle_sha256") == read_spec(order.output)[1] else None
+    return report if same and report.get("bundle_sha256") == read_spec(spec.output)[1] else None
 
 
-def _plain(config: TrainingConfig) -> Any:
+def _as_json(config: TrainingConfig) -> Any:
     """As JSON gives it back."""
     return json.loads(json.dumps(config.to_json()))
 
 
-def _nobody(stage: str, row: Row, steps: int) -> None:
+def _ignore(stage: str, row: Row, steps: int) -> None:
     """Where nobody watches."""
 
 
-def _claimed(folder: Path) -> Any:
+def _locked(folder: Path) -> Any:
     lock = FileLock(folder / ".lock")
     try:
         return lock.acquire(timeout=0)
@@ -115,15 +110,15 @@ def _claimed(folder: Path) -> Any:
         raise ResultBusyError(f"another training is at work in {folder}; wait for it, or choose another -o") from None
 
 
-def _forget(folder: Path, fingerprints: Mapping[str, str]) -> None:
+def _delete_checkpoints(folder: Path, fingerprints: Mapping[str, str]) -> None:
     """Delete the checkpoints. Where only the settings of the refiners are others, the backbone's stands as it is."""
-    stale = [stage for stage, one in fingerprints.items() if not _continues(folder / f"{stage}.ckpt", one)]
+    stale = [stage for stage, one in fingerprints.items() if not _can_resume(folder / f"{stage}.ckpt", one)]
     with storage_errors(folder):
         for path in folder.glob("refiners.ckpt*" if stale == ["refiners"] else "*.ckpt*"):
             path.unlink()
 
 
-def _continues(checkpoint: Path, fingerprint: str) -> bool:
+def _can_resume(checkpoint: Path, fingerprint: str) -> bool:
     """True where a training could go on from a checkpoint, or there is none."""
     try:
         load_checkpoint(checkpoint, fingerprint)
@@ -132,33 +127,33 @@ def _continues(checkpoint: Path, fingerprint: str) -> bool:
     return True
 
 
-def _train(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.device) -> None:
+def _train(spec: TrainingSpec, data: TrainingData, tell: Watcher, ranks: Ranks, device: torch.device) -> None:
     """One process's training."""
-    if order.threads:
-        torch.set_num_threads(order.threads)
-    with closing(SamplePool(order.config.class_infos(), most_open=MOST_OPEN)) as pool:
-        _Training(order, data, pool, _setting(order, data, tell, ranks, device)).run()
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    with closing(SamplePool(spec.config.class_infos())) as pool:
+        _Pipeline(spec, data, pool, _setting(spec, data, tell, ranks, device)).run()
 
 
-def _setting(order: Order, data: Data, tell: Watcher, ranks: Ranks, device: torch.device) -> Setting:
-    precision = resolve_training_precision(order.config.precision, device)
-    checkpoint = order.folder / "backbone.ckpt"
-    return Setting(ranks, device, precision, order.config.seed, checkpoint, data.fingerprints["backbone"], tell)
+def _setting(spec: TrainingSpec, data: TrainingData, tell: Watcher, ranks: Ranks, device: torch.device) -> Setting:
+    precision = resolve_training_precision(spec.config.precision, device)
+    checkpoint = spec.folder / "backbone.ckpt"
+    return Setting(ranks, device, precision, spec.config.seed, checkpoint, data.fingerprints["backbone"], tell)
 
 
-class _Training:
-    """Both stages and the fitting, in order."""
+class _Pipeline:
+    """Both stages and the fitting, in spec."""
 
-    def __init__(self, order: Order, data: Data, pool: SamplePool, setting: Setting) -> None:
-        self._order, self._data, self._setting = order, data, setting
-        config = self._config = order.config
+    def __init__(self, spec: TrainingSpec, data: TrainingData, pool: SamplePool, setting: Setting) -> None:
+        self._spec, self._data, self._setting = spec, data, setting
+        config = self._config = spec.config
         n_classes = len(config.classes)
         windows = Windows(VALIDATION_PX, config.halo_px, len(config.mpps))
         validation = list(data.of("validation"))
         weights = class_weights(class_pixels(data.of("train"), n_classes), config.class_weight)
-        self._material = Material(
+        self._stage_data = StageData(
             pool,
-            Drawer(data.of("train"), n_classes, config.class_balance),
+            CropSampler(data.of("train"), n_classes, config.class_balance),
             None if weights is None else torch.from_numpy(weights).to(setting.device),
             tuple(validation_views(pool, validation, config.mpps, windows, config.validation_views)),
             windows,
@@ -169,8 +164,8 @@ class _Training:
     def run(self) -> None:
         """Train, fit, write."""
         network = self._backbone()
-        windows, views = self._material.windows, self._material.views
-        unfitted = Frozen.of(network, (1.0,) * len(self._config.mpps), windows, self._setting)
+        windows, views = self._stage_data.windows, self._stage_data.views
+        unfitted = FrozenBackbone.of(network, (1.0,) * len(self._config.mpps), windows, self._setting)
         temperatures = self._temperatures(unfitted)
         frozen = replace(unfitted, temperatures=temperatures)
         modules = self._refiners(frozen)
@@ -178,38 +173,38 @@ class _Training:
             return
         steps = [modules[0 if self._config.refiners.shared else i] for i in range(len(self._config.mpps) - 1)]
         select, median_px = self._config.fit.select, self._config.median_px
-        fitter = Fitter(frozen, views, self._material.part_of, select=select, median_px=median_px)
+        fitter = Fitter(frozen, views, self._stage_data.part_of, select=select, median_px=median_px)
         calibrated = fitter.calibrate(steps)
         fitted = fitter.fit(steps)
         report = self._report(temperatures, calibrated, fitted.miou)
-        spec = describe_bundle(self._config, temperatures, fitted, report)
-        save_bundle(self._order.output, spec, network.cpu(), [one.cpu() for one in modules])
-        self._write({**report, "bundle_sha256": read_spec(self._order.output)[1]})
+        bundle_spec = describe_bundle(self._config, temperatures, fitted, report)
+        save_bundle(self._spec.output, bundle_spec, network.cpu(), [one.cpu() for one in modules])
+        self._write({**report, "bundle_sha256": read_spec(self._spec.output)[1]})
 
     def _backbone(self) -> nn.Module:
-        if self._order.backbone is not None:
-            return load_bundle(self._order.backbone).backbone.to(self._setting.device)
+        if self._spec.backbone is not None:
+            return load_bundle(self._spec.backbone).backbone.to(self._setting.device)
         config = self._config.backbone
         torch.manual_seed(self._config.seed)
         network = build_network(config.network, len(self._config.classes), **config.network_args)
         if config.encoder:
             load_encoder(network, config.network, config.encoder)
-        stage = BackboneStage(network, self._config, self._material, self._setting)
+        stage = BackboneStage(network, self._config, self._stage_data, self._setting)
         self._histories["backbone"] = Loop(stage, self._setting).run()
         return network
 
-    def _temperatures(self, unfitted: Frozen) -> tuple[float, ...]:
+    def _temperatures(self, unfitted: FrozenBackbone) -> tuple[float, ...]:
         """Of the backbone; kept, so that a training that goes on does not fit them again."""
-        path, fingerprint = self._order.folder / TEMPERATURES, self._data.fingerprints["backbone"]
+        path, fingerprint = self._spec.folder / TEMPERATURES, self._data.fingerprints["backbone"]
         saved = load_checkpoint(path, fingerprint)
         if saved is not None:
             return tuple(saved["temperatures"])
-        found = fit_temperatures(unfitted, self._material.views)
+        found = fit_temperatures(unfitted, self._stage_data.views)
         if self._setting.ranks.first:
             save_checkpoint(path, {"temperatures": list(found)}, fingerprint)
         return found
 
-    def _refiners(self, frozen: Frozen) -> list[nn.Module]:
+    def _refiners(self, frozen: FrozenBackbone) -> list[nn.Module]:
         torch.manual_seed(self._config.seed + 1)
         count = 1 if self._config.refiners.shared else len(self._config.mpps) - 1
         modules = nn.ModuleList(
@@ -217,10 +212,10 @@ class _Training:
         )
         setting = replace(
             self._setting,
-            checkpoint=self._order.folder / "refiners.ckpt",
+            checkpoint=self._spec.folder / "refiners.ckpt",
             fingerprint=self._data.fingerprints["refiners"],
         )
-        stage = RefinerStage(modules, self._config, self._material, frozen, setting)
+        stage = RefinerStage(modules, self._config, self._stage_data, frozen, setting)
         self._histories["refiners"] = Loop(stage, setting).run()
         return list(modules)
 
@@ -243,7 +238,7 @@ class _Training:
         }
 
     def _write(self, report: Mapping[str, Any]) -> None:
-        folder = self._order.folder
+        folder = self._spec.folder
         with storage_errors(folder):
             (folder / "curves.csv").write_text(to_csv(self._histories))
             draw_curves(self._histories, folder / "curves.png")

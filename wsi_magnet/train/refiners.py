@@ -17,19 +17,18 @@ from torch import Tensor, nn
 from wsi_magnet.magnet.selection import select_threshold
 from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score
-from wsi_magnet.train.augment import draw_bend
+from wsi_magnet.train.augment import draw_augmentation
 from wsi_magnet.train.config import TrainingConfig
-from wsi_magnet.train.frozen_backbone import Frozen, double
+from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.loop import Setting, evaluating
 from wsi_magnet.train.losses import guided_loss, hard_loss
-from wsi_magnet.train.material import Material
 from wsi_magnet.train.sampler import box_round, jitter
 from wsi_magnet.train.score import Scorer
-from wsi_magnet.train.views import View, Windows, ladder_at, read_view, to_sets
+from wsi_magnet.train.views import StageData, View, Windows, ladder_at, read_view, to_sets
 
-SEED_OF_STAGE = 2
-SEED_OF_CROPS = 3
-MOST_THRESHOLD = 0.3
+STAGE_SEED = 2
+CROP_SEED = 3
+MAX_THRESHOLD = 0.3
 """Thresholds are fitted after this stage; up to this one the modules must get along with."""
 
 
@@ -42,8 +41,8 @@ class RefinerStage:
         self,
         modules: nn.ModuleList,
         config: TrainingConfig,
-        material: Material,
-        frozen: Frozen,
+        data: StageData,
+        frozen: FrozenBackbone,
         setting: Setting,
     ) -> None:
         """modules: one, shared by all steps up the ladder, or one a step."""
@@ -52,28 +51,28 @@ class RefinerStage:
         for module in modules.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.config.statistics_momentum
-        self._training, self._material, self._setting = config, material, setting
+        self._training, self._data, self._setting = config, data, setting
         self._windows = Windows(config.refiners.window_px, config.halo_px, len(config.mpps))
         self._frozen = replace(frozen, windows=self._windows)
         # The backbone does not change any more: what it says of the validation views is said once.
-        self._said = [frozen.probabilities(view) for view in material.views]
+        self._backbone_outputs = [frozen.probabilities(view) for view in data.views]
 
     def draw(self, step: int, mine: range) -> list[View]:
         """Views, each a function of seed, step and place in the batch."""
-        return [self._view(np.random.default_rng([self._training.seed, SEED_OF_STAGE, step, i])) for i in mine]
+        return [self._view(np.random.default_rng([self._training.seed, STAGE_SEED, step, i])) for i in mine]
 
     def _view(self, rng: np.random.Generator) -> View:
         augment = self.config.augment or self._training.augment
-        spot = self._material.drawer.draw(rng)
-        opened = self._material.pool.get(spot.sample)
+        location = self._data.sampler.draw(rng)
+        opened = self._data.pool.get(location.sample)
         scales = ladder_at(opened, self._training.mpps, jitter(1.0, augment.scale_jitter, rng))
-        box = box_round(spot.centre_xy, scales[0], self._windows.window_px(0), rng)
-        return read_view(opened, scales, (box.y0, box.x0), self._windows, draw_bend(augment, rng), rng)
+        box = box_round(location.centre_xy, scales[0], self._windows.window_px(0), rng)
+        return read_view(opened, scales, (box.y0, box.x0), self._windows, draw_augmentation(augment, rng), rng)
 
     def loss(self, batch: list[View], step: int) -> Tensor:
         """The mean over views and scales."""
         losses = [
-            self._view_loss(view, np.random.default_rng([self._training.seed, SEED_OF_CROPS, step, i]), step)
+            self._view_loss(view, np.random.default_rng([self._training.seed, CROP_SEED, step, i]), step)
             for i, view in zip(self._setting.ranks.mine(self.config.batch), batch, strict=True)
         ]
         return torch.stack(losses).mean()
@@ -89,7 +88,7 @@ class RefinerStage:
             with self._setting.autocast():
                 logits = self._module(scale)(fine=fine_crops, coarse=coarse_crops)
             total = total + self._loss(logits, set_crops, coarse_crops)
-            cumulative = self._climb(said[scale], coarse, scale, rng, step)
+            cumulative = self._next_coarse(said[scale], coarse, scale, rng, step)
         return total / (len(said) - 1)
 
     def _module(self, scale: int) -> nn.Module:
@@ -98,7 +97,7 @@ class RefinerStage:
     def _loss(self, logits: Tensor, sets: Tensor, coarse: Tensor) -> Tensor:
         if self.config.loss == "ohem":
             return hard_loss(logits, sets, below=self.config.ohem_below, kept=self.config.ohem_kept)
-        return guided_loss(logits, sets, coarse, self._material.weights)
+        return guided_loss(logits, sets, coarse, self._data.weights)
 
     def _crops(
         self, fine: Tensor, coarse: Tensor, sets: Tensor, rng: np.random.Generator
@@ -113,10 +112,10 @@ class RefinerStage:
         return cropped[0], cropped[1], cropped[2]
 
     @torch.no_grad()
-    def _climb(self, fine: Tensor, coarse: Tensor, scale: int, rng: np.random.Generator, step: int) -> Tensor:
+    def _next_coarse(self, fine: Tensor, coarse: Tensor, scale: int, rng: np.random.Generator, step: int) -> Tensor:
         """Y for the next scale."""
         own_work = self.config.input == "cumulative" and rng.random() < 2 * step / self.config.steps
-        above = rng.uniform(0, MOST_THRESHOLD)
+        above = rng.uniform(0, MAX_THRESHOLD)
         if not own_work or scale == len(self._training.mpps) - 1:
             return coarse
         with evaluating(self._module(scale)):
@@ -132,8 +131,8 @@ class RefinerStage:
 
     def validate(self) -> float:
         """MIoU at the finest scale where everything is refined and nothing left as it was."""
-        scorer = Scorer(self._material.part_of)
-        for view, said in zip(self._material.views, self._said, strict=True):
+        scorer = Scorer(self._data.part_of)
+        for view, said in zip(self._data.views, self._backbone_outputs, strict=True):
             cumulative = said[0]
             for scale in range(1, len(said)):
                 cumulative = self.merge(fine=said[scale], coarse=double(cumulative), scale=scale, above=0.0)

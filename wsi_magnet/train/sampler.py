@@ -22,7 +22,7 @@ Rng = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class CropLocation:
     """A place to take a crop from."""
 
     sample: Sample
@@ -30,7 +30,7 @@ class Spot:
     """In level-0 pixels, counted from the canvas's corner."""
 
 
-class Drawer:
+class CropSampler:
     """Draws spots: a class, a group that has it, a sample of the group, a block of the sample, a point in the block."""
 
     def __init__(self, surveys: Mapping[Sample, Survey], n_classes: int, balance: float) -> None:
@@ -43,15 +43,15 @@ class Drawer:
             _blocks_of(surveys, index) for index in range(n_classes)
         ]
 
-    def draw(self, rng: Rng) -> Spot:
-        """A spot; the same for the same state of the generator."""
+    def draw(self, rng: Rng) -> CropLocation:
+        """A location; the same for the same state of the generator."""
         by_group = self._blocks[int(rng.choice(len(self._shares), p=self._shares))]
         samples = by_group[sorted(by_group)[int(rng.integers(len(by_group)))]]
         sample, blocks = samples[int(rng.integers(len(samples)))]
         row, col = blocks[int(rng.integers(len(blocks)))]
         survey = self._surveys[sample]
         x, y = (float(n + rng.random()) * survey.block_px for n in (col, row))
-        return Spot(sample, (x * survey.scale.downsample_xy[0], y * survey.scale.downsample_xy[1]))
+        return CropLocation(sample, (x * survey.scale.downsample_xy[0], y * survey.scale.downsample_xy[1]))
 
 
 def _blocks_of(surveys: Mapping[Sample, Survey], index: int) -> dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]:

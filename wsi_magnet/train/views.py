@@ -22,12 +22,13 @@ from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD
 from wsi_magnet.planning.plan import CONTEXT_PX
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import Image
-from wsi_magnet.train.augment import Bend
+from wsi_magnet.train.augment import Augmentation
+from wsi_magnet.train.sampler import CropSampler
 
 STRIDE = 32
 """Patches are multiples of every network's deepest stride."""
 
-STRAIGHT = Bend()
+IDENTITY = Augmentation()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +74,10 @@ def read_view(
     scales: Sequence[Scale],
     corner_yx: tuple[int, int],
     windows: Windows,
-    bend: Bend = STRAIGHT,
+    augmentation: Augmentation = IDENTITY,
     rng: np.random.Generator | None = None,
 ) -> View:
-    """Read a view and bend it.
+    """Read a view and augmentation it.
 
     corner_yx: of its window, in pixels of the coarsest scale; may lie beyond the canvas, as long as some of the window
     does not. rng: draws the annotator where several are to be taken one at a time.
@@ -88,9 +89,9 @@ def read_view(
         side = windows.window_px(index)
         y, x = (corner << index for corner in corner_yx)
         box = Box(x, y, x + side, y + side)
-        patches.append(bend.image(opened.image(scale, box.grow(windows.halo_at(index)))))
+        patches.append(augmentation.image(opened.image(scale, box.grow(windows.halo_at(index)))))
         one = None if seed is None else np.random.default_rng(seed)
-        sets.append(bend.labels(opened.sets(scale, box, one), opened.ignored))
+        sets.append(augmentation.labels(opened.sets(scale, box, one), opened.ignored))
     return View(tuple(patches), tuple(sets))
 
 
@@ -141,3 +142,20 @@ def to_sets(sets: Sequence[npt.NDArray[np.uint32]], device: torch.device) -> Ten
 def inner(values: Tensor, halo_px: int) -> Tensor:
     """(..., p, p) without its halo, (..., w, w)."""
     return values[..., halo_px : values.shape[-2] - halo_px, halo_px : values.shape[-1] - halo_px]
+
+
+@dataclass(frozen=True, eq=False)
+class StageData:
+    """Training and validation rows, ready to be read."""
+
+    pool: SamplePool
+    sampler: CropSampler
+    """Of the training rows."""
+    weights: Tensor | None
+    """float32 (C,): of each class's pixels in the loss; None where all weigh the same."""
+    views: tuple[View, ...]
+    """Of the validation rows."""
+    windows: Windows
+    """Of these views."""
+    part_of: tuple[int, ...]
+    """For each class the part that the labels tell apart, as `annotations.partition` gives it."""

@@ -29,7 +29,7 @@ from wsi_magnet.train.sampler import class_pixels
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TrainingSpec:
     """What is to be made of what, and where; small, and can be sent to another process."""
 
     manifest: Path
@@ -47,12 +47,12 @@ class Order:
         return self.output.with_name(self.output.name.removesuffix(".safetensors") + ".training")
 
 
-INDIFFERENT = {"backbone": ("name", "card", "refiners", "median_px"), "refiners": ("name", "card")}
+IRRELEVANT = {"backbone": ("name", "card", "refiners", "median_px"), "refiners": ("name", "card")}
 """Settings that change nothing in the weights of a stage."""
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
+class TrainingData:
     """What is learned from, and what it is judged on."""
 
     manifest: Manifest
@@ -70,13 +70,13 @@ class Data:
         return partition({found for one in self.surveys.values() for found in one.counts}, n_classes)
 
 
-def check_order(order: Order) -> dict[str, Any]:
+def check_spec(spec: TrainingSpec) -> dict[str, Any]:
     """What there is to learn from, as plain values; everything that can be refused is, and nothing is trained."""
-    data = check(order)
-    return {**rows_of(order.config, data), "classes": [c.name for c in order.config.class_infos()]}
+    data = check(spec)
+    return {**rows_of(spec.config, data), "classes": [c.name for c in spec.config.class_infos()]}
 
 
-def rows_of(config: TrainingConfig, data: Data) -> dict[str, Any]:
+def rows_of(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
     """The rows, groups, and labelled pixels by class, of each split."""
     splits = {split: data.of(split) for split in ("train", "validation")}
     counts = {split: np.round(class_pixels(rows, len(config.classes))) for split, rows in splits.items()}
@@ -87,34 +87,34 @@ def rows_of(config: TrainingConfig, data: Data) -> dict[str, Any]:
     }
 
 
-def check(order: Order) -> Data:
+def check(spec: TrainingSpec) -> TrainingData:
     """Everything that can be refused, before anything is trained."""
-    if order.output.suffix != ".safetensors":
-        raise ConfigError(f"-o {order.output} is no name of a bundle; end it with .safetensors")
-    if order.output.is_dir():
-        raise ConfigError(f"-o {order.output} is a folder; give the bundle another name")
-    if order.backbone is not None and order.backbone.expanduser().resolve() == order.output.resolve():
-        raise ConfigError(f"-o {order.output} is the bundle that --backbone takes; give the new one another name")
-    _require_even_batches(order)
-    manifest = read_manifest(order.manifest)
-    classes = order.config.class_infos()
-    if order.backbone is None:
-        _require_network(order.config)
+    if spec.output.suffix != ".safetensors":
+        raise ConfigError(f"-o {spec.output} is no name of a bundle; end it with .safetensors")
+    if spec.output.is_dir():
+        raise ConfigError(f"-o {spec.output} is a folder; give the bundle another name")
+    if spec.backbone is not None and spec.backbone.expanduser().resolve() == spec.output.resolve():
+        raise ConfigError(f"-o {spec.output} is the bundle that --backbone takes; give the new one another name")
+    _require_even_batches(spec)
+    manifest = read_manifest(spec.manifest)
+    classes = spec.config.class_infos()
+    if spec.backbone is None:
+        _require_network(spec.config)
     else:
-        _require_fit(order)
+        _require_fit(spec)
     for split in ("train", "validation"):
         if not any(sample.split == split for sample in manifest.samples):
-            raise TrainingError(f"{order.manifest} has no row of split {split!r}; training needs train and validation")
-    surveys = survey_manifest(manifest, classes, order.config.mpps[-1], ("train", "validation"))
+            raise TrainingError(f"{spec.manifest} has no row of split {split!r}; training needs train and validation")
+    surveys = survey_manifest(manifest, classes, spec.config.mpps[-1], ("train", "validation"))
     check_rows(manifest, classes, "test")
-    data = Data(manifest, surveys, _fingerprints(order, surveys))
+    data = TrainingData(manifest, surveys, _fingerprints(spec, surveys))
     _require_labels(data, len(classes))
     return data
 
 
-def _require_even_batches(order: Order) -> None:
-    count = len(devices_of(order.device))
-    for name, stage in (("backbone", order.config.backbone), ("refiners", order.config.refiners)):
+def _require_even_batches(spec: TrainingSpec) -> None:
+    count = len(devices_of(spec.device))
+    for name, stage in (("backbone", spec.config.backbone), ("refiners", spec.config.refiners)):
         if stage.batch % count:
             raise ConfigError(
                 f"{name}.batch {stage.batch} cannot be parted evenly among {count} devices; give a multiple, or "
@@ -137,23 +137,23 @@ def _require_network(config: TrainingConfig) -> None:
         load_encoder(network, own.network, own.encoder)
 
 
-def _require_fit(order: Order) -> None:
+def _require_fit(spec: TrainingSpec) -> None:
     """The backbone of another bundle must be just what the configuration says of it."""
-    spec, _ = read_spec(order.backbone)
-    own = order.config
+    found_spec, _ = read_spec(spec.backbone)
+    own = spec.config
     pairs = {
-        "network": (spec.network, own.backbone.network),
-        "network_args": (dict(spec.network_args), dict(own.backbone.network_args)),
-        "scales": (list(spec.mpps), list(own.mpps)),
-        "classes": ([(c.name, c.value) for c in spec.classes], [(c.name, c.value) for c in own.class_infos()]),
-        "mean and std": ([*spec.mean, *spec.std], [*IMAGENET_MEAN, *IMAGENET_STD]),
+        "network": (found_spec.network, own.backbone.network),
+        "network_args": (dict(found_spec.network_args), dict(own.backbone.network_args)),
+        "scales": (list(found_spec.mpps), list(own.mpps)),
+        "classes": ([(c.name, c.value) for c in found_spec.classes], [(c.name, c.value) for c in own.class_infos()]),
+        "mean and std": ([*found_spec.mean, *found_spec.std], [*IMAGENET_MEAN, *IMAGENET_STD]),
     }
     for name, (found, wanted) in pairs.items():
         if found != wanted:
-            raise ConfigError(f"bundle {order.backbone} has {name} {found}, the training {wanted}; make them the same")
+            raise ConfigError(f"bundle {spec.backbone} has {name} {found}, the training {wanted}; make them the same")
 
 
-def _require_labels(data: Data, n_classes: int) -> None:
+def _require_labels(data: TrainingData, n_classes: int) -> None:
     if not class_pixels(data.of("validation"), n_classes).any():
         raise TrainingError(f"{data.manifest.path}: no validation row has a labelled pixel to choose weights on")
     if len(set(data.part_of(n_classes))) < 2:
@@ -163,7 +163,7 @@ def _require_labels(data: Data, n_classes: int) -> None:
         )
 
 
-def _fingerprints(order: Order, surveys: Mapping[Sample, Survey]) -> dict[str, str]:
+def _fingerprints(spec: TrainingSpec, surveys: Mapping[Sample, Survey]) -> dict[str, str]:
     """Of the part of the configuration that a stage depends on, and of what was found in the data, wherever it lies.
 
     The backbone knows nothing of the refiners: with other settings for these it need not be trained again.
@@ -180,13 +180,13 @@ def _fingerprints(order: Order, surveys: Mapping[Sample, Survey]) -> dict[str, s
         ]
         for sample, one in surveys.items()
     ]
-    own = order.config
+    own = spec.config
     # The encoder counts by its content; how pixels are selected is fitted afterwards, on views that do count.
     config = replace(own, backbone=replace(own.backbone, encoder=None), fit=replace(own.fit, select="hard"))
-    files = [_sha256(path) for path in (order.backbone, order.config.backbone.encoder)]
+    files = [_sha256(path) for path in (spec.backbone, spec.config.backbone.encoder)]
     found = {}
-    for stage, indifferent in INDIFFERENT.items():
-        settings = {key: value for key, value in config.to_json().items() if key not in indifferent}
+    for stage, irrelevant in IRRELEVANT.items():
+        settings = {key: value for key, value in config.to_json().items() if key not in irrelevant}
         text = json.dumps([settings, rows, files], sort_keys=True)
         found[stage] = hashlib.sha256(text.encode()).hexdigest()
     return found

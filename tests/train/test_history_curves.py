@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from wsi_magnet.train.curves import _smooth, draw_curves
-from wsi_magnet.train.history import History, Row
+from wsi_magnet.train.history import History, Row, _smooth, draw_curves
 
 
 def history(steps: int, look_every: int = 3) -> History:
