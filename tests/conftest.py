@@ -1,8 +1,9 @@
-"""What all tests share: where the real slides are, and one thread a process."""
+"""What all tests share: where the real slides are, one thread a process, and Ctrl-C as in a terminal."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from pathlib import Path
 # worker threads and processes, and sums come out the same on every machine.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
+
+# A shell starts `make test &` with Ctrl-C ignored, and every process of a test would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from typing import TYPE_CHECKING  # noqa: E402
 

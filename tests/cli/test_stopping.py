@@ -8,18 +8,28 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 STOPPED = """
-import sys
+import signal
+import threading
 import time
+import sys
 from rich.console import Console
 from rich.progress import Progress
-from wsi_magnet.cli.stopping import stopped_in_order
+from wsi_magnet.cli.stopping import NOTICE, stopped_in_order
 
+signal.signal(signal.SIGINT, {disposition})
 try:
     with stopped_in_order("word", 130), Progress(console=Console(stderr=True)) as progress:
         bars = [progress.add_task(name, total=10) for name in ("all slides", "one")]
         print("ready", file=sys.__stdout__, flush=True)
-        time.sleep(30)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            if {is_busy}:  # as a run is, which lets go of its workers first
+                [thread.join() for thread in threading.enumerate() if thread.name == NOTICE]
+            raise
 except KeyboardInterrupt:
     pass
 """
@@ -27,18 +37,36 @@ BELOW_THE_BARS = "\x1b[1A\x1b[2K"
 """The terminal has gone up a line and cleared it: the bars are drawn anew under what is printed there."""
 
 
-def test_the_word_stands_above_the_bars() -> None:
+def shown_after(*signals: int, disposition: str = "signal.default_int_handler", is_busy: bool = True) -> str:
+    """What the terminal shows of a program that gets these signals."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-c", STOPPED], stdout=subprocess.PIPE, stderr=theirs)
+    script = STOPPED.format(disposition=disposition, is_busy=is_busy)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
     assert process.stdout
     assert process.stdout.readline() == b"ready\n"
-    process.send_signal(signal.SIGINT)
+    for number in signals:
+        process.send_signal(number)
     shown = b""
     try:
         while more := os.read(ours, 65536):
             shown += more
     except OSError:  # how a terminal ends whose other side is closed
         pass
-    assert process.wait(timeout=20) == 0
-    assert f"{BELOW_THE_BARS}Stopping; once more stops at once.\r\nall slides" in shown.decode()
+    assert process.wait(timeout=60) == 0
+    return shown.decode()
+
+
+def test_the_word_stands_above_the_bars() -> None:
+    assert f"{BELOW_THE_BARS}Stopping; once more stops at once.\r\nall slides" in shown_after(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_program_that_ends_at_once_says_the_word_too(number: int) -> None:
+    assert "Stopping; once more stops at once." in shown_after(number, is_busy=False)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """The program would end at once by the second signal if it took the first."""
+    shown = shown_after(signal.SIGINT, signal.SIGINT, signal.SIGTERM, disposition="signal.SIG_IGN")
+    assert shown.count("Stopping; once more") == 1

@@ -117,5 +117,5 @@ def work_here(
 
 def stay_here(patch: pytest.MonkeyPatch) -> None:
     """Let methods work in this process and this thread."""
-    patch.setattr(comparison, "work_apart", work_here)
+    patch.setattr(comparison, "segment_isolated", work_here)
     patch.setattr("wsi_magnet.segment.run.start", lambda execution: SerialExecutor())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ from tests.runs import free_spec, labels_of, write_bundle
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ConfigError, StoreError, WsiMagnetError
 from wsi_magnet.evaluate import methods
-from wsi_magnet.evaluate.methods import MagNet, OneScale, Settings, all_methods, built_in, choose, single_scale
-from wsi_magnet.evaluate.worker import Failure, Item, work, work_apart
+from wsi_magnet.evaluate.methods import MagNet, Method, OneScale, Settings, all_methods, built_in, choose, single_scale
+from wsi_magnet.evaluate.worker import Item, segment_isolated
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.spec import read_spec
 
@@ -114,23 +113,25 @@ def test_a_worker_makes_results_and_says_what_it_took(tmp_path: Path) -> None:
     slide = paint(tmp_path / "a.png", patchwork(0))
     said: list[str] = []
     items = [Item(slide, tmp_path / "out", SETTINGS)]
-    done, peak = work_apart(MagNet(), bundle_at(tmp_path), items, tmp_path, said.append)
+    done, peak = segment_isolated(MagNet(), bundle_at(tmp_path), items, tmp_path, said.append)
     assert labels_of(done[0].folder).shape == (150, 190)
     assert done[0].seconds > 0
     assert 50e6 < peak.ram < 5e9
     assert said[0].startswith("MagNet: 1 of 1, a, ")
 
 
-def test_a_workers_error_is_one_line(tmp_path: Path) -> None:
-    here, there = Pipe(duplex=False)
-    work(there, Failing(), bundle_at(tmp_path), [Item(tmp_path / "a.png", tmp_path / "out", SETTINGS)], tmp_path)
-    assert here.recv() == Failure("a.png is too much")
-
-
-def test_whatever_a_strange_method_raises_is_one_line(tmp_path: Path) -> None:
-    here, there = Pipe(duplex=False)
-    work(there, Strange(), bundle_at(tmp_path), [Item(tmp_path / "a.png", tmp_path / "out", SETTINGS)], tmp_path)
-    assert here.recv() == Failure("ZeroDivisionError: no such number")
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        (Failing(), "failing: a.png is too much"),
+        (Strange(), "failing: ZeroDivisionError: no such number"),
+        (Dying(), r"failing: its process died after 0 of 1 images: it ended with exit code 3 "),
+    ],
+)
+def test_a_method_that_fails_is_one_line(tmp_path: Path, method: Method, text: str) -> None:
+    items = [Item(tmp_path / "a.png", tmp_path / "out", SETTINGS)]
+    with pytest.raises(WsiMagnetError, match=f"^{text}"):
+        segment_isolated(method, tmp_path / "bundle", items, tmp_path, lambda text: None)
 
 
 class Unloadable:
@@ -147,9 +148,3 @@ def test_a_method_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(methods, "entry_points", lambda group: [Unloadable()])
     with pytest.raises(ConfigError, match=r"entry point 'broken' .* cannot be loaded: ModuleNotFoundError"):
         all_methods(0.25)
-
-
-def test_a_worker_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
-    items = [Item(tmp_path / "a.png", tmp_path / "out", SETTINGS)]
-    with pytest.raises(WsiMagnetError, match="failing: its process ended with code 3 after 0 of 1 images"):
-        work_apart(Dying(), tmp_path / "bundle", items, tmp_path, lambda text: None)

@@ -16,11 +16,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What a terminal sends, and what batch systems end a job with."""
 
 
+NOTICE = "stopping notice"
+"""Name of the thread that prints above a live bar."""
+
+_NOTICE_S = 5.0
+
+
 @contextmanager
 def stopped_in_order(word: str, code: int) -> Iterator[None]:
     """Within it the first signal raises KeyboardInterrupt, and the next ends the program, with a word and a code.
 
-    The second waits for nothing: worker processes of this machine end by themselves when the program has gone.
+    The second waits for nothing: worker processes of this machine end by themselves when the program has gone. A signal
+    that is ignored stays ignored: a shell starts `command &` so, because Ctrl-C is meant for the command in front.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -36,10 +43,12 @@ def stopped_in_order(word: str, code: int) -> Iterator[None]:
         _say("Stopping; once more stops at once.")
         raise KeyboardInterrupt
 
-    before = {one: signal.signal(one, hear) for one in SIGNALS}
+    before = {one: signal.signal(one, hear) for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN}
     try:
         yield
     finally:
+        for notice in [thread for thread in threading.enumerate() if thread.name == NOTICE]:
+            notice.join(_NOTICE_S)  # a daemon, which would end unheard with a program that ends at once
         if not heard.is_set():  # else the program is on its way out, and may be told to hurry until it has gone
             for one, handler in before.items():
                 signal.signal(one, handler)
@@ -56,4 +65,5 @@ def _say(text: str) -> None:
     if not _bar_is_live():
         click.echo(text, err=True)
         return
-    threading.Thread(target=print, args=(text,), kwargs={"file": sys.stderr, "flush": True}, daemon=True).start()
+    printing = {"file": sys.stderr, "flush": True}
+    threading.Thread(target=print, args=(text,), kwargs=printing, name=NOTICE, daemon=True).start()

@@ -16,7 +16,7 @@ from wsi_magnet.evaluate.ground_truth import Opener, Target
 from wsi_magnet.evaluate.methods import Method, Settings
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.evaluate.scoring import Judged, Jury
-from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented, work_apart
+from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented, segment_isolated
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.planning.prepare import ladder_of
 from wsi_magnet.storage.errors import storage_errors
@@ -139,7 +139,7 @@ def _segment(
         out = folder if unique else folder / f"row {image.sample.row}"
         items.append(Item(image.sample.image, out, Settings(config, conditions.execution)))
     with TemporaryDirectory(prefix="wsi-magnet-") as scratch:
-        return work_apart(row.method, row.bundle, items, Path(scratch), say)
+        return segment_isolated(row.method, row.bundle, items, Path(scratch), say)
 
 
 @contextmanager

@@ -1,41 +1,44 @@
-"""A method at work on all images in a process of its own, so that its peak memory is its own."""
+"""Segment all images with one method in an isolated process, so that its peak memory is the method's own."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
 import resource
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 
 import torch
 
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.evaluate.methods import Method, Settings
+from wsi_magnet.runtime.isolation import ProcessDied, stream_isolated
 
 Say = Callable[[str], None]
-"""Is told how it goes, a line at a time."""
-
-
-_LEAVE_S = 10.0
-"""How long a process that has nothing left to do may take to end."""
+"""Takes progress, a line at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One slide to be segmented."""
+    """One slide to segment."""
 
     slide: Path
     out: Path
     """The result folder is made in it."""
     settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A method and all it is to segment."""
+
+    method: Method
+    bundle: Path
+    items: tuple[Item, ...]
+    scratch: Path
+    """An existing folder for temporary files of the method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +56,34 @@ class Peak:
 
     ram: int
     gpu: int | None
-    """Of the GPU, by torch; None where none was used."""
+    """GPU memory, by torch; None where no GPU was used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What an error of the worker says."""
-
-    text: str
-
-
-def work_apart(
+def segment_isolated(
     method: Method, bundle: Path, items: Sequence[Item], scratch: Path, say: Say
 ) -> tuple[list[Segmented], Peak]:
     """Segment all items in a fresh process, one after the other.
 
-    scratch: an existing folder for what the method makes besides. Raises WsiMagnetError with the worker's own line, or
-    if the worker is gone.
+    scratch: an existing folder for temporary files of the method. Raises WsiMagnetError with the method's error in one
+    line, or with how its process died.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_begin, args=(there, method, bundle, tuple(items), scratch))
-    process.start()
-    there.close()
+    done: list[Segmented] = []
     try:
-        done: list[Segmented] = []
-        for message in _messages(here):
-            match message:
-                case Segmented(folder, seconds):
-                    done.append(message)
-                    say(f"{method.name}: {len(done)} of {len(items)}, {folder.name}, {seconds:.1f} s")
-                case Peak():
-                    process.join(_LEAVE_S)
-                    return done, message
-                case Failure(text):
-                    raise WsiMagnetError(f"{method.name}: {text}")
-        process.join()
+        for message in stream_isolated(work, Order(method, bundle, tuple(items), scratch), show_output=True):
+            if isinstance(message, Peak):
+                return done, message
+            done.append(message)
+            say(f"{method.name}: {len(done)} of {len(items)}, {message.folder.name}, {message.seconds:.1f} s")
+    except ProcessDied as died:
         raise WsiMagnetError(
-            f"{method.name}: its process ended with code {process.exitcode} after {len(done)} of {len(items)} images"
-            f"{'; is there enough memory?' if process.exitcode == -signal.SIGKILL else ''}"
-        )
-    finally:
-        process.terminate()
-        process.join(_LEAVE_S)
-        process.kill()
-        process.join()
-        here.close()
+            f"{method.name}: its process died after {len(done)} of {len(items)} images: {died}"
+        ) from died
+    except WsiMagnetError as error:
+        raise WsiMagnetError(f"{method.name}: {error}") from error
+    except Exception as error:  # a method of another package may raise whatever it likes
+        text = " ".join(str(error).split())
+        raise WsiMagnetError(f"{method.name}: {type(error).__name__}: {text}") from error
+    raise WsiMagnetError(f"{method.name}: its process did not report its memory")
 
 
 def peak_memory_bytes() -> int:
@@ -113,40 +98,12 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def work(connection: Connection, method: Method, bundle: Path, items: Sequence[Item], scratch: Path) -> None:
-    """What the fresh process does: sends a `Segmented` for each item, and at last its `Peak`, or a `Failure`."""
-    try:
-        for item in items:
-            own = method.prepare(item.slide, bundle, scratch, item.settings)
-            begun = time.perf_counter()
-            folder = method.segment(item.slide, own, item.out, item.settings)
-            connection.send(Segmented(folder, time.perf_counter() - begun))
-    except WsiMagnetError as error:
-        connection.send(Failure(str(error)))
-    except Exception as error:
-        # A method of another package may raise whatever it likes; its author asks for the traceback as elsewhere.
-        if os.environ.get("WSI_MAGNET_TRACEBACK"):
-            raise
-        connection.send(Failure(f"{type(error).__name__}: {' '.join(str(error).split())}"))
-    else:
-        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
-        connection.send(Peak(peak_memory_bytes(), gpu))
-
-
-def _leave(signum: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signum)
-
-
-def _messages(connection: Connection) -> Iterator[Segmented | Peak | Failure]:
-    while True:
-        try:
-            yield connection.recv()
-        except EOFError:
-            return
-
-
-def _begin(connection: Connection, method: Method, bundle: Path, items: tuple[Item, ...], scratch: Path) -> None:
-    # Ctrl-C reaches the whole group of processes: the parent takes it and ends this one, which closes what it has open.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    work(connection, method, bundle, items, scratch)
+def work(order: Order) -> Iterator[Segmented | Peak]:
+    """Run in the isolated process: yield a `Segmented` for each item, and at last the `Peak`."""
+    for item in order.items:
+        own = order.method.prepare(item.slide, order.bundle, order.scratch, item.settings)
+        started = time.perf_counter()
+        folder = order.method.segment(item.slide, own, item.out, item.settings)
+        yield Segmented(folder, time.perf_counter() - started)
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
+    yield Peak(peak_memory_bytes(), gpu)

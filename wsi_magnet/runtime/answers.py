@@ -14,7 +14,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.runtime.connection import GONE
-from wsi_magnet.runtime.isolation import run_apart
+from wsi_magnet.runtime.isolation import run_isolated
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def answered_apart(packed: Packed, task: object) -> Answer:
     """Runs on the worker, which lives on whatever becomes of the task."""
     address = get_worker().address
     try:
-        return Answer(run_apart(packed.function, task), address)
+        return Answer(run_isolated(packed.function, task), address)
     except WsiMagnetError as error:
         return Answer(error, address)
 

@@ -14,7 +14,7 @@ from distributed import Client, KilledWorker
 from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.answers import Answer, outcome
 from wsi_magnet.runtime.connection import GONE
-from wsi_magnet.runtime.isolation import Died
+from wsi_magnet.runtime.isolation import ProcessDied
 from wsi_magnet.runtime.types import Notify
 from wsi_magnet.runtime.under_way import Attempt, Case, Tools, UnderWay
 
@@ -137,8 +137,8 @@ class Mapping:
         """The result of a task that has ended, unless it is to be done again."""
         case = attempt.case
         match answer:
-            case Answer(Died() as died, _):
-                yield self._given_up(case, f"by itself in a process of its own, {died.how}")
+            case Answer(ProcessDied() as died, _):
+                yield self._given_up(case, f"by itself in a process of its own, {died}")
             case Answer(WsiMagnetError() as error, worker):
                 self._refused(case, worker, error)
             case Answer(value, worker):

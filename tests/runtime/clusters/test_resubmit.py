@@ -9,14 +9,16 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from distributed import Status
 
 from tests.runtime.clusters.fake_batch import jobs_of, write_commands
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError
 from wsi_magnet.runtime.clusters import cluster as clusters
 from wsi_magnet.runtime.clusters import resubmit
+from wsi_magnet.runtime.clusters.cluster import RunningCluster
 from wsi_magnet.runtime.clusters.resubmit import ask_queue
-from wsi_magnet.runtime.clusters.spec import ClusterSpec
+from wsi_magnet.runtime.clusters.spec import ClusterSpec, read_cluster
 from wsi_magnet.runtime.start import start_executor
 
 Batch = Callable[..., Path]
@@ -59,6 +61,13 @@ def ends(number: int) -> bool:
             return True
         sleep(0.05)
     return False
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = monotonic() + 60
+    while not true():
+        assert monotonic() < deadline
+        sleep(0.05)
 
 
 @pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf", "sge"])
@@ -114,14 +123,42 @@ def test_a_batch_system_that_is_down_for_a_while(batch: Batch, tmp_path: Path) -
         some = [next(results) for _ in range(3)]
         submit.write_text("#!/bin/sh\necho refused >>'" + str(commands / "refusals") + "'; exit 1\n")
         os.killpg(jobs_of(commands)[0], signal.SIGTERM)
-        deadline = monotonic() + 60
-        while not (commands / "refusals").exists() or len((commands / "refusals").read_text().split()) < 5:
-            assert monotonic() < deadline, "nobody tries"
-            sleep(0.1)
+        refusals = commands / "refusals"
+        wait_until(lambda: refusals.exists() and len(refusals.read_text().split()) >= 5)
         submit.write_text(script)
         assert sorted(some + list(results)) == [n * n for n in range(200)]
     finally:
         executor.close()
+
+
+def test_a_replaced_job_is_closed_for_dask_too(batch: Batch, tmp_path: Path) -> None:
+    """Dask asserts so of every job it made that is still referenced, as by the traceback of a refused submission."""
+    commands = batch("slurm")
+    running = RunningCluster(read_cluster(str(described(tmp_path, "slurm").cluster)))
+    try:
+        running.wait()
+        (first,) = running.cluster.workers.values()
+        os.killpg(jobs_of(commands)[0], signal.SIGTERM)
+        wait_until(lambda: len(jobs_of(commands)) == 2)
+    finally:
+        running.close()
+    assert first.status == Status.closed
+    assert all(ends(number) for number in jobs_of(commands))
+
+
+def test_closing_while_a_job_is_being_submitted(batch: Batch, tmp_path: Path) -> None:
+    commands = batch("slurm")
+    running = RunningCluster(read_cluster(str(described(tmp_path, "slurm").cluster)))
+    submit, begun = commands / "sbatch", commands / "begun"
+    try:
+        running.wait()
+        submit.write_text(submit.read_text().replace("#!/bin/bash", f"#!/bin/bash\ntouch '{begun}'; sleep 0.5"))
+        os.killpg(jobs_of(commands)[0], signal.SIGTERM)
+        wait_until(begun.exists)
+    finally:
+        running.close()
+    assert len(jobs_of(commands)) == 2
+    assert all(ends(number) for number in jobs_of(commands))
 
 
 def test_jobs_that_end_in_vain_are_given_up(batch: Batch, tmp_path: Path) -> None:

@@ -75,13 +75,13 @@ def batch_cluster(spec: ClusterSpec) -> Any:
     # not, would cancel them anew.
     dask.config.set({"distributed.deploy.lost-worker-timeout": "3650 days"})
     with _explained(spec):
-        cluster = cls(**job_options(spec))
+        cluster = cls(job_cls=_with_status(cls.job_cls), **job_options(spec))
     try:
         for _ in range(spec.at_first):
             cluster.worker_spec.update(cluster.new_worker_spec())
-        cluster.sync(cluster._correct_state)  # `scale` would do so later and keep the batch system's answer to itself
+        cluster.sync(submit_missing, cluster)  # `scale` would submit later and swallow the batch system's answer
     except (RuntimeError, OSError, ValueError) as error:
-        close_batch(cluster)
+        cluster.close()
         raise ClusterError(
             f"{spec.path}: {system.submit} refuses the job: {_answer(error)}; "
             f"`wsi-magnet cluster {spec.path}` shows its script"
@@ -89,11 +89,36 @@ def batch_cluster(spec: ClusterSpec) -> Any:
     return cluster
 
 
-def close_batch(cluster: Any) -> None:
-    """Cancel all jobs."""
-    for job in cluster.workers.values():
-        job.status = Status.closing  # dask-jobqueue does not say so, and Dask expects it of all that it has made
-    cluster.close()
+async def submit_missing(cluster: Any) -> None:
+    """Submit the jobs that `cluster.worker_spec` names and the batch system does not have yet; run in its event loop.
+
+    Raises what a refused submission raises.
+    """
+    await cluster
+
+
+def _with_status(job_cls: Any) -> Any:
+    """A job class that keeps its status, which dask-jobqueue's own leaves at `running` for good.
+
+    Dask asserts, as a cluster closes, that every job it ever made is closed or failed; and it starts again whatever is
+    neither.
+    """
+
+    class Job(job_cls):  # type: ignore[misc]
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except BaseException:
+                self.status = Status.failed
+                raise
+
+        async def close(self) -> None:
+            try:
+                await super().close()
+            finally:
+                self.status = Status.closed
+
+    return Job
 
 
 def job_script(spec: ClusterSpec) -> str:

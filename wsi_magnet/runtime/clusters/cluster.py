@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from wsi_magnet.errors import ClusterError
-from wsi_magnet.runtime.clusters.batch import batch_cluster, close_batch, job_options, job_script, job_shape
+from wsi_magnet.runtime.clusters.batch import batch_cluster, job_options, job_script, job_shape
 from wsi_magnet.runtime.clusters.kinds import local_cluster, local_options
 from wsi_magnet.runtime.clusters.kubernetes import kubernetes_cluster, manifest
 from wsi_magnet.runtime.clusters.resubmit import JobKeeper
@@ -80,9 +80,7 @@ class RunningCluster:
         """Let go of all workers, also of those that are still queued."""
         if self._keeper:
             self._keeper.stop()
-            close_batch(self.cluster)
-        else:
-            self.cluster.close()
+        self.cluster.close()
 
     def describe(self) -> str:
         """For people: how many workers are there, of how many."""

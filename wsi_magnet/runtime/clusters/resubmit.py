@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from wsi_magnet.errors import ClusterError
-from wsi_magnet.runtime.clusters.batch import SYSTEMS, job_options
+from wsi_magnet.runtime.clusters.batch import SYSTEMS, job_options, submit_missing
 from wsi_magnet.runtime.clusters.spec import ClusterSpec
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class JobKeeper:
             renewed.append(name)
             await job.close()
         if renewed:
-            await self._cluster._correct_state()
+            await submit_missing(self._cluster)
             logger.warning("%d jobs are over before their work is; submitted again", len(renewed))
 
     def _is_over(self, name: str, job: Any, told: dict[int, str] | None) -> bool:

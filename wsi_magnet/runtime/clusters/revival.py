@@ -38,4 +38,4 @@ class Revival:
     async def _revive(self) -> None:
         for name in self._ended():
             self._cluster.workers.pop(name, None)
-        await self._cluster._correct_state()
+        await self._cluster  # starts what its specification names and is not there
