@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.scales import check_mpps
-from wsi_magnet.schema import parse
+from wsi_magnet.schema import SchemaError, parse
 
 FORMAT = "wsi-magnet-bundle"
 VERSION = "1"
@@ -121,7 +121,10 @@ class BundleSpec:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> BundleSpec:
         """The inverse of `to_json`. Raises BundleError naming a field that is unknown, missing or of the wrong type."""
-        spec: BundleSpec = parse(BundleSpec, values, "bundle")
+        try:
+            spec: BundleSpec = parse(BundleSpec, values, "bundle")
+        except SchemaError as error:
+            raise BundleError(str(error)) from None
         return spec
 
 

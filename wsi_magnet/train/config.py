@@ -17,7 +17,7 @@ from wsi_magnet.nets.classes import named_classes, palette_color
 from wsi_magnet.nets.registry import INPUT_MULTIPLE, NETWORKS
 from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
 from wsi_magnet.scales import check_mpps
-from wsi_magnet.schema import parse
+from wsi_magnet.schema import SchemaError, parse
 
 LEAST_CROP_PX = 64
 """Of the backbone: at stride 32 a smaller one is a single pixel, which batch normalisation cannot learn from."""
@@ -246,7 +246,7 @@ def read_config(path: str | Path) -> TrainingConfig:
     path = Path(path).expanduser()
     try:
         config: TrainingConfig = parse(TrainingConfig, _read(path), "config")
-    except (BundleError, ConfigError) as error:
+    except (SchemaError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from None
     if config.backbone.encoder and not Path(config.backbone.encoder).is_absolute():
         encoder = str((path.parent / config.backbone.encoder).absolute())
