@@ -146,6 +146,7 @@ def end_when_written(arguments: list[str], checkpoint: Path, number: int) -> tup
     return process.returncode, said
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_in_each_stage_it_goes_on_to_the_same_bundle(call: Call, tmp_path: Path) -> None:
     through, ended = arguments_of(tmp_path / "through"), arguments_of(tmp_path / "ended")
     folder = tmp_path / "ended" / "b.training"

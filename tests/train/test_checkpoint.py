@@ -37,7 +37,7 @@ def test_nothing_is_left_beside_it(saved: Path) -> None:
 
 
 def test_another_training_is_refused(saved: Path) -> None:
-    with pytest.raises(TrainingError, match=r"stage\.ckpt is of another configuration or other data; begin again"):
+    with pytest.raises(TrainingError, match=r"stage\.ckpt belongs to another configuration or other data; start again"):
         load_checkpoint(saved, "yours")
 
 
@@ -70,7 +70,7 @@ def replaced_by_code(path: Path) -> None:
 )
 def test_a_damaged_one_is_refused(saved: Path, damage: Callable[[Path], None]) -> None:
     damage(saved)
-    with pytest.raises(TrainingError, match="is damaged; delete it, or begin again with --restart"):
+    with pytest.raises(TrainingError, match="is damaged; delete it, or start again with --restart"):
         load_checkpoint(saved, "mine")
 
 

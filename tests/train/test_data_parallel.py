@@ -198,6 +198,7 @@ def on_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_train", train_small)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_two")
 def test_a_training_on_two_devices_writes_a_bundle_and_tells_how_it_goes(tmp_path: Path) -> None:
     config = tiny_config(mpps=(2.0, 1.0), backbone={"steps": 3}, refiners={"steps": 2, "batch": 2}, halo_px=8)

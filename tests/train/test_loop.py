@@ -184,7 +184,7 @@ def test_what_was_before_it_is_kept(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     trained(ToyStage(toy_config()), setting_of(tmp_path))
-    with pytest.raises(TrainingError, match="of another configuration or other data"):
+    with pytest.raises(TrainingError, match="another configuration or other data"):
         Loop(ToyStage(toy_config()), setting_of(tmp_path, fingerprint="another")).run()
 
 

@@ -1,3 +1,3 @@
-"""How good a segmentation is, as functions of counts that can be added up over pixels, images and groups."""
+"""Metrics of a segmentation as functions of counts that are additive over pixels, images and groups."""
 
 from __future__ import annotations

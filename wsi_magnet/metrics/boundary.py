@@ -1,4 +1,4 @@
-"""How well the borders between classes are found, within a tolerance; areas say little of thin structures.
+"""Boundary metrics within a tolerance, for thin structures that hardly change areas.
 
 A boundary pixel has a 4-neighbour of another class; both must be labelled, so that the edge of what was annotated is no
 boundary. Every pixel is on one side, hence a border between two classes is two pixels wide.
@@ -31,7 +31,7 @@ def boundary(classes: Classes) -> Mask:
 
 
 def boundary_margin_px(tolerances_px: Sequence[float]) -> int:
-    """What must be known round a block so that its counts are those of the whole map."""
+    """Margin round a block within which labels must be known for exact counts."""
     return ceil(max(tolerances_px)) + 1
 
 
@@ -64,7 +64,7 @@ def boundary_f(counts: Confusion) -> Values:
 
 
 def _gaps(pixels: Mask, others: Mask, inner: Box) -> Values:
-    """Of each pixel of `pixels` within the block, the distance to the nearest of `others`; infinite without any."""
+    """Distance of each pixel of `pixels` within the block to the nearest of `others`; infinite without any."""
     chosen = pixels[inner.slices_yx]
     if not chosen.any() or not others.any():
         return np.full(int(chosen.sum()), np.inf)

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: of pixels that are 80 % sure, four in five should be right."""
+"""Calibration of probabilities: of pixels with probability 0.8, four in five should be correct."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from wsi_magnet.metrics.confusion import Values, ratio
 
 BINS = 15
-"""Of equal width between 0 and 1, as is usual."""
+"""Bins of equal width between 0 and 1, as is usual."""
 
 
 def calibration_counts(confidence: npt.NDArray[np.floating[Any]], correct: npt.NDArray[np.bool_]) -> Values:

@@ -1,8 +1,8 @@
 """Metrics that are functions of a confusion matrix.
 
 A confusion matrix is int64 (..., C, C) or (..., C, C + 1): a row for each true class, a column for each predicted one,
-and perhaps a last column for pixels that were given no answer, which are errors in every metric. Leading axes are kept,
-so that the thousand matrices of a bootstrap are one call. What cannot be said (0 / 0) is NaN.
+and optionally a last column for pixels without a prediction, which are errors in every metric. Leading axes are kept,
+so that the thousand matrices of a bootstrap are one call. Undefined values (0 / 0) are NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Values = npt.NDArray[np.float64]
 Classes = npt.NDArray[np.integer[Any]]
 
 UNLABELLED = -1
-"""True class of a pixel that nobody has labelled: it counts nowhere."""
+"""True class of an unlabelled pixel, which is not counted."""
 
 
 def confusion_matrix(truth: Classes, predicted: Classes, n_classes: int) -> Confusion:
@@ -73,7 +73,7 @@ def cohen_kappa(confusion: Confusion) -> Values:
 def quadratic_kappa(confusion: Confusion) -> Values:
     """Kappa whose errors weigh as the square of their distance in the order of the classes; for ordered classes only.
 
-    No answer weighs as much as the worst one.
+    A missing prediction weighs as much as the worst one.
     """
     classes, columns = confusion.shape[-2:]
     place = np.arange(classes) / max(classes - 1, 1)
@@ -97,7 +97,7 @@ def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Values:
 
 
 def _margins(confusion: Confusion) -> tuple[Confusion, Confusion, Confusion]:
-    """Of each class, (..., C): pixels that are right, true pixels, and pixels that were given its name."""
+    """Correct, true and predicted pixels of each class, (..., C)."""
     classes = confusion.shape[-2]
     answers = confusion[..., :classes]
     return np.diagonal(answers, axis1=-2, axis2=-1), confusion.sum(-1), answers.sum(-2)

@@ -1,6 +1,6 @@
-"""What may differ between laboratories and scanners, applied to a crop: orientation, stain, light, focus, compression.
+"""Augmentation of a crop by what differs between laboratories and scanners: orientation, stain, light, focus, JPEG.
 
-How a view is bent is drawn once as a value and then applied to each of its scales alike.
+An augmentation is drawn once, as a value, and applied to every scale of a view alike.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JPEG_QUALITY = (30, 95)
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
-    """One way in which a crop is varied; the identity where nothing is drawn."""
+    """Parameters of one augmentation; the default is the identity."""
 
     quarter_turns: int = 0
     mirrored: bool = False
@@ -40,7 +40,7 @@ class Augmentation:
     """float32 (3,): brightness of glass, a part of white, by channel."""
     blur_px: float = 0.0
     quality: int | None = None
-    """Of JPEG."""
+    """JPEG quality; None without compression."""
 
     def image(self, image: Image) -> Image:
         """uint8 (H, W, 3) RGB to the same; H and W may change places."""
@@ -65,13 +65,13 @@ class Augmentation:
         return np.asarray(rotated, np.int32).view(np.uint32)
 
     def turn(self, array: npt.NDArray[np.generic]) -> npt.NDArray:  # type: ignore[type-arg]  # whatever came
-        """One of the eight orientations of an array (H, W, ...)."""
+        """Apply one of the eight orientations of an array (H, W, ...)."""
         array = np.rot90(array, self.quarter_turns)
         return array[:, ::-1] if self.mirrored else array
 
 
 def draw_augmentation(config: AugmentConfig, rng: np.random.Generator) -> Augmentation:
-    """One way to vary a crop. The same numbers are drawn whatever is turned on."""
+    """Draw an augmentation. The same random numbers are consumed whatever is turned on."""
     turns, mirrored, degrees = int(rng.integers(4)), bool(rng.integers(2)), float(rng.uniform(-1, 1)) * config.rotation
     mixing, light = _draw_stain(config, rng)
     blurred, blur_px = rng.random() < config.blur, float(rng.uniform(0.3, MOST_BLUR_PX))
@@ -107,7 +107,7 @@ def restain(image: Image, mixing: Floats, light: Floats) -> Image:
 
 
 def compress(image: Image, quality: int) -> Image:
-    """Through JPEG and back."""
+    """Compress as JPEG and decode again."""
     buffer = io.BytesIO()
     Pillow.fromarray(image).save(buffer, "jpeg", quality=quality)
     return np.asarray(Pillow.open(buffer).convert("RGB"))

@@ -1,4 +1,4 @@
-"""The few numbers of a bundle that are fitted, not learned: temperatures and thresholds, on the validation rows."""
+"""Temperatures and thresholds of a bundle, fitted on the validation rows."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ THRESHOLDS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 RAMPS = (0.1, 0.2, 0.4)
 """Widths of a soft selection."""
 BLOCK_PX = 64
-"""Validation rows may hold few cells of 512 px to fit `refine_above` on; blocks of this size stand for them."""
+"""Side of the blocks on which `refine_above` is fitted, because validation rows may hold few cells of 512 px."""
 CHANGE_MISSED = 0.01
 """Share of the changed pixels that may lie in blocks which `--refine auto` leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """One of each for every scale but the coarsest."""
+    """Fitted values, one for every scale but the coarsest."""
 
     select_above: tuple[float, ...]
     select_width: tuple[float, ...]
     refine_above: tuple[float, ...]
     miou: tuple[float, ...]
-    """Of the merged result after each scale, the coarsest first, on the validation rows."""
+    """MIoU of the merged result after each scale on the validation rows, coarsest first."""
 
 
 def fit_temperature(logits: Sequence[Tensor], sets: Sequence[Tensor]) -> float:
-    """What to divide logits by so that the set loss is least (Guo et al. 2017), within `TEMPERATURE_RANGE`.
+    """Temperature with the least set loss within `TEMPERATURE_RANGE` (Guo et al. 2017).
 
     logits: float32 (1, C, H, W) each; sets: int32 (1, H, W) each.
     """
@@ -63,7 +63,7 @@ def fit_temperature(logits: Sequence[Tensor], sets: Sequence[Tensor]) -> float:
 
 
 def fit_temperatures(frozen: FrozenBackbone, views: Sequence[View]) -> tuple[float, ...]:
-    """Of the backbone at each scale."""
+    """Temperatures of the backbone, one a scale."""
     scales, found = frozen.windows.scales, []
     for scale in range(scales):
         log.info("fitting the backbone's temperature at scale %d of %d", scale + 1, scales)
@@ -77,7 +77,7 @@ def _truths(views: Sequence[View], scale: int, frozen: FrozenBackbone) -> list[T
 
 
 class Fitter:
-    """Climbs the ladder over the validation views, fitting each step before the next is begun."""
+    """Fits thresholds step by step up the ladder, on the validation views."""
 
     def __init__(
         self, frozen: FrozenBackbone, views: Sequence[View], part_of: tuple[int, ...], *, select: str, median_px: int
@@ -125,8 +125,8 @@ class Fitter:
     def calibrate(self, modules: Sequence[nn.Module]) -> tuple[float, ...]:
         """Scale each module's last layer, which is linear, by the temperature that fits it; returns these.
 
-        The query score compares how sure two maps are, so that both must mean it. Y is what the modules make of it
-        where everything is refined; a module that serves several steps is fitted on all of them.
+        The query score compares two uncertainties, so both maps must be calibrated. Y is the output of the modules with
+        everything refined; a module that serves several steps is fitted on all of them.
         """
         log.info("fitting the temperatures of the refinement modules")
         logits: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}

@@ -1,4 +1,4 @@
-"""A checkpoint on disk: written whole or not at all, read without running code, refused for another training."""
+"""Checkpoints: written atomically, read without running code, refused by another training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, states: dict[str, Any], fingerprint: str) -> Non
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """What was saved, tensors on the CPU; None where nothing was. Raises TrainingError for another training's."""
+    """Read a checkpoint, tensors on the CPU; None where there is none. Raises TrainingError for another training's."""
     if not path.exists():
         return None
     try:
@@ -36,10 +36,10 @@ def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
         raise TrainingError(f"checkpoint {path} cannot be read: {error.strerror or error}") from None
     except Exception:
         # A file of another kind ends in whatever its bytes lead to: KeyError, EOFError, RuntimeError and more.
-        raise TrainingError(f"checkpoint {path} is damaged; delete it, or begin again with --restart") from None
+        raise TrainingError(f"checkpoint {path} is damaged; delete it, or start again with --restart") from None
     if kind != FORMAT or found != fingerprint:
         raise TrainingError(
-            f"checkpoint {path} is of another configuration or other data; begin again with --restart, or choose "
+            f"checkpoint {path} belongs to another configuration or other data; start again with --restart, or choose "
             "another output with -o"
         )
     return dict(saved)

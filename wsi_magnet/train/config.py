@@ -20,7 +20,7 @@ from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
 
 LEAST_CROP_PX = 64
-"""Of the backbone: at stride 32 a smaller one is a single pixel, which batch normalisation cannot learn from."""
+"""Smallest crop of the backbone: at stride 32 a smaller one is a single pixel, which batch normalisation cannot use."""
 
 EXTENDS = "extends"
 """The setting that names the file to begin with."""
@@ -38,7 +38,7 @@ class ClassConfig:
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """What may differ between laboratories and scanners; 0 or false turns a thing off."""
+    """Strengths of the augmentations; 0 or false turns one off."""
 
     flips: bool = True
     """The eight orientations."""
@@ -58,7 +58,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
-    """What the loop needs to know of a stage."""
+    """Settings of the training loop for one stage."""
 
     steps: int
     batch: int
@@ -67,7 +67,7 @@ class StageConfig:
     optimizer: str = "adamw"
     weight_decay: float = 0.02
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     schedule: str = "one_cycle"
     """One cycle: up for a tenth of the steps, then down to nothing. Poly: (1 - step / steps) ** 0.9, as the published
     backbones. Steps: a tenth after each fifth, as the published refiners."""
@@ -95,7 +95,7 @@ class BackboneConfig(StageConfig):
     """A local file of ImageNet weights for the network's trunk; relative paths are counted from the configuration."""
     crop_px: int = 256
     scale_shares: tuple[float, ...] = ()
-    """How often each scale is drawn, coarse to fine; all alike where left out."""
+    """Relative frequency of each scale, coarse to fine; equal if left out."""
     auxiliary: float = 0.4
     """Weight of the auxiliary head's loss, for networks that have one."""
 
@@ -109,8 +109,8 @@ class RefinerConfig(StageConfig):
     shared: bool = False
     """One module for all steps up the ladder instead of one a step."""
     input: str = "cumulative"
-    """What Y is in training: "published", always the coarsest scale's own prediction (A8 of the paper's program), or
-    "cumulative", what a run would hand over: the coarser scales' merged result."""
+    """Y in training: "published", always the coarsest scale's own prediction (A8 of the paper's program), or
+    "cumulative", as in a run: the merged result of the coarser scales."""
     loss: str = "cross_entropy"
     ohem_below: float = 0.7
     ohem_kept: int = 100_000
@@ -121,16 +121,16 @@ class RefinerConfig(StageConfig):
     """Crops of a view that are learned from, at each scale."""
     crop_px: int = 96
     augment: AugmentConfig | None = None
-    """As the backbone's where left out. Stronger ones let the frozen backbone err on tissue that it has learned by
-    heart as it errs on new tissue, which is what the modules must put right."""
+    """Augmentation of this stage; the backbone's if left out. A stronger one makes the frozen backbone err on tissue
+    that it has memorised as it errs on new tissue, and the modules learn to correct such errors."""
     statistics_momentum: float = 0.1
-    """Of the running means of batch normalisation. The published 0.01 needs a thousand steps to get near them, until
-    when validation, and the modules' own work in "cumulative", are not what a run would make."""
+    """Momentum of the running means of batch normalisation. The published 0.01 needs a thousand steps to approach the
+    true means; until then validation, and the modules' output in "cumulative", differ from those of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
-    """What is fitted on validation data after the training."""
+    """Settings of the fitting on validation rows after training."""
 
     select: str = "hard"
     """"hard" overwrites what is selected, as published; "soft" mixes by how far the score is above the threshold."""
@@ -149,7 +149,7 @@ class TrainingConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     seed: int = 0
     validation_views: int = 64
-    """Windows of the validation rows that are looked at, at most."""
+    """Greatest number of validation windows."""
     class_balance: float = 0.5
     """Crops are drawn round a class with its pixels to this power: 1 as often as it occurs, 0 all alike."""
     class_weight: float = 0.0
@@ -159,7 +159,7 @@ class TrainingConfig:
     precision: str = "auto"
     """"auto": bf16 where the device computes it natively, otherwise fp32 on CPU and fp16 with loss scaling on CUDA."""
     card: Mapping[str, str] = field(default_factory=dict)
-    """For people: licence, data, intended use, not for."""
+    """Model card, for people: licence, data, intended use, not for."""
 
     def __post_init__(self) -> None:
         check_mpps(self.mpps)
@@ -224,7 +224,9 @@ class TrainingConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: 1e-3 is a number, which to YAML 1.1 is text, and no setting stands there twice."""
+    """YAML loader that reads 1e-3 as a number, which YAML 1.1 reads as text, and refuses a setting that is given
+    twice.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = Counter(str(key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))

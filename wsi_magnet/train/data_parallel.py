@@ -1,4 +1,4 @@
-"""Several processes that train one model together: each learns from its part of a batch, gradients are averaged.
+"""Data-parallel training: each process computes the gradients of its part of a batch, and these are averaged.
 
 Gradients are averaged by hand, in one message a step, instead of by wrapping a module: the refiners' stage calls
 several modules in one step, which a wrapper does not allow.
@@ -26,23 +26,23 @@ from wsi_magnet.errors import ConfigError, TrainingError
 from wsi_magnet.inference.engine import resolve_device
 
 TIMEOUT = timedelta(hours=2)
-"""The others wait while the first one validates."""
+"""Time that other processes wait while the first one validates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Which process this is, of how many; alone where there is one."""
+    """Rank of this process and the number of processes; by default a single one."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def first(self) -> bool:
-        """True for the process that validates, writes and speaks."""
+        """True for the process that validates, writes and reports."""
         return self.rank == 0
 
     def mine(self, count: int) -> range:
-        """Which of the `count` items of a batch are this process's."""
+        """Indices of this process's items in a batch of `count`."""
         return range(self.rank, count, self.world)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -61,7 +61,7 @@ class Ranks:
             _at_once(_floats(module.state_dict().values()), lambda flat: distributed.broadcast(flat, src=0))
 
     def agree(self, decision: bool) -> bool:
-        """What the first process decided."""
+        """The decision of the first process, broadcast to all."""
         if self.world == 1:
             return decision
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
@@ -82,7 +82,7 @@ def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def _at_once(tensors: list[Tensor], change: Callable[[Tensor], object]) -> None:
-    """Change tensors in place, in one message."""
+    """Apply a collective to all tensors in one message; in place."""
     if not tensors:
         return
     flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
@@ -127,7 +127,7 @@ def run_on(devices: tuple[torch.device, ...], work: Work) -> None:
             raise
         raise TrainingError(text) from error
     except ProcessExitedException as error:
-        raise TrainingError(f"{error}; the same command goes on from the last checkpoint") from error
+        raise TrainingError(f"{error}; the same command resumes from the last checkpoint") from error
     finally:
         for process in context.processes:
             process.terminate()  # where this one was interrupted
@@ -135,7 +135,7 @@ def run_on(devices: tuple[torch.device, ...], work: Work) -> None:
 
 @contextmanager
 def forwarding_progress(tell: Callable[..., None], processes: int) -> Iterator[Callable[..., None]]:
-    """Within it, `tell` as another process can call it, too: it is then called in this one."""
+    """Context in which `tell` can be pickled: calls in other processes are forwarded to this one."""
     if processes == 1:
         yield tell
         return
@@ -151,7 +151,7 @@ def forwarding_progress(tell: Callable[..., None], processes: int) -> Iterator[C
 
 @dataclass(frozen=True, slots=True)
 class _ProgressSender:
-    """Can be sent to a process that is being started."""
+    """Picklable while a process is being started."""
 
     told: Connection
 
@@ -160,7 +160,7 @@ class _ProgressSender:
 
 
 def _listen(heard: Connection, tell: Callable[..., None]) -> None:
-    # Closed whatever comes, so that nobody waits for somebody to listen.
+    # Closed after any error, so that no sender blocks on a full pipe.
     with heard, suppress(EOFError, ConnectionError):
         while True:
             tell(*heard.recv())

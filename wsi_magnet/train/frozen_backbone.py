@@ -1,4 +1,4 @@
-"""What stage 2 is given: a backbone that no longer changes, with its temperatures, and what it says of a view."""
+"""The trained backbone as the second stage uses it: frozen, with its temperatures."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from wsi_magnet.train.views import View, Windows, inner, to_tensor
 
 @dataclass(frozen=True, eq=False)
 class FrozenBackbone:
-    """A trained backbone."""
+    """A trained backbone with its temperatures."""
 
     network: nn.Module
-    """In evaluation mode, batch normalisation folded away."""
+    """Network in evaluation mode, batch normalisation folded."""
     temperatures: tuple[float, ...]
-    """Of each scale, coarse to fine."""
+    """Temperature of each scale, coarse to fine."""
     windows: Windows
     setting: Setting
 
     @staticmethod
     def of(network: nn.Module, temperatures: Sequence[float], windows: Windows, setting: Setting) -> FrozenBackbone:
-        """A copy of a network that is not to be trained."""
+        """Make a frozen copy of a network."""
         folded = fold_batch_norm(network.eval()).requires_grad_(False)
         channels_last = folded.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return FrozenBackbone(channels_last, tuple(temperatures), windows, setting)
 
     @torch.no_grad()
     def logits(self, view: View, scale: int) -> Tensor:
-        """Of a view's window at a scale, float32 (1, C, w, w), before temperature and softmax."""
+        """Logits of a view's window at a scale, float32 (1, C, w, w), before temperature and softmax."""
         with self.setting.autocast():
             logits = self.network(to_tensor([view.patches[scale]], self.setting.device))
         return inner(logits.float(), self.windows.halo_at(scale)).contiguous()

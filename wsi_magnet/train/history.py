@@ -1,4 +1,4 @@
-"""How a stage went: its losses and validation mIoU by step, as rows for a CSV, and what of it was best."""
+"""Losses and validation mIoU of a stage by step, as CSV and as a picture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(slots=True)
 class History:
-    """The steps of a stage so far."""
+    """Steps of a stage so far."""
 
     rows: list[Row] = field(default_factory=list)
     kept_from: int = 0
@@ -46,16 +46,16 @@ class History:
 
     @property
     def best(self) -> Row | None:
-        """The first of the steps with the highest mIoU, of those that may be."""
+        """First step with the highest mIoU among those that may be kept; None before any."""
         kept = [row for row in self.validations if row.step >= self.kept_from]
         return max(kept, key=lambda row: (row.miou or 0.0, -row.step), default=None)
 
     def is_best(self, step: int, miou: float) -> bool:
-        """True where that is more than in any step before that may be the best."""
+        """True if the mIoU is higher than at every earlier step that may be kept."""
         return step >= self.kept_from and (self.best is None or miou > (self.best.miou or 0.0))
 
     def stale(self, patience: int) -> bool:
-        """True after that many validations without a better one."""
+        """True after `patience` validations without improvement."""
         best = self.best
         return best is not None and sum(row.step > best.step for row in self.validations) >= patience
 

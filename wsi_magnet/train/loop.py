@@ -1,8 +1,8 @@
-"""The training loop of both stages: draw, descend, look how it goes, remember.
+"""Training loop of both stages: draw, descend, validate, save.
 
-A step depends on the seed and its number alone, and a checkpoint holds all that a step changes, so that a training that
-was killed goes on as if it had not been: on a processor, with the same number of threads, to the same weights. Ctrl-C
-waits for the end of a step, so that nothing that was learned is lost.
+A step depends on the seed and its number alone, and a checkpoint holds everything that a step changes, so that a killed
+training resumes as if it had not been killed: on a CPU, with the same number of threads, to the same weights. Ctrl-C
+waits for the end of a step, so that no step is lost.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ Batch = TypeVar("Batch")
 
 
 class Stage(Protocol[Batch]):
-    """What a stage is to the loop."""
+    """Stage of a training, as the loop uses it."""
 
     name: str
 
     @property
     def learned(self) -> nn.Module:
-        """The weights that the stage changes."""
+        """The module whose weights the stage learns."""
         ...
 
     @property
     def config(self) -> StageConfig:
-        """How long, how large, how fast."""
+        """Number of steps, batch size, learning rate."""
         ...
 
     def draw(self, step: int, mine: range) -> Batch:
-        """Items `mine` of a step's batch, on the CPU; called ahead of time from another thread."""
+        """Items `mine` of a step's batch, on the CPU; a pure function of the step, called from other threads."""
         ...
 
     def loss(self, batch: Batch, step: int) -> Tensor:
-        """The loss to go down, a float32 scalar."""
+        """The loss to minimise, a float32 scalar."""
         ...
 
     def validate(self) -> float:
@@ -77,7 +77,7 @@ class Stage(Protocol[Batch]):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where and how a stage is run; what it comes to does not depend on it, rounding aside."""
+    """Environment of a stage: processes, device, precision, files. Results do not depend on it, except for rounding."""
 
     ranks: Ranks
     device: torch.device
@@ -85,19 +85,19 @@ class Setting:
     seed: int
     checkpoint: Path
     fingerprint: str
-    """Of configuration and data: a checkpoint of another one is refused."""
+    """Fingerprint of configuration and data: a checkpoint with another one is refused."""
     tell: Callable[[str, Row, int], None]
-    """Told the stage, each row of the history, and the number of steps."""
+    """Callback with the stage's name, each row of the history, and the number of steps."""
 
     def autocast(self) -> Any:
-        """The arithmetic of the networks."""
+        """Autocast context of the networks' precision."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
 
 class Loop(Generic[Batch]):
-    """One stage under way."""
+    """The loop of one stage."""
 
     def __init__(self, stage: Stage[Batch], setting: Setting) -> None:
         self._stage, self._setting = stage, setting
@@ -115,14 +115,15 @@ class Loop(Generic[Batch]):
         """The last step's row, and its loss on the device; see `_learn`."""
 
     def run(self) -> History:
-        """Train to the last step, or until it no longer gets better; the stage then has its best weights, in eval mode.
+        """Train to the last step, or until mIoU stops improving; the stage then has its best weights, in evaluation
+        mode.
 
-        Raises TrainingError where the loss is no number, or the checkpoint is of another training.
+        Raises TrainingError if the loss is not finite, or the checkpoint belongs to another training.
         """
         self._resume()
         stage, config, ranks = self._stage, self._stage.config, self._setting.ranks
         if not self._history.stale(config.patience) and self._step < config.steps:
-            # Several processes do not hear of a signal at the same step: they are ended at once, as if killed.
+            # Several processes would receive a signal at different steps: they end at once, as if killed.
             with deferred_interrupt(stage.name) if ranks.world == 1 else nullcontext(Event()) as stop:
                 self._train(stop)
         if self._best is not None:
@@ -202,7 +203,7 @@ class Loop(Generic[Batch]):
         parameters = list(self._stage.learned.parameters())
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
-        # Averaged before they are looked through for infinity, so that all processes skip the same steps.
+        # Averaged before the check for infinity, so that all processes skip the same steps.
         self._setting.ranks.average_gradients(parameters)
         self._scaler.unscale_(self._optimizer)
         if self._stage.config.clip:
@@ -258,12 +259,12 @@ class Loop(Generic[Batch]):
             part.load_state_dict(saved[name])
         self._step, self._best = int(saved["step"]), saved["best"]
         self._history = History.from_json(saved["history"], self._history.kept_from)
-        log.info("%s goes on from step %d of %d", self._stage.name, self._step, self._stage.config.steps)
+        log.info("%s resumes from step %d of %d", self._stage.name, self._step, self._stage.config.steps)
 
 
 @contextmanager
 def with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within it, a module has other weights."""
+    """Context in which a module has other weights."""
     own = _copy_of(module)
     module.load_state_dict(weights)
     try:
@@ -278,7 +279,7 @@ def _copy_of(module: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it, a module is in evaluation mode."""
+    """Context in which a module is in evaluation mode."""
     module.eval()
     try:
         yield
@@ -306,7 +307,7 @@ def make_optimizer(module: nn.Module, config: StageConfig) -> torch.optim.Optimi
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: StageConfig) -> torch.optim.lr_scheduler.LRScheduler:
-    """How the learning rate changes from step to step."""
+    """Learning rate schedule."""
     schedules = torch.optim.lr_scheduler
     if config.schedule == "one_cycle":
         # Momentum is left alone, so that SGD and AdamW are scheduled alike.
@@ -324,7 +325,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: StageConfig) -> torc
 
 
 def resolve_training_precision(precision: str, device: torch.device) -> str:
-    """What "auto" is on a device: bf16 where it is computed natively, else fp32 on CPU and fp16 on CUDA."""
+    """Resolve "auto": bf16 where the device computes it natively, else fp32 on CPU and fp16 on CUDA."""
     if precision == "fp16" and device.type == "cpu":
         raise TrainingError("precision fp16 needs a CUDA device; on CPU use fp32 or bf16")
     if precision != "auto":
@@ -342,10 +343,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def deferred_interrupt(what: str) -> Iterator[threading.Event]:
-    """Within it, a signal that would raise KeyboardInterrupt sets the event instead; a second one raises at once.
+    """Context in which a signal that would raise KeyboardInterrupt sets the event instead; a second one raises at once.
 
-    Left by its end, it raises KeyboardInterrupt where the event is set. Outside the main thread, which alone hears
-    signals, nothing changes; nor for a signal that is handled in another way. what: named in the log.
+    On leaving, it raises KeyboardInterrupt if the event is set. It has no effect outside the main thread, which alone
+    receives signals, nor on signals with another handler. what: name in the log.
     """
     asked = threading.Event()
 

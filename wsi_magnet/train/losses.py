@@ -1,4 +1,4 @@
-"""Learning from labels that may leave several classes open: minus the log of the probability that it is one of them.
+"""Losses for label sets: minus the log of the summed probability of the classes in the set.
 
 N: batch, C: classes, H, W: size. Sets are int32, a bit a class; the full set is not labelled.
 """
@@ -34,10 +34,10 @@ def _surprise(logits: Tensor, allowed: Tensor) -> Tensor:
 
 
 def guided_loss(logits: Tensor, sets: Tensor, guide: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy with what `guide` says among the classes allowed; where one class is allowed, with that.
+    """Cross-entropy with `guide`, restricted to the allowed classes; with the class itself where one is allowed.
 
-    `set_loss` leaves open which of several allowed classes it is, and a refinement module, which sees no picture, would
-    fill that in at random. guide: probabilities, float (N, C, H, W); the rest as there.
+    `set_loss` leaves the choice among several allowed classes open, and a refinement module, which sees no picture,
+    would choose at random. guide: probabilities, float (N, C, H, W); the rest as there.
     """
     allowed = allowed_classes(sets, logits.shape[1])
     target = (guide + 1e-3) * allowed

@@ -1,4 +1,4 @@
-"""What a trained bundle says of itself."""
+"""Specification and model card of a trained bundle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_magnet.train.config import TrainingConfig
 def describe_bundle(
     config: TrainingConfig, temperatures: tuple[float, ...], fitted: Fitted, report: Mapping[str, Any]
 ) -> BundleSpec:
-    """The description of a bundle; its card is that of the configuration and what is known of the training."""
+    """Specification of a bundle; its card is the configuration's, with facts of the training added."""
     steps = len(config.mpps) - 1
     return BundleSpec(
         name=config.name,

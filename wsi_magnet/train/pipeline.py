@@ -1,4 +1,4 @@
-"""The whole training on one screen: check the data, train both stages, fit what is fitted, write the bundle."""
+"""The training pipeline on one screen: check the data, train both stages, fit thresholds, write the bundle."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ from wsi_magnet.train.views import StageData, Windows, validation_views
 log = logging.getLogger(__name__)
 
 VALIDATION_PX = 512
-"""Side of the windows in which validation rows are looked at, at the finest scale."""
+"""Side of the validation windows at the finest scale."""
 
 REPORT = "training.json"
 
 TEMPERATURES = "temperatures.ckpt"
-"""Those of the backbone at each scale."""
+"""File of the backbone's temperatures."""
 
 Watcher = Callable[[str, Row, int], None]
-"""Told the stage, how a step went, and the number of steps."""
+"""Callback with the stage's name, a row of its history, and the number of steps."""
 
 
 def train_bundle(spec: TrainingSpec, *, restart: bool = False, watch: Watcher | None = None) -> dict[str, Any]:
-    """Train a bundle and write it; a training that was stopped goes on from its checkpoints.
+    """Train a bundle and write it; a stopped training resumes from its checkpoints.
 
-    Returns what is also written to `training.json`: figures on the validation rows, and what went into it. Raises
+    Returns the content of `training.json`: figures on the validation rows, data and settings. Raises
     ManifestError, naming the row, ConfigError, TrainingError, BundleError, StoreError.
     """
     log.info("reading the labels of all rows")
@@ -80,7 +80,7 @@ def _report_of(spec: TrainingSpec) -> dict[str, Any]:
 
 
 def _earlier_report(spec: TrainingSpec, data: TrainingData) -> dict[str, Any] | None:
-    """The report of a training of just this that has ended and whose bundle is still there."""
+    """Report of a finished training with the same settings and data, if its bundle is unchanged."""
     if not (spec.folder / REPORT).exists() or not spec.output.exists():
         return None
     with storage_errors(spec.folder):
@@ -94,12 +94,12 @@ def _earlier_report(spec: TrainingSpec, data: TrainingData) -> dict[str, Any] | 
 
 
 def _as_json(config: TrainingConfig) -> Any:
-    """As JSON gives it back."""
+    """The configuration after a round trip through JSON."""
     return json.loads(json.dumps(config.to_json()))
 
 
 def _ignore(stage: str, row: Row, steps: int) -> None:
-    """Where nobody watches."""
+    """Default watcher: no output."""
 
 
 def _locked(folder: Path) -> Any:
@@ -107,11 +107,11 @@ def _locked(folder: Path) -> Any:
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        raise ResultBusyError(f"another training is at work in {folder}; wait for it, or choose another -o") from None
+        raise ResultBusyError(f"another training is running in {folder}; wait for it, or choose another -o") from None
 
 
 def _delete_checkpoints(folder: Path, fingerprints: Mapping[str, str]) -> None:
-    """Delete the checkpoints. Where only the settings of the refiners are others, the backbone's stands as it is."""
+    """Delete the checkpoints; the backbone's is kept where only settings of the refiners changed."""
     stale = [stage for stage, one in fingerprints.items() if not _can_resume(folder / f"{stage}.ckpt", one)]
     with storage_errors(folder):
         for path in folder.glob("refiners.ckpt*" if stale == ["refiners"] else "*.ckpt*"):
@@ -119,7 +119,7 @@ def _delete_checkpoints(folder: Path, fingerprints: Mapping[str, str]) -> None:
 
 
 def _can_resume(checkpoint: Path, fingerprint: str) -> bool:
-    """True where a training could go on from a checkpoint, or there is none."""
+    """True if a training can resume from a checkpoint, or there is none."""
     try:
         load_checkpoint(checkpoint, fingerprint)
     except TrainingError:
@@ -194,7 +194,7 @@ class _Pipeline:
         return network
 
     def _temperatures(self, unfitted: FrozenBackbone) -> tuple[float, ...]:
-        """Of the backbone; kept, so that a training that goes on does not fit them again."""
+        """Temperatures of the backbone, saved for a resumed training."""
         path, fingerprint = self._spec.folder / TEMPERATURES, self._data.fingerprints["backbone"]
         saved = load_checkpoint(path, fingerprint)
         if saved is not None:

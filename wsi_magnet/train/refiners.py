@@ -1,9 +1,9 @@
-"""Stage 2: the refinement modules learn on what a frozen backbone says.
+"""Stage 2: the refinement modules learn on the outputs of a frozen backbone.
 
-O: what a scale's backbone says, Y: the scales before it, merged. As published, Y in training is always the coarsest
-scale's own prediction (A8 of the published program), while at run time it is the modules' own work, scale upon scale.
-"cumulative" closes that gap: at first Y is the coarser prediction as it is, and the more the modules have learned, the
-more often it is what they made of it.
+O: the backbone's prediction at a scale; Y: the merged result of the coarser scales. As published, Y in training is
+always the coarsest scale's own prediction (A8 of the published program), while at run time it is the modules' own
+output, scale upon scale. "cumulative" closes that gap: at first Y is the coarser prediction as it is, and with training
+progress more and more often the output of the modules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wsi_magnet.train.views import StageData, View, Windows, ladder_at, read_vie
 STAGE_SEED = 2
 CROP_SEED = 3
 MAX_THRESHOLD = 0.3
-"""Thresholds are fitted after this stage; up to this one the modules must get along with."""
+"""Greatest threshold drawn in training; the real ones are fitted after this stage."""
 
 
 class RefinerStage:
@@ -54,7 +54,7 @@ class RefinerStage:
         self._training, self._data, self._setting = config, data, setting
         self._windows = Windows(config.refiners.window_px, config.halo_px, len(config.mpps))
         self._frozen = replace(frozen, windows=self._windows)
-        # The backbone does not change any more: what it says of the validation views is said once.
+        # The backbone is frozen, so its outputs on the validation views are computed once.
         self._backbone_outputs = [frozen.probabilities(view) for view in data.views]
 
     def draw(self, step: int, mine: range) -> list[View]:
@@ -78,7 +78,7 @@ class RefinerStage:
         return torch.stack(losses).mean()
 
     def _view_loss(self, view: View, rng: np.random.Generator, step: int) -> Tensor:
-        """The mean loss of all modules on crops of one view, climbing the ladder as a run does."""
+        """Mean loss of all modules on crops of one view, scale after scale as in a run."""
         said, total = self._frozen.probabilities(view), torch.zeros((), device=self._setting.device)
         cumulative = said[0]
         for scale in range(1, len(said)):
@@ -102,7 +102,7 @@ class RefinerStage:
     def _crops(
         self, fine: Tensor, coarse: Tensor, sets: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same squares of all three: float (N, C, s, s) twice, and int32 (N, s, s)."""
+        """Crops of all three at the same places: float (N, C, s, s) twice, and int32 (N, s, s)."""
         side = min(self.config.crop_px, fine.shape[-1])
         corners = rng.integers(fine.shape[-1] - side + 1, size=(self.config.crops, 2))
         if side == fine.shape[-1]:
@@ -114,9 +114,9 @@ class RefinerStage:
     @torch.no_grad()
     def _next_coarse(self, fine: Tensor, coarse: Tensor, scale: int, rng: np.random.Generator, step: int) -> Tensor:
         """Y for the next scale."""
-        own_work = self.config.input == "cumulative" and rng.random() < 2 * step / self.config.steps
+        use_own_output = self.config.input == "cumulative" and rng.random() < 2 * step / self.config.steps
         above = rng.uniform(0, MAX_THRESHOLD)
-        if not own_work or scale == len(self._training.mpps) - 1:
+        if not use_own_output or scale == len(self._training.mpps) - 1:
             return coarse
         with evaluating(self._module(scale)):
             return self.merge(fine=fine, coarse=coarse, scale=scale, above=above)
@@ -130,7 +130,7 @@ class RefinerStage:
         return magnet_step(coarse=coarse, refined=refined, selected=select_threshold(score, above))
 
     def validate(self) -> float:
-        """MIoU at the finest scale where everything is refined and nothing left as it was."""
+        """MIoU at the finest scale with every pixel refined."""
         scorer = Scorer(self._data.part_of)
         for view, said in zip(self._data.views, self._backbone_outputs, strict=True):
             cumulative = said[0]

@@ -1,6 +1,6 @@
-"""Where crops are taken: round labelled pixels, rare classes more often than they occur, every group as often.
+"""Sampling of crop locations: round labelled pixels, rare classes more often than they occur, all groups equally often.
 
-Only numbers are decided here; nothing is read.
+Draws numbers only; reads no file.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, slots=True)
 class CropLocation:
-    """A place to take a crop from."""
+    """Location of a crop."""
 
     sample: Sample
     centre_xy: tuple[float, float]
-    """In level-0 pixels, counted from the canvas's corner."""
+    """Centre in level-0 pixels, from the canvas's corner."""
 
 
 class CropSampler:
-    """Draws spots: a class, a group that has it, a sample of the group, a block of the sample, a point in the block."""
+    """Draws crop locations: a class, a group that has it, a sample of the group, a block of the sample, a point in the
+    block.
+    """
 
     def __init__(self, surveys: Mapping[Sample, Survey], n_classes: int, balance: float) -> None:
         """balance: the power of a class's pixels by which it is drawn, 1 as often as it occurs, 0 all alike."""
@@ -74,9 +76,9 @@ def jitter(mpp: float, factor: float, rng: Rng) -> float:
 
 
 def box_round(centre_xy: tuple[float, float], scale: Scale, side_px: int, rng: Rng) -> Box:
-    """A square of a scale round a point of level 0, moved onto the canvas as far as it fits.
+    """Crop of a scale round a point of level 0, moved onto the canvas as far as it fits.
 
-    Where the canvas is the smaller of the two, it lies anywhere in the square.
+    A canvas that is smaller than the crop lies at a random position in it.
     """
     x, y = (
         _corner(centre / downsample, side_px, length, rng)

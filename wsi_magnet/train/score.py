@@ -1,4 +1,4 @@
-"""MIoU of predictions on label sets, for early stopping and fitting; the finished bundle is judged by `evaluate`."""
+"""MIoU of predictions on label sets, for early stopping and fitting; `evaluate` scores the finished bundle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsi_magnet.annotations.partition import parts_of
 
 
 class Scorer:
-    """Counts pixels, truth by prediction, over the parts that the labels tell apart."""
+    """Confusion counts, truth by prediction, over the parts that the labels distinguish."""
 
     def __init__(self, part_of: tuple[int, ...]) -> None:
         """part_of: for each class the part it belongs to, as `annotations.partition` gives it."""

@@ -1,4 +1,4 @@
-"""What is to be made of what, and everything that can be refused before it is begun."""
+"""The training's specification, and every check that can fail before training starts."""
 
 from __future__ import annotations
 
@@ -30,48 +30,50 @@ from wsi_magnet.train.sampler import class_pixels
 
 @dataclass(frozen=True, slots=True)
 class TrainingSpec:
-    """What is to be made of what, and where; small, and can be sent to another process."""
+    """Specification of a training: data, settings, output and device; small and picklable."""
 
     manifest: Path
     config: TrainingConfig
     output: Path
     device: str = "auto"
     threads: int | None = None
-    """Of torch; as many as the machine has where left out. The weights depend on it, by rounding."""
+    """Threads of torch; all cores if left out. The weights depend on the number, by rounding."""
     backbone: Path | None = None
     """A bundle whose backbone is taken instead of training one."""
 
     @property
     def folder(self) -> Path:
-        """Checkpoints, curves, and what the training was."""
+        """Folder of checkpoints, curves and the report."""
         return self.output.with_name(self.output.name.removesuffix(".safetensors") + ".training")
 
 
 IRRELEVANT = {"backbone": ("name", "card", "refiners", "median_px"), "refiners": ("name", "card")}
-"""Settings that change nothing in the weights of a stage."""
+"""Settings that do not affect the weights of a stage."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What is learned from, and what it is judged on."""
+    """Training and validation rows with their label counts."""
 
     manifest: Manifest
     surveys: Mapping[Sample, Survey]
-    """Of the training and the validation rows."""
+    """Label counts of the training and validation rows."""
     fingerprints: Mapping[str, str]
-    """Of what each stage depends on, by its name: a checkpoint made of anything else is refused."""
+    """Hash of everything that a stage depends on, by the stage's name: a checkpoint with another hash is refused."""
 
     def of(self, split: str) -> dict[Sample, Survey]:
         """The surveys of one split."""
         return {sample: one for sample, one in self.surveys.items() if sample.split == split}
 
     def part_of(self, n_classes: int) -> tuple[int, ...]:
-        """For each class the part that the labels tell apart; see `annotations.partition`."""
+        """Index of the part of each class; classes in one part are not distinguished by the labels
+        (`annotations.partition`).
+        """
         return partition({found for one in self.surveys.values() for found in one.counts}, n_classes)
 
 
 def check_spec(spec: TrainingSpec) -> dict[str, Any]:
-    """What there is to learn from, as plain values; everything that can be refused is, and nothing is trained."""
+    """Check the data and settings without training; returns rows, groups and pixels by class as plain values."""
     data = check(spec)
     return {**rows_of(spec.config, data), "classes": [c.name for c in spec.config.class_infos()]}
 
@@ -138,7 +140,7 @@ def _require_network(config: TrainingConfig) -> None:
 
 
 def _require_fit(spec: TrainingSpec) -> None:
-    """The backbone of another bundle must be just what the configuration says of it."""
+    """Raise ConfigError unless the backbone of another bundle matches the configuration."""
     found_spec, _ = read_spec(spec.backbone)
     own = spec.config
     pairs = {
@@ -164,9 +166,9 @@ def _require_labels(data: TrainingData, n_classes: int) -> None:
 
 
 def _fingerprints(spec: TrainingSpec, surveys: Mapping[Sample, Survey]) -> dict[str, str]:
-    """Of the part of the configuration that a stage depends on, and of what was found in the data, wherever it lies.
+    """Hash of the settings that a stage depends on and of the label counts of the data, wherever the files lie.
 
-    The backbone knows nothing of the refiners: with other settings for these it need not be trained again.
+    The backbone's hash leaves out the refiners' settings: with other ones it need not be trained again.
     """
     rows = [
         [

@@ -1,4 +1,4 @@
-"""What both stages look at: a window of a slide at every scale of the ladder, each with the halo that a run gives it.
+"""Views: a window of a slide at every scale of the ladder, each with the halo of a run.
 
 C: classes, w: side of the window at a scale, p: side of the patch round it. A view's windows show the same place, so
 each is twice as many pixels as the one before.
@@ -43,10 +43,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """How large the windows of a view are, and their halos."""
+    """Sizes of the windows of a view and of their halos."""
 
     side_px: int
-    """At the finest scale; at the one before half of it, and so on."""
+    """Side at the finest scale; half of it at the scale before, and so on."""
     halo_px: int
     scales: int
 
@@ -83,7 +83,7 @@ def read_view(
     does not. rng: draws the annotator where several are to be taken one at a time.
     """
     patches, sets = [], []
-    # One annotator for all scales: what a run is to reproduce is one person's picture, not a mixture by scale.
+    # One annotator for all scales: a run is to reproduce one person's labels, not a mixture by scale.
     seed = None if rng is None else int(rng.integers(2**32))
     for index, scale in enumerate(scales):
         side = windows.window_px(index)
@@ -119,7 +119,7 @@ def _places(opened: OpenSample, mpps: Sequence[float], windows: Windows) -> Iter
 
 
 def _starts(length: int, side: int) -> range | list[int]:
-    """As few as cover the length; the last one ends with it, so that nothing but a small canvas reaches beyond it."""
+    """Fewest starts that cover the length; the last window ends with the length, unless the length is smaller."""
     if length <= side:
         return [0]
     return [*range(0, length - side, side), length - side]
@@ -146,16 +146,16 @@ def inner(values: Tensor, halo_px: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class StageData:
-    """Training and validation rows, ready to be read."""
+    """Open training and validation rows, for both stages."""
 
     pool: SamplePool
     sampler: CropSampler
-    """Of the training rows."""
+    """Sampler of crop locations in the training rows."""
     weights: Tensor | None
-    """float32 (C,): of each class's pixels in the loss; None where all weigh the same."""
+    """float32 (C,): weight of each class's pixels in the loss; None for equal weights."""
     views: tuple[View, ...]
-    """Of the validation rows."""
+    """Views of the validation rows."""
     windows: Windows
-    """Of these views."""
+    """Window sizes of these views."""
     part_of: tuple[int, ...]
-    """For each class the part that the labels tell apart, as `annotations.partition` gives it."""
+    """Index of the part of each class; see `annotations.partition`."""
