@@ -50,7 +50,7 @@ def measure_all(options: argparse.Namespace) -> Measurement:
 
 
 def bytes_per_px(name: str) -> float:
-    """What a forward pass adds to the peak."""
+    """Memory that a forward pass adds to the peak."""
     program = PROGRAM.format(side=SIDE_PX, classes=CLASSES)
     run, load = (measure([sys.executable, "-c", program, name, how]).peak_bytes for how in ("run", "load"))
     return (run - load) / SIDE_PX**2

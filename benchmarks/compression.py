@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Of which result."""
+    """Options of the benchmark."""
     parser.add_argument("result", type=Path, nargs="?", help="default: the demo slide is segmented")
 
 

@@ -47,7 +47,7 @@ SAMPLE_S = 0.2
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """How many of what."""
+    """Sizes of the simulation."""
     parser.add_argument("--workers", type=int, default=200)
     parser.add_argument("--gigapixels", type=float, default=4.0, help="of each slide")
     parser.add_argument("--tile", type=int, nargs="+", default=[1024, 2048])
@@ -76,7 +76,7 @@ def measure_all(options: argparse.Namespace) -> Measurement:
 
 
 def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
-    """What the figures are."""
+    """Name of the figures."""
     free = [one for one in rounds if not one.patch_s]
     alone = max(one.tasks / one.client_s for one in free)
     lasting = max(one.tiles / one.journal_s for one in rounds)
@@ -123,7 +123,7 @@ class Round:
     journal_s: float = 0.0
     """Spent in the journal, of all slides' threads."""
     memory: list[int] = field(default_factory=list)
-    """Of the client in bytes, again and again from the beginning of the first pass."""
+    """Memory of the client in bytes, sampled from the start of the first scale."""
     _working: threading.Event = field(default_factory=threading.Event)
 
     def play(self, executor: Executor) -> Round:
@@ -203,7 +203,7 @@ class Round:
 
     @property
     def efficiency(self) -> float:
-        """What the plans allow by what was measured."""
+        """Efficiency that the plans allow, from the measurements."""
         return self.least_s / self.seconds
 
     @property
@@ -212,7 +212,7 @@ class Round:
         return self.memory[-1] / self.memory[0]
 
     def cells(self) -> list[str]:
-        """Of the table."""
+        """Columns of the table."""
         memory = [self.memory[i] / 1e6 for i in (0, len(self.memory) // 2, -1)]
         shares = [100 * s / self.seconds for s in (self.client_s, self.scheduler_s, self.workers_s)]
         times = [f"{self.ideal_s:.1f}", f"{self.least_s:.1f}"] if self.patch_s else ["", ""]

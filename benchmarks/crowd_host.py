@@ -23,7 +23,7 @@ NOT_SIMULATED = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "1s",
 }
-"""What a worker does for itself, on a machine of its own: dozens in one process would do nothing else."""
+"""Periodic work of a worker, switched off: dozens of workers in one process would do nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What so many slides a day ask of GPUs, of the one process that coordinates them, and of the file system.
+"""GPUs, coordinating process and file system that a number of slides a day needs.
 
     python -m benchmarks.day [--slides 10000]
 
@@ -22,15 +22,15 @@ from wsi_magnet.planning.plan import Plan
 
 DAY_S = 86_400
 GIGAPIXELS, TISSUE_SHARE = 10.0, 0.2
-"""Of the slide that the recorded GPU was given."""
+"""Slide of the recorded GPU run."""
 
 TILES = (1024, 2048, 4096)
 USE = 0.7
-"""What is planned with of a GPU's time, and of a processor's: nodes are drained, slides differ, days have peaks."""
+"""Shares of a GPU's and of a CPU's time to plan with: nodes are drained, slides differ, days have peaks."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """How many slides."""
+    """Number of slides."""
     parser.add_argument("--slides", type=int, default=10_000)
 
 
@@ -39,11 +39,11 @@ class Recorded:
     """Figures of other benchmarks."""
 
     slide_s: float
-    """Of the passes of the slide on a GPU."""
+    """Seconds of the slide's scales on a GPU."""
     task_ms: float
-    """Of the client's processor for a task."""
+    """Seconds of the client's CPU for a task."""
     mask_share: float
-    """Of a mask's bytes after compression."""
+    """Bytes of a mask after compression."""
 
     @staticmethod
     def read() -> Recorded:

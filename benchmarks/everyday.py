@@ -1,4 +1,4 @@
-"""What is typed all day: start-up, a finished run typed again, a plan, a pyramid, an export; time and memory of each.
+"""Time and memory of everyday commands: start-up, a finished run typed again, a plan, a pyramid, an export.
 
     python -m benchmarks.everyday
 
@@ -46,7 +46,7 @@ class Row:
     ratio: float | None = None
 
     def cells(self) -> list[str]:
-        """Of the table."""
+        """Columns of the table."""
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
         figures = f"{self.measured.seconds:.3f}", f"{self.measured.peak_bytes / 1e6:.0f}"
         return [self.what, *figures, self.beside, ratio]
@@ -166,7 +166,7 @@ def mask(folder: Path) -> Pyramid:
 
 
 def best(command: Sequence[str]) -> Measured:
-    """Of some runs."""
+    """Median of several runs."""
     return least([measure(command) for _ in range(TIMES)])
 
 

@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Of how many regions, and how far their outlines may move."""
+    """Number of regions, and the tolerance of their outlines."""
     parser.add_argument("--side", type=int, default=100_000)
     parser.add_argument("--regions", type=int, default=50_000)
     parser.add_argument(
@@ -75,7 +75,7 @@ def row(folder: Path, target: Path, um: float, reading_s: float) -> list[str]:
 
 
 def read_seconds(source: ResultSource) -> float:
-    """Of every chunk that is there."""
+    """Pixels of every stored chunk."""
     begun = time.perf_counter()
     for box in source.blocks(source.level):
         if source.mask.stored(source.level, box):

@@ -44,7 +44,7 @@ MOST_MINUTES, LEAST_BUSY = 2.0, 85.0
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """How large, and where."""
+    """Size of the slide, and the folder."""
     parser.add_argument("--side", type=int, default=100_000, help="of the slide, in pixels at 0.25 µm")
     parser.add_argument("--tissue", type=float, default=0.2, help="share of the slide")
     parser.add_argument("--device", default="cuda")

@@ -37,7 +37,7 @@ BACKBONE_PASSES, REFINER_PASSES = 21, 20
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """How large."""
+    """Size of the image."""
     parser.add_argument("--side", type=int, default=2448, help="of the finest image; a multiple of 16")
     parser.add_argument("--runs", type=int, default=3, help="of each; the shortest counts")
 

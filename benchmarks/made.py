@@ -1,4 +1,4 @@
-"""What benchmarks work on: bundles with fresh weights, and the slides of `tests/slides_made.py`."""
+"""Inputs of the benchmarks: bundles with random weights, and the slides of `tests/slides_made.py`."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Slide:
     """Below the repository, or below the folder of test data."""
     in_repository: bool = True
     options: tuple[str, ...] = ()
-    """Of `wsi-magnet run`."""
+    """Options of `wsi-magnet run`."""
 
     def find(self) -> Path | None:
         """Its file, or None where it is absent."""

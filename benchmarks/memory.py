@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Which slides, and with what."""
+    """Slides and options."""
     parser.add_argument("--gigapixels", type=float, nargs="+", default=[0.1, 1, 10, 100])
     parser.add_argument("--bundle", help="default: the shipped one's networks at 2, 1 and 0.5 µm, with fresh weights")
 

@@ -56,7 +56,7 @@ class Free(nn.Module):
 
 
 def dense(slide: Path, folder: Path) -> None:
-    """What the others are held against: all of level 0 in one array, and its labels in another.
+    """Reference: all of level 0 in one array, and its labels in another.
 
     `tissue.npy`, bool (H, W), says where they are compared.
     """
@@ -177,7 +177,7 @@ def lazyslide(slide: Path, folder: Path) -> None:
             self.model = Free()
 
         def to(self, device: str) -> None:
-            """Where the network runs."""
+            """Device of the network."""
             self.model.to(device)
 
         def get_transform(self) -> None:

@@ -80,7 +80,7 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a program took for a slide, and what came of it."""
+    """Time, memory and labels of a program on a slide."""
 
     measured: Measured
     result_bytes: int
@@ -89,13 +89,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What all are held against."""
+    """Reference of the comparison."""
 
     labels: Labels
     tissue: npt.NDArray[np.bool_]
 
     def equal_share(self, labels: Labels) -> float:
-        """Of the pixels of tissue; nought for labels of another size."""
+        """Share of equal labels on tissue; 0 for labels of another size."""
         if labels.shape != self.labels.shape:
             return 0.0
         equal = total = 0
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What is typed after the name."""
+    """Arguments of the program."""
     parser.add_argument("--megapixels", type=float, nargs="+", default=[25, 100])
     for package in ("tiatoolbox", "monai", "lazyslide"):
         parser.add_argument(f"--{package}", metavar="PYTHON", help="of an environment in which it is installed")
@@ -211,7 +211,7 @@ def _of_tiatoolbox(folder: Path) -> Labels:
 
 
 def _outcomes(everybody: Sequence[Contestant], folder: Path, side_px: int) -> dict[str, Outcome]:
-    """Of all that are installed and did not fail, by title; the first of everybody is the reference."""
+    """Measurements of the installed programs that did not fail, by title; the first row is the reference."""
     slide = write_stained_slide(folder / f"{side_px}.tif", Size(side_px, side_px), tissue_share=TISSUE_SHARE)
     results = [folder / f"{side_px}-{number}" for number in range(len(everybody))]
     outcomes = {}

@@ -59,7 +59,7 @@ GENERATED = {"free": 0.15, "shipped": 0.06, "fpn": 0.02}
 
 @dataclass(eq=False)
 class Seen:
-    """What a run did."""
+    """Measurements of a run."""
 
     patches: Counter[ScaleLayout] = field(default_factory=Counter)
     boxes: list[tuple[ScaleLayout, Box]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Seen:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """What to run."""
+    """Network and slide to run."""
     parser.add_argument("--slide", type=Path, action="append", default=[], help="a real one, besides the generated")
     parser.add_argument("--only", choices=list(GENERATED), nargs="+", default=list(GENERATED), help="which networks")
     parser.add_argument("--gigapixels", type=float, default=1.0, help="of the generated slide")

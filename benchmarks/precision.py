@@ -1,8 +1,8 @@
-"""What lower precision changes: labels, agreement with annotations and time, on real tissue with the shipped bundle.
+"""Effect of lower precision on labels, agreement with annotations and time, on real tissue with the shipped bundle.
 
     python -m benchmarks.precision [--slide FILE ...]
 
-float32 is what the others are held against. The demo slide and the small region of CMU-1 are always there; slides of
+float32 is the reference. The demo slide and the small region of CMU-1 are always there; slides of
 one's own, which say their resolution, are added with --slide.
 """
 
@@ -45,7 +45,7 @@ class Told:
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Which slides."""
+    """Slides to run."""
     parser.add_argument(
         "--slide", type=Path, action="append", default=[], help="another one; its metadata tell its mpp"
     )

@@ -1,6 +1,6 @@
-"""What a benchmark measured, kept as a file a benchmark, and docs/performance.md made of all of them.
+"""Records of the benchmarks, one file each, and docs/performance.md made of all of them.
 
-What is to be said of the figures, why one was missed for example, stands in docs/performance/NAME.md, without figures
+Explanations of the figures, for example why a target was missed, are in docs/performance/NAME.md, without figures
 of its own, and is put below them.
 
 Every benchmark prints its record. With --record it also replaces its file in docs/performance/ and writes
@@ -39,7 +39,7 @@ ORDER = (
     "gpu",
     "export",
 )
-"""Of the sections; others follow by name."""
+"""Order of the sections; others follow by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What came of a benchmark."""
+    """Outcome of a benchmark."""
 
     table: Table
     aims: Sequence[Aim] = ()

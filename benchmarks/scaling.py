@@ -59,7 +59,7 @@ class Run:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """How much."""
+    """Amount of work."""
     parser.add_argument("--cells", type=int, default=36, help="squares of tissue at the finest scale")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1_000, 10_000], help="that cost nothing")
 

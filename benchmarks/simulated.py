@@ -77,7 +77,7 @@ class Stand:
     def made(
         folder: Path, *, gigapixels: float, tile_s: float = 0.0, tile_px: int = 1024, tissue_share: float = 0.95
     ) -> Stand:
-        """Of a generated slide. tile_s: seconds of each patch of a tile."""
+        """Plan of a generated slide. tile_s: seconds of each patch of a tile."""
         folder.mkdir(parents=True, exist_ok=True)
         slide = folder / "slide.tif"
         write_gigapixel_slide(slide, gigapixels=gigapixels, tissue_share=tissue_share)
@@ -114,7 +114,7 @@ def halving_pixel_s() -> float:
 
 
 def least_s(plan: Plan, patch_s: float, workers: int) -> float:
-    """Of one slide: pass after pass and level after level, every worker at work as long as there is any."""
+    """Ideal schedule of one slide: scale after scale and level after level, every worker busy while tasks are left."""
     seconds = 0.0
     for one in plan.passes:
         seconds += makespan([patch_s * len(task.cells) for task in one.tasks(one.tissue)], workers)

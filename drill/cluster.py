@@ -22,7 +22,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a process of the cluster lives."""
+    """Network namespace of a process of the cluster."""
 
     host: str = HOST
     prefix: Sequence[str] = ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from drill.scene import DrillFailedError, Scene, SkippedError
 
 SIZE_BYTES = 64 << 20
-"""Of the disk: more than a result needs."""
+"""Size of the disk: more than a result needs."""
 
 
 def disk_full(scene: Scene) -> None:

@@ -20,10 +20,10 @@ SHORT_S, LONG_S = 4, 2 * TCP_TIMEOUT_S + 1
 """Cuts that no connection notices, and such that none survives."""
 
 RETURN_S = 15
-"""How long the program waits for a scheduler where it is to give up."""
+"""Seconds that the program waits for a scheduler in the drills where it is to give up."""
 
 Cut = tuple[Callable[[bool], None], float]
-"""What switches a connection off (False) and on, and the seconds in between."""
+"""Function that switches a connection off (False) and on, and the seconds in between."""
 
 _ENV = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": f"{TCP_TIMEOUT_S}s"}
 
@@ -37,7 +37,7 @@ class Network:
     far: str
 
     def site(self, far: bool) -> Site:
-        """Where processes live that are there."""
+        """Namespaces that exist."""
         return Site(address(far), ("ip", "netns", "exec", self.far if far else self.near), _ENV)
 
     def connect(self, on: bool) -> None:
@@ -50,7 +50,7 @@ class Network:
 
 
 def address(far: bool) -> str:
-    """Of the two places."""
+    """Addresses of the two ends."""
     return f"10.213.{int(far)}.2"
 
 

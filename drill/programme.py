@@ -1,4 +1,4 @@
-"""Which drills there are, what each does to a run, and how long it may take."""
+"""List of the drills: the fault that each injects into a run, and its time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of the drills, kept as docs/faults/drill.json, and docs/faults.md made of it."""
+"""Outcomes of the drills: docs/faults/drill.json, and docs/faults.md made of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = DOCS / "faults.md"
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What came of one drill."""
+    """Outcome of one drill."""
 
     fault: str
     injected: int
@@ -28,12 +28,12 @@ class Played:
     recovered_s: tuple[float, ...]
     """Seconds from each fault, or from its end, until work went on."""
     seconds: float
-    """Of the whole drill."""
+    """Facts of the whole drill."""
     failed: str = ""
     skipped: str = ""
 
     def cells(self) -> list[str]:
-        """Of the table."""
+        """Columns of the table."""
         if self.skipped:
             return [self.fault, "", "", f"skipped: {self.skipped}", "", ""]
         longest = f"{max(self.recovered_s):.1f}" if self.recovered_s else ""

@@ -67,7 +67,7 @@ class Scene:
 
     @property
     def out(self) -> Path:
-        """Where runs write by default."""
+        """Default output folder of runs."""
         return self.folder / "out"
 
     @property

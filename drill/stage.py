@@ -1,4 +1,4 @@
-"""What every drill plays on: a slide, a bundle, and the mask of a run that nobody disturbed."""
+"""Setting of every drill: a slide, a bundle, and the mask of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write_stage(folder: Path) -> Stage:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Of every process of a drill: one thread, the package of this checkout, and tiles that take their time."""
+    """Environment of every process of a drill: one thread, the package of this checkout, and slow tiles."""
     paths = [str(ROOT / "tests" / "drill" / "inject"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     drill = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "WSI_MAGNET_DRILL_NAP_S": str(NAP_S)}

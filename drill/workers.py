@@ -89,7 +89,7 @@ def stopped_and_late(scene: Scene) -> None:
 
 
 def _impatient() -> Site:
-    """Of a scheduler that soon gives a worker up."""
+    """Dask settings of a scheduler that soon gives a worker up."""
     return Site(env={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL_S}s"})
 
 
