@@ -30,9 +30,10 @@ from tests.slides_made import write_stained_slide
 from wsi_magnet.config import Execution, Precision, RunConfig
 from wsi_magnet.geometry import Size
 from wsi_magnet.inference.cuda import SLOTS, device_of
-from wsi_magnet.inference.engine import Engine, PatchInput, resolve_device
+from wsi_magnet.inference.devices import resolve_device
+from wsi_magnet.inference.engine import Engine, PatchInput
 from wsi_magnet.nets.bundle import load_bundle
-from wsi_magnet.planning.plan import Plan, ScaleLayout
+from wsi_magnet.planning.plan import PatchGeometry, Plan
 from wsi_magnet.planning.prepare import prepare
 from wsi_magnet.results.events import Event, ScaleFinished, ScaleStarted
 from wsi_magnet.segment.slide import segment_slide
@@ -95,7 +96,7 @@ def network_row(
 ) -> list[str]:
     """Patches of the finest scale a second, full batches one after the other."""
     engine, plan = _engine(slide, bundle, replace(config, precision=precision), arguments.device)
-    rate = patches_per_second(engine, plan.frames[-1], arguments.batches)
+    rate = patches_per_second(engine, plan.frames[-1].geometry, arguments.batches)
     return [f"network and refiner alone, {precision}, batches of {engine.batch_size}", f"{rate:.1f}", "patches/s"]
 
 
@@ -103,7 +104,8 @@ def alone_s(slide: Path, bundle: Path, config: RunConfig, arguments: argparse.Na
     """Seconds that the networks alone take for all patches of the plan."""
     engine, plan = _engine(slide, bundle, config, arguments.device)
     return sum(
-        float(one.tissue.sum()) / patches_per_second(engine, one.frame, arguments.batches) for one in plan.passes
+        float(one.tissue.sum()) / patches_per_second(engine, one.frame.geometry, arguments.batches)
+        for one in plan.passes
     )
 
 
@@ -114,17 +116,17 @@ def _engine(slide: Path, bundle: Path, config: RunConfig, device: str) -> tuple[
     return Engine(loaded, resolve_device(device), config), plan
 
 
-def patches_per_second(engine: Engine, frame: ScaleLayout, batches: int) -> float:
+def patches_per_second(engine: Engine, geometry: PatchGeometry, batches: int) -> float:
     """Full batches through the device as a run sends them, but always the same ones."""
     device, rng = device_of(engine), np.random.default_rng(0)
-    n, patch, work = engine.batch_size, frame.patch_px, 512 + 2 * engine.margin_px(frame)
+    n, patch, work = engine.batch_size, geometry.patch_px, 512 + 2 * engine.margin_px(geometry)
     pixels = rng.integers(0, 256, (patch, patch, 3), dtype=np.uint8)
     maps = rng.integers(1, 256, (engine.classes, work // 2 + 2, work // 2 + 2), dtype=np.uint8)
-    images, coarse = engine.batch_of([PatchInput(pixels, maps if frame.scale.index else None)] * n)
+    images, coarse = engine.batch_of([PatchInput(pixels, maps if geometry.index else None)] * n)
     for _ in range(SLOTS):
-        device.launch(images, coarse, frame).results()
+        device.launch(images, coarse, geometry).results()
     started = time.perf_counter()
-    launched = [device.launch(images, coarse, frame) for _ in range(batches)]
+    launched = [device.launch(images, coarse, geometry) for _ in range(batches)]
     launched[-1].results()
     return batches * n / (time.perf_counter() - started)
 

@@ -38,10 +38,11 @@ from tests.runs import free_spec, write_bundle
 from tests.slides_made import write_gigapixel_slide
 from wsi_magnet.config import CELL_PX, Execution, RunConfig
 from wsi_magnet.geometry import Box
-from wsi_magnet.inference.engine import Engine, PatchInput, one_torch_thread
+from wsi_magnet.inference.devices import one_torch_thread
+from wsi_magnet.inference.engine import Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.nets.bundle import load_bundle
-from wsi_magnet.planning.plan import ScaleLayout
+from wsi_magnet.planning.plan import PatchGeometry
 from wsi_magnet.results.events import Event, ScaleFinished
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.slides.openslide import CACHE_BYTES
@@ -61,8 +62,8 @@ GENERATED = {"free": 0.15, "shipped": 0.06, "fpn": 0.02}
 class Seen:
     """Measurements of a run."""
 
-    patches: Counter[ScaleLayout] = field(default_factory=Counter)
-    boxes: list[tuple[ScaleLayout, Box]] = field(default_factory=list)
+    patches: Counter[PatchGeometry] = field(default_factory=Counter)
+    boxes: list[tuple[PatchGeometry, Box]] = field(default_factory=list)
     regions: list[tuple[tuple[int, int], int, tuple[int, int]]] = field(default_factory=list)
     """(location, level, size) of `read_region`."""
     passes_s: float = 0.0
@@ -165,9 +166,9 @@ def _watched(seen: Seen) -> Iterator[None]:
         seen.boxes.append((scale, box))
         return read(reader, scale, box)
 
-    def segmenting(self: Engine, inputs: Sequence[PatchInput], frame: ScaleLayout) -> Iterator[CellPixels]:
-        seen.patches[frame] += len(inputs)
-        return segment(self, inputs, frame)
+    def segmenting(self: Engine, inputs: Sequence[PatchInput], geometry: PatchGeometry) -> Iterator[CellPixels]:
+        seen.patches[geometry] += len(inputs)
+        return segment(self, inputs, geometry)
 
     def decoding(self: OpenSlide, location: tuple[int, int], level: int, size: tuple[int, int]) -> Any:
         if seen.boxes:  # what was read before the first patch belongs to the tissue map
@@ -201,24 +202,24 @@ def reading_s(slide: Path, seen: Seen, threads: int) -> float:
 def networks_s(bundle: Path | None, seen: Seen, threads: int) -> float:
     """Backbone and refinement module alone, for all patches of the run."""
     engine = Engine(load_bundle(bundle), torch.device("cpu"), RunConfig())
-    return sum(count * seconds_a_patch(engine, frame, threads) for frame, count in seen.patches.items())
+    return sum(count * seconds_a_patch(engine, geometry, threads) for geometry, count in seen.patches.items())
 
 
-def seconds_a_patch(engine: Engine, frame: ScaleLayout, threads: int) -> float:
+def seconds_a_patch(engine: Engine, geometry: PatchGeometry, threads: int) -> float:
     """With every thread at it."""
-    forward = partial(_forward, engine, frame)
+    forward = partial(_forward, engine, geometry)
     _side_by_side([forward] * threads, threads)
     once = _side_by_side([forward] * threads, threads)
     rounds = max(2, min(200, round(SECONDS_ALONE / once)))
     return _side_by_side([forward] * threads * rounds, threads) / (threads * rounds)
 
 
-def _forward(engine: Engine, frame: ScaleLayout) -> None:
-    image = torch.rand(1, frame.patch_px, frame.patch_px, 3).permute(0, 3, 1, 2)
-    side = CELL_PX + 2 * engine.margin_px(frame)
+def _forward(engine: Engine, geometry: PatchGeometry) -> None:
+    image = torch.rand(1, geometry.patch_px, geometry.patch_px, 3).permute(0, 3, 1, 2)
+    side = CELL_PX + 2 * engine.margin_px(geometry)
     maps = torch.rand(1, engine.classes, side, side)
     with torch.inference_mode(), one_torch_thread():
-        engine.networks(image, maps if frame.scale.index else None, frame)
+        engine.networks(image, maps if geometry.index else None, geometry)
 
 
 def _side_by_side(work: Sequence[Callable[[], object]], threads: int) -> float:

@@ -75,5 +75,9 @@ class ResultBusyError(WsiMagnetError):
     """A result folder on which another run is working."""
 
 
+class DeviceError(WsiMagnetError, RuntimeError):
+    """A GPU that failed while it computed."""
+
+
 class ClusterError(WsiMagnetError, ConnectionError):
     """A Dask cluster that cannot be reached, or workers that are lost or do not fit."""

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn, cast
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tests.runs import free_spec, write_bundle
 from wsi_magnet.config import CELL_PX, RunConfig
-from wsi_magnet.errors import ConfigError
+from wsi_magnet.errors import ConfigError, DeviceError
 from wsi_magnet.geometry import Size
-from wsi_magnet.inference.batching import BatchingPredictor, DirectPredictor
-from wsi_magnet.inference.cuda import CudaDevice, Launched, PlainDevice, device_of
+from wsi_magnet.inference.batching import BatchingPredictor, DirectPredictor, _Request
+from wsi_magnet.inference.cuda import MAX_GRAPHS, CudaDevice, GraphCache, Launched, PlainDevice, device_of
 from wsi_magnet.inference.engine import Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.planning.plan import ScaleLayout
+from wsi_magnet.planning.plan import PatchGeometry, ScaleLayout
 from wsi_magnet.scales import Scale
 
-FRAMES = [
-    ScaleLayout(Scale(index, 2.0 / 2**index, (8 / 2**index,) * 2, Size(9999, 9999)), 0, 2 - index, halo, 2**index, 1024)
-    for index, halo in ((0, 128), (1, 32), (2, 32))
-]
+GEOMETRIES = [PatchGeometry(index, halo, 2**index) for index, halo in ((0, 128), (1, 32), (2, 32))]
 
 
 def engine_of(folder: Path, spec: BundleSpec | None = None, device: str = "cpu", **config: object) -> Engine:
@@ -36,11 +36,11 @@ def engine_of(folder: Path, spec: BundleSpec | None = None, device: str = "cpu",
     return Engine(bundle, torch.device(device), RunConfig(**config))  # type: ignore[arg-type]
 
 
-def patch_of(engine: Engine, frame: ScaleLayout, seed: int) -> PatchInput:
+def patch_of(engine: Engine, geometry: PatchGeometry, seed: int) -> PatchInput:
     rng = np.random.default_rng(seed)
-    side = (CELL_PX + 2 * engine.margin_px(frame)) // 2 + 2
-    coarse = rng.integers(1, 256, (engine.classes, side, side), dtype=np.uint8) if frame.scale.index else None
-    return PatchInput(rng.integers(0, 256, (frame.patch_px, frame.patch_px, 3), dtype=np.uint8), coarse)
+    side = (CELL_PX + 2 * engine.margin_px(geometry)) // 2 + 2
+    coarse = rng.integers(1, 256, (engine.classes, side, side), dtype=np.uint8) if geometry.index else None
+    return PatchInput(rng.integers(0, 256, (geometry.patch_px, geometry.patch_px, 3), dtype=np.uint8), coarse)
 
 
 def equal(one: CellPixels, other: CellPixels) -> bool:
@@ -55,10 +55,10 @@ def test_threads_that_share_batches_get_what_each_would_get_alone(tmp_path: Path
     shared = BatchingPredictor(engine, PlainDevice(engine))
 
     def work(thread: int) -> bool:
-        frame = FRAMES[1 + thread % 2]
-        patches = [(seed, patch_of(engine, frame, seed)) for seed in range(thread * 10, thread * 10 + 3)]
-        expected = dict(alone.analyse(patches, frame))
-        found = dict(shared.analyse(patches, frame))
+        geometry = GEOMETRIES[1 + thread % 2]
+        patches = [(seed, patch_of(engine, geometry, seed)) for seed in range(thread * 10, thread * 10 + 3)]
+        expected = dict(alone.predict(patches, geometry))
+        found = dict(shared.predict(patches, geometry))
         return list(found) == list(expected) and all(equal(found[key], expected[key]) for key in expected)
 
     with ThreadPoolExecutor(5) as threads:
@@ -73,9 +73,9 @@ def test_keys_come_back_in_order_also_where_patches_are_slow_to_come(tmp_path: P
     def slowly() -> Iterator[tuple[int, PatchInput]]:
         for key in range(5):
             torch.rand(1)  # something else goes on
-            yield key, patch_of(engine, FRAMES[0], key)
+            yield key, patch_of(engine, GEOMETRIES[0], key)
 
-    assert [key for key, _ in shared.analyse(slowly(), FRAMES[0])] == [0, 1, 2, 3, 4]
+    assert [key for key, _ in shared.predict(slowly(), GEOMETRIES[0])] == [0, 1, 2, 3, 4]
     shared.close()
 
 
@@ -95,9 +95,9 @@ def test_an_error_reaches_those_who_asked_and_the_next_are_answered(tmp_path: Pa
     failing = Failing(RuntimeError("broken"))
     shared = BatchingPredictor(engine, failing)
     with pytest.raises(RuntimeError, match="broken"):
-        list(shared.analyse([(0, patch_of(engine, FRAMES[0], 0))], FRAMES[0]))
+        list(shared.predict([(0, patch_of(engine, GEOMETRIES[0], 0))], GEOMETRIES[0]))
     failing.launch = PlainDevice(engine).launch  # type: ignore[assignment, method-assign]
-    assert len(list(shared.analyse([(0, patch_of(engine, FRAMES[0], 0))], FRAMES[0]))) == 1
+    assert len(list(shared.predict([(0, patch_of(engine, GEOMETRIES[0], 0))], GEOMETRIES[0]))) == 1
     shared.close()
 
 
@@ -105,7 +105,7 @@ def test_a_gpu_without_enough_memory_says_what_helps(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=1)
     shared = BatchingPredictor(engine, Failing(torch.cuda.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(ConfigError, match="1 patches of 768 x 768 pixels; pass a smaller --batch-size"):
-        list(shared.analyse([(0, patch_of(engine, FRAMES[0], 0))], FRAMES[0]))
+        list(shared.predict([(0, patch_of(engine, GEOMETRIES[0], 0))], GEOMETRIES[0]))
     shared.close()
 
 
@@ -118,12 +118,156 @@ def test_a_recorded_computation_gives_the_bits_of_the_plain_one(tmp_path: Path, 
     assert isinstance(recorded, CudaDevice)
     seeds = list(range(12))
     random.Random(0).shuffle(seeds)
-    for frame in FRAMES:
+    for geometry in GEOMETRIES:
         batches = [
-            engine.batch_of([patch_of(engine, frame, seed), patch_of(engine, frame, seed + 100)]) for seed in seeds
+            engine.batch_of([patch_of(engine, geometry, seed), patch_of(engine, geometry, seed + 100)])
+            for seed in seeds
         ]
-        launched = [recorded.launch(images, coarse, frame) for images, coarse in batches[-3:]]
+        launched = [recorded.launch(images, coarse, geometry) for images, coarse in batches[-3:]]
         for (images, coarse), one in zip(batches[-3:], launched, strict=True):
             found = [tensor.clone() for tensor in one.results()]
-            expected = plain.launch(images, coarse, frame).results()
+            expected = plain.launch(images, coarse, geometry).results()
             assert all(torch.equal(a, b.cpu()) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_batches_of_alternating_geometries_do_not_share_memory_in_flight(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, replace(free_spec(), network="fpn", refiner="magnet"), "cuda", batch_size=2)
+    recorded, plain = device_of(engine), PlainDevice(engine)
+    order = [GEOMETRIES[(1, 2, 0)[i % 3]] for i in range(12)]
+    batches = [
+        engine.batch_of([patch_of(engine, one, i), patch_of(engine, one, 50 + i)]) for i, one in enumerate(order)
+    ]
+    launched = [recorded.launch(*batch, one) for batch, one in zip(batches, order, strict=True)]  # without waiting
+    for one, batch, geometry in zip(launched, batches, order, strict=True):
+        expected = plain.launch(*batch, geometry).results()
+        assert all(torch.equal(a, b.cpu()) for a, b in zip(one.results(), expected, strict=True))
+
+
+# ---- several slides ----------------------------------------------------------------------------------------------
+
+
+def layout_of(index: int, slide: int) -> ScaleLayout:
+    """The layout of a scale on slides of different size, mpp and levels."""
+    mpp = 2.0 / 2**index
+    scale = Scale(index, mpp, (mpp / (0.2 + slide / 10),) * 2, Size(5000 + slide, 4000 - slide))
+    return ScaleLayout(scale, slide % 2, 2 - index, 128 if index == 0 else 32, 2**index, 512 * (1 + slide % 2))
+
+
+class Counting(PlainDevice):
+    """A device that counts its batches, each a set of slides' patches."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self.launches: list[PatchGeometry] = []
+
+    def launch(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Launched:
+        """See `Device.launch`."""
+        self.launches.append(geometry)
+        return super().launch(images, coarse, geometry)
+
+
+def test_the_geometry_is_the_same_for_every_slide() -> None:
+    assert [layout_of(i, 0).geometry for i in range(3)] == GEOMETRIES
+    assert all(layout_of(i, slide).geometry == GEOMETRIES[i] for i in range(3) for slide in range(4))
+    assert len({layout_of(1, slide) for slide in range(4)}) == 4
+    assert [layout_of(i, 1).patch_px for i in range(3)] == [one.patch_px for one in GEOMETRIES]
+
+
+def test_patches_of_two_slides_share_a_batch(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, batch_size=4)
+    device = Counting(engine)
+    shared = BatchingPredictor(engine, device)
+    requests = [shared._submit(patch_of(engine, g, i), g) for i in range(4) for g in [layout_of(1, i % 2).geometry]]
+    assert all(request.result(timeout=60) for request in requests)
+    shared.close()
+    assert len(device.launches) < 4  # one batch, unless the thread found the queue empty in between
+
+
+def test_slides_that_alternate_get_what_each_would_get_alone(tmp_path: Path) -> None:
+    engine, alone = engine_of(tmp_path, batch_size=3), DirectPredictor(engine_of(tmp_path, batch_size=1))
+    shared = BatchingPredictor(engine, PlainDevice(engine))
+    layouts = [layout_of(1 + i % 2, i % 3) for i in range(12)]
+    patches = [patch_of(engine, one.geometry, i) for i, one in enumerate(layouts)]
+    found = [shared._submit(patch, one.geometry) for patch, one in zip(patches, layouts, strict=True)]
+    for cell, patch, one in zip(found, patches, layouts, strict=True):
+        ((_, expected),) = alone.predict([(0, patch)], one.geometry)
+        assert equal(cell.result(timeout=60), expected)
+    shared.close()
+
+
+# ---- a device that fails -----------------------------------------------------------------------------------------
+
+
+class FailingLater:
+    """A device whose batches are never done; once it has failed `done` raises, as after an asynchronous error."""
+
+    def __init__(self) -> None:
+        self.failed = threading.Event()
+        self.launched = threading.Semaphore(0)
+
+    def launch(self, *_: object) -> Launched:
+        """See `Device.launch`."""
+        self.launched.release()
+        return cast(Launched, self)
+
+    def done(self) -> bool:
+        """See `Launched.done`."""
+        if self.failed.is_set():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nfurther lines")
+        return False
+
+    def results(self) -> NoReturn:
+        """See `Launched.results`."""
+        raise AssertionError("never done")
+
+
+def test_an_error_of_the_device_reaches_every_request_and_all_later_ones(tmp_path: Path) -> None:
+    engine, device = engine_of(tmp_path, batch_size=1), FailingLater()
+    shared = BatchingPredictor(engine, device)
+    patch = patch_of(engine, GEOMETRIES[0], 0)
+    requests = [shared._submit(patch, GEOMETRIES[0]) for _ in range(2)]
+    for _ in requests:
+        assert device.launched.acquire(timeout=60)
+    with shared._state:  # queued, and not yet in a batch
+        requests += [_Request(patch, GEOMETRIES[0], Future()).cell]
+        shared._requests.put(_Request(patch, GEOMETRIES[1], requests[-1]))
+        device.failed.set()
+    for request in requests:
+        with pytest.raises(DeviceError, match=r"cpu failed \(CUDA error: an illegal memory access was encountered\)"):
+            request.result(timeout=60)
+    with pytest.raises(DeviceError, match="illegal memory access") as later:
+        list(shared.predict([(0, patch)], GEOMETRIES[0]))
+    assert isinstance(later.value.__cause__, RuntimeError)
+    shared.close()
+
+
+def test_a_closed_predictor_accepts_nothing(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, batch_size=2)
+    shared = BatchingPredictor(engine, PlainDevice(engine))
+    last = shared._submit(patch_of(engine, GEOMETRIES[0], 0), GEOMETRIES[0])
+    shared.close()
+    assert last.result(timeout=60)
+    with pytest.raises(RuntimeError, match="closed"):
+        list(shared.predict([(0, patch_of(engine, GEOMETRIES[0], 0))], GEOMETRIES[0]))
+
+
+def test_a_graph_is_recorded_once_and_dropped_only_when_nothing_is_in_flight() -> None:
+    happened: list[str] = []
+
+    def record(geometry: PatchGeometry, _: object) -> str:
+        happened.append(f"record {geometry.index}")
+        return f"graph {geometry.index}"
+
+    cache = GraphCache(record, lambda: happened.append("finish"))
+    kept = [PatchGeometry(i, 32, 1) for i in range(MAX_GRAPHS)]
+    for one in (*kept, *reversed(kept), *kept):
+        assert cache.get(one, []) == f"graph {one.index}"
+    assert happened == [f"record {i}" for i in range(MAX_GRAPHS)]
+    cache.get(kept[0], [])  # the second is now the one that was used longest ago
+    cache.get(PatchGeometry(MAX_GRAPHS, 32, 1), [])
+    assert happened[MAX_GRAPHS:] == ["finish", f"record {MAX_GRAPHS}"]
+    cache.get(kept[0], [])
+    assert len(happened) == MAX_GRAPHS + 2
+    cache.get(kept[1], [])
+    assert happened[-2:] == ["finish", "record 1"]

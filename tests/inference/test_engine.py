@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from tests.nets.made import networks_of, small_spec
 from wsi_magnet.config import CELL_PX, Precision, RunConfig
-from wsi_magnet.geometry import Size
 from wsi_magnet.inference.engine import UNKNOWN, Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.labels import NOT_ANALYSED
@@ -30,8 +29,7 @@ from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.small import SmallNet
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
-from wsi_magnet.planning.plan import CONTEXT_PX, ScaleLayout, halo_px
-from wsi_magnet.scales import Scale
+from wsi_magnet.planning.plan import CONTEXT_PX, PatchGeometry, halo_px
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -104,10 +102,10 @@ def with_refiner(bundle: Bundle, refiner: nn.Module) -> Bundle:
     return replace(bundle, spec=replace(bundle.spec, refiner_of=shared), refiners=(refiner,))
 
 
-def selecting(bundle: Bundle, frame: ScaleLayout, above: float, width: float = 0.0) -> Bundle:
-    """The same with another threshold and width at a frame's scale."""
+def selecting(bundle: Bundle, geometry: PatchGeometry, above: float, width: float = 0.0) -> Bundle:
+    """The same with another threshold and width at a geometry's scale."""
     steps = range(len(bundle.spec.refiner_of))
-    step = frame.scale.index - 1
+    step = geometry.index - 1
     above_of = tuple(above if i == step else bundle.spec.select_above[i] for i in steps)
     width_of = tuple(width if i == step else 0.123 for i in steps)
     return replace(bundle, spec=replace(bundle.spec, select_above=above_of, select_width=width_of))
@@ -121,58 +119,57 @@ def engine_of(bundle: Bundle, precision: Precision = "fp32", **config: Any) -> E
     return Engine(bundle, CPU, RunConfig(precision=precision, **config))
 
 
-def frame_of(index: int, median_px: int, least_px: int = 32) -> ScaleLayout:
-    """As a plan lays it out."""
-    scale = Scale(index, 8.0 / 2**index, (2.0 ** (3 - index),) * 2, Size(9999, 9999))
+def geometry_of(index: int, median_px: int, least_px: int = 32) -> PatchGeometry:
+    """Geometry of a scale as a plan lays it out."""
     halo = halo_px(least_px if index else max(least_px, CONTEXT_PX), median_px, 2**index)
-    return ScaleLayout(scale, 0, 3 - index, halo, 2**index, 1024)
+    return PatchGeometry(index, halo, 2**index)
 
 
-def picture(frame: ScaleLayout, seed: int) -> Pixels:
+def picture(geometry: PatchGeometry, seed: int) -> Pixels:
     """Blobs of colour and noise."""
     generator = torch.Generator().manual_seed(seed)
-    side = frame.patch_px
+    side = geometry.patch_px
     blobs = F.interpolate(torch.rand(1, 3, side // 16, side // 16, generator=generator), size=(side, side))
     mixed = 0.7 * blobs[0] + 0.3 * torch.rand(3, side, side, generator=generator)
     return np.ascontiguousarray((mixed * 255).byte().permute(1, 2, 0).numpy())
 
 
-def stored_map(frame: ScaleLayout, classes: int, seed: int, sharpness: float = 4.0) -> Pixels:
+def stored_map(geometry: PatchGeometry, classes: int, seed: int, sharpness: float = 4.0) -> Pixels:
     """What a coarser scale might have stored under the whole patch: sure and unsure by turns."""
     generator = torch.Generator().manual_seed(seed)
-    side = frame.patch_px // 2 + 2
+    side = geometry.patch_px // 2 + 2
     blobs = torch.randn(1, classes, side // 6, side // 6, generator=generator)
     smooth = F.interpolate(blobs, size=(side, side), mode="bilinear", align_corners=False)[0]
     logits = sharpness * smooth + 0.3 * torch.randn(classes, side, side, generator=generator)
     return (logits.softmax(dim=0) * 255).round().byte().numpy()
 
 
-def patch_of(frame: ScaleLayout, classes: int, seed: int = 0, sharpness: float = 4.0) -> PatchInput:
+def patch_of(geometry: PatchGeometry, classes: int, seed: int = 0, sharpness: float = 4.0) -> PatchInput:
     """A patch with the coarser maps under all of it."""
-    coarse = stored_map(frame, classes, seed, sharpness) if frame.scale.index else None
-    return PatchInput(picture(frame, seed), coarse)
+    coarse = stored_map(geometry, classes, seed, sharpness) if geometry.index else None
+    return PatchInput(picture(geometry, seed), coarse)
 
 
-def part_for(engine: Engine, frame: ScaleLayout, whole: Pixels) -> Pixels:
+def part_for(engine: Engine, geometry: PatchGeometry, whole: Pixels) -> Pixels:
     """Of maps under the whole patch, those that the engine asks for."""
-    beside = frame.halo_px - engine.margin_px(frame)
+    beside = geometry.halo_px - engine.margin_px(geometry)
     assert beside >= 0
     assert beside % 2 == 0
     cut = slice(beside // 2, whole.shape[-1] - beside // 2)
     return whole[:, cut, cut]
 
 
-def given_to(engine: Engine, frame: ScaleLayout, patch: PatchInput) -> PatchInput:
-    return patch if patch.coarse is None else PatchInput(patch.image, part_for(engine, frame, patch.coarse))
+def given_to(engine: Engine, geometry: PatchGeometry, patch: PatchInput) -> PatchInput:
+    return patch if patch.coarse is None else PatchInput(patch.image, part_for(engine, geometry, patch.coarse))
 
 
-def segmented(engine: Engine, frame: ScaleLayout, patch: PatchInput) -> CellPixels:
-    (found,) = engine.segment([given_to(engine, frame, patch)], frame)
+def segmented(engine: Engine, geometry: PatchGeometry, patch: PatchInput) -> CellPixels:
+    (found,) = engine.segment([given_to(engine, geometry, patch)], geometry)
     return found
 
 
-def carried(engine: Engine, frame: ScaleLayout, coarse: Pixels) -> CellPixels:
-    return engine.carry(part_for(engine, frame, coarse), frame)
+def carried(engine: Engine, geometry: PatchGeometry, coarse: Pixels) -> CellPixels:
+    return engine.upsample_only(part_for(engine, geometry, coarse), geometry)
 
 
 def equal(one: CellPixels, other: CellPixels) -> bool:
@@ -203,52 +200,52 @@ def coarse_of(bundle: Bundle, stored: Pixels) -> Tensor:
     return F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
 
 
-def fine_of(bundle: Bundle, image: Pixels, frame: ScaleLayout) -> Tensor:
+def fine_of(bundle: Bundle, image: Pixels, geometry: PatchGeometry) -> Tensor:
     """O of the whole patch."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (bundle.spec.mean, bundle.spec.std))
     x = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 - mean) / std
     logits: Tensor = bundle.backbone(x)
-    return (logits / bundle.spec.temperature[frame.scale.index]).softmax(dim=1)
+    return (logits / bundle.spec.temperature[geometry.index]).softmax(dim=1)
 
 
 @torch.inference_mode()
-def seen_by_twin(bundle: Bundle, frame: ScaleLayout, patch: PatchInput) -> Seen:
+def seen_by_twin(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput) -> Seen:
     assert patch.coarse is not None
     coarse = coarse_of(bundle, patch.coarse)
-    refiner: Any = bundle.refiners[bundle.spec.refiner_of[frame.scale.index - 1]]
-    refined = refine_patch(fine=fine_of(bundle, patch.image, frame), coarse=coarse, refiner=refiner)
-    grid = frame.patch_px // frame.ratio
+    refiner: Any = bundle.refiners[bundle.spec.refiner_of[geometry.index - 1]]
+    refined = refine_patch(fine=fine_of(bundle, patch.image, geometry), coarse=coarse, refiner=refiner)
+    grid = geometry.patch_px // geometry.ratio
     score = query_score(coarse=coarse, refined=refined, grid_hw=(grid, grid), median_px=bundle.spec.median_px)
     return Seen(coarse, refined, score)
 
 
-def weight_of(bundle: Bundle, frame: ScaleLayout, score: Tensor) -> Tensor:
-    step = frame.scale.index - 1
+def weight_of(bundle: Bundle, geometry: PatchGeometry, score: Tensor) -> Tensor:
+    step = geometry.index - 1
     return mixing_weight(score, bundle.spec.select_above[step], bundle.spec.width_of(step))
 
 
-def cell_of(maps: Tensor, frame: ScaleLayout) -> Tensor:
+def cell_of(maps: Tensor, geometry: PatchGeometry) -> Tensor:
     """(1, C, P, P) to the cell's (C, cell, cell)."""
-    inside = slice(frame.halo_px, frame.patch_px - frame.halo_px)
+    inside = slice(geometry.halo_px, geometry.patch_px - geometry.halo_px)
     return maps[0, :, inside, inside]
 
 
-def by_twin(bundle: Bundle, frame: ScaleLayout, patch: PatchInput) -> Tensor:
+def by_twin(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput) -> Tensor:
     """Probabilities of the cell, float (C, cell, cell)."""
     if patch.coarse is None:
         with torch.inference_mode():
-            return cell_of(fine_of(bundle, patch.image, frame), frame)
-    return merged(bundle, frame, seen_by_twin(bundle, frame, patch))
+            return cell_of(fine_of(bundle, patch.image, geometry), geometry)
+    return merged(bundle, geometry, seen_by_twin(bundle, geometry, patch))
 
 
-def merged(bundle: Bundle, frame: ScaleLayout, seen: Seen) -> Tensor:
-    weight = weight_of(bundle, frame, seen.score)
-    return cell_of(magnet_step(coarse=seen.coarse, refined=seen.refined, selected=weight), frame)
+def merged(bundle: Bundle, geometry: PatchGeometry, seen: Seen) -> Tensor:
+    weight = weight_of(bundle, geometry, seen.score)
+    return cell_of(magnet_step(coarse=seen.coarse, refined=seen.refined, selected=weight), geometry)
 
 
-def between(score: Tensor, frame: ScaleLayout) -> float:
+def between(score: Tensor, geometry: PatchGeometry) -> float:
     """A threshold that selects a part of the cell, as far as can be from any score: rounding must not decide."""
-    values = cell_of(score, frame).unique()
+    values = cell_of(score, geometry).unique()
     middle = values[len(values) // 4 : 3 * len(values) // 4]
     widest = int(middle.diff().argmax())
     return float((middle[widest] + middle[widest + 1]) / 2)
@@ -272,11 +269,11 @@ def values_of(bundle: Bundle) -> tuple[int, ...]:
     return tuple(c.value for c in bundle.spec.classes)
 
 
-def assert_part(bundle: Bundle, frame: ScaleLayout, seen: Seen) -> None:
+def assert_part(bundle: Bundle, geometry: PatchGeometry, seen: Seen) -> None:
     """Some of the cell is selected, some is not, and it makes a difference: a comparison is worth something."""
-    weight = cell_of(weight_of(bundle, frame, seen.score).float(), frame)
+    weight = cell_of(weight_of(bundle, geometry, seen.score).float(), geometry)
     assert 0.05 < (weight > 0).float().mean() < 0.95
-    changed = (cell_of(seen.refined, frame) - cell_of(seen.coarse, frame)).abs().amax(dim=0)
+    changed = (cell_of(seen.refined, geometry) - cell_of(seen.coarse, geometry)).abs().amax(dim=0)
     assert changed[weight[0] > 0].mean() > 0.05
 
 
@@ -289,13 +286,13 @@ def bundle() -> Bundle:
     return made_bundle(spec_of())
 
 
-def check(bundle: Bundle, frame: ScaleLayout, patch: PatchInput, width: float = 0.0) -> CellPixels:
+def check(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput, width: float = 0.0) -> CellPixels:
     """The engine is the twin where a part is selected."""
-    seen = seen_by_twin(bundle, frame, patch)
-    bundle = selecting(bundle, frame, between(seen.score, frame), width)
-    assert_part(bundle, frame, seen)
-    found = segmented(engine_of(bundle), frame, patch)
-    assert_is(found, merged(bundle, frame, seen), values_of(bundle))
+    seen = seen_by_twin(bundle, geometry, patch)
+    bundle = selecting(bundle, geometry, between(seen.score, geometry), width)
+    assert_part(bundle, geometry, seen)
+    found = segmented(engine_of(bundle), geometry, patch)
+    assert_is(found, merged(bundle, geometry, seen), values_of(bundle))
     return found
 
 
@@ -304,53 +301,53 @@ def check(bundle: Bundle, frame: ScaleLayout, patch: PatchInput, width: float = 
 @pytest.mark.parametrize("index", [1, 2, 3])
 @pytest.mark.usefixtures("cell_px")
 def test_a_step_is_the_published_one(bundle: Bundle, index: int, median_px: int, width: float) -> None:
-    frame, bundle = frame_of(index, median_px), with_median(bundle, median_px)
-    check(bundle, frame, patch_of(frame, 3, seed=index + median_px), width)
+    geometry, bundle = geometry_of(index, median_px), with_median(bundle, median_px)
+    check(bundle, geometry, patch_of(geometry, 3, seed=index + median_px), width)
 
 
 @pytest.mark.usefixtures("cell_px")
 def test_the_coarsest_scale_is_the_backbones(bundle: Bundle) -> None:
-    frame = frame_of(0, 5)
-    patch, engine = patch_of(frame, 3), engine_of(bundle)
-    assert engine.margin_px(frame) == 0
-    expected = by_twin(bundle, frame, patch)
+    geometry = geometry_of(0, 5)
+    patch, engine = patch_of(geometry, 3), engine_of(bundle)
+    assert engine.margin_px(geometry) == 0
+    expected = by_twin(bundle, geometry, patch)
     assert (expected.mean(dim=(1, 2)) > 0.05).all(), "every class must occur"
-    assert_is(segmented(engine, frame, patch), expected, values_of(bundle))
+    assert_is(segmented(engine, geometry, patch), expected, values_of(bundle))
 
 
 @pytest.mark.parametrize("above", [EVERYTHING, 0.0, NOTHING])
 @pytest.mark.parametrize("index", [1, 3])
 @pytest.mark.usefixtures("cell_px")
 def test_everything_and_nothing_selected(bundle: Bundle, index: int, above: float) -> None:
-    frame = frame_of(index, 5)
-    bundle = selecting(bundle, frame, above)
-    patch = patch_of(frame, 3)
-    assert_is(segmented(engine_of(bundle), frame, patch), by_twin(bundle, frame, patch), values_of(bundle))
+    geometry = geometry_of(index, 5)
+    bundle = selecting(bundle, geometry, above)
+    patch = patch_of(geometry, 3)
+    assert_is(segmented(engine_of(bundle), geometry, patch), by_twin(bundle, geometry, patch), values_of(bundle))
 
 
 @pytest.mark.parametrize("values", [(1, 2), (9, 0, 254, 3, 77), (7, 6, 5, 4, 3, 2, 1)])
 @pytest.mark.usefixtures("cell_px")
 def test_any_classes(values: tuple[int, ...]) -> None:
-    bundle, frame = made_bundle(spec_of(classes=classes_of(*values))), frame_of(2, 5)
-    check(bundle, frame, patch_of(frame, len(values)))
+    bundle, geometry = made_bundle(spec_of(classes=classes_of(*values))), geometry_of(2, 5)
+    check(bundle, geometry, patch_of(geometry, len(values)))
 
 
 @pytest.mark.usefixtures("cell_px")
 def test_refiners_that_take_the_coarse_map_first() -> None:
-    bundle, frame = made_bundle(spec_of(channel_order="coarse_first")), frame_of(2, 5)
+    bundle, geometry = made_bundle(spec_of(channel_order="coarse_first")), geometry_of(2, 5)
     refiners = [RefinementModule(3, "coarse_first").eval() for _ in bundle.refiners]
     for refiner, other in zip(refiners, bundle.refiners, strict=True):
         refiner.load_state_dict(other.state_dict())
     bundle = replace(bundle, refiners=tuple(refiners))
-    check(bundle, frame, patch_of(frame, 3))
+    check(bundle, geometry, patch_of(geometry, 3))
 
 
 @pytest.mark.parametrize(("index", "median_px", "least_px"), [(3, 9, 0), (2, 11, 0), (2, 1, 0), (1, 5, 60)])
 @pytest.mark.usefixtures("cell_px")
 def test_narrow_and_wide_halos(bundle: Bundle, index: int, median_px: int, least_px: int) -> None:
-    frame, bundle = frame_of(index, median_px, least_px), with_median(bundle, median_px)
-    assert engine_of(bundle).margin_px(frame) <= frame.halo_px
-    check(bundle, frame, patch_of(frame, 3))
+    geometry, bundle = geometry_of(index, median_px, least_px), with_median(bundle, median_px)
+    assert engine_of(bundle).margin_px(geometry) <= geometry.halo_px
+    check(bundle, geometry, patch_of(geometry, 3))
 
 
 class Displaced(nn.Module):
@@ -384,34 +381,36 @@ def test_whatever_a_refiner_looks_at_is_there(
     bundle: Bundle, kind: type[Displaced], px: int, index: int, median_px: int
 ) -> None:
     bundle = with_median(with_refiner(bundle, kind(px)), median_px)
-    frame = frame_of(index, median_px)
-    margin_px = engine_of(bundle).margin_px(frame)
+    geometry = geometry_of(index, median_px)
+    margin_px = engine_of(bundle).margin_px(geometry)
     assert margin_px % 2 == 0
-    assert margin_px <= frame.halo_px
+    assert margin_px <= geometry.halo_px
     if kind is Displaced:
-        assert margin_px == frame.halo_px, "nothing may be left out where nothing is promised"
-    check(bundle, frame, patch_of(frame, 3))
+        assert margin_px == geometry.halo_px, "nothing may be left out where nothing is promised"
+    check(bundle, geometry, patch_of(geometry, 3))
 
 
 @pytest.mark.usefixtures("cell_px")
 def test_less_is_computed_where_less_is_needed(bundle: Bundle) -> None:
-    margins = [engine_of(with_median(bundle, m)).margin_px(frame_of(i, m)) for i, m in ((1, 1), (1, 3), (2, 5), (3, 5))]
+    margins = [
+        engine_of(with_median(bundle, m)).margin_px(geometry_of(i, m)) for i, m in ((1, 1), (1, 3), (2, 5), (3, 5))
+    ]
     assert margins == [4, 6, 12, 20]
 
 
 def test_cells_of_their_real_size(bundle: Bundle) -> None:
-    frame = frame_of(2, 5)
-    assert check(bundle, frame, patch_of(frame, 3)).labels.shape == (CELL_PX, CELL_PX)
+    geometry = geometry_of(2, 5)
+    assert check(bundle, geometry, patch_of(geometry, 3)).labels.shape == (CELL_PX, CELL_PX)
 
 
 @pytest.mark.parametrize("index", [0, 2])
 @pytest.mark.usefixtures("cell_px")
 def test_bfloat16_is_nearly_the_same(bundle: Bundle, index: int) -> None:
-    frame = frame_of(index, 5)
-    bundle = selecting(bundle, frame, EVERYTHING) if index else bundle
-    patch = patch_of(frame, 3)
-    found = segmented(engine_of(bundle, "bf16"), frame, patch)
-    beside = torch.from_numpy(found.probabilities / np.float32(255)) - by_twin(bundle, frame, patch)
+    geometry = geometry_of(index, 5)
+    bundle = selecting(bundle, geometry, EVERYTHING) if index else bundle
+    patch = patch_of(geometry, 3)
+    found = segmented(engine_of(bundle, "bf16"), geometry, patch)
+    beside = torch.from_numpy(found.probabilities / np.float32(255)) - by_twin(bundle, geometry, patch)
     assert beside.abs().mean() < 0.02
     assert beside.abs().max() < 0.2
 
@@ -430,15 +429,15 @@ def with_holes(stored: Pixels, seed: int = 0) -> Pixels:
 @pytest.mark.parametrize("values", [(6, 1, 200), (6, 0, 200)])
 @pytest.mark.usefixtures("cell_px")
 def test_what_was_never_stored_takes_the_prior(values: tuple[int, ...]) -> None:
-    bundle, frame = made_bundle(spec_of(classes=classes_of(*values))), frame_of(2, 5)
-    patch = patch_of(frame, 3)
+    bundle, geometry = made_bundle(spec_of(classes=classes_of(*values))), geometry_of(2, 5)
+    patch = patch_of(geometry, 3)
     assert patch.coarse is not None
     patch = PatchInput(patch.image, with_holes(patch.coarse))
     assert patch.coarse is not None
-    check(bundle, frame, patch)
-    nothing = selecting(bundle, frame, NOTHING)
-    expected = by_twin(nothing, frame, patch)
-    assert_is(carried(engine_of(nothing), frame, patch.coarse), expected, values)
+    check(bundle, geometry, patch)
+    nothing = selecting(bundle, geometry, NOTHING)
+    expected = by_twin(nothing, geometry, patch)
+    assert_is(carried(engine_of(nothing), geometry, patch.coarse), expected, values)
 
 
 @pytest.mark.parametrize(
@@ -448,9 +447,9 @@ def test_what_was_never_stored_takes_the_prior(values: tuple[int, ...]) -> None:
 def test_nothing_stored_at_all_is_the_prior(
     values: tuple[int, ...], label: int, stored: list[int], uncertainty: int, cell_px: int
 ) -> None:
-    bundle, frame = made_bundle(spec_of(classes=classes_of(*values))), frame_of(2, 5)
+    bundle, geometry = made_bundle(spec_of(classes=classes_of(*values))), geometry_of(2, 5)
     engine = engine_of(bundle)
-    found = carried(engine, frame, np.zeros((3, frame.patch_px // 2 + 2, frame.patch_px // 2 + 2), np.uint8))
+    found = carried(engine, geometry, np.zeros((3, geometry.patch_px // 2 + 2, geometry.patch_px // 2 + 2), np.uint8))
     assert found.labels.shape == (cell_px, cell_px)
     assert (found.labels == label).all()
     assert (found.uncertainty == uncertainty).all()
@@ -460,23 +459,23 @@ def test_nothing_stored_at_all_is_the_prior(
 @pytest.mark.parametrize("index", [1, 2, 3])
 @pytest.mark.usefixtures("cell_px")
 def test_a_carried_cell_is_what_the_twin_makes_of_it_without_selecting(bundle: Bundle, index: int) -> None:
-    frame = frame_of(index, 5)
-    bundle = selecting(bundle, frame, NOTHING)
-    patch = patch_of(frame, 3)
+    geometry = geometry_of(index, 5)
+    bundle = selecting(bundle, geometry, NOTHING)
+    patch = patch_of(geometry, 3)
     assert patch.coarse is not None
     engine = engine_of(bundle)
-    found = carried(engine, frame, patch.coarse)
-    assert_is(found, by_twin(bundle, frame, patch), values_of(bundle))
-    assert equal(found, segmented(engine, frame, patch))
+    found = carried(engine, geometry, patch.coarse)
+    assert_is(found, by_twin(bundle, geometry, patch), values_of(bundle))
+    assert equal(found, segmented(engine, geometry, patch))
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])
 def test_a_cell_that_was_not_analysed_stays_so(bundle: Bundle, index: int, cell_px: int) -> None:
-    frame, engine = frame_of(index, 5), engine_of(bundle)
-    coarse, edge = stored_map(frame, 3, 0), frame.halo_px // 2 + 1
+    geometry, engine = geometry_of(index, 5), engine_of(bundle)
+    coarse, edge = stored_map(geometry, 3, 0), geometry.halo_px // 2 + 1
     cell = slice(edge, edge + cell_px // 2)
     coarse[:, cell, cell] = UNKNOWN
-    found = carried(engine, frame, coarse)
+    found = carried(engine, geometry, coarse)
     assert found.labels.shape == (cell_px, cell_px)
     assert (found.labels == NOT_ANALYSED).all()
     assert (found.uncertainty == 255).all()
@@ -485,21 +484,21 @@ def test_a_cell_that_was_not_analysed_stays_so(bundle: Bundle, index: int, cell_
 
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_a_cell_of_which_a_pixel_is_known_was_analysed(bundle: Bundle, place: str, cell_px: int) -> None:
-    frame, engine = frame_of(2, 5), engine_of(bundle)
-    side = frame.patch_px // 2 + 2
+    geometry, engine = geometry_of(2, 5), engine_of(bundle)
+    side = geometry.patch_px // 2 + 2
     coarse = np.full((3, side, side), UNKNOWN, np.uint8)
-    at = frame.halo_px // 2 + 1 + (0 if place == "first" else cell_px // 2 - 1)
+    at = geometry.halo_px // 2 + 1 + (0 if place == "first" else cell_px // 2 - 1)
     coarse[:, at, at] = (0, 255, 0)
-    assert not (carried(engine, frame, coarse).labels == NOT_ANALYSED).any()
+    assert not (carried(engine, geometry, coarse).labels == NOT_ANALYSED).any()
 
 
 @pytest.mark.usefixtures("cell_px")
 def test_what_is_not_known_is_refined_as_even_odds(bundle: Bundle) -> None:
-    frame = frame_of(2, 5)
-    patch = patch_of(frame, 3)
+    geometry = geometry_of(2, 5)
+    patch = patch_of(geometry, 3)
     assert patch.coarse is not None
     patch.coarse[:, 10:40, 15:50] = UNKNOWN
-    check(bundle, frame, patch)
+    check(bundle, geometry, patch)
 
 
 # ---- batches -----------------------------------------------------------------------------------------------------
@@ -509,36 +508,36 @@ def test_what_is_not_known_is_refined_as_even_odds(bundle: Bundle) -> None:
 @pytest.mark.parametrize("index", [0, 1, 3])
 @pytest.mark.usefixtures("cell_px")
 def test_a_batch_gives_the_bits_of_single_patches(bundle: Bundle, index: int, precision: Precision) -> None:
-    frame = frame_of(index, 3)
-    patches = [patch_of(frame, 3, seed) for seed in range(3)]
+    geometry = geometry_of(index, 3)
+    patches = [patch_of(geometry, 3, seed) for seed in range(3)]
     if index:
         patches[1] = PatchInput(patches[1].image, with_holes(patches[1].coarse))  # type: ignore[arg-type]
-        above = between(seen_by_twin(with_median(bundle, 3), frame, patches[0]).score, frame)
-        bundle = selecting(with_median(bundle, 3), frame, above)
+        above = between(seen_by_twin(with_median(bundle, 3), geometry, patches[0]).score, geometry)
+        bundle = selecting(with_median(bundle, 3), geometry, above)
     engine = engine_of(bundle, precision, batch_size=3)
-    together = list(engine.segment([given_to(engine, frame, patch) for patch in patches], frame))
-    pair = list(engine.segment([given_to(engine, frame, patch) for patch in patches[1:]], frame))
-    alone = [segmented(engine, frame, patch) for patch in patches]
+    together = list(engine.segment([given_to(engine, geometry, patch) for patch in patches], geometry))
+    pair = list(engine.segment([given_to(engine, geometry, patch) for patch in patches[1:]], geometry))
+    alone = [segmented(engine, geometry, patch) for patch in patches]
     assert len(together) == 3
     assert len(pair) == 2
     assert all(map(equal, together, alone))
     assert all(map(equal, pair, alone[1:]))
     assert not equal(alone[0], alone[2])
     for found, patch in zip(together, patches, strict=True) if precision == "fp32" else ():
-        assert_is(found, by_twin(bundle, frame, patch), values_of(bundle))
+        assert_is(found, by_twin(bundle, geometry, patch), values_of(bundle))
 
 
 @pytest.mark.usefixtures("cell_px")
 def test_inputs_are_left_as_they_are(bundle: Bundle) -> None:
-    frame = frame_of(2, 5)
+    geometry = geometry_of(2, 5)
     for size in (1, 2):
         engine = engine_of(bundle, batch_size=size)
-        patch = given_to(engine, frame, patch_of(frame, 3))
+        patch = given_to(engine, geometry, patch_of(geometry, 3))
         assert patch.coarse is not None
         image, coarse = patch.image.copy(), patch.coarse.copy()
-        list(engine.segment([patch], frame))
-        engine.carry(patch.coarse, frame)
-        engine.certain(patch.coarse, frame)
+        list(engine.segment([patch], geometry))
+        engine.upsample_only(patch.coarse, geometry)
+        engine.is_unaffected(patch.coarse, geometry)
         assert np.array_equal(patch.image, image)
         assert np.array_equal(patch.coarse, coarse)
 
@@ -557,24 +556,24 @@ class Sure(nn.Module):
         return 1e4 * F.one_hot(least, coarse.shape[1]).movedim(-1, 1).float()
 
 
-def selected_by_twin(bundle: Bundle, frame: ScaleLayout, patch: PatchInput) -> bool:
-    seen = seen_by_twin(bundle, frame, patch)
+def selected_by_twin(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput) -> bool:
+    seen = seen_by_twin(bundle, geometry, patch)
     assert (confidence(seen.refined) == 1).all()
-    return bool(cell_of(weight_of(bundle, frame, seen.score).float(), frame).any())
+    return bool(cell_of(weight_of(bundle, geometry, seen.score).float(), geometry).any())
 
 
-def is_certain(engine: Engine, frame: ScaleLayout, coarse: Pixels) -> bool:
-    return engine.certain(part_for(engine, frame, coarse), frame)
+def is_certain(engine: Engine, geometry: PatchGeometry, coarse: Pixels) -> bool:
+    return engine.is_unaffected(part_for(engine, geometry, coarse), geometry)
 
 
 ABOVE = 0.5
 
 
-def ways_to_be_unsure(frame: ScaleLayout, median_px: int, cell_px: int) -> Iterator[tuple[str, Pixels]]:
+def ways_to_be_unsure(geometry: PatchGeometry, median_px: int, cell_px: int) -> Iterator[tuple[str, Pixels]]:
     """Maps that are sure of the second class but for a part, by what that part is."""
-    side = frame.patch_px // 2 + 2
-    first, past = frame.halo_px // 2 + 1, frame.halo_px // 2 + 1 + cell_px // 2
-    reach = max(1, median_px // 2 * frame.ratio // 2)
+    side = geometry.patch_px // 2 + 2
+    first, past = geometry.halo_px // 2 + 1, geometry.halo_px // 2 + 1 + cell_px // 2
+    reach = max(1, median_px // 2 * geometry.ratio // 2)
 
     def unsure(*boxes: tuple[int, int, int, int], inverse: bool = False) -> Pixels:
         where = np.zeros((side, side), bool)
@@ -593,22 +592,22 @@ def ways_to_be_unsure(frame: ScaleLayout, median_px: int, cell_px: int) -> Itera
         yield f"round the {name} corner", unsure((y - 99 if y > 99 else 0, y, 0, side), (0, side, x, side))
     yield "in the middle of the cell", unsure((first + 9, past - 9, first + 9, past - 9))
     yield "in a spot of the cell", unsure((first + 12, first + 13, first + 12, first + 13))
-    yield "in the cell's first pixels", unsure((first, first + frame.ratio, first, first + frame.ratio))
-    yield "in the cell's last pixels", unsure((past - frame.ratio, past, past - frame.ratio, past))
+    yield "in the cell's first pixels", unsure((first, first + geometry.ratio, first, first + geometry.ratio))
+    yield "in the cell's last pixels", unsure((past - geometry.ratio, past, past - geometry.ratio, past))
 
 
 @pytest.mark.parametrize("median_px", [1, 3, 5, 11])
 @pytest.mark.parametrize("index", [1, 2, 3])
 def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median_px: int, cell_px: int) -> None:
-    frame = frame_of(index, median_px)
-    bundle = selecting(with_median(with_refiner(bundle, Sure()), median_px), frame, ABOVE)
-    engine, image = engine_of(bundle), picture(frame, 0)
+    geometry = geometry_of(index, median_px)
+    bundle = selecting(with_median(with_refiner(bundle, Sure()), median_px), geometry, ABOVE)
+    engine, image = engine_of(bundle), picture(geometry, 0)
     told: dict[str, bool] = {}
-    for name, coarse in ways_to_be_unsure(frame, median_px, cell_px):
+    for name, coarse in ways_to_be_unsure(geometry, median_px, cell_px):
         patch = PatchInput(image, coarse)
-        told[name] = is_certain(engine, frame, coarse)
-        assert told[name] != selected_by_twin(bundle, frame, patch), name
-        unchanged = equal(segmented(engine, frame, patch), carried(engine, frame, coarse))
+        told[name] = is_certain(engine, geometry, coarse)
+        assert told[name] != selected_by_twin(bundle, geometry, patch), name
+        unchanged = equal(segmented(engine, geometry, patch), carried(engine, geometry, coarse))
         assert unchanged == told[name], name
     assert told["nowhere"]
     assert told["beyond the reach"]
@@ -616,7 +615,7 @@ def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median
     assert not told["everywhere"]
     # At a corner a window has more pixels outside the cell than in it.
     assert told["round the cell"] == (median_px == 1)
-    if median_px * frame.ratio < 20:
+    if median_px * geometry.ratio < 20:
         assert not told["in the middle of the cell"]
 
 
@@ -624,25 +623,25 @@ def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median
 @pytest.mark.parametrize("index", [1, 2, 3])
 @pytest.mark.usefixtures("cell_px")
 def test_a_certain_cell_is_what_refining_makes_of_it(bundle: Bundle, index: int, width: float) -> None:
-    frame, found = frame_of(index, 3), []
+    geometry, found = geometry_of(index, 3), []
     for sharpness in (2.0, 12.0, 40.0):
         for seed in range(2):
-            patch = patch_of(frame, 3, seed, sharpness)
+            patch = patch_of(geometry, 3, seed, sharpness)
             assert patch.coarse is not None
             bound = query_score(
                 coarse=coarse_of(bundle, patch.coarse),
-                refined=torch.eye(3)[:1].view(1, 3, 1, 1).expand(1, 3, frame.patch_px, frame.patch_px),
-                grid_hw=(frame.patch_px // frame.ratio,) * 2,
+                refined=torch.eye(3)[:1].view(1, 3, 1, 1).expand(1, 3, geometry.patch_px, geometry.patch_px),
+                grid_hw=(geometry.patch_px // geometry.ratio,) * 2,
                 median_px=3,
             )
-            most = float(cell_of(bound, frame).max())
+            most = float(cell_of(bound, geometry).max())
             for above in (0.3, 0.9, most - 0.002, most + 0.002):
-                one = selecting(with_median(bundle, 3), frame, above, width)
+                one = selecting(with_median(bundle, 3), geometry, above, width)
                 engine = engine_of(one)
-                certain = is_certain(engine, frame, patch.coarse)
+                certain = is_certain(engine, geometry, patch.coarse)
                 assert certain == (above > most)
                 if certain:
-                    assert equal(segmented(engine, frame, patch), carried(engine, frame, patch.coarse))
+                    assert equal(segmented(engine, geometry, patch), carried(engine, geometry, patch.coarse))
                 found.append(certain)
     assert 5 < sum(found) < len(found) - 5, "both must happen"
 
@@ -650,33 +649,33 @@ def test_a_certain_cell_is_what_refining_makes_of_it(bundle: Bundle, index: int,
 @pytest.mark.parametrize("above", [EVERYTHING, 0.0, 5e-5])
 @pytest.mark.usefixtures("cell_px")
 def test_nothing_is_certain_where_everything_is_selected(bundle: Bundle, above: float) -> None:
-    frame = frame_of(2, 5)
-    side = frame.patch_px // 2 + 2
+    geometry = geometry_of(2, 5)
+    side = geometry.patch_px // 2 + 2
     coarse = np.zeros((3, side, side), np.uint8)
     coarse[1] = 255
-    engine = engine_of(selecting(bundle, frame, above))
-    assert not is_certain(engine, frame, coarse)
+    engine = engine_of(selecting(bundle, geometry, above))
+    assert not is_certain(engine, geometry, coarse)
 
 
 @pytest.mark.parametrize(("values", "expected"), [((6, 1, 200), False), ((6, 0, 200), True)])
 @pytest.mark.usefixtures("cell_px")
 def test_what_was_never_stored_is_as_certain_as_the_prior(values: tuple[int, ...], expected: bool) -> None:
-    frame = frame_of(2, 5)
-    bundle = selecting(made_bundle(spec_of(classes=classes_of(*values))), frame, ABOVE)
-    side = frame.patch_px // 2 + 2
-    assert is_certain(engine_of(bundle), frame, np.zeros((3, side, side), np.uint8)) == expected
+    geometry = geometry_of(2, 5)
+    bundle = selecting(made_bundle(spec_of(classes=classes_of(*values))), geometry, ABOVE)
+    side = geometry.patch_px // 2 + 2
+    assert is_certain(engine_of(bundle), geometry, np.zeros((3, side, side), np.uint8)) == expected
 
 
 @pytest.mark.usefixtures("cell_px")
 def test_a_score_on_the_threshold_is_not_certain(bundle: Bundle) -> None:
     """Uncertainty is 0.4 everywhere, as bytes have it, and so is the threshold."""
-    frame = frame_of(2, 5)
-    side = frame.patch_px // 2 + 2
+    geometry = geometry_of(2, 5)
+    side = geometry.patch_px // 2 + 2
     coarse = np.zeros((3, side, side), np.uint8)
     coarse[0], coarse[1] = 204, 51
     for above, expected in ((0.4, False), (0.40005, False), (0.4002, True), (0.3999, False)):
-        engine = engine_of(selecting(bundle, frame, above))
-        assert is_certain(engine, frame, coarse) == expected, above
+        engine = engine_of(selecting(bundle, geometry, above))
+        assert is_certain(engine, geometry, coarse) == expected, above
 
 
 # ---- labels ------------------------------------------------------------------------------------------------------
@@ -685,9 +684,9 @@ def test_a_score_on_the_threshold_is_not_certain(bundle: Bundle) -> None:
 @pytest.mark.parametrize("values", [(6, 1, 200), (200, 254, 0), (1, 2, 3)])
 @pytest.mark.usefixtures("cell_px")
 def test_of_equally_likely_classes_the_first_is_taken(values: tuple[int, ...]) -> None:
-    frame = frame_of(2, 5)
+    geometry = geometry_of(2, 5)
     engine = engine_of(made_bundle(spec_of(classes=classes_of(*values))))
-    side = frame.patch_px // 2 + 2
+    side = geometry.patch_px // 2 + 2
     ways = (
         (85, 85, 85, 0),
         (10, 90, 90, 1),
@@ -699,7 +698,7 @@ def test_of_equally_likely_classes_the_first_is_taken(values: tuple[int, ...]) -
     )
     for *stored, channel in ways:
         coarse = np.broadcast_to(np.array(stored, np.uint8).reshape(3, 1, 1), (3, side, side)).copy()
-        assert (carried(engine, frame, coarse).labels == values[channel]).all(), stored
+        assert (carried(engine, geometry, coarse).labels == values[channel]).all(), stored
 
 
 # ---- on a GPU ----------------------------------------------------------------------------------------------------
@@ -711,11 +710,11 @@ def test_of_equally_likely_classes_the_first_is_taken(values: tuple[int, ...]) -
 @pytest.mark.usefixtures("cell_px")
 def test_a_gpu_comes_near_the_twin(bundle: Bundle, index: int, precision: str, most: int) -> None:
     """Softly selected, so that nothing is on the brink."""
-    frame = frame_of(index, 3)
-    patch = patch_of(frame, 3)
+    geometry = geometry_of(index, 3)
+    patch = patch_of(geometry, 3)
     if index:
-        bundle = selecting(with_median(bundle, 3), frame, 0.1, 0.5)
+        bundle = selecting(with_median(bundle, 3), geometry, 0.1, 0.5)
     engine = Engine(bundle, torch.device("cuda"), RunConfig(batch_size=2, precision=precision))  # type: ignore[arg-type]
-    found = segmented(engine, frame, patch)
-    beside = torch.from_numpy(found.probabilities.astype(np.float32)) - 255 * by_twin(bundle, frame, patch)
+    found = segmented(engine, geometry, patch)
+    beside = torch.from_numpy(found.probabilities.astype(np.float32)) - 255 * by_twin(bundle, geometry, patch)
     assert beside.abs().max() <= most

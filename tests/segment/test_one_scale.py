@@ -26,7 +26,7 @@ from wsi_magnet.magnet.uncertainty import query_score
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.planning.plan import ScaleLayout
+from wsi_magnet.planning.plan import PatchGeometry
 from wsi_magnet.results.events import Event, ScaleFinished
 from wsi_magnet.scales import build_ladder
 from wsi_magnet.slides.read import read_scale
@@ -266,18 +266,18 @@ def test_neither_tiles_nor_leaving_out_what_is_certain_matter(
 ) -> None:
     told: list[tuple[int, bool]] = []
     segmented: list[int] = []
-    certain, segment = Engine.certain, Engine.segment
+    certain, segment = Engine.is_unaffected, Engine.segment
 
-    def noted(engine: Engine, coarse: Pixels, frame: ScaleLayout) -> bool:
-        told.append((frame.scale.index, certain(engine, coarse, frame)))
+    def noted(engine: Engine, coarse: Pixels, geometry: PatchGeometry) -> bool:
+        told.append((geometry.index, certain(engine, coarse, geometry)))
         return told[-1][1]
 
-    def counted(engine: Engine, inputs: Any, frame: ScaleLayout) -> Any:
-        found: list[CellPixels] = list(segment(engine, inputs, frame))
-        segmented.append(frame.scale.index)
+    def counted(engine: Engine, inputs: Any, geometry: PatchGeometry) -> Any:
+        found: list[CellPixels] = list(segment(engine, inputs, geometry))
+        segmented.append(geometry.index)
         return iter(found)
 
-    monkeypatch.setattr(Engine, "certain", noted)
+    monkeypatch.setattr(Engine, "is_unaffected", noted)
     monkeypatch.setattr(Engine, "segment", counted)
     reference = run(refining, tmp_path / "512", everything(512))
     refined = told.count((2, False))
@@ -287,7 +287,7 @@ def test_neither_tiles_nor_leaving_out_what_is_certain_matter(
     for tile_px in (1024, 2048):
         assert not different(run(refining, tmp_path / str(tile_px), everything(tile_px)), reference)
 
-    monkeypatch.setattr(Engine, "certain", lambda *_: False)
+    monkeypatch.setattr(Engine, "is_unaffected", lambda *_: False)
     segmented.clear()
     assert not different(run(refining, tmp_path / "all", everything(1024)), reference)
     assert sorted(segmented) == [0, 1, 1, *[2] * 6]

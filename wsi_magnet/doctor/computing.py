@@ -21,7 +21,7 @@ from wsi_magnet.doctor.disk import PROBE
 from wsi_magnet.doctor.facts import Computing, Gpu, Trial
 from wsi_magnet.doctor.made import SIDE_PX, write_slide
 from wsi_magnet.errors import BundleError, ConfigError
-from wsi_magnet.inference.engine import resolve_device
+from wsi_magnet.inference.devices import resolve_device
 from wsi_magnet.inference.optimize import resolve_precision
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.nets.bundle import load_bundle

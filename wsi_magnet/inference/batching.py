@@ -1,7 +1,7 @@
-"""Patches of several tiles to their cells: in the caller's thread on a processor, in batches of all threads on a GPU.
+"""Predictors: patches of several tiles to their cells, in the calling thread on a CPU, in shared batches on a GPU.
 
-A GPU is only busy where batches are full and the next one waits when it ends. So the threads of a worker, each with a
-tile of its own, put their patches into one queue, and a thread of its own feeds the device from it.
+A GPU is busy only if batches are full and the next one is ready when the last one ends. So the threads of a worker,
+each with a tile of its own, put their patches into one queue, from which one thread feeds the device.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import torch
 
-from wsi_magnet.errors import ConfigError
+from wsi_magnet.errors import ConfigError, DeviceError, WsiMagnetError
 from wsi_magnet.inference.cuda import Device, Launched, device_of
-from wsi_magnet.inference.engine import Engine, PatchInput, one_torch_thread
+from wsi_magnet.inference.devices import one_torch_thread
+from wsi_magnet.inference.engine import Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels
-from wsi_magnet.planning.plan import ScaleLayout
+from wsi_magnet.planning.plan import PatchGeometry
 
 Key = TypeVar("Key")
 
 _LINGER_S = 0.002
-"""How long an idle device waits for the next patch before it computes what there is."""
+"""Time that an idle device waits for another patch before it computes an incomplete batch."""
 
-_AHEAD = 2
-"""Batches under way: one that computes and one whose pixels are on their way."""
+_MAX_LAUNCHED = 2
+"""Batches in flight: one that computes and one whose pixels are being copied."""
 
 _STOP = object()
 
@@ -38,135 +39,196 @@ _STOP_WAITING_S = 5.0
 
 
 class Predictor(Protocol):
-    """Runs an engine over patches; safe to use from several threads."""
+    """Runs an engine over patches; thread-safe."""
 
-    def analyse(
-        self, patches: Iterable[tuple[Key, PatchInput]], frame: ScaleLayout
+    def predict(
+        self, patches: Iterable[tuple[Key, PatchInput]], geometry: PatchGeometry
     ) -> Iterator[tuple[Key, CellPixels]]:
-        """The cell of each patch, under the patch's key, in the same order."""
+        """Yield the cell of each patch with the patch's key, in the same order."""
         ...
 
     def close(self) -> None:
-        """Let go of the device; nothing is asked of it afterwards."""
+        """Release the device; no further patches are accepted."""
         ...
 
 
 def predictor_for(engine: Engine) -> Predictor:
-    """The one that suits the engine's device."""
+    """The predictor for the engine's kind of device."""
     return DirectPredictor(engine) if engine.device.type == "cpu" else BatchingPredictor(engine, device_of(engine))
 
 
 class DirectPredictor:
-    """Computes in the thread that asks, which is how processors' threads share the work."""
+    """Computes in the calling thread; on a CPU the workers' threads are the parallelism."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def analyse(
-        self, patches: Iterable[tuple[Key, PatchInput]], frame: ScaleLayout
+    def predict(
+        self, patches: Iterable[tuple[Key, PatchInput]], geometry: PatchGeometry
     ) -> Iterator[tuple[Key, CellPixels]]:
-        """See `Predictor.analyse`."""
+        """See `Predictor.predict`."""
         waiting = iter(patches)
         while batch := list(islice(waiting, self._engine.batch_size)):
             with one_torch_thread():
-                cells = list(self._engine.segment([patch for _, patch in batch], frame))
+                cells = list(self._engine.segment([patch for _, patch in batch], geometry))
             yield from zip((key for key, _ in batch), cells, strict=True)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """No resources to release."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """A patch in the queue."""
+class _Request:
+    """A patch in the queue, and the future of its cell."""
 
     patch: PatchInput
-    frame: ScaleLayout
-    answer: Future[CellPixels]
+    geometry: PatchGeometry
+    cell: Future[CellPixels]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _InFlight:
+    """A batch on the device."""
+
+    requests: list[_Request]
+    launched: Launched
 
 
 class BatchingPredictor:
-    """Gathers the patches of all threads into full batches, and keeps the device a batch ahead."""
+    """Joins the patches of all threads to full batches of one geometry, and keeps the device a batch ahead."""
 
     def __init__(self, engine: Engine, device: Device) -> None:
         self._engine = engine
         self._device = device
-        self._asked: queue.Queue[_Asked | object] = queue.Queue()
-        self._thread = threading.Thread(target=self._feed, name="device", daemon=True)
+        self._requests: queue.Queue[_Request | object] = queue.Queue()
+        self._batch: list[_Request] = []
+        self._in_flight: deque[_InFlight] = deque()
+        self._state = threading.Lock()
+        """Held while a request is queued, and while the queue is closed: no request is queued afterwards."""
+        self._closed = False
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
-    def analyse(
-        self, patches: Iterable[tuple[Key, PatchInput]], frame: ScaleLayout
+    def predict(
+        self, patches: Iterable[tuple[Key, PatchInput]], geometry: PatchGeometry
     ) -> Iterator[tuple[Key, CellPixels]]:
-        """See `Predictor.analyse`."""
-        if not self._thread.is_alive():
-            raise RuntimeError("the device was let go of")
-        under_way: deque[tuple[Key, Future[CellPixels]]] = deque()
+        """See `Predictor.predict`. Raises DeviceError where the device has failed, now or before."""
+        waiting: deque[tuple[Key, Future[CellPixels]]] = deque()
         for key, patch in patches:
-            asked = _Asked(patch, frame, Future())
-            self._asked.put(asked)
-            under_way.append((key, asked.answer))
-            while under_way and under_way[0][1].done():
-                first, answer = under_way.popleft()
-                yield first, answer.result()
-        for key, answer in under_way:
-            yield key, answer.result()
+            waiting.append((key, self._submit(patch, geometry)))
+            while waiting and waiting[0][1].done():
+                first, cell = waiting.popleft()
+                yield first, cell.result()
+        for key, cell in waiting:
+            yield key, cell.result()
 
     def close(self) -> None:
-        """Answer what was asked, then stop."""
-        self._asked.put(_STOP)
+        """Finish the requests that are queued, then stop."""
+        with self._state:
+            self._closed = True
+            self._requests.put(_STOP)
         self._thread.join(_STOP_WAITING_S)
 
-    def _feed(self) -> None:
-        """The device's own thread."""
-        batch: list[_Asked] = []
-        under_way: deque[tuple[list[_Asked], Launched]] = deque()
-        while (asked := self._next(idle=not (batch or under_way))) is not _STOP:
-            if isinstance(asked, _Asked):
-                if batch and asked.frame != batch[0].frame:
-                    batch = self._launch(batch, under_way)
-                batch.append(asked)
-            # A batch that is not full is worth its while where the device would have nothing else to do.
-            if len(batch) == self._engine.batch_size or (asked is None and all(one.done() for _, one in under_way)):
-                batch = self._launch(batch, under_way)
-            while under_way and (under_way[0][1].done() or len(under_way) > _AHEAD):
-                self._answer(*under_way.popleft())
-        self._launch(batch, under_way)
-        for one in under_way:
-            self._answer(*one)
+    def _submit(self, patch: PatchInput, geometry: PatchGeometry) -> Future[CellPixels]:
+        request = _Request(patch, geometry, Future())
+        with self._state:
+            if self._failure is not None:
+                self._raise_failure(self._failure)
+            if self._closed:
+                raise RuntimeError("the predictor is closed")
+            self._requests.put(request)
+        return request.cell
 
-    def _next(self, *, idle: bool) -> _Asked | object | None:
-        """What is asked next, or to stop; None if nothing came for a while, but not where there is nothing to do."""
+    def _raise_failure(self, failure: Exception) -> NoReturn:
+        raise _device_error(self._engine.device, failure) from failure
+
+    def _run(self) -> None:
+        """Main function of the device's thread: whatever ends it, no request is left without an answer."""
+        try:
+            self._feed()
+        except Exception as error:  # after an asynchronous CUDA error `done()` raises first
+            self._fail_all(error)
+
+    def _feed(self) -> None:
+        """Launch batches and deliver their cells until the predictor is closed."""
+        while (request := self._next()) is not _STOP:
+            if isinstance(request, _Request):
+                if self._batch and request.geometry != self._batch[0].geometry:
+                    self._launch()
+                self._batch.append(request)
+            idle = request is None and all(one.launched.done() for one in self._in_flight)
+            if len(self._batch) == self._engine.batch_size or idle:  # better an incomplete batch than an idle device
+                self._launch()
+            while self._in_flight and (len(self._in_flight) > _MAX_LAUNCHED or self._in_flight[0].launched.done()):
+                self._deliver()
+        self._launch()
+        while self._in_flight:
+            self._deliver()
+
+    def _next(self) -> _Request | object | None:
+        """The next request or _STOP; None after a short wait while a batch is incomplete or in flight."""
+        idle = not (self._batch or self._in_flight)
         with suppress(queue.Empty):
-            return self._asked.get(timeout=None if idle else _LINGER_S)
+            return self._requests.get(timeout=None if idle else _LINGER_S)
         return None
 
-    def _launch(self, batch: list[_Asked], under_way: deque[tuple[list[_Asked], Launched]]) -> list[_Asked]:
-        """Begin a batch; returns the next one, empty."""
-        if batch:
-            try:
-                images, coarse = self._engine.batch_of([asked.patch for asked in batch])
-                under_way.append((batch, self._device.launch(images, coarse, batch[0].frame)))
-            except Exception as error:  # whatever it is, it is for those who asked; this thread goes on
-                _refuse(batch, error)
-        return []
-
-    def _answer(self, batch: list[_Asked], launched: Launched) -> None:
-        try:
-            cells = list(self._engine.cells(launched.results(), len(batch)))
-        except Exception as error:  # the same
-            _refuse(batch, error)
+    def _launch(self) -> None:
+        """Start the batch, and begin an empty one."""
+        if not self._batch:
             return
-        for asked, cell in zip(batch, cells, strict=True):
-            asked.answer.set_result(cell)
+        batch, self._batch = self._batch, []
+        try:
+            images, coarse = self._engine.batch_of([request.patch for request in batch])
+            self._in_flight.append(_InFlight(batch, self._device.launch(images, coarse, batch[0].geometry)))
+        except Exception as error:  # whatever it is, it is the error of this batch
+            _fail(batch, error)
+
+    def _deliver(self) -> None:
+        """Set the cells of the oldest batch in flight."""
+        batch = self._in_flight.popleft()
+        try:
+            cells = list(self._engine.cells(batch.launched.results(), len(batch.requests)))
+        except Exception as error:  # likewise
+            _fail(batch.requests, error)
+            return
+        for request, cell in zip(batch.requests, cells, strict=True):
+            request.cell.set_result(cell)
+
+    def _fail_all(self, error: Exception) -> None:
+        """Fail every request: in flight, in the batch, in the queue; later ones fail with the same error."""
+        with self._state:
+            self._failure = error
+            queued = [one for one in _drained(self._requests) if isinstance(one, _Request)]
+        in_flight = [request for batch in self._in_flight for request in batch.requests]
+        self._in_flight.clear()
+        for request in (*in_flight, *self._batch, *queued):
+            failure = _device_error(self._engine.device, error)
+            failure.__cause__ = error
+            request.cell.set_exception(failure)
 
 
-def _refuse(batch: list[_Asked], error: Exception) -> None:
+def _drained(requests: queue.Queue[_Request | object]) -> Iterator[_Request | object]:
+    with suppress(queue.Empty):
+        while True:
+            yield requests.get_nowait()
+
+
+def _device_error(device: torch.device, error: Exception) -> WsiMagnetError:
+    if isinstance(error, WsiMagnetError):
+        return error
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return DeviceError(
+        f"{device} failed ({reason}), and this process cannot use it any more; the same command, typed again, resumes"
+    )
+
+
+def _fail(batch: list[_Request], error: Exception) -> None:
     if isinstance(error, torch.cuda.OutOfMemoryError):
         side = batch[0].patch.image.shape[0]
         error = ConfigError(
             f"the GPU's memory does not hold a batch of {len(batch)} patches of {side} x {side} pixels; "
             "pass a smaller --batch-size, or --device cpu"
         )
-    for asked in batch:
-        asked.answer.set_exception(error)
+    for request in batch:
+        request.cell.set_exception(error)

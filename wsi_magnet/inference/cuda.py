@@ -1,52 +1,58 @@
-"""A device that computes while the next batch's pixels come and the last one's results go.
+"""Devices that compute a batch while the next one's pixels are copied up and the last one's results down.
 
-Each batch has a slot: memory on the device that copies go by, apart from what is computed on. On CUDA three streams
-work side by side (up, compute, down), and the computation of a frame is recorded once as a graph and then replayed:
-hundreds of small launches would otherwise wait for Python, whose one lock all threads of a worker share.
+Each batch has a slot: memory on the device for its copies, apart from the memory of the computation. On CUDA three
+streams work side by side (up, compute, down), and the computation of a geometry is recorded once as a CUDA graph and
+then replayed: hundreds of small launches would otherwise wait for Python's lock, which all threads of a worker share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from wsi_magnet.inference.engine import Engine, Results
-from wsi_magnet.planning.plan import ScaleLayout
+from wsi_magnet.planning.plan import PatchGeometry
+
+Graph = TypeVar("Graph")
 
 SLOTS = 3
-"""One comes, one computes, one goes."""
+"""Batches of one geometry in flight: one is copied up, one computes, one is copied down."""
+
+MAX_GRAPHS = 8
+"""Graphs kept. A geometry belongs to a scale, whatever the slide, and ladders have about four scales."""
 
 _WARM_UPS = 2
-"""Before a recording: libraries choose their algorithms and take their workspace then."""
+"""Computations before a recording, in which libraries choose their algorithms and take their workspace."""
 
 
 class Launched(Protocol):
-    """A batch under way."""
+    """A batch in flight."""
 
     def results(self) -> Results:
-        """Its cells, in this machine's memory; waits for them."""
+        """Wait for the cells; returns them in host memory. Raises RuntimeError after an error on the device."""
         ...
 
     def done(self) -> bool:
-        """True where nobody would have to wait."""
+        """True if `results` would not wait. Raises RuntimeError after an error on the device."""
         ...
 
 
 class Device(Protocol):
-    """Where batches are computed; used by one thread."""
+    """A device that computes batches; used by one thread."""
 
-    def launch(self, images: Tensor, coarse: Tensor | None, frame: ScaleLayout) -> Launched:
-        """Begin a batch: uint8 (N, P, P, 3), and (N, C, W / 2 + 2, W / 2 + 2) but for the coarsest scale."""
+    def launch(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Launched:
+        """Start a batch: uint8 (N, P, P, 3), and (N, C, W / 2 + 2, W / 2 + 2) except at the coarsest scale."""
         ...
 
 
 def device_of(engine: Engine) -> Device:
-    """The engine's, by its kind."""
+    """The device for the engine's kind."""
     return CudaDevice(engine) if engine.device.type == "cuda" else PlainDevice(engine)
 
 
@@ -62,22 +68,22 @@ class _Ready:
 
 
 class PlainDevice:
-    """Any device, one batch after the other: what a GPU's results are held against."""
+    """Any device, one batch after the other: the reference for a GPU's results."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def launch(self, images: Tensor, coarse: Tensor | None, frame: ScaleLayout) -> Launched:
+    def launch(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Launched:
         """See `Device.launch`."""
-        there = self._engine.device
+        device = self._engine.device
         with torch.inference_mode():
-            maps = None if coarse is None else coarse.to(there)
-            return _Ready(self._engine.compute(images.to(there), maps, frame))
+            maps = None if coarse is None else coarse.to(device)
+            return _Ready(self._engine.compute(images.to(device), maps, geometry))
 
 
 @dataclass(frozen=True, slots=True)
-class _Coming:
-    """Results on their way."""
+class _Copying:
+    """Results that are being copied to the host."""
 
     found: Results
     down: torch.cuda.Event
@@ -92,7 +98,7 @@ class _Coming:
 
 @dataclass(eq=False)
 class _Slot:
-    """A batch's memory on the device, apart from what is computed on, and when it was read last."""
+    """Device memory for the copies of a batch, and the events that tell when each copy was last used."""
 
     inputs: Sequence[Tensor]
     found: Results
@@ -102,51 +108,81 @@ class _Slot:
 
 
 class _Recorded:
-    """A frame's computation, recorded as a graph, with its slots."""
+    """The computation of a geometry, recorded as a graph, with its slots."""
 
-    def __init__(self, engine: Engine, frame: ScaleLayout, inputs: Sequence[Tensor], stream: torch.cuda.Stream) -> None:
+    def __init__(
+        self, engine: Engine, geometry: PatchGeometry, inputs: Sequence[Tensor], stream: torch.cuda.Stream
+    ) -> None:
         device = engine.device
         self.inputs = [torch.zeros(one.shape, dtype=torch.uint8, device=device) for one in inputs]
         coarse = self.inputs[1] if len(self.inputs) > 1 else None
         self.graph = torch.cuda.CUDAGraph()
+        stream.wait_stream(torch.cuda.current_stream(device))  # the zeros are written there
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):
-                engine.compute(self.inputs[0], coarse, frame)
+                engine.compute(self.inputs[0], coarse, geometry)
         torch.cuda.synchronize(device)
         with torch.cuda.graph(self.graph, stream=stream):
-            self.found = engine.compute(self.inputs[0], coarse, frame)
+            self.found = engine.compute(self.inputs[0], coarse, geometry)
         self.slots = [
-            _Slot([torch.zeros_like(t) for t in self.inputs], Results(*map(torch.zeros_like, self.found)))
+            _Slot([torch.empty_like(t) for t in self.inputs], Results(*map(torch.empty_like, self.found)))
             for _ in range(SLOTS)
         ]
+        # The slots' memory may have been freed a moment ago on the current stream, and the copies are on others.
+        torch.cuda.synchronize(device)
+
+
+class GraphCache(Generic[Graph]):
+    """LRU cache of recorded computations, one a geometry.
+
+    A graph is dropped only after the device has finished everything that was launched: batches in flight still use its
+    memory, and the allocator would hand that memory out again at once.
+    """
+
+    def __init__(self, record: Callable[[PatchGeometry, Sequence[Tensor]], Graph], finish: Callable[[], None]) -> None:
+        """record: records a computation for inputs of these shapes. finish: waits for all launched work."""
+        self._record, self._finish = record, finish
+        self._graphs: OrderedDict[PatchGeometry, Graph] = OrderedDict()
+
+    def get(self, geometry: PatchGeometry, inputs: Sequence[Tensor]) -> Graph:
+        """The graph of a geometry, recorded at its first use."""
+        if geometry not in self._graphs:
+            if len(self._graphs) == MAX_GRAPHS:
+                self._finish()
+                self._graphs.popitem(last=False)
+            self._graphs[geometry] = self._record(geometry, inputs)
+        self._graphs.move_to_end(geometry)
+        return self._graphs[geometry]
 
 
 class CudaDevice:
-    """A CUDA device; copies both ways go on while it computes."""
+    """A CUDA device; copies both ways continue while it computes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         with torch.cuda.device(engine.device):
             self._up, self._computing, self._down = (torch.cuda.Stream() for _ in range(3))
-        self._recorded: dict[ScaleLayout, _Recorded] = {}
+        self._graphs = GraphCache(self._record, lambda: torch.cuda.synchronize(engine.device))
         self._numbers = count()
 
-    def launch(self, images: Tensor, coarse: Tensor | None, frame: ScaleLayout) -> Launched:
+    def launch(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Launched:
         """See `Device.launch`."""
         inputs = [one for one in (images, coarse) if one is not None]
         with torch.inference_mode(), torch.cuda.device(self._engine.device):
-            if frame not in self._recorded:
-                self._recorded.clear()  # passes follow each other: one at a time is enough
-                self._recorded[frame] = _Recorded(self._engine, frame, inputs, self._computing)
-            recorded = self._recorded[frame]
+            recorded = self._graphs.get(geometry, inputs)
             slot = recorded.slots[next(self._numbers) % SLOTS]
             self._send(slot, inputs)
             self._replay(recorded, slot)
             return self._fetch(slot)
 
+    def _record(self, geometry: PatchGeometry, inputs: Sequence[Tensor]) -> _Recorded:
+        # A recording captures the allocations of this thread; batches in flight must not be among them.
+        torch.cuda.synchronize(self._engine.device)
+        return _Recorded(self._engine, geometry, inputs, self._computing)
+
     def _send(self, slot: _Slot, inputs: Sequence[Tensor]) -> None:
         with torch.cuda.stream(self._up):
-            slot.computed.wait()  # of the batch that had the slot before
+            slot.computed.wait()  # of the batch that used the slot before
             for here, there in zip(inputs, slot.inputs, strict=True):
                 there.copy_(here, non_blocking=True)
             slot.up.record()
@@ -163,7 +199,7 @@ class CudaDevice:
             slot.computed.record()
 
     def _fetch(self, slot: _Slot) -> Launched:
-        # Memory of its own for each batch: tiles put its cells in their places at their leisure.
+        # Memory of its own for each batch: tiles place its cells whenever they get to it.
         found = Results(*(torch.empty(t.shape, dtype=torch.uint8, pin_memory=True) for t in slot.found))
         with torch.cuda.stream(self._down):
             slot.computed.wait()
@@ -172,4 +208,4 @@ class CudaDevice:
             slot.down.record()
         arrived = torch.cuda.Event()
         arrived.record(self._down)
-        return _Coming(found, arrived)
+        return _Copying(found, arrived)

@@ -49,6 +49,26 @@ class TileTask:
 
 
 @dataclass(frozen=True, slots=True)
+class PatchGeometry:
+    """The part of a scale's layout that the networks depend on.
+
+    It is equal for all slides that are segmented with one bundle, so patches of several slides can share a batch.
+    """
+
+    index: int
+    """Index of the scale, 0 = coarsest."""
+    halo_px: int
+    """Margin of a patch round its cell."""
+    ratio: int
+    """Pixels of the scale per pixel of the coarsest."""
+
+    @property
+    def patch_px(self) -> int:
+        """Side of a patch: a cell with its halo."""
+        return CELL_PX + 2 * self.halo_px
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleLayout:
     """The geometry of a pass: how cells, patches and tiles lie on the scale's grid; small, and travels with a job."""
 
@@ -64,9 +84,14 @@ class ScaleLayout:
     tile_px: int
 
     @property
+    def geometry(self) -> PatchGeometry:
+        """The part that the networks depend on."""
+        return PatchGeometry(self.scale.index, self.halo_px, self.ratio)
+
+    @property
     def patch_px(self) -> int:
-        """Side of what the networks see: a cell and its halo."""
-        return CELL_PX + 2 * self.halo_px
+        """Side of a patch: a cell with its halo."""
+        return self.geometry.patch_px
 
     @property
     def tile_cells(self) -> int:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from wsi_magnet.config import Execution, Precision
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import Box, ceil_div
-from wsi_magnet.inference.engine import gpu_gib, resolve_device
+from wsi_magnet.inference.devices import gpu_gib, resolve_device
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.planning.budget import Budget, choose_refined
 from wsi_magnet.planning.plan import Cells, ScalePlan, pool_any, square

@@ -23,7 +23,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from wsi_magnet import errors
 from wsi_magnet.errors import ConfigError, TrainingError
-from wsi_magnet.inference.engine import resolve_device
+from wsi_magnet.inference.devices import resolve_device
 
 TIMEOUT = timedelta(hours=2)
 """Time that other processes wait while the first one validates."""

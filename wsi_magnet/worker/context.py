@@ -14,7 +14,8 @@ from functools import cache, cached_property
 from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.errors import BundleError, ResultBusyError, SlideOpenError
 from wsi_magnet.inference.batching import predictor_for
-from wsi_magnet.inference.engine import Engine, resolve_device
+from wsi_magnet.inference.devices import resolve_device
+from wsi_magnet.inference.engine import Engine
 from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.planning.plan import ScaleLayout
 from wsi_magnet.planning.tissue import TissueMap
@@ -79,12 +80,12 @@ class Networks:
         bundle = _load_bundle(weights)
         config = RunConfig(batch_size=weights.batch_size, precision=weights.precision)
         self.engine = Engine(bundle, device, config)
-        self.analyst = predictor_for(self.engine)
+        self.predictor = predictor_for(self.engine)
         self.background = bundle.spec.background_index
 
     def close(self) -> None:
         """Let go of the device."""
-        self.analyst.close()
+        self.predictor.close()
 
 
 class WorkerContext:
@@ -102,7 +103,7 @@ class WorkerContext:
             self.reader = _open_checked(job)
             opened.callback(self.reader.close)
             self._opened = opened.pop_all()
-        self.engine, self.analyst = self._networks.engine, self._networks.analyst
+        self.engine, self.predictor = self._networks.engine, self._networks.predictor
         self.background = self._networks.background
         self.readers = _readers(self.engine.device.type)
         self.ahead = self.engine.batch_size + 1

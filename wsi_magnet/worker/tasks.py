@@ -20,7 +20,8 @@ import numpy as np
 from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
-from wsi_magnet.inference.engine import PatchInput, not_analysed, one_torch_thread, resolve_device
+from wsi_magnet.inference.devices import one_torch_thread, resolve_device
+from wsi_magnet.inference.engine import PatchInput, not_analysed
 from wsi_magnet.inference.optimize import resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, Pixels, Region, TileCanvas, clear_outside, coarse_box, quarters
 from wsi_magnet.labels import NOT_ANALYSED
@@ -134,7 +135,7 @@ class _Tile:
         self._turn = turn
         self._frame = hall.job.frames[task.scale]
         self._box = self._frame.tile_box(task.row, task.col)
-        self._margin_px = hall.engine.margin_px(self._frame)
+        self._margin_px = hall.engine.margin_px(self._frame.geometry)
         self._canvas = TileCanvas(self._box, hall.engine.classes)
         self._seconds: dict[str, float] = defaultdict(float)
 
@@ -166,14 +167,14 @@ class _Tile:
                 looked_at.append((cell, maps))
             else:
                 with _timed(self._seconds, "compute"), one_torch_thread():
-                    pixels = self._hall.engine.carry(maps, self._frame)
+                    pixels = self._hall.engine.upsample_only(maps, self._frame.geometry)
                 yield self._put(cell, self._on_tissue(cell, pixels), unread=cell.refine)
         yield from self._looked_at(looked_at)
 
     def _certain(self, maps: Pixels) -> bool:
         """True where nothing that is seen could change a cell: then it is what refining would make of it, unread."""
         with _timed(self._seconds, "compute"), one_torch_thread():
-            return self._hall.engine.certain(maps, self._frame)
+            return self._hall.engine.is_unaffected(maps, self._frame.geometry)
 
     def _looked_at(self, cells: Sequence[tuple[CellTask, Pixels | None]]) -> Iterator[CellResult]:
         """Cells that are read and segmented."""
@@ -187,7 +188,7 @@ class _Tile:
                 else:
                     yield cell, PatchInput(image, maps)
 
-        analysed = self._hall.analyst.analyse(patches(), self._frame)
+        analysed = self._hall.predictor.predict(patches(), self._frame.geometry)
         while (one := self._next(analysed)) is not None:
             yield self._put(one[0], self._on_tissue(*one))
         yield from unread
