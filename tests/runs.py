@@ -15,7 +15,7 @@ from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
 from wsi_magnet.results.summary import RunSummary
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.storage.location import Location
 

@@ -23,9 +23,6 @@ CONDA_NAMES = {"dask": "dask-core", "matplotlib": "matplotlib-base", "openslide-
 ONLY_CONDA = {"python", "pip"}
 """What an environment needs and a package cannot ask for; `python` has a test of its own."""
 
-ALONE = {"dask-cuda"}
-"""Asks for one certain release of dask, so it is installed into an environment of its own, without the pins."""
-
 Bounds = dict[str, SpecifierSet]
 
 
@@ -43,8 +40,7 @@ def parse(lines: list[str]) -> Bounds:
 def setup_bounds() -> Bounds:
     config = setup_config()
     texts = [config["options"]["install_requires"], *config["options.extras_require"].values()]
-    bounds = parse([line.strip() for text in texts for line in text.splitlines()])
-    return {name: bound for name, bound in bounds.items() if name not in ALONE}
+    return parse([line.strip() for text in texts for line in text.splitlines()])
 
 
 def conda_bounds() -> Bounds:

@@ -47,8 +47,6 @@ DOORS = {
     "dask": ("runtime", "system"),
     "distributed": ("runtime",),
     "dask_jobqueue": ("runtime.clusters.batch",),
-    "dask_kubernetes": ("runtime.clusters.kubernetes",),
-    "dask_cuda": ("runtime.clusters.kinds",),
     "click": ("cli",),
     "rich": ("cli",),
 }

@@ -17,6 +17,6 @@ dask scheduler --host 127.0.0.1 --port 8786 &
 for ((gpu = 0; gpu < gpus; gpu++)); do
     CUDA_VISIBLE_DEVICES=$gpu dask worker tcp://127.0.0.1:8786 --name "gpu-$gpu" --nworkers "$processes" \
         --nthreads "$threads" --resources "GPU=$threads" --memory-limit 0 \
-        --preload wsi_magnet.runtime.worker_process &
+        --preload wsi_magnet.runtime.process_setup &
 done
 wait

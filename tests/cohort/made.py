@@ -15,7 +15,7 @@ from wsi_magnet.cohort.options import CohortOptions
 from wsi_magnet.cohort.sources import find_slides
 from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.storage.location import Location
 

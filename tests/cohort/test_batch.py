@@ -26,7 +26,7 @@ from wsi_magnet.errors import ClusterError, CohortError, OutOfSpaceError, Result
 from wsi_magnet.geometry import Size
 from wsi_magnet.results.events import TileFinished
 from wsi_magnet.results.folder import ResultFolder
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 
 
@@ -302,12 +302,12 @@ def test_slides_are_in_flight_together_and_no_more_than_asked(batches: Batches) 
         under_way -= isinstance(event, SlideEnded)
         most = max(most, under_way)
 
-    ranks: list[int] = []
+    priorities: list[int] = []
 
     class Meeting(SerialExecutor):
-        def ranked(self, rank: int) -> Meeting:
-            ranks.append(rank)
-            if rank < 2:
+        def with_priority(self, priority: int) -> Meeting:
+            priorities.append(priority)
+            if priority > -2:
                 meeting.wait()  # both of the first are in flight, or this breaks
             return self
 
@@ -315,7 +315,7 @@ def test_slides_are_in_flight_together_and_no_more_than_asked(batches: Batches) 
     batches.executor = Meeting()
     assert batches.run(in_flight=2).all_well
     assert most == 2
-    assert sorted(ranks) == [0, 1, 2, 3, 4]
+    assert sorted(priorities) == [-4, -3, -2, -1, 0]
 
 
 def test_earlier_slides_of_the_folder_are_in_the_tables(batches: Batches) -> None:

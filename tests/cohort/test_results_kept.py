@@ -23,7 +23,7 @@ from wsi_magnet.cohort.state import States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.results.events import ScaleStarted, TileFinished
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.storage.location import Url
 

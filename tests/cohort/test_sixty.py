@@ -18,7 +18,7 @@ from tests.slides_made import stained, write_pyramid
 from wsi_magnet.cohort.state import States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 
 KINDS = 4

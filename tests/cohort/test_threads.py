@@ -16,7 +16,7 @@ from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.cohort.threads import Crew
 from wsi_magnet.cohort.workers import InFlight, enough_in_flight
 from wsi_magnet.errors import ClusterError
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 
 
 def slides(count: int) -> list[Planned]:

@@ -10,7 +10,7 @@ from tests.runs import MadeRun
 from wsi_magnet.config import Execution
 from wsi_magnet.doctor.asked import Asked
 from wsi_magnet.doctor.computing import driver_version, look_at_torch, try_run
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 
 
 def test_what_torch_computes_on_here() -> None:

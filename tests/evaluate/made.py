@@ -20,7 +20,7 @@ from wsi_magnet.evaluate.methods import Method
 from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.scales import Scale, scale_at
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader

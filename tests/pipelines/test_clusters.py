@@ -12,15 +12,19 @@ from typing import Any
 
 import pytest
 import yaml
+from click import Context
 
+from wsi_magnet.cli import main
 from wsi_magnet.runtime.clusters.cluster import plan, show
 from wsi_magnet.runtime.clusters.spec import BATCH_KINDS, ClusterSpec, read_cluster
+from wsi_magnet.runtime.process_setup import PRELOAD, WORKER_ENVIRONMENT
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 FILES = sorted(path for path in PIPELINES.glob("*/*.yaml") if path.read_text().lstrip("#").find("\nkind: ") >= 0)
 CLUSTERS = [path for path in FILES if "apiVersion" not in path.read_text()]
 RESOURCES = [path for path in sorted((PIPELINES / "kubernetes").glob("*.yaml")) if path not in CLUSTERS]
 SCRIPTS = sorted((PIPELINES / "slurm").glob("*.sbatch"))
+GPU_SCRIPTS = sorted((PIPELINES / "gpus").glob("*.sh"))
 
 SAID = {
     "slurm/cluster": ["#SBATCH --cpus-per-task=8", "#SBATCH --mem=15G", "#SBATCH -t 04:00:00", "--nthreads 8"],
@@ -29,8 +33,6 @@ SAID = {
     "batch/lsf": ["#BSUB -n 8", "#BSUB -W 04:00", "--lifetime 13950s"],
     "batch/sge": ["#$ -pe smp 8", "#$ -l h_rt=04:00:00", "#$ -l mem_free=2G"],
     "batch/htcondor": ["should_transfer_files = NO", "MY.DaskWorkerCores = 8", "MY.DaskWorkerDisk = 2000000000"],
-    "kubernetes/cluster": ["kind: DaskCluster", "- wsi_magnet.runtime.worker_process", "claimName: wsi-magnet"],
-    "gpus/dask-cuda": ["GPU: ", "n_workers: 4", "device_memory_limit: null"],
 }
 
 
@@ -40,7 +42,7 @@ def name_of(path: Path) -> str:
 
 def test_every_file_is_looked_at() -> None:
     assert {name_of(path) for path in CLUSTERS} == set(SAID)
-    assert {path.stem for path in RESOURCES} == {"access", "batch", "dask-cluster", "install", "run", "storage"}
+    assert {path.stem for path in RESOURCES} == {"batch", "dask-cluster", "install", "run", "storage"}
 
 
 @pytest.mark.parametrize("path", CLUSTERS, ids=name_of)
@@ -63,22 +65,22 @@ def test_its_suggestions_can_be_used_as_well(path: Path, tmp_path: Path, monkeyp
         line.replace("  # ", "  ", 1) if line.startswith("  # ") else line for line in path.read_text().split("\n")
     ]
     other = tmp_path / "cluster.yaml"
-    other.write_text("\n".join(lines).replace("dask-cluster.yaml", str(path.parent / "dask-cluster.yaml")))
+    other.write_text("\n".join(lines))
     spec: ClusterSpec = read_cluster(other)
     if spec.kind in BATCH_KINDS:
         monkeypatch.chdir(tmp_path)
     show(spec)
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, PIPELINES / "gpus/start.sh"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, *GPU_SCRIPTS], ids=lambda path: path.name)
 def test_the_scripts_are_whole(path: Path) -> None:
     subprocess.run(["bash", "-n", path], check=True)
 
 
 STAND_IN = """#!/bin/bash
+trap 'exit 130' TERM
 echo "$(basename "$0")" "$@" >>"$SAID"
 [ "$(basename "$0")" = scontrol ] && exit
-trap 'exit 130' TERM
 [ -n "$ENDS" ] && exit "$ENDS"
 while :; do sleep 0.05; done
 """
@@ -138,36 +140,53 @@ def test_a_job_is_queued_again_when_its_time_is_up_and_only_then(
     assert calls == [f"wsi-magnet {called}", *(["scontrol requeue 7"] if requeued else [])]
 
 
+@pytest.mark.parametrize("script", GPU_SCRIPTS, ids=lambda path: path.stem)
+def test_gpu_workers_are_set_up_as_every_worker(script: Path) -> None:
+    text = script.read_text()
+    assert f"--preload {PRELOAD} &" in text
+    assert '--resources "GPU=$threads"' in text
+    assert '--nthreads "$threads"' in text
+    assert "--scheduler tcp://127.0.0.1:8786" in text
+    assert "dask scheduler --host 127.0.0.1 --port 8786 &" in text
+
+
 def test_the_resources_of_kubernetes_fit_together() -> None:
     documents = [one for path in RESOURCES for one in yaml.safe_load_all(path.read_text())]
     by_kind: dict[str, list[Any]] = {}
     for one in documents:
         by_kind.setdefault(one["kind"], []).append(one)
-    (claim,), (account,) = by_kind["PersistentVolumeClaim"], by_kind["ServiceAccount"]
+    (claim,), (cluster,) = by_kind["PersistentVolumeClaim"], by_kind["DaskCluster"]
     pods = [one["spec"]["template"]["spec"] for one in by_kind["Job"]]
-    pods += [
-        part["spec"] for one in by_kind["DaskCluster"] for part in (one["spec"]["worker"], one["spec"]["scheduler"])
-    ]
+    pods += [cluster["spec"][part]["spec"] for part in ("worker", "scheduler")]
     for pod in pods:
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         assert volumes["data"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
         for container in pod["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= set(volumes)
             assert {"name": "data", "mountPath": "/data"} in container["volumeMounts"]
-    clients = [pod for pod in pods if "serviceAccountName" in pod]
-    assert {pod["containers"][0]["args"][0] for pod in clients} == {"run", "batch"}
-    for pod in clients:
-        assert pod["serviceAccountName"] == account["metadata"]["name"]
-        assert pod["containers"][0]["args"][-1] == "/cluster/cluster.yaml"
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"], "workers on many nodes write one result"
-    allowed = {
-        (group, what)
-        for rule in by_kind["Role"][0]["rules"]
-        for group in rule["apiGroups"]
-        for what in rule["resources"]
-    }
-    assert {
-        ("kubernetes.dask.org", "daskclusters"),
-        ("kubernetes.dask.org", "daskautoscalers"),
-        ("", "pods"),
-    } <= allowed
+
+
+def kubernetes(name: str) -> Any:
+    return yaml.safe_load((PIPELINES / "kubernetes" / f"{name}.yaml").read_text())
+
+
+def test_workers_of_kubernetes_are_set_up_as_every_worker() -> None:
+    (worker,) = kubernetes("dask-cluster")["spec"]["worker"]["spec"]["containers"]
+    assert f"--preload={PRELOAD}" in worker["args"]
+    assert "--nthreads=8" in worker["args"]
+    assert worker["resources"]["requests"]["cpu"] == "8"
+    assert {one["name"]: one["value"] for one in worker["env"]} == WORKER_ENVIRONMENT
+
+
+@pytest.mark.parametrize("name", ["run", "batch"])
+def test_runs_of_kubernetes_find_the_scheduler(name: str) -> None:
+    """The operator names a cluster's service NAME-scheduler."""
+    cluster = kubernetes("dask-cluster")
+    service = cluster["spec"]["scheduler"]["service"]
+    (port,) = [one["port"] for one in service["ports"] if one["name"] == "tcp-comm"]
+    (container,) = kubernetes(name)["spec"]["template"]["spec"]["containers"]
+    command, *words = container["args"]
+    assert service["selector"]["dask.org/cluster-name"] == cluster["metadata"]["name"]
+    assert words[-2:] == ["--scheduler", f"tcp://{cluster['metadata']['name']}-scheduler:{port}"]
+    main.main.get_command(Context(main.main), command).make_context(command, words)  # type: ignore[union-attr]

@@ -14,9 +14,9 @@ from distributed import Client, LocalCluster
 
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, StoreError
-from wsi_magnet.runtime import mapping
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime import task_map
 from wsi_magnet.runtime.dask_executor import DaskExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.runtime.start import start_executor
 from wsi_magnet.runtime.types import Executor
 
@@ -61,9 +61,9 @@ def test_our_errors_come_back_as_they_are(executor: Executor) -> None:
 
 
 def test_without_workers_it_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapping, "POLL_S", 0.2)
+    monkeypatch.setattr(task_map, "POLL_S", 0.2)
     with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
-        lonely = DaskExecutor(partial(Client, cluster, set_as_default=False), description="nobody", deserted_s=1.0)
+        lonely = DaskExecutor(partial(Client, cluster, set_as_default=False), description="nobody", no_workers_s=1.0)
         with pytest.raises(ClusterError, match="no worker has been there"):
             list(lonely.map(square, [1, 2]))
         lonely.close()
@@ -98,7 +98,7 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_what_listens_and_is_no_scheduler(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_magnet.runtime.start._PATIENCE_S", 1.0)
+    monkeypatch.setattr("wsi_magnet.runtime.start._CONNECT_S", 1.0)
     begun = time.monotonic()
     with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {stranger}"):
         start_executor(Execution("cpu", scheduler=stranger), threads=1)

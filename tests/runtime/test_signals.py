@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from wsi_magnet.runtime.signals import children_deaf
+from wsi_magnet.runtime.signals import children_ignore_ctrl_c
 
 MASK = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
 
@@ -24,7 +24,7 @@ def test_threads_started_within_and_their_children_are_deaf() -> None:
         go.wait(10)
         told.append(subprocess.run([sys.executable, "-c", MASK], capture_output=True, text=True, check=True).stdout)
 
-    with children_deaf():
+    with children_ignore_ctrl_c():
         thread = threading.Thread(target=spawn)
         thread.start()
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -35,7 +35,7 @@ def test_threads_started_within_and_their_children_are_deaf() -> None:
 
 def ctrl_c(reached: list[str]) -> None:
     """Sent to this process while its workers start."""
-    with children_deaf():
+    with children_ignore_ctrl_c():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.3)  # another thread may be given it, and is in no hurry
         reached.append("the end")

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from distributed import Client, LocalCluster
 
-from wsi_magnet.runtime.workers import roster_of
+from wsi_magnet.runtime.workers import info_of
 
 
 def test_workers_are_told_as_they_were_started() -> None:
@@ -21,7 +21,7 @@ def test_workers_are_told_as_they_were_started() -> None:
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        scheduler_info = roster_of(client)
+        scheduler_info = info_of(client)
     assert len(scheduler_info.members) == 2
     for member in scheduler_info.members.values():
         assert (member.threads, member.resources, member.memory_limit_bytes) == (3, {"GPU": 2}, 2_000_000_000)

@@ -20,8 +20,8 @@ from wsi_magnet.errors import ResultBusyError, SlideOpenError
 from wsi_magnet.geometry import Size
 from wsi_magnet.planning.plan import TileTask
 from wsi_magnet.results.folder import ResultFolder
-from wsi_magnet.runtime.clusters.local import SerialExecutor
 from wsi_magnet.runtime.dask_executor import DaskExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.runtime.start import start_executor
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.worker.tasks import RunTile
@@ -38,7 +38,7 @@ def test_slides_share_workers(made_run: MadeRun, tmp_path: Path, workers: int | 
 
     def run(numbered: tuple[int, Path]) -> np.ndarray[Any, Any]:
         rank, slide = numbered
-        ranked = executor.ranked(rank)
+        ranked = executor.with_priority(-rank)
         options: dict[str, Any] = {"bundle": made_run.bundle, "config": CONFIG, "execution": ranked}
         return labels_of(segment_slide(slide, tmp_path / "together", name=f"slide-{rank}", **options).folder)
 
@@ -62,7 +62,9 @@ def test_the_device_that_is_asked_for_reaches_the_tiles(made_run: MadeRun, tmp_p
 
     executor.__class__ = Watching
     try:
-        segment_slide(made_run.slide, tmp_path, bundle=made_run.bundle, config=CONFIG, execution=executor.ranked(3))
+        segment_slide(
+            made_run.slide, tmp_path, bundle=made_run.bundle, config=CONFIG, execution=executor.with_priority(3)
+        )
     finally:
         executor.close()
     assert devices == {"cpu"}

@@ -18,7 +18,7 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultBusyError, ResultMismatchError
 from wsi_magnet.results.events import Event, TileFinished
 from wsi_magnet.results.folder import ResultFolder
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.slide import _parts, segment_slide
 from wsi_magnet.worker.tasks import RunSurvey

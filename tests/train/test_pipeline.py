@@ -31,7 +31,7 @@ from wsi_magnet.errors import BundleError, ConfigError, ManifestError, ResultBus
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.registry import build_network
 from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.runtime.clusters.local import SerialExecutor
+from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.train import pipeline as making
 from wsi_magnet.train.config import AugmentConfig, ClassConfig, FitConfig, TrainingConfig

@@ -55,6 +55,9 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; what the user can mend is a line on stderr."""
+        from wsi_magnet.runtime.process_setup import configure_command_line
+
+        configure_command_line()
         try:
             return super().invoke(ctx)
         except WsiMagnetError as error:

@@ -114,7 +114,7 @@ class _SlideRun:
             name=self._state.name,
             bundle=options.bundle_of(planned.job),
             config=config,
-            execution=self._shared.executor.ranked(planned.position),
+            execution=self._shared.executor.with_priority(-planned.position),
             existing=planned.existing,
             observe=observe,
         )

@@ -84,7 +84,7 @@ def enough_in_flight(slots: int) -> int:
 
 def described(executor: Executor) -> Mapping[str, Any]:
     """What each worker says of itself, or why it does not, by its name. Raises ClusterError."""
-    answers = executor.everywhere(describe_worker, None, patience_s=DESCRIBED_WITHIN_S)
+    answers = executor.on_each_worker(describe_worker, None, timeout_s=DESCRIBED_WITHIN_S)
     return {
         name: {"error": str(answer)} if isinstance(answer, WsiMagnetError) else answer
         for name, answer in answers.items()

@@ -71,7 +71,7 @@ def _ask(report: Report, asked: Asked, executor: Executor, probe: Probe) -> None
     if isinstance(scheduler_info, Ended):
         report.add(scheduler_info, cluster_verdicts.unreachable(scheduler_info, asked.execution.cluster))
         return
-    answers = within(ANSWER_S, lambda: executor.everywhere(AskWorker(), probe), during="asking the workers")
+    answers = within(ANSWER_S, lambda: executor.on_each_worker(AskWorker(), probe), during="asking the workers")
     if isinstance(answers, Ended):
         again = within(ANSWER_S, executor.scheduler_info, during="asking the scheduler")
         report.add(answers, cluster_verdicts.unanswered(answers, scheduler_info if isinstance(again, Ended) else again))

@@ -26,7 +26,6 @@ from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.registry import INPUT_MULTIPLE
-from wsi_magnet.system import keep_memory_steady
 
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
@@ -51,7 +50,6 @@ def segment_image(
     Returns the probabilities after each scale, float32 (C, H, W), summing to 1 over C. Raises ConfigError.
     """
     _check(images, bundle, patches)
-    keep_memory_steady()
     forms = _forms(bundle, ARITHMETIC[resolve_precision(precision, bundle.device)])
     loop = _Loop(bundle, forms, images[0].shape[:2], points, median_px, patches)
     with torch.inference_mode():

@@ -1,34 +1,38 @@
-"""The way to a Dask scheduler, which may be lost and found again; shared by all threads that map over its workers."""
+"""A connection to a Dask scheduler that is made again when it is lost; shared by all threads that map over workers."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
-from distributed import Client
-from distributed.comm.core import CommClosedError
+from distributed import Client, Security
+from distributed.comm.core import CommClosedError, connect
+from distributed.core import send_recv
 
 from wsi_magnet.errors import ClusterError
 from wsi_magnet.runtime.types import Notify
 
 RETURN_S = 300.0
-"""How long a scheduler that went away, or a network that was cut, is waited for."""
+"""Time to wait for a scheduler that went away, or a network that was cut."""
 
 _PAUSE_S = 2.0
 _FRESH_S = 2.0
 
 GONE = (OSError, TimeoutError, CommClosedError)
-"""What a client raises when its scheduler is not there."""
+"""Exceptions of a client whose scheduler is not there."""
 
 SCHEDULER_GONE = "the Dask scheduler is gone; start it and run the same command again"
 
 
 class Connection:
-    """A client, and how to make the next one when it has lost its scheduler."""
+    """A Dask client, replaced by a new one when it has lost its scheduler."""
 
     def __init__(self, connect: Callable[[], Client]) -> None:
+        """connect: makes a client."""
         self._connect = connect
         self._client = connect()
         self._lock = threading.Lock()
@@ -38,34 +42,34 @@ class Connection:
 
     @property
     def client(self) -> Client:
-        """The one that is there now. Raises ClusterError after `close`."""
+        """The current client. Raises ClusterError after `close`."""
         if self._closed.is_set():
             raise ClusterError("the work was stopped")
         return self._client
 
     def workers(self) -> dict[str, int]:
-        """Threads of each worker by its address, as of a few seconds ago. Raises one of `GONE`."""
+        """Threads of each worker by its address, at most a few seconds old. Raises one of `GONE`."""
         if time.monotonic() - self._counted > _FRESH_S:
             threads = {address: int(n) for address, n in self.client.nthreads().items()}
             self._threads, self._counted = threads, time.monotonic()
         return self._threads
 
-    def renew(self, lost: Client, tell: Notify) -> None:
-        """Have a client again after `lost` has failed; only the first thread that asks does anything.
+    def renew(self, lost: Client, notify: Notify) -> None:
+        """Replace the client `lost`; only the first thread that asks does anything.
 
-        Raises ClusterError if the scheduler has not come back in time, or `close` was called.
+        Raises ClusterError if the scheduler has not come back within `RETURN_S`, or after `close`.
         """
         with self._lock:
             if self.client is not lost:
                 return
-            tell("the Dask scheduler does not answer; waiting for it")
+            notify("the Dask scheduler does not answer; waiting for it")
             with suppress(Exception):
                 lost.close(timeout=1)
-            self._client = self._found_again()
+            self._client = self._reconnect()
             self._counted = float("-inf")
-            tell("the Dask scheduler is there again; what was under way is begun again")
+            notify("the Dask scheduler is there again; tasks in flight are started again")
 
-    def _found_again(self) -> Client:
+    def _reconnect(self) -> Client:
         deadline = time.monotonic() + RETURN_S
         while True:
             try:
@@ -77,7 +81,31 @@ class Connection:
                 raise ClusterError("the work was stopped")
 
     def close(self) -> None:
-        """Disconnect; threads that wait for anything are told so by a ClusterError."""
+        """Disconnect; threads that wait for the scheduler raise ClusterError."""
         self._closed.set()
         if self._client.status != "closed":
             self._client.close()
+
+
+def connect_to(address: str, timeout_s: float) -> Client:
+    """A client of the scheduler at an address. Raises OSError if none answers in time, or something else does.
+
+    Checked before the client is made, which would retry forever.
+    """
+    try:
+        kind = asyncio.run(asyncio.wait_for(_kind_of_server(address, timeout_s), timeout_s))
+    except TimeoutError as error:
+        raise OSError(f"no Dask server answers within {timeout_s:g} s") from error
+    except Exception as error:  # whatever comes of reading other bytes as Dask's
+        raise OSError(str(error) or type(error).__name__) from error
+    if kind != "Scheduler":
+        raise OSError(f"a {kind} answers")
+    return Client(address, timeout=timeout_s, set_as_default=False)
+
+
+async def _kind_of_server(address: str, timeout_s: float) -> Any:
+    comm = await connect(address, timeout=timeout_s, **Security().get_connection_args("client"))
+    try:
+        return (await send_recv(comm, op="identity"))["type"]
+    finally:
+        comm.abort()

@@ -30,6 +30,7 @@ from typing import IO, Any
 from distributed.protocol.pickle import dumps, loads
 
 from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.runtime.process_setup import configure_command_line
 from wsi_magnet.text import how_it_ended
 
 Function = Callable[[Any], Any] | str
@@ -176,6 +177,7 @@ def _main(handle: int) -> None:
     # Ctrl-C reaches every process of a terminal: the caller takes it, and ends this one, which closes what it has open.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    configure_command_line()
     # Imported by its name: here it is __main__, and its classes would not be those of the caller.
     import_module("wsi_magnet.runtime.isolation").serve(Connection(handle, readable=False))
 

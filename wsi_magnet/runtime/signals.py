@@ -1,4 +1,4 @@
-"""Who hears Ctrl-C: a terminal sends it to every process, and only the one that coordinates is to act on it."""
+"""Ctrl-C for the coordinating process alone: a terminal sends SIGINT to every process of a run."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def children_deaf() -> Iterator[None]:
-    """Threads that are started within it, and processes that these start at any time, never hear Ctrl-C.
+def children_ignore_ctrl_c() -> Iterator[None]:
+    """Block SIGINT in threads that are started within, and so in all processes that these start.
 
-    The program itself hears it afterwards: within, workers would be left half started.
+    This program handles a SIGINT that came within afterwards: else workers would be left half started.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with _put_off():
+        with _deferred():
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
-def _put_off() -> Iterator[None]:
-    """Act on Ctrl-C afterwards: another thread, which has it not blocked, may take it for this one."""
+def _deferred() -> Iterator[None]:
+    """Handle Ctrl-C afterwards: another thread, which has it not blocked, may receive it for this one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.set())
+    received = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.set())
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if heard.is_set():
+        if received.is_set():
             signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
-def same_ctrl_c() -> Iterator[None]:
-    """Whatever is done within, Ctrl-C does afterwards what it did before."""
+def keep_sigint_handler() -> Iterator[None]:
+    """Restore the handler of SIGINT afterwards."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield

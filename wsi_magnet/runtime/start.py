@@ -1,40 +1,25 @@
-"""Where Dask's workers come from: threads of this process, processes of this machine, or any running cluster."""
+"""Start an executor: on threads of this process, processes of this machine, a running Dask cluster, or a new one."""
 
 from __future__ import annotations
 
+import logging
+from contextlib import ExitStack
 from functools import partial
 
-import dask
 from distributed import Client, LocalCluster
 
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.clusters.cluster import RunningCluster
-from wsi_magnet.runtime.clusters.revival import Revival
+from wsi_magnet.runtime.clusters.local import NannyRestarter
 from wsi_magnet.runtime.clusters.spec import read_cluster
-from wsi_magnet.runtime.connection import GONE
+from wsi_magnet.runtime.connection import GONE, connect_to
 from wsi_magnet.runtime.dask_executor import GPU_RESOURCE, DaskExecutor, has_gpu_workers
-from wsi_magnet.runtime.quiet import quieten
-from wsi_magnet.runtime.reach import connect_to
-from wsi_magnet.runtime.signals import children_deaf
+from wsi_magnet.runtime.process_setup import PRELOAD, SHARES_STDERR, dask_settings, mute_dask_if_ours
+from wsi_magnet.runtime.signals import children_ignore_ctrl_c
 from wsi_magnet.text import counted
 
-_PATIENCE_S = 30.0
-
-_SETTINGS = {
-    "distributed": {
-        # Tiles take seconds and hold the GIL while they copy: the default of 3 s warns about nothing.
-        "admin": {"tick": {"limit": "60s"}},
-        # Memory is planned, not watched: a worker that spills or pauses at 60 % would only make a run slower. At 95 %
-        # of what it may have, its nanny still ends it.
-        "worker": {"memory": {"target": False, "spill": False, "pause": False}},
-        # A worker that says nothing for so long is stopped or cut off: its tiles go to others. Five minutes are Dask's.
-        "scheduler": {"worker-ttl": "2 minutes"},
-        # A process that is late in coming back, on a machine full of work, is not given up for it.
-        "deploy": {"lost-worker-timeout": "1 hour"},
-    }
-}
-"""Ours in the place of Dask's defaults; what users set themselves, in files or DASK_ variables, stands."""
+_CONNECT_S = 30.0
 
 
 def start_executor(execution: Execution, threads: int) -> DaskExecutor:
@@ -43,8 +28,15 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
     threads: of this machine, for workers that are started here. Raises ClusterError for a scheduler that does not
     answer or has no workers, and for a cluster that cannot be made.
     """
-    quieten()
-    dask.config.update_defaults(_SETTINGS)
+    mute_dask_if_ours()
+    with ExitStack() as settings:
+        settings.enter_context(dask_settings())
+        executor = _started(execution, threads)
+        executor.call_on_close(settings.pop_all().close)
+        return executor
+
+
+def _started(execution: Execution, threads: int) -> DaskExecutor:
     if execution.scheduler is not None:
         return _remote(execution.scheduler, execution.device)
     if execution.cluster is not None:
@@ -56,7 +48,12 @@ def start_executor(execution: Execution, threads: int) -> DaskExecutor:
 
 def _threads(device: str, threads: int) -> DaskExecutor:
     cluster = LocalCluster(
-        n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, dashboard_address="127.0.0.1:0"
+        n_workers=1,
+        threads_per_worker=threads,
+        processes=False,
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,  # of Dask's handlers, and only while the cluster is there
     )
     return _local(cluster, f"{counted(threads, 'thread')} of this process", device, wants_gpu=False)
 
@@ -64,7 +61,7 @@ def _threads(device: str, threads: int) -> DaskExecutor:
 def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
     each = max(1, threads // workers)
     gpu = {GPU_RESOURCE: each} if device.startswith("cuda") else None
-    with children_deaf():
+    with children_ignore_ctrl_c():
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=each,
@@ -72,7 +69,9 @@ def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
             memory_limit="auto",
             dashboard_address="127.0.0.1:0",
             resources=gpu,
-            preload=["wsi_magnet.runtime.worker_process", "wsi_magnet.runtime.quiet"],
+            silence_logs=logging.CRITICAL,
+            preload=[PRELOAD],
+            env=SHARES_STDERR,
         )
     many = counted(workers, "worker process", "worker processes")
     description = f"{many} of this machine, {counted(each, 'thread')}{' each' if workers > 1 else ''}"
@@ -86,13 +85,13 @@ def _local(cluster: LocalCluster, description: str, device: str, *, wants_gpu: b
         device=device,
         dashboard=_local_dashboard(cluster),
         wants_gpu=wants_gpu,
-        tend=Revival(cluster),
-        stop=cluster.close,
+        on_poll=NannyRestarter(cluster),
+        on_close=cluster.close,
     )
 
 
 def _remote(address: str, device: str) -> DaskExecutor:
-    connect = partial(connect_to, address, _PATIENCE_S)
+    connect = partial(connect_to, address, _CONNECT_S)
     try:
         client = connect()
     except GONE as error:
@@ -128,9 +127,9 @@ def _own_cluster(path: str, device: str) -> DaskExecutor:
             device=device,
             dashboard=cluster.dashboard,
             wants_gpu=spec.gpu and device != "cpu",
-            tend=Revival(cluster.cluster) if isinstance(cluster.cluster, LocalCluster) else None,
-            coming=cluster.coming,
-            stop=cluster.close,
+            on_poll=NannyRestarter(cluster.cluster) if isinstance(cluster.cluster, LocalCluster) else lambda: None,
+            workers_pending=cluster.workers_pending,
+            on_close=cluster.close,
         )
     except BaseException:
         cluster.close()

@@ -1,8 +1,8 @@
-"""The executor protocol: hand tasks out, get results back, in any order."""
+"""The executor protocol: a map over tasks whose results come in any order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -12,64 +12,68 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 Notify = Callable[[str], None]
-"""Takes a line for people about what went wrong and is being mended: a worker passed over, a scheduler gone."""
+"""Takes a line for people about a fault that is being handled: a worker excluded, a scheduler gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """A worker as its scheduler knows it."""
+    """A worker as its scheduler describes it."""
 
     name: str
     threads: int
     resources: Mapping[str, float]
     memory_limit_bytes: int | None
-    """That Dask was told of; None without one."""
+    """Dask's limit; None without one."""
     unheard_s: float
-    """How long ago its scheduler heard of it."""
+    """Seconds since its last heartbeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerInfo:
-    """Who is there."""
+    """A scheduler and its workers."""
 
     scheduler_versions: Mapping[str, str]
-    """By package: those of which the scheduler tells."""
+    """Versions of the packages that the scheduler reports, by name."""
     members: Mapping[str, WorkerInfo]
     """By address."""
 
 
 class Executor(Protocol):
-    """Runs a function over tasks somewhere."""
+    """Runs a function over tasks on some workers."""
 
     description: str
-    """For people: where the work is done."""
+    """The workers, for people."""
     device: str
-    """What the tasks are to compute on, as `Execution.device`."""
+    """Device that the tasks are to compute on, as `Execution.device`."""
     dashboard: str | None
-    """Address of a page that shows the work, where there is one."""
+    """Address of Dask's dashboard, if there is one."""
 
     def map(
         self,
         function: Callable[[Task], Result],
         tasks: Iterable[Task],
         *,
-        lost: Callable[[Task, str], Result] | None = None,
-        again: Callable[[Result], bool] | None = None,
-        tell: Notify | None = None,
-    ) -> Iterator[Result]:
+        on_lost: Callable[[Task, str], Result] | None = None,
+        retry_if: Callable[[Result], bool] | None = None,
+        notify: Notify | None = None,
+    ) -> Generator[Result, None, None]:
         """Yield the results as they come, in any order; several threads may each have a map of their own.
 
-        `tasks` is consumed lazily and only a bounded number is under way, so it may be as long as it likes. A function
-        may run more than once for a task if a worker dies: it must be idempotent. A task that fails with an error of
-        ours is tried on other workers before the error is raised here; then no new task is begun. One whose result is
-        worth another look, as `again` says, is tried once on another worker, where there is one. One that kills
-        whatever process takes it becomes the result that `lost` makes of it and of the reason, here in the caller.
-        Raises ClusterError if the workers are lost, or for such a task where `lost` is not given.
+        `tasks` is consumed lazily and only a bounded number is in flight, so it may be of any length. A function may
+        run more than once for a task if a worker dies: it must be idempotent. Close the iterator to cancel the tasks
+        in flight. A task that fails with a WsiMagnetError is tried on other workers before the error is raised here;
+        then no new task is started. A result for which `retry_if` is true is computed once more, on another worker if
+        there is one. A task that kills every process that runs it gets the result of `on_lost(task, reason)`, called
+        here. notify: takes a line for people about each fault that is handled.
+        Raises ClusterError if all workers are lost, or for a task that kills its workers if `on_lost` is not given.
         """
         ...
 
-    def ranked(self, rank: int) -> Executor:
-        """The same workers, for tasks that are begun before those of a higher rank; closed with the first."""
+    def with_priority(self, priority: int) -> Executor:
+        """The same workers, for tasks that start before those of a lower priority; 0 is the default.
+
+        Closed with the executor that it comes from.
+        """
         ...
 
     @property
@@ -77,20 +81,20 @@ class Executor(Protocol):
         """Tasks that can run at once, now."""
         ...
 
-    def everywhere(
-        self, function: Callable[[Task], Result], task: Task, *, patience_s: float = 60.0
+    def on_each_worker(
+        self, function: Callable[[Task], Result], task: Task, *, timeout_s: float = 60.0
     ) -> dict[str, Result | WsiMagnetError]:
-        """What a function answers on each worker, by the worker's name; our own errors are answers too.
+        """The result of a function on each worker, by the worker's address; a WsiMagnetError is returned as a result.
 
-        A worker that says nothing for `patience_s` answers with a ClusterError that says so.
-        Raises ClusterError if the workers are lost.
+        A worker that does not answer within `timeout_s` has a ClusterError as its result.
+        Raises ClusterError if all workers are lost.
         """
         ...
 
     def scheduler_info(self) -> SchedulerInfo:
-        """The workers that are there now. Raises ClusterError if their scheduler is not."""
+        """The current workers. Raises ClusterError if the scheduler is gone."""
         ...
 
     def close(self) -> None:
-        """Let go of the workers that it started."""
+        """Stop the workers that were started for this executor."""
         ...

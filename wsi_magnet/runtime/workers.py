@@ -1,4 +1,4 @@
-"""Who works for a client, as its scheduler knows them and as they say themselves."""
+"""The workers of a client: as their scheduler describes them, and a function's result on each of them."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from wsi_magnet.errors import ClusterError, WsiMagnetError
 from wsi_magnet.runtime.types import SchedulerInfo, WorkerInfo
 
 
-def roster_of(client: Client) -> SchedulerInfo:
-    """All workers, and the versions of the scheduler's own packages. Raises what a client raises without one."""
+def info_of(client: Client) -> SchedulerInfo:
+    """All workers, and the versions of the scheduler's packages. Raises what a client raises without a scheduler."""
     info: dict[str, Any] = client.scheduler_info(n_workers=-1)
-    said: dict[str, Any] = client.sync(client.scheduler.versions)  # type: ignore[union-attr]
-    versions = {name: str(version) for name, version in said.get("packages", {}).items() if version}
-    return SchedulerInfo(versions, {address: _member(worker) for address, worker in info["workers"].items()})
+    reported: dict[str, Any] = client.sync(client.scheduler.versions)  # type: ignore[union-attr]
+    versions = {name: str(version) for name, version in reported.get("packages", {}).items() if version}
+    return SchedulerInfo(versions, {address: _worker(worker) for address, worker in info["workers"].items()})
 
 
-def ask_everywhere(
-    client: Client, function: Callable[[Any], Any], task: object, patience_s: float
+def run_on_each_worker(
+    client: Client, function: Callable[[Any], Any], task: object, timeout_s: float
 ) -> dict[str, Any | WsiMagnetError]:
-    """What a function answers on each worker, at once and whatever it is at; `ClusterError` for one that does not.
+    """The result of a function on each worker, all at once and beside their tasks; `ClusterError` where it has none.
 
-    Not by tasks: a worker that lacks this program cannot even say so of one. Raises what a client raises without a
-    scheduler.
+    Not by tasks: a worker that lacks this program could not even report an error of one. Raises what a client raises
+    without a scheduler.
     """
 
-    async def ask(address: str) -> Any:
-        asked: Any = client.run(_asked, function, task, workers=[address], on_error="return")
+    async def one(address: str) -> Any:
+        running: Any = client.run(_run, function, task, workers=[address], on_error="return")
         try:
-            return _answer(address, (await asyncio.wait_for(asked, patience_s))[address])
+            return _result(address, (await asyncio.wait_for(running, timeout_s))[address])
         except TimeoutError:
-            return ClusterError(f"the worker {address} did not answer within {patience_s:g} s")
+            return ClusterError(f"the worker {address} did not answer within {timeout_s:g} s")
         except (OSError, LookupError) as error:  # it has just gone
-            return _answer(address, error)
+            return _result(address, error)
 
-    async def ask_all(addresses: list[str]) -> list[Any]:
-        return await asyncio.gather(*map(ask, addresses))
+    async def all_of(addresses: list[str]) -> list[Any]:
+        return await asyncio.gather(*map(one, addresses))
 
     addresses = list(client.nthreads())
-    answers: list[Any] = client.sync(ask_all, addresses)  # type: ignore[no-untyped-call,unused-ignore]
-    return dict(zip(addresses, answers, strict=True))
+    results: list[Any] = client.sync(all_of, addresses)  # type: ignore[no-untyped-call,unused-ignore]
+    return dict(zip(addresses, results, strict=True))
 
 
-def _asked(function: Callable[[Any], Any], task: object) -> Any:
+def _run(function: Callable[[Any], Any], task: object) -> Any:
     """Runs on the worker."""
     try:
         return function(task)
@@ -55,13 +55,13 @@ def _asked(function: Callable[[Any], Any], task: object) -> Any:
         return error
 
 
-def _answer(address: str, answer: Any) -> Any:
-    if isinstance(answer, BaseException) and not isinstance(answer, WsiMagnetError):
-        return ClusterError(f"the worker {address} did not answer ({type(answer).__name__}: {answer})")
-    return answer
+def _result(address: str, result: Any) -> Any:
+    if isinstance(result, BaseException) and not isinstance(result, WsiMagnetError):
+        return ClusterError(f"the worker {address} did not answer ({type(result).__name__}: {result})")
+    return result
 
 
-def _member(worker: dict[str, Any]) -> WorkerInfo:
+def _worker(worker: dict[str, Any]) -> WorkerInfo:
     return WorkerInfo(
         str(worker.get("name", "")),
         int(worker["nthreads"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Set
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -61,7 +62,7 @@ class Run:
         executor = start(execution) if isinstance(execution, Execution) else execution
         try:
             self._observe(WorkersReady(executor.description, executor.dashboard))
-            job = job.with_precision(next(iter(executor.map(RunProbe(job), [None], tell=self._tell))))
+            job = job.with_precision(next(iter(executor.map(RunProbe(job), [None], notify=self._tell))))
             if not go_on:
                 self._folder.empty()
             description = {
@@ -170,13 +171,13 @@ class Run:
             )
         )
         missing = (task for task in one.tasks(refined) if task.key not in done)
-        results = executor.map(
-            RunTile(job, self._turn(one)), missing, lost=partial(record_lost, job), again=_unread, tell=self._tell
-        )
-        for result in results:
-            journal.tile(result)
-            scores.add(result)
-            self._observe(TileFinished(result))
+        tile, on_lost = RunTile(job, self._turn(one)), partial(record_lost, job)
+        # Closed, since the traceback of an error would keep it, and so the tiles that it has submitted, alive.
+        with closing(executor.map(tile, missing, on_lost=on_lost, retry_if=_unread, notify=self._tell)) as results:
+            for result in results:
+                journal.tile(result)
+                scores.add(result)
+                self._observe(TileFinished(result))
         self._build_pyramid(executor, job, "mask", one)
         self._publish(one)
         journal.pass_done(one.scale.index)
@@ -217,10 +218,10 @@ class Run:
                 for c in range(tiles.shape[1])
                 if tiles[r, c]
             )
-            for _ in executor.map(
-                RunHalve(job, turn), (HalveTask(product, level, box) for box in boxes), tell=self._tell
-            ):
-                pass
+            tasks = (HalveTask(product, level, box) for box in boxes)
+            with closing(executor.map(RunHalve(job, turn), tasks, notify=self._tell)) as halved:
+                for _ in halved:
+                    pass
 
     def _publish(self, one: ScalePlan) -> None:
         """From now on the images begin at this scale."""

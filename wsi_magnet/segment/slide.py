@@ -19,7 +19,7 @@ from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideInfo
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists, to_location
-from wsi_magnet.system import give_memory_back, keep_memory_steady
+from wsi_magnet.system import give_memory_back
 
 
 def result_folder(slide: str | Path, output: str | Location, name: str | None = None) -> Location:
@@ -47,7 +47,6 @@ def segment_slide(
     and listed in `.failures`; nothing is raised for them. Raises WsiMagnetError for everything else that the user can
     mend.
     """
-    keep_memory_steady()
     config, execution = config or RunConfig(), execution or Execution()
     spec, sha256 = read_spec(bundle)
     folder = ResultFolder(result_folder(slide, output, name))
@@ -81,8 +80,8 @@ def _looked_at(
         told = execution.map(
             RunSurvey(spec, config),
             [str(Path(slide).absolute())],
-            lost=_not_opened,
-            tell=lambda text: observe(Note(text)),
+            on_lost=_not_opened,
+            notify=lambda text: observe(Note(text)),
         )
         prepared = next(iter(told))
         yield prepared.info, lambda: prepared

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -16,9 +15,6 @@ from wsi_magnet.errors import SlideOpenError
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.slides.tiff_colour import COLOURS, Samples, samples_to_rgb
 from wsi_magnet.slides.types import Image
-
-# What it logs about a broken file it also raises, and then it is said once, in our words.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 CACHE_BYTES = 256 << 20
 """Decoded strips and tiles kept: a strip is as wide as the image, and all the regions of a row need the same ones."""

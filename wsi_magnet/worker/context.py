@@ -25,7 +25,7 @@ from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import to_location
-from wsi_magnet.system import cpu_threads, keep_memory_steady
+from wsi_magnet.system import cpu_threads
 from wsi_magnet.worker.cache import ResourceCache
 
 READ_THREADS = 4
@@ -96,7 +96,6 @@ class WorkerContext:
 
     def __init__(self, job: RunSpec) -> None:
         """Raises SlideOpenError, BundleError, ConfigError."""
-        keep_memory_steady()
         self.job = job
         with ExitStack() as opened:
             self._networks = opened.enter_context(_networks.borrow(job.weights))

@@ -33,7 +33,6 @@ from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Image
-from wsi_magnet.system import keep_memory_steady
 from wsi_magnet.worker.context import RunSpec, WorkerContext, in_hall, open_here, pyramids_of
 
 
@@ -64,7 +63,6 @@ class RunSurvey:
 
     def __call__(self, slide: str) -> PreparedRun:
         """Open a slide and lay out its passes. Raises SlideOpenError, MissingMppError, SlideReadError, ConfigError."""
-        keep_memory_steady()
         with closing(open_here(slide, self.config.mpp)) as reader:
             return prepare(reader, self.spec, self.config)
 

@@ -11,7 +11,7 @@ import pytest
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.clusters.batch import SYSTEMS, batch_cluster, job_options, job_script, job_shape
 from wsi_magnet.runtime.clusters.spec import ClusterSpec, parse_cluster
-from wsi_magnet.runtime.signals import same_ctrl_c
+from wsi_magnet.runtime.signals import keep_sigint_handler
 
 JOB = {"cores": 8, "memory": "16GB"}
 MORE = {"htcondor": {"disk": "2GB"}, "oar": {"memory_per_core_property_name": "not_applicable"}}
@@ -52,7 +52,7 @@ def test_every_system_has_its_script(kind: str, tmp_path: Path) -> None:
         "--nanny",
         "--death-timeout 120",
         "--local-directory ${TMPDIR:-/tmp}",
-        "--preload wsi_magnet.runtime.worker_process",
+        "--preload wsi_magnet.runtime.process_setup",
     ):
         assert words in line
     assert ("--lifetime 1350s --lifetime-stagger 150s" in line) == (kind != "htcondor"), "30 minutes by default"
@@ -62,7 +62,7 @@ def test_every_system_has_its_script(kind: str, tmp_path: Path) -> None:
 
 def test_what_is_shown_is_what_is_submitted() -> None:
     one = spec(gpu=True, processes=2, job_script_prologue=["module load cuda"], worker_extra_args=["--no-dashboard"])
-    with same_ctrl_c():
+    with keep_sigint_handler():
         from dask_jobqueue.slurm import SLURMCluster
     with SLURMCluster(**job_options(one)) as cluster:
         real = cluster.job_script().replace(cluster.scheduler_address, "tcp://HOST:PORT")
@@ -110,17 +110,17 @@ def test_people_are_told_the_shape_of_a_job() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"cores": None}, "options: cores is missing, of one job; for example cores: 8, memory: 16GB"),
-        ({"memory": None}, "options: memory is missing"),
+        ({"cores": None}, "options: cores of one job is missing; for example cores: 8, memory: 16GB"),
+        ({"memory": None}, "options: memory of one job is missing"),
         ({"cores": "8"}, "options: cores is '8', not a whole number"),
-        ({"processes": 9}, "options: 9 processes have fewer than one of 8 cores each"),
+        ({"processes": 9}, "options: 9 processes share 8 cores, fewer than one each"),
         ({"memory": "much"}, "options: "),
         ({"cpus": 8}, "options: dask-jobqueue knows no option cpus"),
         ({"job_script_prologue": "module load"}, "options: job_script_prologue is 'module load', not a list"),
-        ({"memory": [1]}, "options: memory is [1], not a text"),
-        ({"log_directory": 5}, "options: log_directory is 5, not a text"),
+        ({"memory": [1]}, "options: memory is [1], not text"),
+        ({"log_directory": 5}, "options: log_directory is 5, not text"),
         ({"job_name": "two words"}, "options: job_name is 'two words'; batch systems take one word"),
-        ({"walltime": "soon"}, "options: walltime 'soon' is none"),
+        ({"walltime": "soon"}, "options: walltime 'soon' cannot be read"),
     ],
 )
 def test_options_that_cannot_be_used(options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:

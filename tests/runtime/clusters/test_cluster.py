@@ -9,7 +9,7 @@ import pytest
 
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.runtime.clusters.kinds import local_options
+from wsi_magnet.runtime.clusters.local import local_options
 from wsi_magnet.runtime.clusters.spec import parse_cluster
 from wsi_magnet.runtime.dask_executor import DaskExecutor
 from wsi_magnet.runtime.start import start_executor

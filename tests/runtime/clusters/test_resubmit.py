@@ -17,7 +17,7 @@ from wsi_magnet.errors import ClusterError
 from wsi_magnet.runtime.clusters import cluster as clusters
 from wsi_magnet.runtime.clusters import resubmit
 from wsi_magnet.runtime.clusters.cluster import RunningCluster
-from wsi_magnet.runtime.clusters.resubmit import ask_queue
+from wsi_magnet.runtime.clusters.resubmit import list_jobs
 from wsi_magnet.runtime.clusters.spec import ClusterSpec, read_cluster
 from wsi_magnet.runtime.start import start_executor
 
@@ -78,7 +78,7 @@ def test_jobs_do_the_work_and_are_cancelled(batch: Batch, tmp_path: Path, kind: 
         assert executor.description == f"1 of 1 workers of {kind}.yaml ({kind}), 1 thread"
         (number,) = jobs_of(commands)
         spec = ClusterSpec(tmp_path / f"{kind}.yaml", kind, 1)
-        assert number in (ask_queue(spec) or {})
+        assert number in (list_jobs(spec) or {})
         assert sorted(executor.map(slow_square, range(9))) == [n * n for n in range(9)]
     finally:
         executor.close()
@@ -170,7 +170,7 @@ def test_jobs_that_end_in_vain_are_given_up(batch: Batch, tmp_path: Path) -> Non
 
 def test_jobs_that_wait_too_long(batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands = batch("slurm")
-    monkeypatch.setattr(clusters, "TELL_EVERY_S", 0.5)
+    monkeypatch.setattr(clusters, "NOTIFY_EVERY_S", 0.5)
     prologue = "  job_script_prologue: ['exec sleep 100']\n"
     with pytest.raises(
         ClusterError, match=r"slurm\.yaml: no worker came within 0\.03 minutes \(1 RUNNING None; see `squeue --me`\)"
@@ -192,4 +192,4 @@ def test_a_batch_system_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ClusterError, match=r"slurm\.yaml: sbatch is not found here; start the run where jobs are"):
         start_executor(described(tmp_path, "slurm"), threads=1)
-    assert ask_queue(ClusterSpec(tmp_path / "x.yaml", "slurm", 1)) is None
+    assert list_jobs(ClusterSpec(tmp_path / "x.yaml", "slurm", 1)) is None

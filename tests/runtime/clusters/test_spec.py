@@ -29,17 +29,13 @@ def test_adapt_begins_with_a_worker_at_least(tmp_path: Path, minimum: int, at_fi
     assert (spec.at_first, spec.size, spec.gpu) == (at_first, f"{minimum} to 9", True)
 
 
-def test_dask_cuda_is_for_gpus(tmp_path: Path) -> None:
-    assert read(tmp_path, "kind: cuda\nworkers: 2\n").gpu
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("", "is None, not kind, workers or adapt"),
         ("- kind: slurm", "not kind, workers or adapt"),
         ("kind: [", "cannot be read"),
-        ("kind: slrum\nworkers: 1", "kind is 'slrum', not one of local, cuda, slurm"),
+        ("kind: slrum\nworkers: 1", "kind is 'slrum', not one of local, slurm"),
         ("workers: 1", "kind is None"),
         ("kind: slurm", "either workers: N or adapt"),
         ("kind: slurm\nworkers: 1\nadapt: {maximum: 2}", "either workers: N or adapt"),
@@ -62,8 +58,11 @@ def test_dask_cuda_is_for_gpus(tmp_path: Path) -> None:
         (f"kind: slurm\nworkers: 1\noptions: {'[' * 3000}{']' * 3000}", "cannot be read"),
         ("kind: slurm\nworkers: 1\noptions: [1]", "options is [1], not names and values"),
         ("kind: slurm\nworkers: 1\npatience_minutes: -1", "patience_minutes is -1, not a number of minutes"),
-        ("kind: cuda\ngpu: false\nworkers: 1", "leave gpu out"),
-        ("kind: cuda\nadapt: {maximum: 2}", "say workers: N"),
+        (
+            "kind: cuda\nworkers: 1",
+            "start the cluster with `pipelines/gpus/start.sh` and pass its address",
+        ),
+        ("kind: kubernetes\nworkers: 1", "start the cluster with `kubectl apply -f pipelines/kubernetes/dask-cluster"),
         # YAML takes 12:00:00 for a number to the base of 60, and Slurm would take 43200 for minutes.
         ("kind: slurm\nworkers: 1\noptions: {walltime: 12:00:00}", 'walltime: "04:00:00"'),
     ],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from wsi_magnet.errors import ConfigError
+from wsi_magnet.runtime.clusters.batch import lifetime_arguments, walltime_s
 from wsi_magnet.runtime.clusters.spec import ClusterSpec
-from wsi_magnet.runtime.clusters.walltime import lifetime_arguments, walltime_s
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_without_a_walltime_workers_stay() -> None:
 
 
 def test_a_walltime_that_is_none() -> None:
-    with pytest.raises(ConfigError, match=r"x\.yaml: options: walltime 'soon' is none, for example 04:00:00"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: options: walltime 'soon' cannot be read; write for"):
         lifetime_arguments("soon", spec("pbs"))
 
 

@@ -1,4 +1,4 @@
-"""Batch systems through dask-jobqueue: what a job needs besides what its user says, its script, and its submission."""
+"""Batch systems through dask-jobqueue: the options of a job, its script, its submission, and its walltime."""
 
 from __future__ import annotations
 
@@ -17,35 +17,38 @@ from distributed.core import Status
 
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.clusters.spec import ClusterSpec
-from wsi_magnet.runtime.clusters.walltime import leaves_after, lifetime_arguments
-from wsi_magnet.runtime.signals import same_ctrl_c
-from wsi_magnet.runtime.worker_settings import PRELOAD, WORKER_ENVIRONMENT
+from wsi_magnet.runtime.process_setup import PRELOAD, WORKER_ENVIRONMENT
+from wsi_magnet.runtime.signals import keep_sigint_handler
 from wsi_magnet.text import counted
 
 LOG_FOLDER = "wsi-magnet-logs"
-"""Of the jobs, below the folder where the run was started, unless `log_directory` says another."""
+"""Folder of the jobs' output, below the working directory, unless `log_directory` names another."""
 
-OF_THE_SCHEDULER = ("scheduler_options", "security", "shared_temp_directory", "silence_logs", "protocol")
-"""Options that are not a job's, or that it gets in another form once a scheduler is there."""
+SCHEDULER_OPTIONS = ("scheduler_options", "security", "shared_temp_directory", "silence_logs", "protocol")
+"""Options of the scheduler, or that a job gets in another form once there is a scheduler."""
 
-TEXTS = ("memory", "python", "log_directory", "local_directory", "job_name", "shebang")
-"""Options that dask-jobqueue takes for texts without a look at them."""
+TEXT_OPTIONS = ("memory", "python", "log_directory", "local_directory", "job_name", "shebang")
+"""Options that dask-jobqueue uses as text without checking."""
 
 DEATH_TIMEOUT_S = 120
-"""A worker whose scheduler is gone that long ends its job, so that none is left over when a run is killed."""
+"""Time without a scheduler after which a worker ends its job, so that none is left over when a run is killed."""
+
+MARGIN_S = 300.0
+"""A worker leaves so long before its job's walltime is over: starting Python on a busy file system takes its share of
+it, and a tile in progress is finished."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSystem:
-    """What is known of a batch system besides dask-jobqueue's class for it."""
+    """The commands of a batch system, and dask-jobqueue's class for it."""
 
     cluster_class: str
     submit: str
-    ask: tuple[str, ...]
-    """Prints a line for each job that is not over, its number first; the user's name is put after it. Empty where we
-    know of none."""
-    ask_by_hand: str
-    """For people: why does my job not start?"""
+    list_jobs: tuple[str, ...]
+    """Command that prints a line for each job that is not over, its number first; the user's name is appended. Empty
+    if there is none."""
+    explain: str
+    """Command with which a user finds out why a job does not start."""
 
 
 SYSTEMS: Mapping[str, BatchSystem] = {
@@ -71,9 +74,6 @@ def batch_cluster(spec: ClusterSpec) -> Any:
             f"{spec.path}: {system.submit} is not found here; start the run where jobs are submitted (a login node, or "
             f"a job that may submit others), or choose another kind than {spec.kind}"
         )
-    # Jobs that have gone are submitted again by whoever keeps them, who knows the queue; Dask's own timer, which does
-    # not, would cancel them anew.
-    dask.config.set({"distributed.deploy.lost-worker-timeout": "3650 days"})
     with _explained(spec):
         cluster = cls(job_cls=_with_status(cls.job_cls), **job_options(spec))
     try:
@@ -122,23 +122,23 @@ def _with_status(job_cls: Any) -> Any:
 
 
 def job_script(spec: ClusterSpec) -> str:
-    """The script of a worker's job, as it would be submitted. Nothing is submitted, and nothing is left behind."""
+    """The script of a worker's job, as it would be submitted; nothing is submitted, and no folder is left behind."""
     cls, options = _cluster_class(spec), job_options(spec)
     logs = Path(options["log_directory"])
-    was_there = logs.exists()
+    existed = logs.exists()
     try:
         with _explained(spec):
-            names = {key: value for key, value in options.items() if key not in OF_THE_SCHEDULER}
+            names = {key: value for key, value in options.items() if key not in SCHEDULER_OPTIONS}
             script: str = cls.job_cls("tcp://HOST:PORT", name=f"{cls.__name__}-0", **names).job_script()
             return script
     finally:
-        if not was_there:
+        if not existed:
             with suppress(OSError):
                 logs.rmdir()
 
 
 def job_shape(spec: ClusterSpec) -> str:
-    """For people: what one job is."""
+    """One job in words: its workers, threads, memory and walltime."""
     cores, processes = _whole(spec, "cores"), _whole(spec, "processes", 1)
     memory = spec.options.get("memory") or _configured(spec, "memory")
     walltime = spec.options.get("walltime") or _configured(spec, "walltime")
@@ -149,30 +149,28 @@ def job_shape(spec: ClusterSpec) -> str:
 
 
 def job_options(spec: ClusterSpec) -> dict[str, Any]:
-    """What dask-jobqueue's class is given: the user's options on top of what every run needs.
+    """Arguments of dask-jobqueue's class: the user's options on top of what every run needs.
 
-    A job is one worker process unless `processes` says more, and its threads share the networks. It is stopped with a
-    word: the shell becomes the worker, so that the batch system's SIGTERM reaches it, and it leaves before its
+    A job is one worker process unless `processes` says more, and its threads share the networks. It ends in order: the
+    shell becomes the worker (`exec`), so that the batch system's SIGTERM reaches it, and the worker leaves before the
     walltime ends.
     """
-    asked = {**dict.fromkeys(("cores", "memory", "processes", "walltime", "python", "log_directory")), **spec.options}
+    wanted = {**dict.fromkeys(("cores", "memory", "processes", "walltime", "python", "log_directory")), **spec.options}
     for name in ("cores", "memory"):
-        if asked[name] is None and _configured(spec, name) is None:
-            raise ConfigError(
-                f"{spec.path}: options: {name} is missing, of one job; for example cores: 8, memory: 16GB"
-            )
+        if wanted[name] is None and _configured(spec, name) is None:
+            raise ConfigError(f"{spec.path}: options: {name} of one job is missing; for example cores: 8, memory: 16GB")
     cores, processes = _whole(spec, "cores"), _whole(spec, "processes", 1)
     if processes > cores:
-        raise ConfigError(f"{spec.path}: options: {processes} processes have fewer than one of {cores} cores each")
+        raise ConfigError(f"{spec.path}: options: {processes} processes share {cores} cores, fewer than one each")
     _check_texts(spec)
     threads = cores // processes
-    python = asked["python"] or _configured(spec, "python") or shlex.quote(sys.executable)
+    python = wanted["python"] or _configured(spec, "python") or shlex.quote(sys.executable)
     extra = ["--preload", PRELOAD]
     if spec.gpu:
         extra += ["--resources", f"GPU={threads}"]
-    extra += lifetime_arguments(asked["walltime"] or _configured(spec, "walltime"), spec)
+    extra += lifetime_arguments(wanted["walltime"] or _configured(spec, "walltime"), spec)
     exports = [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
-    given = {key: value for key, value in asked.items() if value is not None}
+    given = {key: value for key, value in wanted.items() if value is not None}
     return {
         "death_timeout": DEATH_TIMEOUT_S,
         "local_directory": "${TMPDIR:-/tmp}",
@@ -189,7 +187,7 @@ def job_options(spec: ClusterSpec) -> dict[str, Any]:
 
 def _cluster_class(spec: ClusterSpec) -> Any:
     try:
-        with same_ctrl_c():  # its import takes Ctrl-C for itself
+        with keep_sigint_handler():  # its import takes Ctrl-C for itself
             import dask_jobqueue
     except ImportError as error:
         raise ClusterError(
@@ -199,7 +197,7 @@ def _cluster_class(spec: ClusterSpec) -> Any:
 
 
 def _configured(spec: ClusterSpec, name: str) -> Any:
-    """What dask-jobqueue's own configuration says, which its import has read; sites may have one, with sections."""
+    """A value of dask-jobqueue's own configuration, which its import has read; sites may have one, with sections."""
     section = spec.options.get("config_name", spec.kind)
     return dask.config.get(f"jobqueue.{section}.{name.replace('_', '-')}", None)
 
@@ -212,11 +210,11 @@ def _listed(spec: ClusterSpec, name: str) -> list[str]:
 
 
 def _check_texts(spec: ClusterSpec) -> None:
-    for name in TEXTS:
+    for name in TEXT_OPTIONS:
         value = spec.options.get(name)
         is_bytes = name == "memory" and isinstance(value, int) and not isinstance(value, bool)
         if not (value is None or is_bytes or isinstance(value, str)):
-            raise ConfigError(f"{spec.path}: options: {name} is {value!r:.60}, not a text")
+            raise ConfigError(f"{spec.path}: options: {name} is {value!r:.60}, not text")
     if len(str(spec.options.get("job_name", "x")).split()) != 1:
         raise ConfigError(
             f"{spec.path}: options: job_name is {spec.options['job_name']!r:.60}; batch systems take one word"
@@ -233,19 +231,19 @@ def _whole(spec: ClusterSpec, name: str, default: int | None = None) -> int:
 
 @contextmanager
 def _explained(spec: ClusterSpec) -> Iterator[None]:
-    """dask-jobqueue's complaints about options as ours."""
+    """Raise dask-jobqueue's errors about options as ours."""
     try:
         yield
     except (TypeError, ValueError, KeyError, ImportError) as error:
-        raise ConfigError(f"{spec.path}: options: {_complaint(error)}") from error
+        raise ConfigError(f"{spec.path}: options: {_first_line(error)}") from error
     except OSError as error:
         raise ConfigError(f"{spec.path}: options: log_directory cannot be made: {error}") from error
     except RuntimeError as error:
         raise ClusterError(f"{spec.path}: the scheduler cannot start here: {str(error).splitlines()[0]}") from error
 
 
-def _complaint(error: Exception) -> str:
-    """An option that nobody takes by its name, other complaints as they are."""
+def _first_line(error: Exception) -> str:
+    """The first line of an error; an unknown option by its name."""
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", first):
         return f"dask-jobqueue knows no option {unknown[1]}"
@@ -253,6 +251,53 @@ def _complaint(error: Exception) -> str:
 
 
 def _answer(error: Exception) -> str:
-    """What the batch system said, out of dask-jobqueue's report of the call."""
-    said = str(error).partition("stderr:")[2].split("\n") if "stderr:" in str(error) else str(error).split("\n")
-    return "; ".join(line.strip() for line in said if line.strip()) or type(error).__name__
+    """The batch system's own words, out of dask-jobqueue's report of the call."""
+    lines = str(error).partition("stderr:")[2].split("\n") if "stderr:" in str(error) else str(error).split("\n")
+    return "; ".join(line.strip() for line in lines if line.strip()) or type(error).__name__
+
+
+def lifetime_arguments(walltime: object, spec: ClusterSpec) -> list[str]:
+    """Arguments that make a Dask worker leave before its walltime ends; none if there is no walltime.
+
+    The times are drawn within bounds, so that not all workers leave at once.
+    """
+    if walltime is None or spec.kind == "htcondor":
+        return []
+    lifetime, stagger = _lifetime(walltime, spec)
+    return ["--lifetime", f"{lifetime:.0f}s", "--lifetime-stagger", f"{stagger:.0f}s"]
+
+
+def leaves_after(walltime: object, spec: ClusterSpec) -> str:
+    """The minutes after which a worker leaves, in words."""
+    lifetime, stagger = _lifetime(walltime, spec)
+    return f"{(lifetime - stagger) / 60:.0f} to {(lifetime + stagger) / 60:.0f} minutes"
+
+
+def _lifetime(walltime: object, spec: ClusterSpec) -> tuple[float, float]:
+    seconds = walltime_s(str(walltime), spec.kind)
+    if seconds is None:
+        raise ConfigError(f"{spec.path}: options: walltime {walltime!r} cannot be read; write for example '04:00:00'")
+    margin = min(MARGIN_S, seconds / 5)
+    return seconds - 1.5 * margin, margin / 2
+
+
+def walltime_s(text: str, kind: str) -> float | None:
+    """Seconds of a walltime as a batch system writes it; None for other text.
+
+    Slurm: MINUTES, MINUTES:SECONDS, HOURS:MINUTES:SECONDS, DAYS-HOURS[:MINUTES[:SECONDS]]. LSF: MINUTES or
+    HOURS:MINUTES. The others: SECONDS, MINUTES:SECONDS or HOURS:MINUTES:SECONDS.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    if not match:
+        return None
+    days, *parts = match.groups()
+    numbers = [int(part) for part in parts if part is not None]
+    if days is not None:
+        units = [3600, 60, 1]
+    elif kind == "lsf":
+        units = [[60], [3600, 60], [3600, 60, 1]][len(numbers) - 1]
+    elif len(numbers) == 1:
+        units = [60 if kind == "slurm" else 1]
+    else:
+        units = [3600, 60, 1][-len(numbers) :]
+    return 86400 * int(days or 0) + sum(number * unit for number, unit in zip(numbers, units, strict=False)) or None

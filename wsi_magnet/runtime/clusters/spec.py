@@ -1,4 +1,4 @@
-"""What a user says of a Dask cluster that a run shall make, read once from YAML; what cannot be meant is named."""
+"""The description of a Dask cluster that a run makes, read and checked from a YAML file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from wsi_magnet.errors import ConfigError
 BATCH_KINDS = ("slurm", "pbs", "lsf", "sge", "htcondor", "oar", "moab")
 """Batch systems, through dask-jobqueue: a worker is a job."""
 
-OPTIONS_OF_JOBS = frozenset(
+JOB_OPTIONS = frozenset(
     {
         *("account", "cores", "image", "interface", "job_extra_directives", "job_name", "job_script_prologue"),
         *("local_directory", "log_directory", "memory", "memory_limit", "processes", "project", "python", "queue"),
         *("resources", "threads_per_worker", "walltime"),
     }
 )
-"""What is easily written a level too high."""
+"""Options that are easily written a level too high."""
 
 MOST_WORKERS, MOST_MINUTES = 1_000_000, 10 * 366 * 24 * 60
 """More is a slip of the keyboard."""
 
-KINDS = ("local", "cuda", *BATCH_KINDS, "kubernetes")
+KINDS = ("local", *BATCH_KINDS)
+
+ELSEWHERE = {
+    "kubernetes": "kubectl apply -f pipelines/kubernetes/dask-cluster.yaml",
+    "cuda": "pipelines/gpus/start.sh",
+}
+"""Kinds of version 0.1.0 that are now started by hand, each with its command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,39 +45,39 @@ class Adapt:
 
 @dataclass(frozen=True, slots=True)
 class ClusterSpec:
-    """A cluster that a run makes, and lets go of when it ends."""
+    """A cluster that a run makes, and closes when it ends."""
 
     path: Path
-    """The file that says so; errors name it."""
+    """The YAML file; errors name it."""
     kind: str
     workers: int | None = None
-    """Jobs of a batch system, pods of Kubernetes, GPUs of dask-cuda, processes of this machine."""
+    """Jobs of a batch system, or processes of this machine."""
     adapt: Adapt | None = None
     """In place of `workers`."""
     gpu: bool = False
     """Workers have a GPU: they declare the Dask resource for it, and tiles go to such workers only."""
     patience_minutes: float = 60.0
-    """How long the first worker may take. Jobs that are known to be over are not waited for."""
+    """Time that the first worker may take. A run does not wait for jobs that are known to be over."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Handed to the cluster's class as they are, on top of what every run needs."""
+    """Arguments of the cluster's class, on top of what every run needs."""
 
     @property
     def at_first(self) -> int:
-        """Workers that are asked for at the start: one at least, since a cluster without workers gets no work."""
+        """Workers requested at the start: at least one, since a cluster without workers gets no work."""
         if self.workers is not None:
             return self.workers
         return max(1, self.adapt.minimum) if self.adapt else 1
 
     @property
     def size(self) -> str:
-        """For people: how many workers there will be."""
+        """Number of workers, in words."""
         if self.adapt:
             return f"{self.adapt.minimum} to {self.adapt.maximum}"
         return str(self.workers)
 
 
 def read_cluster(path: str | Path) -> ClusterSpec:
-    """The cluster that a YAML file describes. Raises ConfigError for a file that cannot be read or meant."""
+    """The cluster that a YAML file describes. Raises ConfigError for a file that cannot be read or has wrong values."""
     path = Path(path).expanduser().absolute()
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -85,15 +91,18 @@ def parse_cluster(values: object, path: Path) -> ClusterSpec:
     values = _mapping(values, f"{path}", "kind, workers or adapt, gpu, patience_minutes, options")
     _only(values, {f.name for f in fields(ClusterSpec)} - {"path"}, f"{path}")
     kind = values.get("kind")
+    if kind in ELSEWHERE:
+        raise ConfigError(
+            f"{path}: kind {kind} is no longer made by a run: start the cluster with `{ELSEWHERE[kind]}` and pass its "
+            "address, --scheduler ADDRESS in place of --cluster (docs/cluster.md)"
+        )
     if kind not in KINDS:
         raise ConfigError(f"{path}: kind is {kind!r}, not one of {', '.join(KINDS)}")
     if ("workers" in values) == ("adapt" in values):
         raise ConfigError(f"{path}: say either workers: N or adapt: {{minimum: N, maximum: N}}")
-    gpu = values.get("gpu", kind == "cuda")
+    gpu = values.get("gpu", False)
     if not isinstance(gpu, bool):
         raise ConfigError(f"{path}: gpu is {gpu!r}, not true or false")
-    if kind == "cuda" and (not gpu or "adapt" in values):
-        raise ConfigError(f"{path}: kind cuda is a worker a GPU of this machine; say workers: N and leave gpu out")
     options = _mapping(values.get("options", {}), f"{path}: options", "names and values for the cluster's class")
     if isinstance(options.get("walltime"), int):
         raise ConfigError(
@@ -129,7 +138,7 @@ def _mapping(value: object, name: str, words: str) -> dict[str, Any]:
 
 def _only(values: Mapping[str, Any], known: set[str], name: str) -> None:
     if unknown := sorted(values.keys() - known):
-        below = [one for one in unknown if one in OPTIONS_OF_JOBS and "options" in known]
+        below = [one for one in unknown if one in JOB_OPTIONS and "options" in known]
         hint = f"; {', '.join(below)} {'belongs' if len(below) == 1 else 'belong'} under options" if below else ""
         raise ConfigError(f"{name}: unknown setting {', '.join(unknown)}; there are {', '.join(sorted(known))}{hint}")
 

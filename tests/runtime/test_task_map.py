@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster, get_worker
 
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, SlideOpenError
-from wsi_magnet.runtime import connection, mapping
+from wsi_magnet.runtime import connection, task_map
 from wsi_magnet.runtime.dask_executor import DaskExecutor
 from wsi_magnet.runtime.start import start_executor
 
@@ -48,12 +48,12 @@ def refuse_on_first(number: int) -> tuple[int, object]:
 
 def test_a_worker_that_refuses_is_passed_over(threads: tuple[DaskExecutor, LocalCluster]) -> None:
     told: list[str] = []
-    results = list(threads[0].map(refuse_on_first, range(60), tell=told.append))
+    results = list(threads[0].map(refuse_on_first, range(60), notify=told.append))
     assert sorted(number for number, _ in results) == list(range(60))
     assert {worker for _, worker in results} == {1, 2}
     assert len(told) == 1
     assert "slide.svs: no such file" in told[0]
-    assert "passed over" in told[0]
+    assert "is excluded" in told[0]
 
 
 def refuse(number: int) -> int:
@@ -70,7 +70,7 @@ def unreadable_on_first(number: int) -> tuple[int, str]:
 
 
 def test_a_bad_result_is_asked_for_once_more_elsewhere(threads: tuple[DaskExecutor, LocalCluster]) -> None:
-    results = threads[0].map(unreadable_on_first, range(30), again=lambda result: result[1] == "unreadable")
+    results = threads[0].map(unreadable_on_first, range(30), retry_if=lambda result: result[1] == "unreadable")
     assert sorted(results) == [(n, "unreadable" if n == 7 else "read") for n in range(30)]
 
 
@@ -79,26 +79,26 @@ def slowly(number: int) -> int:
     return number
 
 
-def test_maps_of_several_threads_and_ranks(threads: tuple[DaskExecutor, LocalCluster]) -> None:
+def test_maps_of_several_threads_and_priorities(threads: tuple[DaskExecutor, LocalCluster]) -> None:
     ended: dict[int, float] = {}
 
     def run(rank: int) -> list[int]:
-        found = sorted(threads[0].ranked(rank).map(slowly, range(rank * 100, rank * 100 + 40)))
+        found = sorted(threads[0].with_priority(-rank).map(slowly, range(rank * 100, rank * 100 + 40)))
         ended[rank] = time.monotonic()
         return found
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(run, (3, 1, 2)))
     assert found == [list(range(rank * 100, rank * 100 + 40)) for rank in (3, 1, 2)]
-    assert ended[1] < ended[2] < ended[3], "a lower rank comes first"
+    assert ended[1] < ended[2] < ended[3], "a higher priority comes first"
 
 
 def test_a_connection_that_breaks_is_made_anew(threads: tuple[DaskExecutor, LocalCluster]) -> None:
     executor = threads[0]
     told: list[str] = []
-    results = executor.map(slowly, range(60), tell=told.append)
+    results = executor.map(slowly, range(60), notify=told.append)
     found = list(islice(results, 10))
-    client = executor._tools.connection.client
+    client = executor._context.connection.client
     client.loop.add_callback(client.scheduler_comm.comm.abort)  # type: ignore[union-attr]
     found += results
     assert sorted(found) == list(range(60))
@@ -111,17 +111,17 @@ def test_a_map_that_is_left_cancels_what_waits(threads: tuple[DaskExecutor, Loca
     assert cluster.scheduler is not None
     results = executor.map(slowly, range(1000))
     next(results)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     deadline = time.monotonic() + 10
     while cluster.scheduler.tasks and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not cluster.scheduler.tasks
 
 
-def test_everywhere(threads: tuple[DaskExecutor, LocalCluster]) -> None:
-    answers = threads[0].everywhere(slowly, 3)
+def test_on_each_worker(threads: tuple[DaskExecutor, LocalCluster]) -> None:
+    answers = threads[0].on_each_worker(slowly, 3)
     assert list(answers.values()) == [3, 3, 3]
-    errors = threads[0].everywhere(refuse, 3)
+    errors = threads[0].on_each_worker(refuse, 3)
     assert all(isinstance(error, SlideOpenError) for error in errors.values())
     assert threads[0].slots == 3
 
@@ -144,7 +144,7 @@ def test_a_task_that_kills_its_workers_is_given_up_and_no_other() -> None:
             lost[task] = reason
             return -task
 
-        found = sorted(executor.map(poison, range(20), lost=give_up, tell=told.append))
+        found = sorted(executor.map(poison, range(20), on_lost=give_up, notify=told.append))
         assert found == [-5, *(n for n in range(20) if n != 5)]
         assert list(lost) == [5]
         assert "no worker survived it" in lost[5]
@@ -166,7 +166,7 @@ def free_port() -> int:
 
 @pytest.mark.timeout(180)
 def test_a_scheduler_that_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(mapping, "POLL_S", 0.5)
+    monkeypatch.setattr(task_map, "POLL_S", 0.5)
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -183,7 +183,7 @@ def test_a_scheduler_that_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_
             client.wait_for_workers(1, timeout=60)
         executor = start_executor(Execution("cpu", scheduler=address), threads=1)
         told: list[str] = []
-        results = executor.map(slowly, range(150), tell=told.append)
+        results = executor.map(slowly, range(150), notify=told.append)
         found = list(islice(results, 20))
         scheduler.kill()
         scheduler.wait()
@@ -215,13 +215,13 @@ def test_a_scheduler_that_does_not_come_back(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_worker_that_does_not_answer_holds_nobody_up() -> None:
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         executor = DaskExecutor(partial(Client, cluster, set_as_default=False), description="two")
-        pids = executor.everywhere(pid_of_worker, None)
+        pids = executor.on_each_worker(pid_of_worker, None)
         frozen, other = pids.values()
         assert isinstance(frozen, int)
         os.kill(frozen, signal.SIGSTOP)
         try:
             begun = time.monotonic()
-            answers = list(executor.everywhere(pid_of_worker, None, patience_s=1.0).values())
+            answers = list(executor.on_each_worker(pid_of_worker, None, timeout_s=1.0).values())
             assert time.monotonic() - begun < 20
         finally:
             os.kill(frozen, signal.SIGCONT)
@@ -249,11 +249,11 @@ def hang_once(number: int) -> tuple[int, object]:
 def test_a_task_that_is_stuck_is_begun_elsewhere_too(
     threads: tuple[DaskExecutor, LocalCluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mapping, "POLL_S", 0.2)
-    monkeypatch.setattr(mapping, "STUCK_S", 0.5)
-    monkeypatch.setattr(mapping, "STUCK_TIMES", 1)
+    monkeypatch.setattr(task_map, "POLL_S", 0.2)
+    monkeypatch.setattr(task_map, "STUCK_S", 0.5)
+    monkeypatch.setattr(task_map, "STUCK_TIMES", 1)
     told: list[str] = []
-    found = list(threads[0].map(hang_once, range(12), tell=told.append))
+    found = list(threads[0].map(hang_once, range(12), notify=told.append))
     assert sorted(number for number, _ in found) == list(range(12)), "each once"
     assert "another one tries it as well" in told[0]
     assert dict(found)[4] != HUNG[0]
