@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.runs import MadeRun
+from wsi_magnet.config import RunConfig
+from wsi_magnet.results.events import TileFinished
+from wsi_magnet.runtime.serial import SerialExecutor
+from wsi_magnet.segment.slide import segment_slide
 
 SCRIPT = """
 import json, logging, os, signal, sys, warnings
@@ -67,3 +73,38 @@ def test_the_callers_process_is_left_as_it_was(made_run: MadeRun, tmp_path: obje
     command = [sys.executable, script, str(made_run.slide), f"{tmp_path}/out", str(made_run.bundle), workers]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+class Counting(SerialExecutor):
+    """Counts the maps that are open."""
+
+    open = 0
+
+    def map(self, *given: Any, **options: Any) -> Any:
+        """As any."""
+        self.open += 1
+        try:
+            yield from super().map(*given, **options)
+        finally:
+            self.open -= 1
+
+
+def test_an_error_leaves_no_map_open(made_run: MadeRun, tmp_path: Path) -> None:
+    """Its traceback, which is kept, would keep the tiles alive that the map has submitted."""
+    executor = Counting()
+
+    def fail(event: object) -> None:
+        if isinstance(event, TileFinished):
+            raise RuntimeError("the observer failed")
+
+    with pytest.raises(RuntimeError, match="the observer failed") as kept:
+        segment_slide(
+            made_run.slide,
+            tmp_path,
+            bundle=made_run.bundle,
+            config=RunConfig(tissue=False),
+            execution=executor,
+            observe=fail,
+        )
+    assert kept.tb is not None
+    assert executor.open == 0
