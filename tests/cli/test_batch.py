@@ -69,7 +69,7 @@ def test_nothing_found_is_wrong_usage(call: Call, tmp_path: Path) -> None:
 
 
 def test_a_second_batch_in_the_same_folder(call: Call, slides: Path, bundle: Path, tmp_path: Path) -> None:
-    with ResultFolder(tmp_path / "out").claimed():
+    with ResultFolder(tmp_path / "out").locked():
         text = one_line(call("batch", slides, "-o", tmp_path / "out", "--bundle", bundle))
     assert f"process {os.getpid()}" in text
 

@@ -161,7 +161,7 @@ def test_an_output_that_cannot_be_written(call: Call, made_run: MadeRun, tmp_pat
 
 
 def test_a_second_run_on_the_same_output(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
-    with ResultFolder(tmp_path / made_run.slide.stem).claimed():
+    with ResultFolder(tmp_path / made_run.slide.stem).locked():
         text = one_line(call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle))
     assert f"process {os.getpid()}" in text
 

@@ -286,7 +286,7 @@ def test_warnings_of_the_program_are_told_and_logged(batches: Batches, capfd: py
 
 def test_two_batches_in_one_folder(batches: Batches) -> None:
     write_slide(batches.slides / "a.tif")
-    with ResultFolder(batches.out).claimed(), pytest.raises(ResultBusyError, match="another"):
+    with ResultFolder(batches.out).locked(), pytest.raises(ResultBusyError, match="another"):
         batches.run()
 
 

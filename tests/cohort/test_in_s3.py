@@ -18,7 +18,7 @@ from wsi_magnet.cohort.status import Status, status_of
 from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.results.events import TileFinished
 from wsi_magnet.storage.location import to_location
-from wsi_magnet.storage.lock import claimed
+from wsi_magnet.storage.lock import locked_folder
 
 
 def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Path) -> None:
@@ -61,6 +61,6 @@ def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Pat
 def test_one_batch_at_a_time_in_s3(batches: Batches, bucket: str) -> None:
     write_slide(batches.slides / "a.tif")
     away = replace(batches, out=to_location(bucket), heard=[])
-    with claimed(to_location(bucket), "batch"), pytest.raises(ResultBusyError, match="another batch"):
+    with locked_folder(to_location(bucket), "batch"), pytest.raises(ResultBusyError, match="another batch"):
         away.run()
     assert away.run().all_well

@@ -19,7 +19,7 @@ from wsi_magnet.results.events import Event, Note, ScaleStarted, TileFinished
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.storage import location as places
-from wsi_magnet.storage import lock as claim
+from wsi_magnet.storage import lock
 from wsi_magnet.storage.location import to_location
 
 KEPT = RunConfig(keep_probabilities=True, keep_uncertainty=True)
@@ -84,7 +84,7 @@ def test_killed_and_gone_on_with_by_worker_processes(
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    monkeypatch.setattr(claim, "LEASE_S", 3.0)
+    monkeypatch.setattr(lock, "LEASE_S", 3.0)
     seen: list[Event] = []
     segment_slide(
         made_run.slide,
@@ -108,11 +108,11 @@ def test_two_clients_on_one_folder(made_run: MadeRun, bucket: str) -> None:
     folder = ResultFolder(to_location(bucket) / made_run.slide.stem)
     begun = time.monotonic()
     with (
-        folder.claimed(),
+        folder.locked(),
         pytest.raises(ResultBusyError, match=r"another run \(process \d+ on .*\) is working in s3://"),
     ):
         segment_slide(made_run.slide, bucket, bundle=made_run.bundle)
-    assert time.monotonic() - begun < claim.LEASE_S, "it is told at once, and not when a lease could have run out"
+    assert time.monotonic() - begun < lock.LEASE_S, "it is told at once, and not when a lease could have run out"
 
 
 def test_what_is_no_result_is_not_deleted(made_run: MadeRun, bucket: str) -> None:

@@ -213,7 +213,7 @@ def test_restart_begins_again_and_overwrite_replaces_anything(made_run: MadeRun,
 
 def test_two_runs_in_one_folder(made_run: MadeRun, tmp_path: Path) -> None:
     folder = tmp_path / made_run.slide.stem
-    with ResultFolder(folder).claimed(), pytest.raises(ResultBusyError, match="another run"):
+    with ResultFolder(folder).locked(), pytest.raises(ResultBusyError, match="another run"):
         run_serially(made_run, tmp_path)
 
 

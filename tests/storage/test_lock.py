@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -10,9 +13,10 @@ from uuid import uuid4
 import pytest
 
 from wsi_magnet.errors import ResultBusyError
-from wsi_magnet.storage import lock as claim
-from wsi_magnet.storage.location import Location, Url, names, to_location
-from wsi_magnet.storage.lock import claimed
+from wsi_magnet.storage import lock
+from wsi_magnet.storage.conditional import Seen, replace_seen
+from wsi_magnet.storage.location import Location, Url, names, read_bytes, replace_bytes, to_location
+from wsi_magnet.storage.lock import locked_folder
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
@@ -27,21 +31,21 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases that run out soon."""
-    monkeypatch.setattr(claim, "LEASE_S", 2.0)
-    monkeypatch.setattr(claim, "RENEW_S", 0.2)
-    monkeypatch.setattr(claim, "_POLL_S", 0.1)
+    monkeypatch.setattr(lock, "LEASE_S", 2.0)
+    monkeypatch.setattr(lock, "RENEW_S", 0.2)
+    monkeypatch.setattr(lock, "_POLL_S", 0.1)
 
 
 @pytest.mark.usefixtures("quick")
 def test_the_second_is_refused_and_the_third_gets_it_when_it_is_given_back(folder: Location) -> None:
-    with claimed(folder) as first:
+    with locked_folder(folder) as first:
         words = r"another batch \(process \d+ on .+\) is working in"
-        with pytest.raises(ResultBusyError, match=words), claimed(folder, "batch"):
+        with pytest.raises(ResultBusyError, match=words), locked_folder(folder, "batch"):
             pytest.fail("two at once")
         first.check()
-    with claimed(folder):
+    with locked_folder(folder):
         pass
-    assert set(names(folder)) <= claim.CLAIM_FILES
+    assert set(names(folder)) <= lock.LOCK_FILES
     if isinstance(folder, Url):
         assert names(folder) == []
 
@@ -51,17 +55,17 @@ def test_a_dead_owner_is_followed_and_a_late_one_is_told(folder: Location, monke
     if isinstance(folder, Path):
         pytest.skip("a lock is let go of by the kernel")
     with monkeypatch.context() as patch:
-        patch.setattr(claim, "RENEW_S", 4.0)  # longer than a lease: an owner that was stopped meanwhile
-        with claimed(folder) as stopped:
+        patch.setattr(lock, "RENEW_S", 4.0)  # longer than a lease: an owner that was stopped meanwhile
+        with locked_folder(folder) as stopped:
             begun = time.monotonic()
-            patch.setattr(claim, "RENEW_S", 0.2)
-            with claimed(folder) as second:
-                assert time.monotonic() - begun >= claim.LEASE_S
+            patch.setattr(lock, "RENEW_S", 0.2)
+            with locked_folder(folder) as second:
+                assert time.monotonic() - begun >= lock.LEASE_S
                 time.sleep(4.0)
                 with pytest.raises(ResultBusyError, match="another run"):
                     stopped.check()
                 second.check()
-    with claimed(folder):
+    with locked_folder(folder):
         pass
 
 
@@ -72,7 +76,7 @@ def test_of_many_at_once_one_gets_it(folder: Location) -> None:
 
     def try_it(number: int) -> None:
         try:
-            with claimed(folder):
+            with locked_folder(folder):
                 got.append(number)
                 over.wait(10)
         except ResultBusyError:
@@ -88,3 +92,33 @@ def test_of_many_at_once_one_gets_it(folder: Location) -> None:
     for thread in threads:
         thread.join()
     assert len(got) == 1
+
+
+def test_asking_for_the_owner_does_not_make_a_starting_run_fail(tmp_path: Path) -> None:
+    with locked_folder(tmp_path):
+        pass
+    held = os.open(tmp_path / ".lock", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_SH)  # as `lock_owner` holds it, for an instant
+    timer = threading.Timer(0.1, os.close, [held])
+    timer.start()
+    with locked_folder(tmp_path):
+        assert lock.lock_owner(tmp_path) == f"process {os.getpid()} on {socket.gethostname()}"
+    timer.join()
+
+
+def test_a_lease_that_another_one_takes_right_after_a_beat_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = to_location(f"memory://{uuid4().hex}/new")
+    assert isinstance(folder, Url)
+    with locked_folder(folder) as ours:
+        assert isinstance(ours, lock._Lease)
+
+        def overtaken(path: Url, found: Seen, data: bytes) -> bool:
+            done = replace_seen(path, found, data)
+            replace_bytes(path, b'{"owner": "process 1 on elsewhere", "token": "other", "beat": 1}')
+            return done
+
+        monkeypatch.setattr(lock, "replace_seen", overtaken)
+        ours._beat()
+        with pytest.raises(ResultBusyError, match="process 1 on elsewhere"):
+            ours.check()
+    assert b"elsewhere" in read_bytes(folder / ".lease"), "what another one holds is left alone"

@@ -1,4 +1,4 @@
-"""A batch on one screen: claim the folder, decide, run several slides at once on the same workers, keep account."""
+"""A batch on one screen: lock the folder, decide, run several slides at once on the same workers, keep account."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from wsi_magnet.results.folder import require_writable
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists
-from wsi_magnet.storage.lock import Claim, claimed
+from wsi_magnet.storage.lock import FolderLock, locked_folder
 
 PATIENCE_S = 15.0
 """How long a batch that is stopped waits for its slides to be left in order; they can be gone on with in any case."""
@@ -82,8 +82,8 @@ def segment_cohort(
     """
     _refuse_result(options.out)
     require_writable(options.out)
-    with claimed(options.out, "batch") as claim:
-        return _Batch(jobs, options, command, observe, claim).run(executor)
+    with locked_folder(options.out, "batch") as lock:
+        return _Batch(jobs, options, command, observe, lock).run(executor)
 
 
 def _refuse_result(out: Location) -> None:
@@ -100,9 +100,9 @@ class _Batch:
         options: CohortOptions,
         command: str,
         observe: CohortObserver,
-        claim: Claim,
+        lock: FolderLock,
     ) -> None:
-        self._options, self._command, self._claim = options, command, claim
+        self._options, self._command, self._lock = options, command, lock
         self._observe, self._log, self._telling = observe, BatchLog(options.out), threading.RLock()
         self._store, self._tables = States(options.out), Tables(options.out)
         self._states = self._store.read()
@@ -146,7 +146,7 @@ class _Batch:
             in_flight = InFlight(self._options.in_flight, executor)
             self._tell(BatchWorkers(executor.description, executor.dashboard, in_flight(), described(executor)))
             for ended in crew.run(self._to_do, in_flight):
-                self._claim.check()
+                self._lock.check()
                 self._note(ended)
                 self._refresh_tables()
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wsi_magnet.storage.lock import CLAIM_FILES
+from wsi_magnet.storage.lock import LOCK_FILES
 
 STATES = ".cohort"
 """The folder of the state files."""
@@ -12,7 +12,7 @@ STATES = ".cohort"
 SUMMARY_CSV, SUMMARY_MD, LOG = "summary.csv", "summary.md", "log.jsonl"
 """Of the whole cohort."""
 
-RESERVED = frozenset({STATES, SUMMARY_CSV, SUMMARY_MD, LOG, "log", "report.html", *CLAIM_FILES})
+RESERVED = frozenset({STATES, SUMMARY_CSV, SUMMARY_MD, LOG, "log", "report.html", *LOCK_FILES})
 """Names that no slide's result may have."""
 
 

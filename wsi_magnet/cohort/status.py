@@ -20,7 +20,7 @@ from wsi_magnet.errors import CohortError
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists, names
-from wsi_magnet.storage.lock import worker_of
+from wsi_magnet.storage.lock import lock_owner
 
 _LOOKED_AT, _NAMED = 100, 5
 """Of what lies in a folder that is neither: so many are looked at for results, and named."""
@@ -96,7 +96,7 @@ def status_of(folder: Location) -> Status:
 
 def _of_batch(folder: Location) -> Status:
     states = list(States(folder).read().values())
-    worker = worker_of(folder)
+    worker = lock_owner(folder)
     in_flight = tuple(_in_flight(folder / s.name, s.name, s.attempts) for s in states if s.state == "running")
     log = Log(folder / LOG)
     heard = _heard(log, [folder / LOG, folder / STATES, *(folder / one.name / "journal.jsonl" for one in in_flight)])
@@ -129,7 +129,7 @@ def _of_run(folder: Location) -> Status:
     return Status(
         str(folder),
         "run",
-        worker_of(folder),
+        lock_owner(folder),
         None if heard is None else max(0.0, time.time() - heard),
         {state: 1},
         (_in_flight(folder, folder.name, 1),) if state == "running" else (),

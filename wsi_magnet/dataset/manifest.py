@@ -18,6 +18,7 @@ from wsi_magnet.dataset.splits import assign_splits
 from wsi_magnet.dataset.table import COLUMNS, REQUIRED, SEPARATOR, Cells, codings, read_table
 from wsi_magnet.errors import ManifestError
 from wsi_magnet.slides.mpp import LEAST_MPP, MOST_MPP
+from wsi_magnet.storage.atomic import replace_file
 from wsi_magnet.storage.errors import storage_errors
 
 SPLIT_WORDS: Mapping[str, Split] = {**{split: split for split in SPLITS}, "val": "validation", "valid": "validation"}
@@ -67,11 +68,9 @@ def write_manifest(path: str | os.PathLike[str], samples: Iterable[Sample]) -> N
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
     rows.writerows(_written(sample, where.parent) for sample in samples)
-    partial = where.with_name(where.name + ".partial")
     with storage_errors(where):
         where.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text.getvalue(), encoding="utf-8", newline="")
-        partial.replace(where)
+        replace_file(where, text.getvalue().encode())
 
 
 def refuse(path: Path, problems: Sequence[Problem]) -> None:

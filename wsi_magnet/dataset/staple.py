@@ -17,6 +17,7 @@ from wsi_magnet.annotations.coding import IGNORE_VALUE
 from wsi_magnet.annotations.label_pixels import decoding, open_picture
 from wsi_magnet.errors import AnnotationError, ConfigError
 from wsi_magnet.geometry import Box
+from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.storage.errors import storage_errors
 
 Labels = npt.NDArray[np.uint8]
@@ -66,11 +67,10 @@ def write_staple(paths: Sequence[Path], labels: str, target: Path) -> None:
     merged = staple([_read(path, _same_meaning(labels)) for path in paths])
     info = PngImagePlugin.PngInfo()
     info.add_text(_INPUTS, made_of)
-    partial = target.with_name(target.name + ".partial")
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        Pillow.fromarray(merged).save(partial, format="PNG", pnginfo=info)
-        partial.replace(target)
+        with atomic_file(target) as file:
+            Pillow.fromarray(merged).save(file, format="PNG", pnginfo=info)
 
 
 def _same_meaning(labels: str) -> dict[int, int]:

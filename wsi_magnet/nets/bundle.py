@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
+from uuid import uuid4
 
 import safetensors.torch
 import torch
@@ -21,6 +19,7 @@ from wsi_magnet.nets.fold import fold_batch_norm
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import FORMAT, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
 from wsi_magnet.nets.state import load_exactly
+from wsi_magnet.storage.atomic import atomic_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +85,9 @@ def save_bundle(path: str | Path, spec: BundleSpec, backbone: nn.Module, refiner
     description = json.dumps(spec.to_json())
     content = _serialise(tensors, {"format": FORMAT, "version": VERSION, "spec": description})
     try:
-        _write_whole(path, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path, unique=uuid4().hex) as file:
+            file.write(content)
     except OSError as error:
         raise BundleError(f"cannot write bundle {path}: {error.strerror or error}") from None
 
@@ -127,19 +128,3 @@ def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> by
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors stay aligned
     return len(header).to_bytes(8, "little") + header + content[8 + length :]
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -1,18 +1,17 @@
-"""Chunks of a Zarr v2 array as the files or objects they are: read and written by the threads of whoever asks.
+"""Chunk I/O of a Zarr v2 array: chunks are read and written as files or objects by the calling threads.
 
 The zarr library passes every chunk through one event loop of the process, about two milliseconds of Python each, and
-threads that feed a GPU wait for it in a row. The format itself is a few lines: a file or object a chunk, named by its
-place, with the codec's bytes of the whole chunk; none where there would be only nought. zarr makes the arrays and
-describes them.
+threads that feed a GPU queue up for it. The format itself is a few lines: one file or object a chunk, named by its row
+and column, with the codec's bytes of the whole chunk; none for a chunk of zeros. zarr makes and describes the arrays.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.storage.atomic import atomic_file, sync
 from wsi_magnet.storage.location import Location, Url, delete_object, make_folder, read_bytes, replace_bytes
 
 Pixels = npt.NDArray[np.uint8]
 
 WRITERS = 8
-"""Chunks of a process that are packed and made last at once: a disk takes as long for eight as for one."""
+"""Chunks that a process compresses and synchronises at once: a disk takes as long for eight as for one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +36,17 @@ class ChunkFiles:
     size: Size
     channels: int | None
     side: int
-    """Of a chunk, in pixels."""
+    """Side of a chunk in pixels."""
     codec: Any
-    """With numcodecs' `encode` and `decode`."""
+    """A numcodecs codec."""
 
     def path(self, row: int, col: int) -> Location:
-        """Where a chunk lies, if it is there."""
+        """Location of a chunk, whether it exists or not."""
         lead = () if self.channels is None else ("0",)
         return self.folder.joinpath(*lead, str(row), str(col))
 
     def whole(self, box: Box) -> bool:
-        """True for a box of whole chunks, or what the array has of them: only such may be written."""
+        """True for a box of whole chunks, cut at the array's edge: only such boxes may be written."""
         starts = box.x0 % self.side == box.y0 % self.side == 0
         ends_x = box.x1 % self.side == 0 or box.x1 == self.size.width
         return starts and ends_x and (box.y1 % self.side == 0 or box.y1 == self.size.height)
@@ -67,37 +67,41 @@ class ChunkFiles:
         return found
 
     def write(self, box: Box, pixels: Pixels) -> None:
-        """Write whole chunks, or what the array has of them, and make them last; several at once. Raises OSError.
+        """Write whole chunks, cut at the array's edge, several at once; durable when this returns. Raises OSError.
 
-        Each is there whole or not at all, whatever happens.
+        Each chunk is written atomically, and the names of all are synchronised once at the end.
         """
         parts = [
             (self.path(row, col), pixels[(..., *chunk.intersect(box).relative_to(box).slices_yx)])
             for row, col, chunk in self._chunks(box)
         ]
-        for folder in {path.parent for path, _ in parts}:
+        folders = {path.parent for path, _ in parts}
+        for folder in folders:
             make_folder(folder)
         if len(parts) == 1:
             self._store(*parts[0])
-            return
-        writing = [_writers().submit(self._store, *part) for part in parts]
-        wait(writing)  # all of them, also where one fails: nobody writes once this has returned
-        for one in writing:
-            one.result()
+        else:
+            writing = [_writers().submit(self._store, *part) for part in parts]
+            wait(writing)  # all of them, also where one fails: no write continues after this returns
+            for one in writing:
+                one.result()
+        for folder in folders:
+            if isinstance(folder, Path):
+                sync(folder)
 
     @property
     def _lead(self) -> tuple[int, ...]:
         return () if self.channels is None else (self.channels,)
 
     def _chunks(self, box: Box) -> Iterator[tuple[int, int, Box]]:
-        """(row, column, its pixels) of those that a box touches."""
+        """(row, column, box) of the chunks that a box touches."""
         for row in range(box.y0 // self.side, ceil_div(box.y1, self.side)):
             for col in range(box.x0 // self.side, ceil_div(box.x1, self.side)):
                 x, y = col * self.side, row * self.side
                 yield row, col, Box(x, y, x + self.side, y + self.side)
 
     def _load(self, path: Location) -> Pixels | None:
-        """The chunk, or None where nothing was ever written."""
+        """Pixels of a chunk; None where none was written."""
         try:
             packed = read_bytes(path)
         except FileNotFoundError:
@@ -116,16 +120,8 @@ class ChunkFiles:
         if isinstance(path, Url):
             replace_bytes(path, packed)
             return
-        partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
-        try:
-            with partial.open("wb") as file:
-                file.write(packed)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with atomic_file(path, unique=uuid4().hex, sync_name=False) as file:
+            file.write(packed)
 
 
 @cache

@@ -16,7 +16,7 @@ from wsi_magnet.geometry import Size
 from wsi_magnet.results.pyramid import PyramidSpec, replace_text
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, delete, names, read_bytes
-from wsi_magnet.storage.lock import CLAIM_FILES, Claim, claimed
+from wsi_magnet.storage.lock import LOCK_FILES, FolderLock, locked_folder
 
 Existing = Literal["resume", "restart", "overwrite"]
 """What becomes of a result that is there already: gone on with; begun again; replaced whatever it is of."""
@@ -57,7 +57,7 @@ class Products:
                 count,
                 self.ngff,
                 self.tile_px,
-                lasting=name != "probabilities" or self.probabilities,
+                durable=name != "probabilities" or self.probabilities,
             )
             for name, count in channels.items()
         ]
@@ -103,24 +103,24 @@ class ResultFolder:
 
     def __init__(self, path: Location) -> None:
         self.path = path
-        self._claim = Claim()
+        self._lock = FolderLock()
         self.run_json = path / "run.json"
         self.summary_json = path / "summary.json"
         self.journal = path / "journal.jsonl"
         self.tissue_png = path / "tissue.png"
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Be the only run in this folder, which is made if need be; the claim ends with the process, however it ends.
 
         Raises ResultBusyError if another run holds it, StoreError if it cannot be written.
         """
-        with claimed(self.path) as self._claim:
+        with locked_folder(self.path) as self._lock:
             yield
 
-    def check_claim(self) -> None:
+    def check_lock(self) -> None:
         """Raises ResultBusyError where another run has taken the folder over meanwhile."""
-        self._claim.check()
+        self._lock.check()
 
     def read_run(self) -> dict[str, Any] | None:
         """run.json, or None where there is none.
@@ -148,7 +148,7 @@ class ResultFolder:
 
     def write_run(self, values: Mapping[str, Any]) -> None:
         """Replace run.json at once. Raises ResultBusyError where another run has taken the folder over."""
-        self.check_claim()
+        self.check_lock()
         write_json(self.run_json, {"format": _FORMAT, **values})
 
     def admit(self, wanted: Fingerprint, existing: Existing) -> dict[str, Any] | None:
@@ -185,7 +185,7 @@ class ResultFolder:
         # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
         with storage_errors(self.path):
             found = {*names(self.path)}
-        others = sorted(found - CLAIM_FILES - {_TURN, self.run_json.name + ".partial"})
+        others = sorted(found - LOCK_FILES - {_TURN, self.run_json.name + ".partial"})
         if others:
             raise ResultMismatchError(
                 f"{self.path} holds files that are no result of this program ({', '.join(others[:3])}); "
@@ -224,7 +224,7 @@ class ResultFolder:
         """Delete all that an earlier run, or somebody else, left in the folder."""
         with storage_errors(self.path):
             for name in names(self.path):
-                if name not in CLAIM_FILES:
+                if name not in LOCK_FILES:
                     delete(self.path / name)
 
 

@@ -1,14 +1,13 @@
-"""The OME-Zarr pyramids of a result, and the only door to zarr: whole tiles are written, any rectangle is read.
+"""OME-Zarr pyramids of a result: whole tiles are written, any rectangle is read. Only this module imports zarr.
 
 A tile is a whole number of chunks (with 0.5: one shard), so no two workers ever write one object and no lock is needed.
-Chunks that would hold only zeros are not written. Each object is written to a temporary file, which is then renamed, so
-a killed worker leaves an old object or a new one, never half of one; before a tile counts as done they are made to
-survive a power cut as well. In an object store a chunk is one request, and there when it is answered.
+Chunks of zeros are not written. Each object is written to a temporary file, which is then renamed, so a killed worker
+leaves the old object or the new one, never half of one; before a tile counts as done its objects are durable. In an
+object store a chunk is one request, and durable when it is answered.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from wsi_magnet.config import CELL_PX, Ngff
 from wsi_magnet.errors import StoreError
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.results.chunks import ChunkFiles
+from wsi_magnet.storage.atomic import sync
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import (
     Location,
@@ -38,25 +38,28 @@ from wsi_magnet.storage.location import (
     size_bytes,
 )
 
+_METADATA = (".zgroup", ".zattrs", ".zarray", "zarr.json")
+"""Files of Zarr v2 and v3 that describe a group or an array."""
+
 CHUNK_PX = CELL_PX
 """Side of a chunk: a cell, so that a cell without tissue is a chunk that is not written."""
 
 _Codec = tuple[Literal["zstd", "lz4"], int]
 
-_LASTING: _Codec = ("zstd", 3)
+_DURABLE: _Codec = ("zstd", 3)
 """As `python -m benchmarks.compression` measured on real results: a mask takes 0.8 % of its bytes and
 probabilities 18 %, where lz4 takes 2.8 and 33 %; higher levels save little and take several times as long, and
 shuffling bits makes both larger. Blosc, because QuPath's reader opens no other codec that is as good."""
 
-_PASSING: _Codec = ("lz4", 5)
-"""For what the next scale reads and nobody else: a third of the time, and the space is given back soon."""
+_TRANSIENT: _Codec = ("lz4", 5)
+"""For images that only the next scale reads: a third of the time, and the space is freed soon."""
 
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class PyramidSpec:
-    """What an image of a result is, apart from its pixels."""
+    """Description of an image of a result, without its pixels."""
 
     path: Location
     """Folder of the group, "....ome.zarr"."""
@@ -66,7 +69,7 @@ class PyramidSpec:
     """Number of channels; None for a plain (y, x) image."""
     ngff: Ngff
     tile_px: int
-    lasting: bool = True
+    durable: bool = True
     """False for an image that is deleted when the run has ended."""
 
     @property
@@ -91,22 +94,24 @@ class Pyramid:
                 if not self.has_level(level):
                     delete(self.spec.path / str(level))
                     self._create_level(level, size)
+                    self._sync_metadata(self.spec.path / str(level))
+            self._sync_metadata(self.spec.path)
 
     def has_level(self, level: int) -> bool:
-        """True where the array is there; its folder alone may be what a run left that was killed while making it."""
+        """True if the array exists; its folder alone may be left by a run that was killed while creating it."""
         metadata = ".zarray" if self.spec.zarr_format == 2 else "zarr.json"
         with storage_errors(self.spec.path):
             return bool(size_bytes(self.spec.path / str(level) / metadata))
 
     def require(self, level: int) -> None:
-        """Raises StoreError where a level that should be there is not."""
+        """Raise StoreError for a level that should exist and does not."""
         if not self.has_level(level):
             raise StoreError(
                 f"{self.spec.path} has lost its level {level}; make it anew with `wsi-magnet run --restart`"
             )
 
     def stored(self, level: int, box: Box) -> bool:
-        """False where nothing of a box was ever written, so that all of it is 0; cheaper than to read it."""
+        """False if no chunk of a box was written, so that all of it is 0; cheaper than reading it."""
         with storage_errors(self.spec.path):
             return any(exists(path) for path in self._objects(level, box))
 
@@ -114,7 +119,7 @@ class Pyramid:
         lead = () if self.spec.channels is None else (self.spec.channels,)
         names = ("y", "x") if self.spec.channels is None else ("c", "y", "x")
         shape, chunks = (*lead, *size.hw), (*lead, CHUNK_PX, CHUNK_PX)
-        codec, effort = _LASTING if self.spec.lasting else _PASSING
+        codec, effort = _DURABLE if self.spec.durable else _TRANSIENT
         common: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "uint8", "fill_value": 0}
         store = _zarr_store(self.spec.path / str(level))
         if self.spec.zarr_format == 2:
@@ -137,13 +142,22 @@ class Pyramid:
             )
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
-        """Replace the group's metadata at once: a reader sees the old or the new, never a part."""
+        """Replace the group's metadata atomically."""
         with storage_errors(self.spec.path):
             group = zarr.open_group(_zarr_store(self.spec.path), mode="r+", zarr_format=self.spec.zarr_format)
             group.attrs.put(dict(attributes))
+            self._sync_metadata(self.spec.path)
+
+    @staticmethod
+    def _sync_metadata(folder: Location) -> None:
+        """Synchronise the metadata that zarr wrote: zarr itself leaves that to the system."""
+        if isinstance(folder, Path):
+            for path in (*(folder / name for name in _METADATA), folder):
+                if path.exists():
+                    sync(path)
 
     def describe_ome(self, text: str) -> None:
-        """Replace the OME-XML beside the levels at once. Raises StoreError."""
+        """Replace the OME-XML beside the levels atomically. Raises StoreError."""
         path = self.spec.path / "OME" / "METADATA.ome.xml"
         with storage_errors(self.spec.path):
             make_folder(path.parent)
@@ -172,19 +186,19 @@ class Pyramid:
                 ) from error
 
     def write(self, level: int, box: Box, pixels: Pixels) -> None:
-        """Write a tile, uint8 ([channels,] box height, box width), and make it last. Raises StoreError."""
+        """Write a tile, uint8 ([channels,] box height, box width), durable when this returns. Raises StoreError."""
         rows, cols = box.slices_yx
         with storage_errors(self.spec.path):
             if (files := self._files(level)) and files.whole(box):
                 files.write(box, pixels)
                 return
             self.level(level)[..., rows, cols] = pixels
-            for path in self._objects(level, box):
-                if isinstance(path, Path) and path.exists():
-                    _make_last(path)
+            written = [path for path in self._objects(level, box) if isinstance(path, Path) and path.exists()]
+            for path in (*written, *{path.parent for path in written}):
+                sync(path)
 
     def _files(self, level: int) -> ChunkFiles | None:
-        """The chunks of a level where they are plain files, which in Zarr v3 they are not."""
+        """Chunk I/O of a level in Zarr v2; None in Zarr v3, whose chunks are inside shards."""
         if self.spec.zarr_format == 3:
             return None
         if level not in self._chunk_files:
@@ -194,7 +208,7 @@ class Pyramid:
         return self._chunk_files[level]
 
     def _objects(self, level: int, box: Box) -> Iterator[Location]:
-        """Files or objects that a tile is stored in."""
+        """Files or objects of a tile."""
         side = CHUNK_PX if self.spec.zarr_format == 2 else self.spec.tile_px
         root = self.spec.path / str(level)
         lead = [] if self.spec.channels is None else ["0"]
@@ -204,7 +218,7 @@ class Pyramid:
                 yield base / str(row) / str(col)
 
     def remove_level(self, level: int) -> None:
-        """Delete the pixels of a level that is no longer needed, and its array; nothing where it is gone already."""
+        """Delete a level that is no longer needed; nothing where it does not exist."""
         self._levels.pop(level, None)
         self._chunk_files.pop(level, None)
         self._delete(self.spec.path / str(level))
@@ -217,23 +231,15 @@ class Pyramid:
 
     @staticmethod
     def _delete(path: Location) -> None:
-        """What cannot be deleted takes space and does no harm."""
+        """Delete if possible: what remains takes space and does no harm."""
         with suppress(StoreError), storage_errors(path):
             delete(path)
 
     def sweep(self) -> None:
-        """Delete what killed writers left: half-written temporary files, of which an object store has none."""
+        """Delete temporary files of killed writers; an object store has none."""
         if isinstance(self.spec.path, Path):
             for path in self.spec.path.rglob("*.partial"):
                 path.unlink(missing_ok=True)
-
-
-def _make_last(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def majority(pixels: Pixels) -> Pixels:
@@ -245,7 +251,7 @@ def majority(pixels: Pixels) -> Pixels:
 
 
 def _either(first: npt.NDArray[np.bool_], a: Pixels, b: Pixels) -> Pixels:
-    """As `np.where`, which takes a pixel at a time where this takes 64."""
+    """Equal to `np.where`, which takes one pixel at a time where this takes 64."""
     chosen: Pixels = b ^ ((a ^ b) & np.negative(first.view(np.uint8)))
     return chosen
 
@@ -267,33 +273,33 @@ def halve_tile(pyramid: Pyramid, level: int, box: Box, *, labels: bool) -> None:
 
 
 def replace_text(path: Location, text: str) -> None:
-    """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
+    """Write a file atomically; durable when this returns. Raises StoreError."""
     with storage_errors(path):
         replace_bytes(path, text.encode())
 
 
 def _zarr_store(path: Location) -> StoreLike:
-    """What zarr opens."""
+    """The store that zarr opens for a location."""
     if isinstance(path, Url):
         return FsspecStore(awaited_filesystem(path.protocol), path=path.key)
     return path
 
 
 def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
-    """A new group of Zarr v3. Raises StoreError."""
+    """Create a group of Zarr v3. Raises StoreError."""
     with storage_errors(path):
         zarr.open_group(path, mode="w", zarr_format=3, attributes=dict(attributes))
 
 
 def write_values(path: Path, values: npt.NDArray[Any] | Sequence[str] | str, attributes: Mapping[str, Any]) -> None:
-    """A new array of Zarr v3, small enough for one chunk: numbers, or texts of any length. Raises StoreError."""
+    """Create an array of Zarr v3, small enough for one chunk: numbers, or texts of any length. Raises StoreError."""
     told = values if isinstance(values, np.ndarray) else np.array(values, np.dtypes.StringDType())
     with storage_errors(path):
         zarr.create_array(path, data=told, zarr_format=3, attributes=dict(attributes))
 
 
 def read_attributes(path: Location) -> dict[str, Any]:
-    """Attributes of a group, whole. Raises StoreError where there is none."""
+    """All attributes of a group. Raises StoreError where there is none."""
     with storage_errors(path):
         try:
             return dict(zarr.open_group(_zarr_store(path), mode="r").attrs)
@@ -302,7 +308,7 @@ def read_attributes(path: Location) -> dict[str, Any]:
 
 
 def open_finest(path: Location) -> tuple[zarr.Array[Any], Mapping[str, Any]]:
-    """Open for reading what anybody wrote, Zarr v2 or v3: the finest array of an OME-Zarr image, or a plain array.
+    """Open an image of any program for reading, Zarr v2 or v3: the finest array of an OME-Zarr image, or a plain array.
 
     Returns it and OME-Zarr's metadata, empty for a plain array. Raises StoreError.
     """

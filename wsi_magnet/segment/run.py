@@ -137,7 +137,7 @@ class Run:
         )
 
     def _passes(self, executor: Executor, job: RunSpec, history: History) -> None:
-        with Journal(self._folder.journal, self._folder.check_claim) as journal:
+        with Journal(self._folder.journal, self._folder.check_lock) as journal:
             coarser, spent = None, 0
             for one in self._plan.passes:
                 scores = Scores(one.tissue)

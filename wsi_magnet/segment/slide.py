@@ -58,7 +58,7 @@ def segment_slide(
         if finished:
             return finished
         require_writable(folder.path)
-        with folder.claimed():
+        with folder.locked():
             earlier = folder.admit(wanted, existing)  # again: another run may have ended before the folder was ours
             prepared = prepared_slide()
             for note in prepared.notes:

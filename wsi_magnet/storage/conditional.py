@@ -1,4 +1,4 @@
-"""Writing to an object store only where there is nothing yet, or over what was seen: what two processes agree by."""
+"""Conditional writes for object stores: put-if-absent and compare-and-swap."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wsi_magnet.storage.location import Url, filesystem
 
 
 def create_bytes(path: Url, data: bytes) -> bool:
-    """Write an object only where there is none; False where there is one."""
+    """Put an object if there is none; False if there is one."""
     try:
         filesystem(path.protocol).pipe_file(path.key, data, mode="create")
     except OSError as error:
@@ -21,15 +21,15 @@ def create_bytes(path: Url, data: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An object as it was found."""
+    """State of an object when it was read."""
 
     version: str
-    """What the store calls this state of it."""
+    """Version (ETag) of the object in the store."""
     data: bytes
 
 
 def seen(path: Url) -> Seen | None:
-    """An object as it is now; None where there is none."""
+    """Read an object with its version; None where there is none."""
     client = filesystem(path.protocol)
     with suppress(FileNotFoundError):
         return Seen(str(client.info(path.key).get("ETag", "")), client.cat_file(path.key))
@@ -37,10 +37,10 @@ def seen(path: Url) -> Seen | None:
 
 
 def replace_seen(path: Url, found: Seen, data: bytes) -> bool:
-    """Write an object over what was seen; False where it is another by now.
+    """Replace an object if it is still in the state that was seen; False if it has changed.
 
-    S3 compares by itself. Elsewhere it is compared here, so two writers of the same instant both get True, and find
-    out when they look again.
+    S3 compares on the server. For other stores it is compared here, so two simultaneous writers may both get True, and
+    must read the object again.
     """
     client = filesystem(path.protocol)
     conditions = {"IfMatch": found.version} if path.protocol.startswith("s3") else {}
@@ -58,7 +58,7 @@ def replace_seen(path: Url, found: Seen, data: bytes) -> bool:
 
 
 def _refused(error: OSError) -> bool:
-    """True where a store did not write because its condition did not hold."""
+    """True if the store did not write because its condition did not hold."""
     told = getattr(error.__cause__, "response", {})
     code = told.get("Error", {}).get("Code") if isinstance(told, dict) else None
     return isinstance(error, FileExistsError) or code in ("PreconditionFailed", "ConditionalRequestConflict")

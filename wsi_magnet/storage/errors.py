@@ -1,4 +1,4 @@
-"""What the operating system and the libraries of object stores say, as StoreErrors that name the place and the cure."""
+"""Translation of errors of the operating system and of object stores to StoreErrors that name location and cure."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from wsi_magnet.errors import OutageError, OutOfSpaceError, StoreError, WsiMagne
 from wsi_magnet.storage.location import Location, Url
 
 _LIBRARIES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs")
-"""Whose errors are told; any other exception is one of ours."""
+"""Packages whose exceptions are translated; any other exception is a defect of ours."""
 
 _FULL = ("quota", "insufficient storage", "storage backend has reached")
-"""What stores say that take no more, in lower case."""
+"""Texts of stores that are full, in lower case."""
 
 _AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
-"""What a share says that has gone."""
+"""Error numbers of a network share that has gone."""
 
 _AGAIN = "what is finished is kept: run the same command again"
 
 
 @contextmanager
 def storage_errors(path: Location) -> Iterator[None]:
-    """Turn the system's errors, and those of an object store, into StoreErrors of one line."""
+    """Context that turns errors of the system and of an object store into StoreErrors of one line."""
     try:
         yield
     except WsiMagnetError:

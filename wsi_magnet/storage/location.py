@@ -1,8 +1,8 @@
-"""Where a result lies: a folder of this machine or a URL of an object store; the few operations in which they differ.
+"""Location of a result, a folder of this machine or a URL of an object store, and the operations that differ.
 
-A path of this machine is a `pathlib.Path` and stays one. A URL is a value with the algebra of a path and no more: the
-requests are the functions below, so that nothing asks a server unawares. This is the only door to fsspec, and its
-libraries are imported when a URL is named, not before.
+A path of this machine is a `pathlib.Path` and stays one. A `Url` is a value with the arithmetic of a path and no more:
+requests are made by the functions below, so that none is sent unawares. Only this module imports fsspec, and the
+libraries of the stores are imported when a URL is used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wsi_magnet.errors import ConfigError, StoreError
+from wsi_magnet.storage.atomic import replace_file
 
 STORES = {
     "s3": "pip install '.[s3]' in wsi-magnet's checkout",
@@ -30,22 +31,22 @@ STORES = {
     "abfss": "pip install adlfs",
     "memory": "pip install fsspec",
 }
-"""Protocols whose writes are there whole or not at all, and what brings them. Others that fsspec knows (SFTP, SMB)
-write a file bit by bit, and a killed worker would leave half of it."""
+"""Protocols with atomic writes, and the command that installs each. Others that fsspec knows (SFTP, SMB) write a file
+piece by piece, and a killed worker would leave half of it."""
 
 _LOCAL = ("file", "local")
 
 _S3 = {"max_concurrency": 1}
-"""Of parts of one object. With more, s3fs asks for the size of each before it reads it, and lists where there is none:
-three requests for a chunk of background."""
+"""Options of s3fs: one request for an object. With several parts at once it asks for the size of each before it reads
+it, and lists where there is none: three requests for a chunk of background."""
 
 _REQUESTS = 16
-"""Under way at once where many are needed: each waits for the network."""
+"""Concurrent requests where many are needed: each waits for the network."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Url:
-    """A place in an object store, "s3://bucket/results"; of its own it does nothing but arithmetic with names."""
+    """A location in an object store, "s3://bucket/results"; arithmetic with names only, no requests."""
 
     protocol: str
     key: str
@@ -55,7 +56,7 @@ class Url:
         return self.joinpath(name)
 
     def joinpath(self, *names: str) -> Url:
-        """The place of that name below this one."""
+        """The location of that name below this one."""
         return Url(self.protocol, "/".join((self.key, *names)))
 
     def with_name(self, name: str) -> Url:
@@ -72,7 +73,7 @@ class Url:
 
     @property
     def parent(self) -> Url:
-        """The place that this one lies in."""
+        """The enclosing location."""
         return Url(self.protocol, self.key.rpartition("/")[0])
 
     @property
@@ -82,7 +83,7 @@ class Url:
 
     @property
     def suffix(self) -> str:
-        """Of the name, with its dot; "" where there is none."""
+        """Suffix of the name, with its dot; "" where there is none."""
         return Path(self.name).suffix
 
     def __str__(self) -> str:
@@ -93,24 +94,24 @@ Location = Path | Url
 
 
 def to_location(text: str | os.PathLike[str] | Url) -> Location:
-    """What somebody typed as a place: a path, with ~, or a URL.
+    """Parse a location as typed by a user: a path, with ~, or a URL.
 
     Raises ConfigError for a URL that cannot hold a result, StoreError where the library for it is not installed.
     """
     if isinstance(text, Path | Url):
         return text
-    told = str(text)  # so that also other libraries' paths, which print as their URL, are understood
-    protocol, found, key = told.partition("://")
+    typed = str(text)  # other libraries' paths print as their URL
+    protocol, found, key = typed.partition("://")
     if not found or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", protocol):
-        return Path(told).expanduser()
+        return Path(typed).expanduser()
     protocol = protocol.lower()
     if protocol in _LOCAL:
         return Path(f"/{key.lstrip('/')}")
     if protocol not in STORES:
-        raise ConfigError(f"{told}: {protocol}:// is no object store; mount it and name the folder")
+        raise ConfigError(f"{typed}: {protocol}:// is no object store; mount it and name the folder")
     first = key.strip("/").partition("/")[0]
     if not first:
-        raise ConfigError(f"{told} names no bucket; write {protocol}://BUCKET/FOLDER")
+        raise ConfigError(f"{typed} names no bucket; write {protocol}://BUCKET/FOLDER")
     if ":" in first.partition("@")[0] and "@" in first:
         raise ConfigError(f"{protocol}://...: credentials do not belong into a URL; set them in the environment")
     _require(protocol)
@@ -130,17 +131,17 @@ def _require(protocol: str) -> None:
 def filesystem(protocol: str) -> Any:
     """The client of a process for an object store, shared by its threads.
 
-    Endpoint and credentials are what the environment or fsspec's configuration say. It keeps no listings: other
-    processes write what this one must see.
+    Endpoint and credentials come from the environment or fsspec's configuration. It caches no listings: other processes
+    write what this one must see.
     """
     return _filesystem(protocol, os.getpid())
 
 
 def awaited_filesystem(protocol: str) -> Any:
-    """The same client for zarr, which awaits its answers in an event loop of its own."""
+    """The same client for zarr, which awaits its answers in an event loop."""
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
-    # Its threads ask the client that there is; a client of that loop would have connections that nobody closes.
+    # The wrapper's threads use the existing client; a client of zarr's loop would leave its connections open.
     return AsyncFileSystemWrapper(filesystem(protocol), asynchronous=True)
 
 
@@ -153,18 +154,18 @@ def _filesystem(protocol: str, pid: int) -> Any:
     return fsspec.get_filesystem_class(protocol)(use_listings_cache=False, skip_instance_cache=True, **options)
 
 
-# What follows raises what the operating system or a store's library raises; `storage_errors` turns it into StoreErrors.
+# The functions below raise the errors of the operating system or of a store's library; see `storage_errors`.
 
 
 def exists(path: Location) -> bool:
-    """True for a file, an object or a folder that is there."""
+    """True if a file, an object or a folder exists."""
     if isinstance(path, Path):
         return path.exists()
     return size_bytes(path) is not None or bool(names(path))
 
 
 def size_bytes(path: Location) -> int | None:
-    """Of a file or object; None where there is none."""
+    """Size of a file or object; None where there is none."""
     if isinstance(path, Path):
         return path.stat().st_size if path.is_file() else None
     with suppress(FileNotFoundError):
@@ -174,34 +175,29 @@ def size_bytes(path: Location) -> int | None:
 
 
 def read_bytes(path: Location) -> bytes:
-    """All of a file or object. Raises FileNotFoundError where there is none."""
+    """Read a whole file or object. Raises FileNotFoundError."""
     if isinstance(path, Path):
         return path.read_bytes()
     return cast(bytes, filesystem(path.protocol).cat_file(path.key))
 
 
 def read_all(paths: Iterable[Url]) -> list[bytes]:
-    """As `read_bytes` of each, in their order, but many at once."""
-    # fsspec's calls that take several names take "*", "?" and "[" in them for patterns, and slides have such names.
+    """Read whole objects concurrently; returned in the order of `paths`."""
+    # fsspec's calls for several names treat "*", "?" and "[" as patterns, and slides have such names.
     with ThreadPoolExecutor(_REQUESTS) as requests:
         return list(requests.map(read_bytes, paths))
 
 
 def replace_bytes(path: Location, data: bytes) -> None:
-    """Write a file or object that is there whole or not at all, and stays there after a power cut."""
+    """Write a file or object atomically; durable when this returns."""
     if isinstance(path, Url):
         filesystem(path.protocol).pipe_file(path.key, data)
-        return
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    else:
+        replace_file(path, data)
 
 
 def names(path: Location) -> list[str]:
-    """Of what lies in a folder, sorted; none where it is not there."""
+    """Names in a folder, sorted; none where the folder does not exist."""
     if isinstance(path, Path):
         return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
     try:
@@ -213,13 +209,13 @@ def names(path: Location) -> list[str]:
 
 
 def make_folder(path: Location) -> None:
-    """Make a folder where folders are things; an object store has only names, and to ask it could make a bucket."""
+    """Make a folder with its parents; nothing for a URL, because an object store has only names."""
     if isinstance(path, Path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def delete(path: Location) -> None:
-    """Delete a file, an object or a folder with all in it; nothing where it is gone already."""
+    """Delete a file, an object or a folder with its content; nothing where it does not exist."""
     if isinstance(path, Url):
         _delete_below(path)
     elif path.is_dir() and not path.is_symlink():
@@ -233,13 +229,13 @@ def _delete_below(path: Url) -> None:
     with suppress(FileNotFoundError):
         keys = list(client.find(path.key))
         if keys and not any(set("*?[") & set(key) for key in keys):
-            client.rm(keys)  # a thousand in a request, but it takes names for patterns
+            client.rm(keys)  # a thousand in a request, but it treats names as patterns
             return
         with ThreadPoolExecutor(_REQUESTS) as requests:
             list(requests.map(client.rm_file, keys))
 
 
 def delete_object(path: Url) -> None:
-    """Delete one object; nothing where it is gone already."""
+    """Delete one object; nothing where it does not exist."""
     with suppress(FileNotFoundError):
         filesystem(path.protocol).rm_file(path.key)

@@ -1,9 +1,9 @@
-"""Who may work in a folder: one process at a time, on any machine that sees it.
+"""Exclusive right to write in a folder: one process at a time, on any machine that sees the folder.
 
-On a file system it is a lock, which the kernel lets go of with its process. An object store has no such thing: there it
-is an object that only one process can make, and that its owner writes again and again. Whoever finds one watches it: if
-it changes, its owner is alive; if it has not for `LEASE_S`, he is not, and it is taken over. Only the watcher's own
-clock is asked, and what decides between two who take it at once is the store: it writes only over what was seen.
+On a file system it is a file lock, which the kernel releases with its process. In an object store it is a lease: an
+object that only one process can create, and that its owner rewrites periodically. A newcomer watches it: if it changes,
+its owner is alive; if it has not changed for `LEASE_S`, the newcomer takes it over. No clocks of two machines are
+compared, and the store decides between two newcomers: it writes only over the version that was seen.
 """
 
 from __future__ import annotations
@@ -28,31 +28,34 @@ from wsi_magnet.storage.location import Location, Url, delete_object, make_folde
 
 _LOCK, _OWNER, _LEASE = ".lock", ".owner", ".lease"
 
-CLAIM_FILES = frozenset({_LOCK, _OWNER, _LEASE})
-"""Names in a folder that belong to its claim and to nothing else."""
+LOCK_FILES = frozenset({_LOCK, _OWNER, _LEASE})
+"""Names in a folder that belong to its lock."""
 
 LEASE_S = 15.0
-"""A lease that did not change for so long has lost its owner."""
+"""Time after which an unchanged lease has lost its owner."""
 
 RENEW_S = 2.0
-"""So often its owner writes it."""
+"""Interval at which the owner rewrites its lease."""
 
 _POLL_S = 0.5
 
+_PROBE_S = 0.5
+"""Time for which a lock is tried: `working` holds it shared for an instant, and a run must not take that for a run."""
 
-class Claim:
-    """A folder that is ours for the time being."""
+
+class FolderLock:
+    """A folder that this process has locked."""
 
     def check(self) -> None:
-        """Raises ResultBusyError where somebody else has taken it over, as after a long pause of this process."""
+        """Raise ResultBusyError if another process has taken the lease over, as after a long pause of this one."""
 
 
 @contextmanager
-def claimed(folder: Location, work: str = "run") -> Iterator[Claim]:
-    """Be the only one at work in a folder, which is made if need be; the claim ends with the process, however it ends.
+def locked_folder(folder: Location, work: str = "run") -> Iterator[FolderLock]:
+    """Lock a folder, which is created if needed; the lock ends with the process, however it ends.
 
-    work: what it is that works there, for whoever finds it taken. Raises ResultBusyError if another one holds it,
-    StoreError if it cannot be written.
+    work: the kind of work, for the error message of a newcomer. Raises ResultBusyError if another process holds the
+    lock, StoreError if the folder cannot be written.
     """
     with _leased(folder, work) if isinstance(folder, Url) else _locked(folder, work) as claim:
         yield claim
@@ -69,13 +72,13 @@ def _busy(folder: Location, work: str, owner: str) -> ResultBusyError:
 
 
 @contextmanager
-def _locked(folder: Path, work: str) -> Iterator[Claim]:
+def _locked(folder: Path, work: str) -> Iterator[FolderLock]:
     owner = folder / _OWNER
     with storage_errors(folder):
         make_folder(folder)
         lock = FileLock(folder / _LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_PROBE_S, poll_interval=0.02)
         except Timeout:
             told = "of unknown owner"
             with suppress(OSError):
@@ -84,13 +87,13 @@ def _locked(folder: Path, work: str) -> Iterator[Claim]:
     try:
         with storage_errors(folder):
             owner.write_text(_ourselves())
-        yield Claim()
+        yield FolderLock()
     finally:
         lock.release()
 
 
 @contextmanager
-def _leased(folder: Url, work: str) -> Iterator[Claim]:
+def _leased(folder: Url, work: str) -> Iterator[FolderLock]:
     with storage_errors(folder):
         lease = _Lease(folder, work)
         lease.take()
@@ -101,7 +104,7 @@ def _leased(folder: Url, work: str) -> Iterator[Claim]:
         lease.end()
 
 
-class _Lease(Claim):
+class _Lease(FolderLock):
     def __init__(self, folder: Url, work: str) -> None:
         self._folder, self._work = folder, work
         self._path = folder / _LEASE
@@ -117,11 +120,11 @@ class _Lease(Claim):
             raise _busy(self._folder, self._work, self._lost_to)
 
     def take(self) -> None:
-        """Make it, or take it over. Raises ResultBusyError where its owner is alive."""
+        """Create the lease, or take it over. Raises ResultBusyError if its owner is alive."""
         while not create_bytes(self._path, self._text()):
             found = seen(self._path)
             if found is None:
-                continue  # it has just been given back
+                continue  # it has just been released
             self._watch(found)
             if replace_seen(self._path, found, self._text()):
                 break
@@ -130,13 +133,13 @@ class _Lease(Claim):
             raise _busy(self._folder, self._work, _owner(self._seen))
 
     def _watch(self, found: Seen) -> None:
-        """Returns when its owner may be taken for gone."""
+        """Return when the owner counts as lost. Raises ResultBusyError if the lease changes."""
         until = time.monotonic() + LEASE_S
         while time.monotonic() < until:
             time.sleep(_POLL_S)
             now = seen(self._path)
             if now is None:
-                return  # replacing what is gone will fail, and it is made anew
+                return  # the replacement will fail, and the lease is created anew
             if now != found:
                 raise _busy(self._folder, self._work, _owner(now))
 
@@ -145,7 +148,7 @@ class _Lease(Claim):
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_S):
-            # A store that does not answer now may the next time; if not, the work itself will say so.
+            # A store that does not answer now may the next time; if not, the work itself will fail.
             with suppress(Exception):
                 self._beat()
             if self._lost_to is not None:
@@ -153,18 +156,18 @@ class _Lease(Claim):
 
     def _beat(self) -> None:
         assert self._seen is not None
-        if not replace_seen(self._path, self._seen, self._text()):
-            now = seen(self._path)
-            if now is None or not self._is_ours(now):
-                self._lost_to = _owner(now)
-                return
-        self._seen = seen(self._path) or self._seen
+        replace_seen(self._path, self._seen, self._text())
+        now = seen(self._path)
+        if now is None or not self._is_ours(now):  # also where another one took it over right after our write
+            self._lost_to = _owner(now)
+        else:
+            self._seen = now
 
     def end(self) -> None:
-        """Give it back, if it is ours still."""
+        """Release the lease, if it is still ours."""
         self._ended.set()
         self._renewer.join()
-        with suppress(Exception):  # what is left behind is taken over by the next
+        with suppress(Exception):  # an abandoned lease expires
             if (now := seen(self._path)) is not None and self._is_ours(now):
                 delete_object(self._path)
 
@@ -182,16 +185,16 @@ def _owner(found: Seen | None) -> str:
     return "of unknown owner"
 
 
-def worker_of(folder: Location) -> str | None:
-    """Who works in a folder now, "process 12 on host"; None where nobody does. Nobody's way is stood in.
+def lock_owner(folder: Location) -> str | None:
+    """Current lock holder ("process 12 on host") or None.
 
-    A lease is watched for as long as its owner may take to write it. Raises StoreError.
+    A lease is watched for as long as its owner may take to rewrite it. Raises StoreError.
     """
     with storage_errors(folder):
-        return _lease_keeper(folder) if isinstance(folder, Url) else _lock_holder(folder)
+        return _lease_owner(folder) if isinstance(folder, Url) else _file_lock_owner(folder)
 
 
-def _lock_holder(folder: Path) -> str | None:
+def _file_lock_owner(folder: Path) -> str | None:
     try:
         lock = os.open(folder / _LOCK, os.O_RDONLY)
     except FileNotFoundError:
@@ -207,7 +210,7 @@ def _lock_holder(folder: Path) -> str | None:
     return None
 
 
-def _lease_keeper(folder: Url) -> str | None:
+def _lease_owner(folder: Url) -> str | None:
     found, until = seen(folder / _LEASE), time.monotonic() + 4 * RENEW_S
     while found is not None and time.monotonic() < until:
         time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""Files of an export: whole under their names or not there, and none replaced unasked."""
+"""Output files of exports and reports: written atomically, and none replaced without --overwrite."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_magnet.errors import StoreError
+from wsi_magnet.storage.atomic import sync
 from wsi_magnet.storage.errors import storage_errors
 
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """How files are written."""
+    """Options of the written files."""
 
     part_bytes: int = 100_000_000
     """A part is closed once it holds more, before compression; 0 = never. QuPath needs 20 to 25 times as much memory to
@@ -25,30 +26,30 @@ class FileOptions:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export has written."""
+    """Files that an export has written."""
 
     files: tuple[Path, ...]
     objects: int
     notes: tuple[str, ...] = ()
-    """What the user should know."""
+    """Notes for the user."""
 
 
 def refuse_existing(target: Path, *, overwrite: bool) -> None:
-    """Raises StoreError where something of that name must stay."""
+    """Raise StoreError if the target exists and may not be replaced."""
     if target.exists() and not overwrite:
         raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
 
 
 def provisional(target: Path, part: int = 1) -> Path:
-    """The name of a file until it is whole; each process has its own, so that two exports do not write into one."""
+    """Temporary name of a file; each process has its own, so that two exports do not write to one file."""
     return target.with_name(f"{target.name}.{os.getpid()}.{part}.partial")
 
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """Within it, write a file or make a folder under the name that it gives; at its end, that takes the target's place.
+    """Context in which a file or folder is written under the temporary name that it yields; on leaving it is renamed.
 
-    Left by an error, nothing stays. Raises StoreError for the operating system's errors.
+    After an error nothing remains. Raises StoreError for errors of the operating system.
     """
     partial = provisional(target)
     try:
@@ -62,8 +63,9 @@ def whole(target: Path) -> Iterator[Path]:
                 shutil.rmtree(aside)
             else:
                 partial.replace(target)
+            sync(target.parent)
     finally:
-        with suppress(OSError):  # of a full disk, say, which has been told already
+        with suppress(OSError):  # of a full disk, which has been raised already
             _delete(partial)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wsi_magnet.errors import TrainingError
+from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.storage.errors import storage_errors
 
 FORMAT = "wsi-magnet-checkpoint-1"
@@ -16,13 +16,8 @@ FORMAT = "wsi-magnet-checkpoint-1"
 
 def save_checkpoint(path: Path, states: dict[str, Any], fingerprint: str) -> None:
     """Replace a checkpoint at once; it stays there after a power cut. Raises StoreError."""
-    partial = path.with_name(path.name + ".partial")
-    with storage_errors(path):
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, "fingerprint": fingerprint, **states}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    with storage_errors(path), atomic_file(path) as file:
+        torch.save({"format": FORMAT, "fingerprint": fingerprint, **states}, file)
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
