@@ -21,7 +21,7 @@ import numpy.typing as npt
 from benchmarks.measure import measure
 from benchmarks.record import Measurement, Table, benchmark
 from tests.export.results import CLASSES, make_sparse_result
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 
 CELL_PX = 400
 """A blob lies in a square of this side, so that none touch."""
@@ -50,12 +50,12 @@ def measure_all(options: argparse.Namespace) -> Measurement:
     """Each simplification once."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.result or generate(Path(temporary) / "slide", options.side, options.regions)
-        source = ResultSource(folder)
+        source = Result(folder)
         first = read_seconds(source)
         targets = {um: Path(temporary) / f"{um:g}.geojson" for um in options.simplify}
         rows = [row(folder, target, um, read_seconds(source)) for um, target in targets.items()]
     reading = f"Reading every chunk of it that was ever written takes {first:.1f} s."
-    return Measurement(Table(COLUMNS, rows), notes=[f"A mask of {source.placement.size} pixels. {reading}"])
+    return Measurement(Table(COLUMNS, rows), notes=[f"A mask of {source.geometry.size} pixels. {reading}"])
 
 
 def row(folder: Path, target: Path, um: float, reading_s: float) -> list[str]:
@@ -74,12 +74,12 @@ def row(folder: Path, target: Path, um: float, reading_s: float) -> list[str]:
     ]
 
 
-def read_seconds(source: ResultSource) -> float:
+def read_seconds(source: Result) -> float:
     """Pixels of every stored chunk."""
     begun = time.perf_counter()
     for box in source.blocks(source.level):
-        if source.mask.stored(source.level, box):
-            source.mask.read(source.level, box)
+        if source.mask_image.stored(source.level, box):
+            source.mask_image.read(source.level, box)
     return time.perf_counter() - begun
 
 

@@ -44,7 +44,7 @@ DOORS = {
     "openslide": ("slides.openslide",),
     "zarr": ("results.pyramid",),
     "fsspec": ("storage.location",),
-    "dask": ("runtime", "system"),
+    "dask": ("results.pyramid", "runtime", "system"),
     "distributed": ("runtime",),
     "dask_jobqueue": ("runtime.clusters.batch",),
     "click": ("cli",),

@@ -20,7 +20,7 @@ from tests.export.qupath_rules import features_of, violations
 from tests.export.results import make_result
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from wsi_magnet.config import RunConfig
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +58,14 @@ def test_areas_of_all_regions_are_those_of_the_mask(call: Call, real: Path, tmp_
 
 def test_a_real_mask_filled_again_by_scikit_image_is_the_mask(call: Call, real: Path, tmp_path: Path) -> None:
     call("export", real, "--to", "geojson", "-o", tmp_path / "x.geojson")
-    source = ResultSource(real)
+    source = Result(real)
     mask = labels_of(real)
     value = {one.name: one.value for one in source.classes}
     found = np.zeros_like(mask)
     # Holes are filled as well, and what lies in them after them: the larger come first.
     features = sorted(features_of(tmp_path / "x.geojson"), key=lambda f: -shape(f["geometry"]).envelope.area)
     for feature in features:
-        shell = np.array(feature["geometry"]["coordinates"][0]) / source.placement.downsample_xy
+        shell = np.array(feature["geometry"]["coordinates"][0]) / source.geometry.downsample_xy
         rows, columns = polygon(shell[:, 1] - 0.5, shell[:, 0] - 0.5, mask.shape)
         found[rows, columns] = value[feature["properties"]["classification"]["name"]]
     # The centres of the last row and column lie beyond the slide, where the polygons end.

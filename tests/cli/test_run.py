@@ -40,7 +40,7 @@ def test_a_run_says_where_the_mask_is(call: Call, made_run: MadeRun, tmp_path: P
         "run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--refine", "0.1", "--restart", "--json"
     )
     values = json.loads(restarted.stdout)
-    assert values["passes"][2]["cells_refined"] < values["passes"][2]["cells"]
+    assert values["scales"][2]["cells_refined"] < values["scales"][2]["cells"]
     assert values["done_before"] is False
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cohort.test_tables import RUN
 from wsi_magnet.cohort import planning
 from wsi_magnet.cohort.options import Bundles, CohortOptions
 from wsi_magnet.cohort.slide_job import SlideJob
 from wsi_magnet.cohort.state import SlideState, States, file_marks, known_names, result_marks
 from wsi_magnet.config import RunConfig
-from wsi_magnet.results.folder import RUN_VERSION, ResultFolder
+from wsi_magnet.results.folder import ResultFolder
 
 
 def test_states_come_back_as_they_were(tmp_path: Path) -> None:
@@ -55,8 +56,7 @@ def test_values_of_a_newer_program_are_passed_over(tmp_path: Path) -> None:
 
 def test_names_are_known_from_states_and_results(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    parts: dict[str, Any] = {"slide": {"path": "/s/1.svs"}, "fingerprint": {}, "bundle": {}, "config": {}}
-    ResultFolder(tmp_path / "one").write_run({"version": RUN_VERSION, "state": "finished", **parts})
+    ResultFolder(tmp_path / "one").write_run(RUN.but(slide=replace(RUN.slide, path="/s/1.svs")))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("{")
     (tmp_path / "notes.txt").touch()

@@ -12,6 +12,9 @@ import pytest
 from wsi_magnet.cohort import tables
 from wsi_magnet.cohort.figures import figures_of
 from wsi_magnet.cohort.state import SlideState
+from wsi_magnet.config import RunConfig
+from wsi_magnet.labels import LabelClass
+from wsi_magnet.results.record import BundleRecord, RunRecord, ScaleRecord, SlideRecord
 
 SUMMARY: dict[str, Any] = {
     "tissue_share": 0.25,
@@ -21,18 +24,21 @@ SUMMARY: dict[str, Any] = {
     "not_analysed_mm2": 0.1,
     "gleason": {"primary": 3, "secondary": 4, "score": 7, "grade_group": 2, "tumour_mm2": 0.5},
     "cells_not_analysed": 3,
-    "passes": [
+    "scales": [
         {"cells": 5, "cells_refined": 5},
         {"cells": 20, "cells_refined": 10},
         {"cells": 60, "cells_refined": 10},
     ],
 }
-RUN = {
-    "bundle": {"name": "mine", "sha256": "5ea1"},
-    "slide": {"mpp_xy": [0.25, 0.25]},
-    "config": {"refine": 0.5},
-    "precision": "mixed",
-}
+RUN = RunRecord(
+    state="finished",
+    fingerprint={},
+    slide=SlideRecord(path="/s/a.svs", identity="a", size_wh=(9, 9), bounds_xywh=(0, 0, 9, 9), mpp_xy=(0.25, 0.25)),
+    bundle=BundleRecord("mine", "5ea1", (LabelClass(1, "stroma", (1, 2, 3)),)),
+    config=RunConfig(refine=0.5),
+    scales=(ScaleRecord(0.5, (9, 9)),),
+    precision="mixed",
+)
 
 STATES = [
     SlideState(

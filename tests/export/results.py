@@ -15,9 +15,10 @@ from wsi_magnet.config import CELL_PX, Ngff, RunConfig
 from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.results import ngff
-from wsi_magnet.results.folder import RUN_VERSION, Products, ResultFolder
+from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
+from wsi_magnet.results.record import BundleRecord, RunRecord, ScaleRecord, SlideRecord, State
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -38,7 +39,7 @@ class Made:
     bounds_xy: tuple[int, int] = (0, 0)
     beyond: int = 0
     """Level-0 pixels of the slide right of and below its bounds."""
-    state: str = "finished"
+    state: State = "finished"
     first_level: int = 0
     """Finest level of the mask that is complete."""
     ngff: Ngff = "0.4"
@@ -52,7 +53,7 @@ def make_result(
     *,
     probabilities: Pixels | None = None,
     uncertainty: Pixels | None = None,
-) -> ResultSource:
+) -> Result:
     """Write uint8 (h, w) labels, and (classes, h, w) and (h, w) of what else a run keeps, as a result of slide.svs."""
     made = made or Made()
     sizes = halved_until([Size(mask.shape[1], mask.shape[0])], CELL_PX)
@@ -79,8 +80,8 @@ def make_result(
         write_all(pyramid, pixels, labels=name == "mask")
         scales = ngff.multiscales(name, frames, channels=name == "probabilities", method="made", version=made.ngff)
         pyramid.describe(ngff.attributes(made.ngff, {"multiscales": [scales]}, {}))
-    ResultFolder(folder).write_run(_run(made, sizes[0], config))
-    return ResultSource(folder)
+    ResultFolder(folder).write_run(_record(made, sizes[0], config))
+    return Result(folder)
 
 
 def make_sparse_result(folder: Path, side: int, patches: Iterable[tuple[int, int, Pixels]]) -> None:
@@ -108,7 +109,7 @@ def make_sparse_result(folder: Path, side: int, patches: Iterable[tuple[int, int
     frames = [ngff.level_frame(str(i), 0.5 * 2**i, (0.5, 0.5), (0, 0)) for i in range(len(sizes))]
     scales = ngff.multiscales("mask", frames, channels=False, method="made", version="0.4")
     pyramid.describe(ngff.attributes("0.4", {"multiscales": [scales]}, {}))
-    ResultFolder(folder).write_run(_run(made, sizes[0], config))
+    ResultFolder(folder).write_run(_record(made, sizes[0], config))
 
 
 def _write_cell(pyramid: Pyramid, key: tuple[int, int], pixels: Pixels) -> None:
@@ -129,33 +130,25 @@ def write_all(pyramid: Pyramid, pixels: Pixels, *, labels: bool) -> None:
                     pyramid.write(0, box, cell)
 
 
-def _run(made: Made, size: Size, config: RunConfig) -> dict[str, Any]:
+def _record(made: Made, size: Size, config: RunConfig) -> RunRecord:
     downsample = made.mpp / made.slide_mpp
     width, height = int(size.width * downsample), int(size.height * downsample)
     x, y = made.bounds_xy
-    classes = [{"name": c.name, "value": c.value, "color": list(c.color)} for c in made.classes]
-    return {
-        "version": RUN_VERSION,
-        "state": made.state,
-        "fingerprint": {},
-        "failures": [],
-        "slide": {
-            "path": "slides/slide.svs",
-            "identity": "f" * 64,
-            "vendor": "made",
-            "reader": "made",
-            "size_wh": [x + width + made.beyond, y + height + made.beyond],
-            "bounds_xywh": [x, y, width, height],
-            "mpp_xy": [made.slide_mpp] * 2,
-            "mpp_source": "made",
-            "properties": {},
-        },
-        "bundle": {"name": "made", "sha256": "0" * 64, "classes": classes},
-        "config": config.to_json(),
-        "scales": [{"mpp": made.mpp, "size_wh": list(size.wh), "slide_level": 0, "mask_level": 0}],
-        "notes": [],
-        "software": {"wsi-magnet": "0.0"},
-    }
+    return RunRecord(
+        state=made.state,
+        fingerprint={},
+        slide=SlideRecord(
+            path="slides/slide.svs",
+            identity="f" * 64,
+            size_wh=(x + width + made.beyond, y + height + made.beyond),
+            bounds_xywh=(x, y, width, height),
+            mpp_xy=(made.slide_mpp, made.slide_mpp),
+        ),
+        bundle=BundleRecord("made", "0" * 64, made.classes),
+        config=config,
+        scales=(ScaleRecord(made.mpp, size.wh),),
+        software={"wsi-magnet": "0.0"},
+    )
 
 
 def damage(folder: Path, **changes: Any) -> None:

@@ -21,7 +21,7 @@ from wsi_magnet.export.geojson import write_features, write_geojson
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath import FeatureStyle
 from wsi_magnet.labels import LabelClass
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions, provisional
 
 SIZE = 40
@@ -37,12 +37,12 @@ def square(value: int = 3) -> Labels:
     return image
 
 
-def export(source: ResultSource, target: Path, style: FeatureStyle | None = None, **options: Any) -> Exported:
+def export(source: Result, target: Path, style: FeatureStyle | None = None, **options: Any) -> Exported:
     files = FileOptions(part_bytes=options.pop("part_bytes", 0), overwrite=options.pop("overwrite", False))
     return write_geojson(source, target, ObjectOptions(**options), style or FeatureStyle(), files)
 
 
-def exported(source: ResultSource, tmp_path: Path, style: FeatureStyle | None = None, **options: Any) -> list[Any]:
+def exported(source: Result, tmp_path: Path, style: FeatureStyle | None = None, **options: Any) -> list[Any]:
     return features_of(export(source, tmp_path / "x.geojson", style, overwrite=True, **options).files[0])
 
 
@@ -228,9 +228,9 @@ def test_an_export_that_another_one_overtakes_is_whole(tmp_path: Path, monkeypat
 
 
 def test_a_slide_whose_name_is_no_text_is_exported_with_marks_for_those_bytes(tmp_path: Path) -> None:
-    run = make_result(tmp_path / "result", square()).run
-    damage(tmp_path / "result", slide={**run["slide"], "path": "slides/a\udce9.svs"})
-    export(ResultSource(tmp_path / "result"), tmp_path / "x.geojson")
+    record = make_result(tmp_path / "result", square()).record
+    damage(tmp_path / "result", slide={**record.to_json()["slide"], "path": "slides/a\udce9.svs"})
+    export(Result(tmp_path / "result"), tmp_path / "x.geojson")
     assert '"slide": "a?.svs"' in (tmp_path / "x.geojson").read_text(encoding="utf-8")
 
 
@@ -243,14 +243,14 @@ def test_a_result_of_another_version_is_refused(tmp_path: Path) -> None:
     make_result(tmp_path / "result", square())
     damage(tmp_path / "result", version=0)
     with pytest.raises(ResultMismatchError, match="version 0"):
-        ResultSource(tmp_path / "result")
+        Result(tmp_path / "result")
 
 
 def test_a_result_without_its_parts_is_refused(tmp_path: Path) -> None:
     make_result(tmp_path / "result", square())
     damage(tmp_path / "result", scales=[])
     with pytest.raises(ResultMismatchError, match="is damaged"):
-        ResultSource(tmp_path / "result")
+        Result(tmp_path / "result")
 
 
 def test_metadata_says_where_objects_come_from(tmp_path: Path) -> None:

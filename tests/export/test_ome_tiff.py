@@ -13,20 +13,19 @@ import pytest
 import tifffile
 
 from tests.export.results import CLASSES, Made, make_result, make_sparse_result
-from tests.runs import local
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.ome_tiff import add_ome_xml, write_ome_tiff
+from wsi_magnet.export.ome_tiff import write_ome_tiff
 from wsi_magnet.geometry import Box
 from wsi_magnet.results.ome_xml import NAMESPACE, Product
 from wsi_magnet.results.pyramid import Pyramid
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import FileOptions
 
 FILES = FileOptions()
 
 
-def random_result(folder: Path, made: Made | None = None) -> ResultSource:
+def random_result(folder: Path, made: Made | None = None) -> Result:
     """Two cells and a bit wide, one and a bit high; the middle column is empty."""
     rng = np.random.default_rng(0)
     mask = rng.integers(0, 5, (600, 1100), np.uint8)
@@ -52,7 +51,11 @@ def comment_of(path: Path) -> str:
 def test_every_level_is_the_store_s_own(tmp_path: Path, product: Product, ngff: Ngff) -> None:
     source = random_result(tmp_path / "result", Made(ngff=ngff))
     (path,) = write_ome_tiff(source, tmp_path / "x.ome.tif", product, FILES).files
-    pyramid = {"mask": source.mask, "probabilities": source.probabilities, "uncertainty": source.uncertainty}[product]
+    pyramid = {
+        "mask": source.mask_image,
+        "probabilities": source.probabilities_image,
+        "uncertainty": source.uncertainty_image,
+    }[product]
     with tifffile.TiffFile(path) as tiff:
         (series,) = tiff.series
         assert len(series.levels) == len(source.levels)
@@ -82,14 +85,14 @@ def test_it_tells_microns_channels_and_where_it_comes_from(tmp_path: Path) -> No
 def test_a_run_that_goes_on_gives_its_finest_complete_scale(tmp_path: Path) -> None:
     source = random_result(tmp_path / "result", Made(state="running", first_level=1))
     exported = write_ome_tiff(source, tmp_path / "x.ome.tif", "mask", FILES)
-    assert (tifffile.imread(tmp_path / "x.ome.tif") == stored(source.mask, 1)).all()
+    assert (tifffile.imread(tmp_path / "x.ome.tif") == stored(source.mask_image, 1)).all()
     assert "2 µm/px" in exported.notes[0]
 
 
 def test_missing_tiles_cost_next_to_nothing(tmp_path: Path) -> None:
     """100 megapixels with one patch: less than 1 % of that on disk, and less than 8 % in memory."""
     make_sparse_result(tmp_path / "result", 10_000, [(5_000, 5_000, np.full((100, 100), 3, np.uint8))])
-    source = ResultSource(tmp_path / "result")
+    source = Result(tmp_path / "result")
     tracemalloc.start()
     (path,) = write_ome_tiff(source, tmp_path / "x.ome.tif", "mask", FILES).files
     peak = tracemalloc.get_traced_memory()[1]
@@ -132,13 +135,3 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StoreError, match="no space left"):
         write_ome_tiff(source, tmp_path / "x.ome.tif", "mask", FILES)
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
-
-
-def test_a_result_of_an_older_version_gets_the_ome_xml_of_its_images(tmp_path: Path) -> None:
-    source = random_result(tmp_path / "result")
-    add_ome_xml(source)
-    texts = [
-        local(source.folder / f"{name}.ome.zarr" / "OME" / "METADATA.ome.xml").read_text() for name in get_args(Product)
-    ]
-    counts = [len(list(ElementTree.fromstring(text).iter(f"{{{NAMESPACE}}}Channel"))) for text in texts]
-    assert counts == [1, len(CLASSES), 1]

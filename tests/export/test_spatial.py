@@ -22,7 +22,7 @@ from wsi_magnet.export import spatial
 from wsi_magnet.export.spatial import LABELS, TABLE, write_spatialdata
 from wsi_magnet.geometry import Box
 from wsi_magnet.labels import with_reserved
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import FileOptions
 
 FILES = FileOptions()
@@ -30,7 +30,7 @@ FILES = FileOptions()
 MADE = Made(mpp=1.0, slide_mpp=0.25, bounds_xy=(40, 100))
 
 
-def random_result(folder: Path, made: Made = MADE) -> ResultSource:
+def random_result(folder: Path, made: Made = MADE) -> Result:
     """Three cells wide and two and a bit high; the middle column is empty, 0.000 01 mm² are not analysed."""
     mask = np.random.default_rng(0).integers(0, 5, (1100, 1400), np.uint8)
     mask[:, 512:1024] = 0
@@ -38,8 +38,8 @@ def random_result(folder: Path, made: Made = MADE) -> ResultSource:
     return make_result(folder, mask, made)
 
 
-def stored(source: ResultSource, level: int) -> npt.NDArray[np.uint8]:
-    return source.mask.read(level, Box.of(source.mask.spec.sizes[level]))
+def stored(source: Result, level: int) -> npt.NDArray[np.uint8]:
+    return source.mask_image.read(level, Box.of(source.mask_image.spec.sizes[level]))
 
 
 def written_in(path: Path) -> npt.NDArray[Any]:
@@ -52,12 +52,12 @@ def attributes(path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> ResultSource:
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return random_result(tmp_path_factory.mktemp("spatial") / "result")
 
 
 @pytest.fixture(scope="module")
-def written(result: ResultSource) -> Path:
+def written(result: Result) -> Path:
     """The result as a store, to be looked at only."""
     (path,) = write_spatialdata(result, local(result.folder).with_name("x.zarr"), FILES).files
     return path
@@ -87,7 +87,7 @@ def test_the_table_says_what_the_labels_are(written: Path) -> None:
     assert written_in(table / "obs" / "color").tolist()[0] == "#96C896"
 
 
-def test_the_table_has_the_areas(result: ResultSource, written: Path) -> None:
+def test_the_table_has_the_areas(result: Result, written: Path) -> None:
     counted = [int((stored(result, 0) == value).sum()) / 1e6 for value in (1, 2, 3, 4, 255)]
     assert written_in(written / "tables" / TABLE / "X") == pytest.approx(np.array(counted)[:, None])
 
@@ -107,7 +107,7 @@ def test_a_run_that_goes_on_gives_its_finest_complete_scale(tmp_path: Path) -> N
 def test_what_was_never_written_costs_nothing(tmp_path: Path) -> None:
     """400 megapixels with one patch: a single object of the finest level, and less than an eighth in memory."""
     make_sparse_result(tmp_path / "result", 20_000, [(5_300, 5_300, np.full((100, 100), 3, np.uint8))])
-    source = ResultSource(tmp_path / "result")
+    source = Result(tmp_path / "result")
     tracemalloc.start()
     write_spatialdata(source, tmp_path / "x.zarr", FILES)
     peak = tracemalloc.get_traced_memory()[1]
@@ -127,13 +127,13 @@ def test_an_existing_store_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> 
     assert not (path / "mine").exists()
 
 
-def test_only_a_spatialdata_store_is_ever_replaced(result: ResultSource) -> None:
+def test_only_a_spatialdata_store_is_ever_replaced(result: Result) -> None:
     with pytest.raises(StoreError, match="no SpatialData store"):
-        write_spatialdata(result, local(result.mask.spec.path), FileOptions(overwrite=True))
+        write_spatialdata(result, local(result.mask_image.spec.path), FileOptions(overwrite=True))
     assert stored(result, 0).any()
 
 
-def test_another_suffix_is_refused(result: ResultSource, tmp_path: Path) -> None:
+def test_another_suffix_is_refused(result: Result, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.zarr"):
         write_spatialdata(result, tmp_path / "x.h5ad", FILES)
 
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
 
 
-def test_the_library_reads_it(result: ResultSource, written: Path) -> None:
+def test_the_library_reads_it(result: Result, written: Path) -> None:
     """Where `spatialdata` is installed; it asks for an older Dask than is pinned, so seldom beside this program."""
     pytest.importorskip("spatialdata")
     data = importlib.import_module("spatialdata").read_zarr(written)

@@ -12,22 +12,22 @@ from tests.export.results import CLASSES, Made, damage, make_result
 from tests.runs import MadeRun, labels_of, local, run_serially
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.tables import COLUMNS, count_labels, summary_of, write_csv
+from wsi_magnet.export.tables import COLUMNS, write_csv
 from wsi_magnet.labels import LabelClass
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import FileOptions
 
 FILES = FileOptions()
 
 
-def graded(folder: Path, made: Made | None = None) -> ResultSource:
+def graded(folder: Path, made: Made | None = None) -> Result:
     """Of 1 mm² a half is stroma, the rest benign, Gleason 3 and 4; 0.01 mm² was not analysed."""
     mask = np.ones((1010, 1000), np.uint8)
     mask[500:600], mask[600:900], mask[900:1000], mask[1000:] = 2, 3, 4, 255
     return make_result(folder, mask, made)
 
 
-def table(path: Path, *sources: ResultSource) -> list[dict[str, str]]:
+def table(path: Path, *sources: Result) -> list[dict[str, str]]:
     write_csv(sources, path, FILES)
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -89,22 +89,22 @@ def test_lines_end_as_rfc_4180_has_it(tmp_path: Path) -> None:
 def test_a_finished_run_is_taken_at_its_word_and_the_mask_agrees(made_run: MadeRun, tmp_path: Path) -> None:
     run_serially(made_run, tmp_path / "result")
     (folder,) = (p.parent for p in (tmp_path / "result").rglob("run.json"))
-    source = ResultSource(folder)
+    source = Result(folder)
     labels = labels_of(folder)
-    counted = {c["value"]: c["area_mm2"] / (source.placement.mpp / 1000) ** 2 for c in summary_of(source)["classes"]}
+    counted = {c["value"]: c["area_mm2"] / (source.geometry.mpp / 1000) ** 2 for c in source.summary["classes"]}
     assert counted == pytest.approx({c.value: int((labels == c.value).sum()) for c in source.classes})
 
 
 def test_a_run_that_goes_on_is_counted_at_its_finest_complete_scale(tmp_path: Path) -> None:
     source = graded(tmp_path / "result", Made(state="running", first_level=1))
     assert write_csv([source], tmp_path / "x.csv", FILES).notes
-    assert summary_of(source)["analysed_mm2"] == pytest.approx(1)
+    assert source.summary["analysed_mm2"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize("ngff", ["0.4", "0.5"])
 def test_counting_sees_every_pixel_that_was_written(tmp_path: Path, ngff: Ngff) -> None:
     mask = np.random.default_rng(0).integers(0, 5, (700, 1100), np.uint8)
-    counts = count_labels(make_result(tmp_path / "result", mask, Made(ngff=ngff)))
+    counts = make_result(tmp_path / "result", mask, Made(ngff=ngff)).count_labels()
     assert counts == {value: int((mask == value).sum()) for value in range(5)}
 
 
@@ -119,7 +119,7 @@ def test_an_existing_table_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> 
 def test_a_table_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     source = graded(tmp_path / "result", Made(state="running"))
     damage(local(source.folder), state="finished")
-    local(source.mask.spec.path / "0" / "0" / "0").write_bytes(b"damaged")
+    local(source.mask_image.spec.path / "0" / "0" / "0").write_bytes(b"damaged")
     with pytest.raises(StoreError, match="damaged"):
         write_csv([source], tmp_path / "x.csv", FILES)
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
@@ -131,6 +131,6 @@ def test_another_suffix_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_slide_whose_name_is_no_text_has_marks_for_those_bytes(tmp_path: Path) -> None:
-    run = graded(tmp_path / "result").run
-    damage(tmp_path / "result", slide={**run["slide"], "path": "slides/a\udce9.svs"})
-    assert {row["slide"] for row in table(tmp_path / "x.csv", ResultSource(tmp_path / "result"))} == {"a?.svs"}
+    record = graded(tmp_path / "result").record
+    damage(tmp_path / "result", slide={**record.to_json()["slide"], "path": "slides/a\udce9.svs"})
+    assert {row["slide"] for row in table(tmp_path / "x.csv", Result(tmp_path / "result"))} == {"a?.svs"}

@@ -48,7 +48,7 @@ def test_no_grade_without_gleason_classes() -> None:
 
 def test_the_square_of_each_scale_as_its_journal_says(graded: Path) -> None:
     facts = gather(graded)
-    history, scales = read_history(graded / "journal.jsonl"), facts.run["scales"]
+    history, scales = read_history(graded / "journal.jsonl"), facts.record.scales
     rows, cols = facts.refined_at.shape
     for row in range(rows):
         for col in range(cols):
@@ -64,7 +64,7 @@ def test_the_square_of_each_scale_as_its_journal_says(graded: Path) -> None:
 def test_shares_of_what_was_refined_are_those_of_the_summary(graded: Path) -> None:
     facts = gather(graded)
     assert [(s.cells, s.refined, s.complete) for s in facts.scales] == [
-        (p["cells"], p["cells_refined"], True) for p in facts.run["summary"]["passes"]
+        (p["cells"], p["cells_refined"], True) for p in facts.source.summary["scales"]
     ]
 
 

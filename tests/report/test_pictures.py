@@ -18,7 +18,7 @@ from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.report.overlay import UNREADABLE, tissue_at
 from wsi_magnet.report.pictures import take_pictures
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.registry import open_slide
 
@@ -30,13 +30,13 @@ def pixels(picture: bytes | None) -> npt.NDArray[np.uint8]:
 
 
 def test_small_masks_are_shown_pixel_for_pixel(graded: Path) -> None:
-    found = pixels(take_pictures(ResultSource(graded), 2000).labels)
+    found = pixels(take_pictures(Result(graded), 2000).labels)
     assert np.array_equal(found, labels_of(graded)[: found.shape[0], : found.shape[1]])
 
 
 @pytest.mark.parametrize("longest_px", [200, 333, 500])
 def test_all_pictures_have_one_size_that_is_bounded(graded: Path, longest_px: int) -> None:
-    taken = take_pictures(ResultSource(graded), longest_px)
+    taken = take_pictures(Result(graded), longest_px)
     sizes = {pixels(p).shape[:2] for p in (taken.slide, taken.labels, taken.uncertainty)}
     assert sizes == {taken.size.hw}
     assert max(taken.size.wh) == pytest.approx(longest_px, abs=1)
@@ -53,7 +53,7 @@ def test_every_pixel_shows_the_label_under_its_centre(tmp_path: Path) -> None:
 
 
 def test_the_slide_lies_under_its_mask(graded: Path) -> None:
-    taken = take_pictures(ResultSource(graded), 300)
+    taken = take_pictures(Result(graded), 300)
     dark = pixels(taken.slide).mean(axis=2) < 200
     assert (pixels(taken.labels)[dark] > 0).mean() > 0.95
 
@@ -67,8 +67,8 @@ def test_a_slide_that_is_gone_leaves_its_mask(tmp_path: Path) -> None:
 
 def test_another_slide_is_not_shown(graded: Path, small_svs: Path, demo_slide: Path, tmp_path: Path) -> None:
     source = make_result(tmp_path / "r", np.full((64, 64), 3, np.uint8))
-    damage(local(source.folder), slide={**source.run["slide"], "path": str(small_svs)})
-    assert "no longer the slide" in take_pictures(ResultSource(source.folder), 500).why_no_slide
+    damage(local(source.folder), slide={**source.record.to_json()["slide"], "path": str(small_svs)})
+    assert "no longer the slide" in take_pictures(Result(source.folder), 500).why_no_slide
 
 
 def test_what_the_slide_does_not_give_is_grey_and_the_rest_is_there(

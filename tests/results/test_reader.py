@@ -11,7 +11,7 @@ import pytest
 from tests.export.results import damage, make_result
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.export.write import export
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 
 DAMAGES: list[tuple[str, dict[str, Any]]] = [
     ("slide", {"mpp_xy": [0, 0.5]}),
@@ -37,16 +37,16 @@ DAMAGES: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("part", "changes"), DAMAGES)
 def test_a_damaged_description_is_refused(tmp_path: Path, part: str, changes: dict[str, Any]) -> None:
     source = make_result(tmp_path / "result", np.ones((20, 20), np.uint8))
-    damage(tmp_path / "result", **{part: {**source.run[part], **changes}})
+    damage(tmp_path / "result", **{part: {**source.record.to_json()[part], **changes}})
     with pytest.raises(ResultMismatchError, match=r"run\.json is damaged"):
-        ResultSource(tmp_path / "result")
+        Result(tmp_path / "result")
 
 
 def test_a_mask_that_has_lost_a_level_is_refused(tmp_path: Path) -> None:
     source = make_result(tmp_path / "result", np.ones((20, 20), np.uint8))
-    source.mask.remove_level(0)
+    source.mask_image.remove_level(0)
     with pytest.raises(StoreError, match="has lost its level 0"):
-        ResultSource(tmp_path / "result")
+        Result(tmp_path / "result")
 
 
 def test_nothing_is_written_into_the_result_itself(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_stopped_run_leaves_a_valid_mask_and_goes_on(
         assert labels_of(folder, int(dataset["path"])).any(), "the mask shows a scale that is not there"
     seen: list[Event] = []
     run_serially(made_run, tmp_path, observe=seen.append)
-    every = json.loads((reference / "run.json").read_text())["summary"]["passes"]
+    every = json.loads((reference / "run.json").read_text())["summary"]["scales"]
     assert sum(isinstance(e, TileFinished) for e in seen) == sum(p["tiles"] for p in every) - tiles
     assert (labels_of(folder) == labels_of(reference)).all()
 

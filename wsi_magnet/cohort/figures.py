@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from wsi_magnet.results.record import RunRecord
 
-def figures_of(summary: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+
+def figures_of(summary: Mapping[str, Any], record: RunRecord | None) -> dict[str, Any]:
     """Plain values, of a slide's summary.json and run.json."""
-    finer = summary["passes"][1:]
+    finer = summary["scales"][1:]
     cells = sum(one["cells"] for one in finer)
     return {
-        "bundle": run["bundle"].get("name"),
-        "bundle_sha256": run["bundle"].get("sha256"),
-        "refine": run.get("config", {}).get("refine"),
-        "precision": run.get("precision"),
-        "slide_mpp": run["slide"].get("mpp_xy"),
+        "bundle": record and record.bundle.name,
+        "bundle_sha256": record and record.bundle.sha256,
+        "refine": record and record.config.refine,
+        "precision": record and record.precision,
+        "slide_mpp": record and list(record.slide.mpp_xy),
         "mpp": summary["mpp"],
         "tissue_share": summary["tissue_share"],
         "refined_share": sum(one["cells_refined"] for one in finer) / cells if cells else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from wsi_magnet.errors import (
 from wsi_magnet.results.event_log import RunLog, now
 from wsi_magnet.results.events import Event, Observer, ScaleStarted
 from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.slide import segment_slide
@@ -153,7 +154,7 @@ class _SlideRun:
             error=reason,
             retry=options.slide_command(job, "--restart") if reason else self._state.retry,
             result_mtime_ns=result_marks(options.out, [self._state.name])[0],
-            figures=figures_of(summary.summary, self._folder.read_run() or {}),
+            figures=figures_of(summary.summary, self._folder.read_run()),
             seconds=before.seconds + self._seconds,
             ended=now(),
         )
@@ -202,25 +203,25 @@ class _SlideRun:
         run = None
         with suppress(WsiMagnetError):
             run = self._folder.read_run()
-        if run is not None and run["state"] != "running":
+        if run is not None and not run.running:
             return self._adopted(run)
         if run is None or (before.state == "failed" and not self._planned.made_otherwise):
             return None
         return before.but(state="waiting") if before.state == "running" else before
 
-    def _adopted(self, run: Mapping[str, Any]) -> SlideState:
+    def _adopted(self, run: RunRecord) -> SlideState:
         """The state of a finished result of which run.json knows; without marks, so that each batch looks closer."""
         figures: dict[str, Any] = {}
         with suppress(LookupError, TypeError):
-            figures = figures_of(run["summary"], run)
+            figures = figures_of(run.summary or {}, run)
         return self._planned.before.but(
-            state=run["state"],
+            state=run.state,
             due="resume",
             size_bytes=-1,
             mtime_ns=-1,
             result_mtime_ns=-1,
             asked={},
-            error=_not_analysed(run.get("failures") or ()),
+            error=_not_analysed(run.failures),
             error_type=None,
             retry=self._shared.options.slide_command(self._planned.job, "--overwrite"),
             figures=figures,

@@ -152,4 +152,4 @@ def known_names(out: Location, states: Mapping[str, SlideState]) -> Iterator[tup
         with suppress(WsiMagnetError, LookupError, AttributeError):
             run = ResultFolder(out / name).read_run()
             if run is not None:
-                yield os.path.realpath(run["slide"]["path"]), name
+                yield os.path.realpath(run.slide.path), name

@@ -15,9 +15,10 @@ from wsi_magnet.cohort.logs import Log, changed, tiles_done
 from wsi_magnet.cohort.options import run_command
 from wsi_magnet.cohort.paths import LOG, STATES
 from wsi_magnet.cohort.state import SlideState, States
-from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.config import Execution
 from wsi_magnet.errors import CohortError
 from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.record import RunRecord
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists, names
 from wsi_magnet.storage.lock import lock_owner
@@ -117,13 +118,14 @@ def _of_batch(folder: Location) -> Status:
 
 
 def _of_run(folder: Location) -> Status:
-    run = ResultFolder(folder).read_run() or {}
-    state: str = run["state"]
+    run = ResultFolder(folder).read_run()
+    assert run is not None, "the caller has seen its run.json"
+    state = run.state
     log = Log(folder / LOG)
     heard = _heard(log, [folder / LOG, folder / "journal.jsonl", folder / "run.json"])
     command = _run_command(folder, run, log)
-    one = SlideState(name=folder.name, slide=str(run["slide"].get("path")))
-    failures = run.get("failures") or ()
+    one = SlideState(name=folder.name, slide=run.slide.path)
+    failures = run.failures
     reason = f"{len(failures)} cells could not be analysed; first: {failures[0]}" if failures else None
     bad = one.but(state="finished with errors" if failures else "finished", error=reason, retry=f"{command} --restart")
     return Status(
@@ -175,10 +177,9 @@ def _heard(log: Log, files: Iterable[Location]) -> float | None:
     return max([*changed(files), *told], default=None)
 
 
-def _run_command(folder: Location, run: Mapping[str, Any], log: Log) -> str:
+def _run_command(folder: Location, run: RunRecord, log: Log) -> str:
     """As it was typed, where the log knows it; else made of what run.json knows."""
     told = log.last("started") or {}
     if isinstance(command := told.get("command"), str):
         return command
-    config = RunConfig.from_json(run["config"])
-    return run_command(str(run["slide"].get("path")), str(folder.parent), config, None, Execution())
+    return run_command(run.slide.path, str(folder.parent), run.config, None, Execution())

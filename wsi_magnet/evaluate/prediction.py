@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.config import RunConfig
-from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.evaluate.ground_truth import Target
 from wsi_magnet.evaluate.sampling import Floats, bilinear, nearest
-from wsi_magnet.geometry import Box, Size
-from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.results.folder import Products, ResultFolder
-from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.geometry import Box
+from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.reader import Result
 from wsi_magnet.scales import Scale
 from wsi_magnet.storage.location import Location
 
@@ -40,26 +37,19 @@ class Prediction:
 
     def __init__(self, folder: Location) -> None:
         """Raises StoreError for what is no result, ResultMismatchError for one that is not finished."""
-        run = ResultFolder(folder).read_run()
-        if run is None:
-            raise StoreError(f"{folder} is no result folder: it has no run.json of this program")
-        if run["state"] == "running":
-            raise ResultMismatchError(f"{folder} is not finished; go on with it by `wsi-magnet run`")
+        record = ResultFolder(folder).read_run()
+        if record is not None and record.running:
+            raise ResultMismatchError(f"{folder} is not finished; resume it with `wsi-magnet run`")
+        result = Result(folder)
         self.folder = folder
-        self.spec = BundleSpec.from_json({k: v for k, v in run["bundle"].items() if k != "sha256"})
-        self.identity: str = run["slide"]["identity"]
-        self.slide = Path(run["slide"]["path"])
-        self.failures: list[str] = run["failures"]
-        self.passes: list[dict[str, Any]] = run["summary"]["passes"]
-        self.scale = _finest(run)
-        config = RunConfig.from_json(run["config"])
-        products = Products((self.scale.size,), len(self.spec.classes), config.ngff, config.tile_px, True, False)
-        mask, probabilities = (Pyramid(spec) for spec in products.specs(folder))
-        self._mask = mask
-        self._probabilities = probabilities if config.keep_probabilities else None
-        for pyramid in filter(None, (self._mask, self._probabilities)):
-            if not pyramid.has_level(0):
-                raise StoreError(f"{pyramid.spec.path} is gone or incomplete; make it anew with `wsi-magnet run`")
+        self.spec = result.record.bundle.spec()
+        self.identity = result.identity
+        self.slide = result.slide_path
+        self.failures = result.record.failures
+        self.scales: list[dict[str, Any]] = list(result.summary["scales"])
+        geometry = result.geometry
+        self.scale = Scale(len(result.record.scales) - 1, geometry.mpp, geometry.downsample_xy, geometry.size)
+        self._mask, self._probabilities = result.mask_image, result.probabilities_image
 
     def answer(self, target: Target, scale: Scale, box: Box) -> Answer:
         """What it says of a box of `scale`'s grid: of upsampled probabilities where it has them, else of its labels."""
@@ -96,9 +86,3 @@ class Prediction:
         """What a pixel without tissue is: background; no answer where the bundle has no such class."""
         background = self.spec.background_index
         return len(target) if background is None else target.part_of[background]
-
-
-def _finest(run: dict[str, Any]) -> Scale:
-    finest, (mpp_x, mpp_y) = run["scales"][-1], run["slide"]["mpp_xy"]
-    mpp = float(finest["mpp"])
-    return Scale(len(run["scales"]) - 1, mpp, (mpp / mpp_x, mpp / mpp_y), Size(*finest["size_wh"]))

@@ -115,6 +115,6 @@ def _listed(spec: BundleSpec) -> str:
 
 
 def _refined_share(results: Sequence[Prediction]) -> float | None:
-    later = [one for result in results for one in result.passes[1:]]
+    later = [one for result in results for one in result.scales[1:]]
     squares = sum(one["cells"] for one in later)
     return sum(one["cells_refined"] for one in later) / squares if squares else None

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.objects import ObjectOptions, objects_of
 from wsi_magnet.export.qupath import MANY_ANNOTATIONS, FeatureStyle, feature
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import Exported, FileOptions, provisional, refuse_existing
 
@@ -23,7 +23,7 @@ SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
 
 
 def write_geojson(
-    source: ResultSource, target: Path, objects: ObjectOptions, style: FeatureStyle, files: FileOptions
+    source: Result, target: Path, objects: ObjectOptions, style: FeatureStyle, files: FileOptions
 ) -> Exported:
     """The regions of a result as GeoJSON.
 
@@ -42,18 +42,18 @@ def write_geojson(
     return Exported(exported.files, exported.objects, tuple(notes))
 
 
-def describe(source: ResultSource, options: ObjectOptions) -> dict[str, Any]:
+def describe(source: Result, options: ObjectOptions) -> dict[str, Any]:
     """Where objects come from, for the file itself; QuPath passes over it."""
     return {
         "slide": source.name,
         "slide_identity": source.identity,
-        "bundle": source.run["bundle"]["name"],
-        "bundle_sha256": source.run["bundle"]["sha256"],
-        "version": source.run["software"]["wsi-magnet"],
-        "state": source.run["state"],
-        "mpp": source.placement.mpp,
+        "bundle": source.record.bundle.name,
+        "bundle_sha256": source.record.bundle.sha256,
+        "version": source.record.program_version,
+        "state": source.state,
+        "mpp": source.geometry.mpp,
         "frame": options.frame,
-        "origin_xy_level0_px": list(source.placement.bounds_xy if options.frame == "qupath" else (0, 0)),
+        "origin_xy_level0_px": list(source.geometry.bounds_xy if options.frame == "qupath" else (0, 0)),
         "simplified_um": options.simplify_um,
         "note": "Not for diagnosis.",
     }

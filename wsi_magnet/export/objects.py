@@ -17,7 +17,7 @@ from wsi_magnet.export.polygonize.regions import Block, Region, Tracing, trace
 from wsi_magnet.export.polygonize.simplify import Simplifier
 from wsi_magnet.geometry import Box
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
-from wsi_magnet.results.reader import CoordinateFrame, ResultSource
+from wsi_magnet.results.reader import CoordinateFrame, Result
 
 GRID = 0.01
 """Level-0 pixels: the grid on which QuPath since 0.6 puts all points; ours are on it, so that nothing moves there."""
@@ -68,23 +68,23 @@ class SlideObject:
     mean_uncertainty: float | None
 
 
-def objects_of(source: ResultSource, options: ObjectOptions) -> Iterator[SlideObject]:
+def objects_of(source: Result, options: ObjectOptions) -> Iterator[SlideObject]:
     """All objects, strip by strip from the top; memory does not grow with the slide.
 
     Raises ConfigError for a class that the result does not have, StoreError for what cannot be read.
     """
     labels = chosen_classes(source, options.classes)
-    mpp = source.placement.mpp
+    mpp = source.geometry.mpp
     pixel_um2 = mpp * mpp
     limits = ShapeLimits(options.min_area_um2 / pixel_um2, options.min_area_um2 / pixel_um2, options.max_vertices)
     keep = Simplifier(options.simplify_um / mpp) if options.simplify_um else None
     reader = _Reader(source, labels)
-    for region in trace(Tracing(source.placement.size, reader, reader.n_values, keep)):
+    for region in trace(Tracing(source.geometry.size, reader, reader.n_values, keep)):
         for shape in shapes_of(region, limits):
             yield from reader.objects(shape, options.frame, pixel_um2)
 
 
-def chosen_classes(source: ResultSource, names: tuple[str, ...]) -> tuple[LabelClass, ...]:
+def chosen_classes(source: Result, names: tuple[str, ...]) -> tuple[LabelClass, ...]:
     """The classes of that name, upper or lower case, in the bundle's order; without names all but background.
 
     "not analysed" is one of them. Raises ConfigError.
@@ -104,7 +104,7 @@ def chosen_classes(source: ResultSource, names: tuple[str, ...]) -> tuple[LabelC
 class _Reader:
     """Reads what is traced, and says what was measured in it."""
 
-    def __init__(self, source: ResultSource, labels: tuple[LabelClass, ...]) -> None:
+    def __init__(self, source: Result, labels: tuple[LabelClass, ...]) -> None:
         self._source, self._labels = source, labels
         self._code = np.zeros(256, np.uint8)
         for code, one in enumerate(labels, 1):
@@ -112,11 +112,11 @@ class _Reader:
         order = {one.value: channel for channel, one in enumerate(source.classes)}
         self._channel = np.array([0] + [order.get(one.value, 0) for one in labels])
         self._wide_box, self._wide_codes = Box(0, 0, 0, 0), np.zeros((0, 0), np.uint8)
-        self.n_values = (source.probabilities is not None) + (source.uncertainty is not None)
+        self.n_values = (source.probabilities_image is not None) + (source.uncertainty_image is not None)
 
     def __call__(self, box: Box) -> Block | None:
         source = self._source
-        if not source.mask.stored(source.level, box):
+        if not source.mask_image.stored(source.level, box):
             return None
         if not self._wide_box.contains(box):
             self._read_wide(box)
@@ -128,20 +128,20 @@ class _Reader:
         """A box and those on its right, as far as they are stored: one call for many costs far less than many."""
         source, wide = self._source, box
         for _ in range(_WIDE - 1):
-            right = Box(wide.x1, box.y0, wide.x1 + CELL_PX, box.y1).intersect(Box.of(source.placement.size))
-            if right.empty or not source.mask.stored(source.level, right):
+            right = Box(wide.x1, box.y0, wide.x1 + CELL_PX, box.y1).intersect(Box.of(source.geometry.size))
+            if right.empty or not source.mask_image.stored(source.level, right):
                 break
             wide = Box(box.x0, box.y0, right.x1, box.y1)
-        self._wide_box, self._wide_codes = wide, self._code[source.mask.read(source.level, wide)]
+        self._wide_box, self._wide_codes = wide, self._code[source.mask_image.read(source.level, wide)]
 
     def _values(self, codes: npt.NDArray[np.uint8], box: Box) -> npt.NDArray[np.uint8] | None:
         source = self._source
         values = []
-        if source.probabilities is not None:
-            every = source.probabilities.read(source.level, box)
+        if source.probabilities_image is not None:
+            every = source.probabilities_image.read(source.level, box)
             values.append(np.take_along_axis(every, self._channel[codes][None], axis=0)[0])
-        if source.uncertainty is not None:
-            values.append(source.uncertainty.read(source.level, box))
+        if source.uncertainty_image is not None:
+            values.append(source.uncertainty_image.read(source.level, box))
         return np.stack(values) if values else None
 
     def objects(self, shape: Shape, frame: CoordinateFrame, pixel_um2: float) -> Iterator[SlideObject]:
@@ -154,13 +154,13 @@ class _Reader:
         if label.value == NOT_ANALYSED:
             return None, None
         means = iter((region.sums / (FULL * region.pixels)).tolist())
-        probability = next(means) if self._source.probabilities is not None else None
-        return probability, next(means) if self._source.uncertainty is not None else None
+        probability = next(means) if self._source.probabilities_image is not None else None
+        return probability, next(means) if self._source.uncertainty_image is not None else None
 
     def _placed(self, polygon: shapely.Polygon, frame: CoordinateFrame) -> Iterator[shapely.Polygon]:
         """On the slide; rounded first and checked then, since rounding may close what was open."""
-        placement = self._source.placement
-        placed = shapely.transform(polygon, lambda points: np.round(placement.on_slide(points, frame) / GRID) * GRID)
+        geometry = self._source.geometry
+        placed = shapely.transform(polygon, lambda points: np.round(geometry.on_slide(points, frame) / GRID) * GRID)
         if placed.is_valid and placed.area > 0:
             yield placed
             return

@@ -16,7 +16,7 @@ from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box
 from wsi_magnet.results.ome_xml import OmeImage, Product, image_of, ome_xml
 from wsi_magnet.results.pyramid import Pyramid
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIXES = (".ome.tif", ".ome.tiff")
@@ -28,7 +28,7 @@ _SIDE = CELL_PX
 _DEFLATE = 6
 
 
-def write_ome_tiff(source: ResultSource, target: Path, product: Product, files: FileOptions) -> Exported:
+def write_ome_tiff(source: Result, target: Path, product: Product, files: FileOptions) -> Exported:
     """An image as tiled BigTIFF with its pyramid in SubIFDs, uint8; probabilities have a page a class.
 
     Raises ConfigError for another suffix and for an image that the run did not keep, StoreError for what cannot be
@@ -43,9 +43,14 @@ def write_ome_tiff(source: ResultSource, target: Path, product: Product, files: 
     return Exported((target,), 0, source.unfinished)
 
 
-def pyramid_of(source: ResultSource, product: Product) -> Pyramid:
+def pyramid_of(source: Result, product: Product) -> Pyramid:
     """An image of a result. Raises ConfigError where the run does not have it (yet)."""
-    pyramid = {"mask": source.mask, "probabilities": source.probabilities, "uncertainty": source.uncertainty}[product]
+    images = {
+        "mask": source.mask_image,
+        "probabilities": source.probabilities_image,
+        "uncertainty": source.uncertainty_image,
+    }
+    pyramid = images[product]
     if pyramid is None and source.running:
         raise ConfigError(f"{source.folder} has no {product} until the run is finished; export its mask, or wait")
     if pyramid is None:
@@ -53,41 +58,29 @@ def pyramid_of(source: ResultSource, product: Product) -> Pyramid:
     return pyramid
 
 
-def describe_image(source: ResultSource, product: Product) -> OmeImage:
+def describe_image(source: Result, product: Product) -> OmeImage:
     """What the OME-XML of a result's image says."""
     about = {
         "slide": source.name,
         "slide_identity": source.identity,
-        "bundle": source.run["bundle"]["name"],
-        "bundle_sha256": source.run["bundle"]["sha256"],
-        "bounds_xy_level0_px": list(source.placement.bounds_xy),
-        "slide_mpp_xy": list(source.placement.slide_mpp_xy),
-        "finest_complete_mpp": source.placement.mpp,
-        "version": source.run["software"]["wsi-magnet"],
-        "state": source.run["state"],
+        "bundle": source.record.bundle.name,
+        "bundle_sha256": source.record.bundle.sha256,
+        "bounds_xy_level0_px": list(source.geometry.bounds_xy),
+        "slide_mpp_xy": list(source.geometry.slide_mpp_xy),
+        "finest_complete_mpp": source.geometry.mpp,
+        "version": source.record.program_version,
+        "state": source.state,
         "exported_by": f"wsi-magnet {__version__}",
         "note": "Not for diagnosis.",
     }
-    return image_of(product, source.placement.size, source.placement.mpp, source.classes, about)
+    return image_of(product, source.geometry.size, source.geometry.mpp, source.classes, about)
 
 
-def add_ome_xml(source: ResultSource) -> None:
-    """Give the images of a result that an older version made the OME-XML that QuPath reads. Raises StoreError."""
-    images: dict[Product, Pyramid | None] = {
-        "mask": source.mask,
-        "probabilities": source.probabilities,
-        "uncertainty": source.uncertainty,
-    }
-    for product, pyramid in images.items():
-        if pyramid is not None:
-            pyramid.describe_ome(ome_xml(describe_image(source, product), tiff=False))
-
-
-def _write(tiff: tifffile.TiffWriter, source: ResultSource, pyramid: Pyramid, image: OmeImage) -> None:
+def _write(tiff: tifffile.TiffWriter, source: Result, pyramid: Pyramid, image: OmeImage) -> None:
     channels = pyramid.spec.channels
     for level in source.levels:
         first = level == source.level
-        per_cm = 1e4 / source.mpp(level)
+        per_cm = 1e4 / source.mpp_of(level)
         options: dict[str, Any] = (
             {"description": ome_xml(image, tiff=True), "subifds": len(source.levels) - 1}
             if first
@@ -108,7 +101,7 @@ def _write(tiff: tifffile.TiffWriter, source: ResultSource, pyramid: Pyramid, im
         )
 
 
-def _tiles(source: ResultSource, pyramid: Pyramid, level: int) -> Iterator[bytes]:
+def _tiles(source: Result, pyramid: Pyramid, level: int) -> Iterator[bytes]:
     """The compressed tiles of a level, row by row, channel after channel.
 
     What was never written is a tile of zeros all the same, of 0.1 % of its size: where a TIFF leaves tiles out, libtiff

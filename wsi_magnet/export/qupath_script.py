@@ -11,8 +11,7 @@ from wsi_magnet.export.geojson import check_target, write_geojson
 from wsi_magnet.export.objects import ObjectOptions, chosen_classes
 from wsi_magnet.export.qupath import FeatureStyle, class_names
 from wsi_magnet.export.tiles import TileOptions, write_tiles
-from wsi_magnet.results.checks import is_text
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIX = ".groovy"
@@ -64,7 +63,7 @@ println 'Imported ' + regions.size() + ' file(s); the hierarchy holds ' + getAll
 
 
 def write_qupath_script(
-    source: ResultSource,
+    source: Result,
     target: Path,
     objects: ObjectOptions,
     style: FeatureStyle,
@@ -77,7 +76,7 @@ def write_qupath_script(
     """
     if target.suffix != SUFFIX:
         raise ConfigError(f"{target} has no suffix of a QuPath script; end it in {SUFFIX}")
-    if not is_text(os.fspath(target.resolve())):
+    if any("\ud800" <= letter <= "\udfff" for letter in os.fspath(target.resolve())):
         raise ConfigError(
             f"{target.resolve()} has bytes that are no text, and a script is; choose another name with -o"
         )
@@ -86,7 +85,7 @@ def write_qupath_script(
         check_target(target.with_suffix(other), files.overwrite)
     regions = write_geojson(source, target.with_suffix(".geojson"), objects, style, files)
     tiles: tuple[Path, ...] = ()
-    if source.probabilities is not None:
+    if source.probabilities_image is not None:
         tiles = write_tiles(source, target.with_suffix(".tiles.geojson"), tile_options, files).files
     text = _script(source, target, objects, style, (regions.files, tiles))
     with whole(target) as partial:
@@ -95,14 +94,14 @@ def write_qupath_script(
 
 
 def _script(
-    source: ResultSource,
+    source: Result,
     target: Path,
     objects: ObjectOptions,
     style: FeatureStyle,
     files: tuple[tuple[Path, ...], tuple[Path, ...]],
 ) -> str:
-    placement = source.placement
-    size = placement.canvas if objects.frame == "qupath" else placement.slide
+    geometry = source.geometry
+    size = geometry.canvas if objects.frame == "qupath" else geometry.slide
     regions, tiles = (", ".join(groovy(path.name) for path in paths) for paths in files)
     colors = [
         f"getPathClass({groovy(': '.join(class_names(one, style.naming)))})"

@@ -15,11 +15,10 @@ import numpy as np
 
 from wsi_magnet._version import __version__
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.export.tables import summary_of
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass, with_reserved
 from wsi_magnet.results import ngff
 from wsi_magnet.results.pyramid import Pyramid, read_attributes, write_group, write_values
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIX = ".zarr"
@@ -36,7 +35,7 @@ _OME = "0.5-dev-spatialdata"
 _REGION_KEY, _INSTANCE_KEY = "region", "instance_id"
 
 
-def write_spatialdata(source: ResultSource, target: Path, files: FileOptions) -> Exported:
+def write_spatialdata(source: Result, target: Path, files: FileOptions) -> Exported:
     """Labels "mask", in the coordinate systems "global", level-0 pixels of the whole slide, and "microns"; and a table
     "classes" with a row a label: name, colour, area in mm².
 
@@ -57,15 +56,15 @@ def _refuse(target: Path, files: FileOptions) -> None:
         raise StoreError(f"{target} is no SpatialData store and is not replaced by one; choose another name with -o")
 
 
-def _write(source: ResultSource, root: Path) -> None:
+def _write(source: Result, root: Path) -> None:
     about = {"version": _CONTAINER, "spatialdata_software_version": f"wsi-magnet {__version__}"}
     origin = {
         "slide": source.name,
         "slide_identity": source.identity,
-        "bundle": source.run["bundle"]["name"],
-        "mpp": source.placement.mpp,
-        "state": source.run["state"],
-        "version": source.run["software"]["wsi-magnet"],
+        "bundle": source.record.bundle.name,
+        "mpp": source.geometry.mpp,
+        "state": source.state,
+        "version": source.record.program_version,
     }
     write_group(root, {"spatialdata_attrs": about, "wsi-magnet": origin})
     write_group(root / "labels", {"ome": {"version": _OME, "labels": [LABELS]}})
@@ -74,9 +73,9 @@ def _write(source: ResultSource, root: Path) -> None:
     _write_table(source, root / "tables" / TABLE)
 
 
-def _write_labels(source: ResultSource, path: Path) -> None:
+def _write_labels(source: Result, path: Path) -> None:
     """The mask's own levels, a tile at a time; what was never written stays so."""
-    mask = source.mask
+    mask = source.mask_image
     spec = replace(mask.spec, path=path, sizes=mask.spec.sizes[source.level :], ngff="0.5")
     copy = Pyramid(spec)
     path.mkdir()
@@ -89,12 +88,12 @@ def _write_labels(source: ResultSource, path: Path) -> None:
     copy.describe(_describe_labels(source, len(spec.sizes)))
 
 
-def _describe_labels(source: ResultSource, levels: int) -> dict[str, Any]:
+def _describe_labels(source: Result, levels: int) -> dict[str, Any]:
     datasets = [
         {"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": [2.0**i, 2.0**i]}]}
         for i in range(levels)
     ]
-    placed = source.placement
+    placed = source.geometry
     x, y = placed.bounds_xy
     across, down = placed.slide_mpp_xy
     transformations = [
@@ -122,7 +121,7 @@ def _axes() -> list[dict[str, str]]:
     return [{"name": name, "type": "space", "unit": "unit"} for name in ("y", "x")]
 
 
-def _write_table(source: ResultSource, path: Path) -> None:
+def _write_table(source: Result, path: Path) -> None:
     """AnnData: a row a label, `X` the areas."""
     labels = [c for c in with_reserved(source.classes) if c.value != 0]
     keys = {"region": LABELS, "region_key": _REGION_KEY, "instance_key": _INSTANCE_KEY}
@@ -144,9 +143,8 @@ def _write_table(source: ResultSource, path: Path) -> None:
         write_values(path / "uns" / "spatialdata_attrs" / name, text, _encoding("string", "0.2.0"))
 
 
-def _areas(source: ResultSource, labels: Sequence[LabelClass]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    summary = summary_of(source)
-    areas = {c["value"]: c["area_mm2"] for c in summary["classes"]} | {NOT_ANALYSED: summary["not_analysed_mm2"]}
+def _areas(source: Result, labels: Sequence[LabelClass]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    areas = {one.value: one.area_mm2 for one in source.areas.values()} | {NOT_ANALYSED: source.not_analysed_mm2}
     return np.array([areas[c.value] for c in labels], np.float64)
 
 

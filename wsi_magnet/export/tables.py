@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.labels import NOT_ANALYSED
-from wsi_magnet.results.grading import is_pattern, summarise
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.grading import is_pattern
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIX = ".csv"
-
-_COUNT_PX = 4 * CELL_PX
-"""Side of the squares in which a mask is counted."""
 
 _GRADE = {
     "gleason_primary": "primary",
@@ -50,7 +42,7 @@ COLUMNS = (
 the grade where the bundle has no patterns or the slide no tumour."""
 
 
-def write_csv(sources: Sequence[ResultSource], target: Path, files: FileOptions) -> Exported:
+def write_csv(sources: Sequence[Result], target: Path, files: FileOptions) -> Exported:
     """The areas of results, as RFC 4180 has it, in UTF-8.
 
     Raises ConfigError for another suffix, StoreError for what cannot be read or written, and where the target exists.
@@ -67,16 +59,16 @@ def write_csv(sources: Sequence[ResultSource], target: Path, files: FileOptions)
     return Exported((target,), 0, tuple(_notes(sources)))
 
 
-def rows(source: ResultSource) -> Iterator[dict[str, Any]]:
+def rows(source: Result) -> Iterator[dict[str, Any]]:
     """A row a class, in the bundle's order."""
-    values = summary_of(source)
+    values = source.summary
     patterns = [c for c in values["classes"] if is_pattern(c["name"], c["value"])]
     tumour = sum(c["area_mm2"] for c in patterns)
     common = {
         "slide": source.name,
         "slide_identity": source.identity,
-        "bundle": source.run["bundle"]["name"],
-        "state": source.run["state"],
+        "bundle": source.record.bundle.name,
+        "state": source.state,
         "mpp": values["mpp"],
         "analysed_mm2": _area(values["analysed_mm2"]),
         "tumour_mm2": _area(tumour) if patterns else "",
@@ -95,32 +87,10 @@ def rows(source: ResultSource) -> Iterator[dict[str, Any]]:
         }
 
 
-def summary_of(source: ResultSource) -> dict[str, Any]:
-    """Areas as in summary.json: those of a finished run as it counted them, else counted in the mask.
-
-    Of a mask, 0 is not counted: background that a network saw and glass that nobody looked at are both 0.
-    """
-    kept = source.run.get("summary")
-    if isinstance(kept, dict):
-        return kept
-    counts = count_labels(source)
-    del counts[0]
-    return summarise(counts, source.classes, source.placement.mpp, NOT_ANALYSED)
-
-
-def count_labels(source: ResultSource) -> Counter[int]:
-    """Pixels by label in the mask's finest complete level, so far as it was written."""
-    total = np.zeros(256, np.int64)
-    for box in source.blocks(source.level, _COUNT_PX):
-        if source.mask.stored(source.level, box):
-            total += np.bincount(source.mask.read(source.level, box).ravel(), minlength=256)
-    return Counter({value: int(count) for value, count in enumerate(total) if count})
-
-
-def _notes(sources: Sequence[ResultSource]) -> Iterator[str]:
+def _notes(sources: Sequence[Result]) -> Iterator[str]:
     for source in sources:
         if source.running:
-            found = f"areas are what it has found at {source.placement.mpp:g} µm/px"
+            found = f"areas are what it has found at {source.geometry.mpp:g} µm/px"
             yield f"the run of {source.name} is not finished: {found}"
 
 

@@ -15,7 +15,7 @@ from wsi_magnet.export.geojson import describe, write_features
 from wsi_magnet.export.objects import FULL, ObjectOptions
 from wsi_magnet.export.qupath import Naming, classification
 from wsi_magnet.geometry import Box
-from wsi_magnet.results.reader import CoordinateFrame, ResultSource
+from wsi_magnet.results.reader import CoordinateFrame, Result
 from wsi_magnet.storage.output import Exported, FileOptions
 
 _PIXELS = 8
@@ -40,13 +40,13 @@ class TileOptions:
             raise ConfigError(f"--tile-um must be between 1 and 100000 microns; got {self.side_um:g}")
 
 
-def write_tiles(source: ResultSource, target: Path, options: TileOptions, files: FileOptions) -> Exported:
+def write_tiles(source: Result, target: Path, options: TileOptions, files: FileOptions) -> Exported:
     """Tile objects with a measurement a class, 0..1, named as the class, as QuPath's own deep learning extension does;
     and "uncertainty" where it was kept. Their class is the likeliest.
 
     Raises ConfigError where the run did not keep probabilities; otherwise as `write_geojson`.
     """
-    if source.probabilities is None:
+    if source.probabilities_image is None:
         raise ConfigError(
             f"{source.folder} has kept no probabilities, which tiles are made of; "
             "run with --keep probabilities,uncertainty"
@@ -55,15 +55,15 @@ def write_tiles(source: ResultSource, target: Path, options: TileOptions, files:
     return write_features(_features(source, options), target, about, files)
 
 
-def _features(source: ResultSource, options: TileOptions) -> Iterator[dict[str, Any]]:
-    assert source.probabilities is not None
-    level = max((i for i in source.levels if source.mpp(i) * _PIXELS <= options.side_um), default=source.level)
-    side = max(1, round(options.side_um / source.mpp(level)))
-    size = source.mask.spec.sizes[level]
+def _features(source: Result, options: TileOptions) -> Iterator[dict[str, Any]]:
+    assert source.probabilities_image is not None
+    level = max((i for i in source.levels if source.mpp_of(i) * _PIXELS <= options.side_um), default=source.level)
+    side = max(1, round(options.side_um / source.mpp_of(level)))
+    size = source.mask_image.spec.sizes[level]
     for row in range(0, size.height, rows := max(1, 512 // side) * side):
         box = Box(0, row, size.width, row + rows).intersect(Box.of(size))
-        stored = source.probabilities.read(level, box)
-        doubt = source.uncertainty.read(level, box) if source.uncertainty is not None else None
+        stored = source.probabilities_image.read(level, box)
+        doubt = source.uncertainty_image.read(level, box) if source.uncertainty_image is not None else None
         means = _means(stored, side)
         doubts = _means(doubt[None], side)[0] if doubt is not None else None
         for i, j in np.argwhere(means.sum(axis=0) >= _TISSUE).tolist():
@@ -87,10 +87,10 @@ def _means(stored: npt.NDArray[np.uint8], side: int) -> Floats:
 
 
 def _feature(
-    source: ResultSource, options: TileOptions, level: int, tile: Box, measured: dict[str, float], top: int
+    source: Result, options: TileOptions, level: int, tile: Box, measured: dict[str, float], top: int
 ) -> dict[str, Any]:
     corners = np.array([(tile.x0, tile.y0), (tile.x1, tile.y1)]) * 2.0 ** (level - source.level)
-    (x0, y0), (x1, y1) = np.round(source.placement.on_slide(corners, options.frame), 2).tolist()
+    (x0, y0), (x1, y1) = np.round(source.geometry.on_slide(corners, options.frame), 2).tolist()
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]},

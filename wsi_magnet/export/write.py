@@ -14,7 +14,7 @@ from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath import FeatureStyle, Naming, ObjectType
 from wsi_magnet.export.qupath_script import write_qupath_script
 from wsi_magnet.export.tiles import TileOptions, write_tiles
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location
 from wsi_magnet.storage.output import Exported, FileOptions
@@ -47,7 +47,7 @@ def export(folder: Location, target: Path, kind: Kind, options: ExportOptions | 
     if kind not in get_args(Kind):
         raise ConfigError(f"cannot export to {kind!r}; choose one of {', '.join(get_args(Kind))}")
     options = options or ExportOptions()
-    source = ResultSource(folder)
+    source = Result(folder)
     if isinstance(folder, Path) and target.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"{target} lies in the result folder, which belongs to the run; choose another place with -o")
     with storage_errors(target):
@@ -55,22 +55,22 @@ def export(folder: Location, target: Path, kind: Kind, options: ExportOptions | 
     return _WRITERS[kind](source, target, options)
 
 
-def _style(source: ResultSource, options: ExportOptions) -> FeatureStyle:
-    bundle = source.run["bundle"]
-    about = {"source": f"wsi-magnet {__version__}, {bundle['name']}", "frame": options.objects.frame}
-    identity = f"{source.identity} {bundle['sha256']} {source.placement.mpp:g} {options.objects}"
+def _style(source: Result, options: ExportOptions) -> FeatureStyle:
+    bundle = source.record.bundle
+    about = {"source": f"wsi-magnet {__version__}, {bundle.name}", "frame": options.objects.frame}
+    identity = f"{source.identity} {bundle.sha256} {source.geometry.mpp:g} {options.objects}"
     return FeatureStyle(options.object_type, options.naming, identity, about)
 
 
-def _geojson(source: ResultSource, target: Path, options: ExportOptions) -> Exported:
+def _geojson(source: Result, target: Path, options: ExportOptions) -> Exported:
     return write_geojson(source, target, options.objects, _style(source, options), options.files)
 
 
-def _tiles(source: ResultSource, target: Path, options: ExportOptions) -> Exported:
+def _tiles(source: Result, target: Path, options: ExportOptions) -> Exported:
     return write_tiles(source, target, _tile_options(options), options.files)
 
 
-def _script(source: ResultSource, target: Path, options: ExportOptions) -> Exported:
+def _script(source: Result, target: Path, options: ExportOptions) -> Exported:
     style = _style(source, options)
     return write_qupath_script(source, target, options.objects, style, _tile_options(options), options.files)
 
@@ -79,25 +79,25 @@ def _tile_options(options: ExportOptions) -> TileOptions:
     return TileOptions(options.tile_um, options.objects.frame, options.naming)
 
 
-def _ome_tiff(source: ResultSource, target: Path, options: ExportOptions) -> Exported:
+def _ome_tiff(source: Result, target: Path, options: ExportOptions) -> Exported:
     from wsi_magnet.export.ome_tiff import write_ome_tiff
 
     return write_ome_tiff(source, target, options.product, options.files)
 
 
-def _csv(source: ResultSource, target: Path, options: ExportOptions) -> Exported:
+def _csv(source: Result, target: Path, options: ExportOptions) -> Exported:
     from wsi_magnet.export.tables import write_csv
 
     return write_csv([source], target, options.files)
 
 
-def _spatialdata(source: ResultSource, target: Path, options: ExportOptions) -> Exported:
+def _spatialdata(source: Result, target: Path, options: ExportOptions) -> Exported:
     from wsi_magnet.export.spatial import write_spatialdata
 
     return write_spatialdata(source, target, options.files)
 
 
-_WRITERS: Mapping[str, Callable[[ResultSource, Path, ExportOptions], Exported]] = {
+_WRITERS: Mapping[str, Callable[[Result, Path, ExportOptions], Exported]] = {
     "geojson": _geojson,
     "tiles": _tiles,
     "qupath-script": _script,

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ResultMismatchError
-from wsi_magnet.export.tables import summary_of
 from wsi_magnet.geometry import ceil_div
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.grading import NOISE_MM2, PATTERNS, ClassArea, Gleason, can_grade, gleason, is_pattern
 from wsi_magnet.results.journal import History, read_history
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
+from wsi_magnet.results.record import RunRecord
 from wsi_magnet.storage.location import Location
 
 Codes = npt.NDArray[np.uint8]
@@ -54,7 +52,7 @@ class Grading:
 class SlideFacts:
     """Everything of a page but its pictures."""
 
-    source: ResultSource
+    source: Result
     areas: tuple[ClassArea, ...]
     analysed_mm2: float
     not_analysed_mm2: float
@@ -69,23 +67,23 @@ class SlideFacts:
     """None where the classes are no Gleason patterns."""
 
     @property
-    def run(self) -> Mapping[str, Any]:
-        """run.json."""
-        return self.source.run
+    def record(self) -> RunRecord:
+        """The contents of run.json."""
+        return self.source.record
 
     @property
     def state(self) -> str:
         """One of "running", "finished" and "finished with errors"."""
-        return str(self.run["state"])
+        return self.source.state
 
 
 def gather(folder: Location) -> SlideFacts:
-    """Read a result folder. Raises StoreError, ResultMismatchError as `ResultSource` does."""
-    source = ResultSource(folder)
+    """Read a result folder. Raises StoreError, ResultMismatchError as `Result` does."""
+    source = Result(folder)
     history = read_history(ResultFolder(folder).journal)
     try:
-        areas, not_analysed = _areas(source)
-        failures = tuple(map(str, source.run.get("failures", ())))
+        areas, not_analysed = tuple(source.areas.values()), source.not_analysed_mm2
+        failures = source.record.failures
         scales, refined = _scales(source, history), _refined_at(source, history)
     except (LookupError, TypeError, ValueError) as error:
         raise ResultMismatchError(
@@ -96,13 +94,6 @@ def gather(folder: Location) -> SlideFacts:
     return SlideFacts(
         source, areas, analysed, not_analysed, failures, scales, refined, grading(areas) if analysed else None
     )
-
-
-def _areas(source: ResultSource) -> tuple[tuple[ClassArea, ...], float]:
-    """By class, and of what was not analysed."""
-    summary = summary_of(source)
-    areas = tuple(ClassArea(c["name"], c["value"], c["area_mm2"], c["percent"]) for c in summary["classes"])
-    return areas, float(summary["not_analysed_mm2"])
 
 
 def grading(areas: tuple[ClassArea, ...]) -> Grading | None:
@@ -116,17 +107,17 @@ def grading(areas: tuple[ClassArea, ...]) -> Grading | None:
     return Grading(gleason(by_value), gleason({value: area * enlarge for value, area in by_value.items()}))
 
 
-def _scales(source: ResultSource, history: History) -> tuple[ScaleUse, ...]:
+def _scales(source: Result, history: History) -> tuple[ScaleUse, ...]:
     uses = []
-    for index, scale in enumerate(source.run["scales"]):
+    for index, scale in enumerate(source.record.scales):
         cells = [cell for tile in history.of_scale(index) for cell in tile.cells]
-        uses.append(ScaleUse(scale["mpp"], len(cells), sum(c.refined for c in cells), index in history.passes))
+        uses.append(ScaleUse(scale.mpp, len(cells), sum(c.refined for c in cells), index in history.passes))
     return tuple(uses)
 
 
-def _refined_at(source: ResultSource, history: History) -> Codes:
-    scales = source.run["scales"]
-    width, height = scales[-1]["size_wh"]
+def _refined_at(source: Result, history: History) -> Codes:
+    scales = source.record.scales
+    width, height = scales[-1].size_wh
     codes = np.zeros((ceil_div(height, CELL_PX), ceil_div(width, CELL_PX)), np.uint8)
     for index in range(len(scales)):
         side = 2 ** (len(scales) - 1 - index)

@@ -161,14 +161,14 @@ def _caption(facts: SlideFacts, pictures: Pictures) -> str:
     width, height = (n * pictures.mpp / 1000 for n in pictures.size.wh)
     under = "its slide" if pictures.slide is not None else "no picture, because the slide was not there,"
     return (
-        f"The mask of {facts.source.name} over {under} as segmented at {facts.source.placement.mpp:g} µm/px and drawn "
+        f"The mask of {facts.source.name} over {under} as segmented at {facts.source.geometry.mpp:g} µm/px and drawn "
         f"at {pictures.mpp:.3g} µm/px; {width:.3g} × {height:.3g} mm. Areas are counted on the mask itself, not on "
         "this picture."
     )
 
 
 def _data(facts: SlideFacts, pictures: Pictures) -> dict[str, object]:
-    finest = facts.run["scales"][-1]["mpp"]
+    finest = facts.record.scales[-1].mpp
     colors: dict[int, Sequence[int]] = {c.value: c.color for c in shown(facts)}
     names = {c.value: c.name for c in facts.source.classes}
     scales = {i + 1: scale_color(i, len(facts.scales)) for i in range(len(facts.scales))}

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from wsi_magnet.config import RunConfig
-from wsi_magnet.errors import ResultMismatchError, StoreError
-from wsi_magnet.geometry import Box, Size, halved_until
+from wsi_magnet.errors import ResultMismatchError
+from wsi_magnet.geometry import Box, Size
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
-from wsi_magnet.results.folder import Products, ResultFolder
-from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.results.reader import Result
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
@@ -50,43 +47,28 @@ class OverlayStyle:
 def draw_overlay(result: Location, style: OverlayStyle | None = None) -> Image.Image:
     """The mask of a result folder over its slide. Raises StoreError, SlideOpenError."""
     style = style or OverlayStyle()
-    run = ResultFolder(result).read_run()
-    if run is None:
-        raise StoreError(f"{result} is no result folder: it has no run.json of this program")
-    pyramid, level, mpp = _mask_level(result, run, style.longest_px)
-    with closing(open_own_slide(result, run)) as reader:
-        tissue = tissue_at(reader, pyramid.spec.sizes[level], mpp)
-    labels = pyramid.read(level, Box.of(pyramid.spec.sizes[level]))
-    classes = [LabelClass(c["value"], c["name"], tuple(c["color"])) for c in run["bundle"]["classes"]]
-    picture = Image.fromarray(blend(tissue, labels, classes, style.opacity))
+    source = Result(result)
+    sizes = source.mask_image.spec.sizes
+    level = next((i for i in source.levels if max(sizes[i].wh) <= style.longest_px), source.levels[-1])
+    mpp = source.mpp_of(level)
+    with closing(open_own_slide(source)) as reader:
+        tissue = tissue_at(reader, sizes[level], mpp)
+    labels = source.mask_image.read(level, Box.of(sizes[level]))
+    picture = Image.fromarray(blend(tissue, labels, source.classes, style.opacity))
     full_px = picture.width
     picture.thumbnail((style.longest_px, style.longest_px))
     shown_mpp = mpp * full_px / picture.width
-    areas = _areas_mm2(run, labels, mpp)
-    title = f"{Path(run['slide']['path']).name}: mask over tissue, {shown_mpp:g} microns/px"
-    return _with_legend(picture, classes, areas, shown_mpp, title)
+    areas = {one.value: one.area_mm2 for one in source.areas.values()} | {NOT_ANALYSED: source.not_analysed_mm2}
+    title = f"{source.name}: mask over tissue, {shown_mpp:g} microns/px"
+    return _with_legend(picture, source.classes, areas, shown_mpp, title)
 
 
-def _mask_level(result: Location, run: dict[str, Any], longest_px: int) -> tuple[Pyramid, int, float]:
-    """The finest level of the mask that is small enough, and its mpp."""
-    config = RunConfig.from_json(run["config"])
-    finest = run["scales"][-1]
-    sizes = halved_until([Size(*finest["size_wh"])], longest_px)
-    products = Products(sizes, len(run["bundle"]["classes"]), config.ngff, config.tile_px, False, False)
-    pyramid, level = Pyramid(products.specs(result)[0]), len(sizes) - 1
-    while level and not pyramid.has_level(level):
-        level -= 1
-    if not pyramid.has_level(level):
-        raise StoreError(f"{result}/mask.ome.zarr has no level {len(sizes) - 1} or finer yet; is the run finished?")
-    return pyramid, level, finest["mpp"] * 2**level
-
-
-def open_own_slide(result: Location, run: Mapping[str, Any]) -> SlideReader:
+def open_own_slide(source: Result) -> SlideReader:
     """The slide that a result was made from. Raises SlideOpenError, ResultMismatchError where it is another by now."""
-    reader = open_slide(run["slide"]["path"], mpp=run["config"]["mpp"])
-    if reader.info.identity != run["slide"]["identity"]:
+    reader = open_slide(source.slide.path, mpp=source.record.config.mpp)
+    if reader.info.identity != source.identity:
         reader.close()
-        raise ResultMismatchError(f"{reader.info.path} is no longer the slide that {result} was made from")
+        raise ResultMismatchError(f"{reader.info.path} is no longer the slide that {source.folder} was made from")
     return reader
 
 
@@ -115,15 +97,6 @@ def _outlines(labels: Pixels) -> npt.NDArray[np.bool_]:
     edge[:, :-1] |= labels[:, :-1] != labels[:, 1:]
     edge[:-1] |= labels[:-1] != labels[1:]
     return edge
-
-
-def _areas_mm2(run: dict[str, Any], labels: Pixels, mpp: float) -> dict[int, float]:
-    """Area by label value: what the run says of itself, or, before it has ended, what the picture shows."""
-    if "summary" in run:
-        found = {c["value"]: c["area_mm2"] for c in run["summary"]["classes"]}
-        return {**found, NOT_ANALYSED: run["summary"]["not_analysed_mm2"]}
-    counts = np.bincount(labels.ravel(), minlength=256)
-    return {value: float(count) * (mpp / 1000) ** 2 for value, count in enumerate(counts)}
 
 
 def _with_legend(

@@ -15,7 +15,7 @@ from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.report.overlay import blend, open_own_slide, scale_bar, tissue_at
 from wsi_magnet.results.pyramid import Pyramid
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.scales import scale_at
 
 Pixels = npt.NDArray[np.uint8]
@@ -55,13 +55,13 @@ class Pictures:
     """The same, small."""
 
 
-def take_pictures(source: ResultSource, longest_px: int) -> Pictures:
+def take_pictures(source: Result, longest_px: int) -> Pictures:
     """Read what a page shows; memory is bounded by `longest_px`, the most pixels along a side. Raises StoreError."""
-    placement = source.placement
-    mpp = placement.mpp * max(1.0, max(placement.size.wh) / longest_px)
-    size = scale_at(mpp, placement.slide_mpp_xy, placement.canvas).size
-    labels = _sampled(source, source.mask, size, mpp)
-    doubt = _sampled(source, source.uncertainty, size, mpp) if source.uncertainty is not None else None
+    geometry = source.geometry
+    mpp = geometry.mpp * max(1.0, max(geometry.size.wh) / longest_px)
+    size = scale_at(mpp, geometry.slide_mpp_xy, geometry.canvas).size
+    labels = _sampled(source, source.mask_image, size, mpp)
+    doubt = _sampled(source, source.uncertainty_image, size, mpp) if source.uncertainty_image is not None else None
     tissue, why = _slide(source, size, mpp)
     under = tissue if tissue is not None else np.full((*size.hw, 3), _NO_SLIDE, np.uint8)
     paper = _blended(under, labels, source, _OPACITY if tissue is not None else _OPACITY_ALONE)
@@ -85,7 +85,7 @@ def codes_png(codes: Pixels) -> bytes:
     return _encoded(Image.fromarray(codes), "PNG", optimize=True)
 
 
-def _blended(under: Pixels, labels: Pixels, source: ResultSource, opacity: float) -> Image.Image:
+def _blended(under: Pixels, labels: Pixels, source: Result, opacity: float) -> Image.Image:
     """At the size of print, and reduced first: colours are blended in floats."""
     picture = Image.fromarray(under)
     picture.thumbnail((_PAPER_PX, _PAPER_PX))
@@ -93,22 +93,22 @@ def _blended(under: Pixels, labels: Pixels, source: ResultSource, opacity: float
     return Image.fromarray(blend(np.asarray(picture), np.asarray(reduced), source.classes, opacity))
 
 
-def _slide(source: ResultSource, size: Size, mpp: float) -> tuple[Pixels | None, str]:
+def _slide(source: Result, size: Size, mpp: float) -> tuple[Pixels | None, str]:
     """uint8 (h, w, 3), or None and why it is not there."""
     try:
-        with closing(open_own_slide(source.folder, source.run)) as reader:
+        with closing(open_own_slide(source)) as reader:
             return tissue_at(reader, size, mpp), ""
     except WsiMagnetError as error:
         return None, str(error)
 
 
-def _sampled(source: ResultSource, pyramid: Pyramid, size: Size, mpp: float) -> Pixels:
+def _sampled(source: Result, pyramid: Pyramid, size: Size, mpp: float) -> Pixels:
     """uint8 (h, w): the pixel of the nearest finer level under the centre of each."""
-    level = max(i for i in source.levels if source.mpp(i) <= mpp * (1 + 1e-9))
+    level = max(i for i in source.levels if source.mpp_of(i) <= mpp * (1 + 1e-9))
     stored = pyramid.spec.sizes[level]
     pixels = pyramid.read(level, Box.of(stored))
     rows, cols = (
-        np.minimum(((np.arange(n) + 0.5) * (mpp / source.mpp(level))).astype(np.intp), most - 1)
+        np.minimum(((np.arange(n) + 0.5) * (mpp / source.mpp_of(level))).astype(np.intp), most - 1)
         for n, most in zip(size.hw, stored.hw, strict=True)
     )
     return np.ascontiguousarray(pixels[np.ix_(rows, cols)])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 from wsi_magnet._version import __version__
 from wsi_magnet.report import words
@@ -12,6 +11,7 @@ from wsi_magnet.report.colours import scale_color, swatch
 from wsi_magnet.report.facts import Grading, SlideFacts
 from wsi_magnet.report.markup import Child, Html, element, join, table
 from wsi_magnet.results.grading import NOISE_MM2, NOISE_SHARE, PATTERNS, SECONDARY_SHARE, Gleason
+from wsi_magnet.results.record import BundleRecord
 
 NOT_FOR_DIAGNOSIS = "Not for diagnosis."
 
@@ -108,18 +108,18 @@ def failures_section(facts: SlideFacts) -> Html | None:
 
 def notes_section(facts: SlideFacts) -> Html | None:
     """What the run had to say."""
-    notes = facts.run.get("notes") or ()
+    notes = facts.record.notes
     return section("Notes", element("ul", *(element("li", str(n)) for n in notes))) if notes else None
 
 
 def provenance_section(facts: SlideFacts) -> Html:
     """Where all of it comes from."""
-    run = facts.run
+    record = facts.record
     groups = (
         ("Slide", _slide(facts)),
         ("Run", _run(facts)),
-        ("Bundle", _bundle(run["bundle"])),
-        ("Software", ((k, str(v)) for k, v in run.get("software", {}).items())),
+        ("Bundle", _bundle(record.bundle)),
+        ("Software", record.software.items()),
     )
     return section(
         "Provenance",
@@ -143,16 +143,16 @@ def _definitions(title: str, pairs: Iterable[tuple[str, Child]]) -> Html:
 
 
 def _slide(facts: SlideFacts) -> list[tuple[str, Child]]:
-    slide = facts.run["slide"]
-    x, y, width, height = slide["bounds_xywh"]
-    mpp = sorted({f"{m:.4g}" for m in slide["mpp_xy"]})
-    whole = [width, height] == list(slide["size_wh"])
+    slide = facts.record.slide
+    x, y, width, height = slide.bounds_xywh
+    mpp = sorted({f"{m:.4g}" for m in slide.mpp_xy})
+    whole = (width, height) == slide.size_wh
     pairs: list[tuple[str, Child]] = [
         ("file", facts.source.name),
         ("identity", element("code", facts.source.identity)),
-        ("size", f"{slide['size_wh'][0]:,} × {slide['size_wh'][1]:,} pixels"),
-        ("microns per pixel", f"{' × '.join(mpp)} (from {slide.get('mpp_source', 'unknown')})"),
-        ("format", f"{slide.get('vendor', 'unknown')}, read with {slide.get('reader', 'unknown')}"),
+        ("size", f"{slide.size_wh[0]:,} × {slide.size_wh[1]:,} pixels"),
+        ("microns per pixel", f"{' × '.join(mpp)} (from {slide.mpp_source})"),
+        ("format", f"{slide.vendor}, read with {slide.reader}"),
     ]
     if not whole:
         pairs.insert(3, ("bounds", f"{width:,} × {height:,} pixels at ({x:,}, {y:,})"))
@@ -160,28 +160,28 @@ def _slide(facts: SlideFacts) -> list[tuple[str, Child]]:
 
 
 def _run(facts: SlideFacts) -> list[tuple[str, Child]]:
-    run, config = facts.run, facts.run["config"]
-    kept = [name for name in ("probabilities", "uncertainty") if config.get(f"keep_{name}")]
+    record, config = facts.record, facts.record.config
     pairs: list[tuple[str, Child]] = [
         ("result", facts.source.folder.resolve().name),
         ("state", facts.state),
-        ("finished", words.when(run.get("finished", "not yet"))),
+        ("finished", words.when(record.finished or "not yet")),
         ("scales", ", ".join(f"{s.mpp:g}" for s in facts.scales) + " µm/px"),
-        ("refine", str(config.get("refine"))),
-        ("tissue only", "yes" if config.get("tissue") else "no"),
-        ("kept besides", ", ".join(kept) or "nothing"),
-        ("OME-Zarr, tile", f"{config.get('ngff')}, {config.get('tile_px')} px"),
-        ("precision, batch", f"{run.get('precision', config.get('precision'))}, {config.get('batch_size') or 'auto'}"),
+        ("refine", str(config.refine)),
+        ("tissue only", "yes" if config.tissue else "no"),
+        ("kept besides", ", ".join(config.kept) or "nothing"),
+        ("OME-Zarr, tile", f"{config.ngff}, {config.tile_px} px"),
+        ("precision, batch", f"{record.precision or config.precision}, {config.batch_size or 'auto'}"),
     ]
-    if "seconds_since_start" in run:
-        pairs.insert(3, ("time since start", words.duration(run["seconds_since_start"])))
+    if record.seconds_since_start is not None:
+        pairs.insert(3, ("time since start", words.duration(record.seconds_since_start)))
     return pairs
 
 
-def _bundle(bundle: Mapping[str, Any]) -> list[tuple[str, Child]]:
+def _bundle(bundle: BundleRecord) -> list[tuple[str, Child]]:
+    told = bundle.description
     return [
-        ("name", bundle["name"]),
-        ("SHA-256", element("code", bundle["sha256"])),
-        ("network", f"{bundle.get('network')}, refined by {bundle.get('refiner')}"),
-        *((str(name), str(text)) for name, text in (bundle.get("card") or {}).items()),
+        ("name", bundle.name),
+        ("SHA-256", element("code", bundle.sha256)),
+        ("network", f"{told.get('network')}, refined by {told.get('refiner')}"),
+        *((str(name), str(text)) for name, text in (told.get("card") or {}).items()),
     ]

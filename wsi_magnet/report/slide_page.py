@@ -38,7 +38,7 @@ def slide_page(facts: SlideFacts, pictures: Pictures, *, index: str | None = Non
 
 def _masthead(facts: SlideFacts, index: str | None) -> Html:
     back = element("a", "All slides", href=index) if index else None
-    made = f" on {words.when(facts.run['finished'])}" if "finished" in facts.run else ""
+    made = f" on {words.when(facts.record.finished)}" if facts.record.finished else ""
     return element(
         "header",
         element("p", "Segmentation report", join([" · ", back]) if back else None, class_="kicker"),
@@ -46,7 +46,7 @@ def _masthead(facts: SlideFacts, index: str | None) -> Html:
         element("h1", facts.source.name),
         element(
             "p",
-            f"Mask at {facts.source.placement.mpp:g} µm/px by the bundle {facts.run['bundle']['name']}{made}.",
+            f"Mask at {facts.source.geometry.mpp:g} µm/px by the bundle {facts.record.bundle.name}{made}.",
             class_="lede",
         ),
     )
@@ -56,7 +56,7 @@ def _banners(facts: SlideFacts, pictures: Pictures) -> list[Html]:
     texts = []
     if facts.state == "running":
         texts.append(
-            f"This run has not finished. Shown is its mask at {facts.source.placement.mpp:g} µm/px, the finest scale "
+            f"This run has not finished. Shown is its mask at {facts.source.geometry.mpp:g} µm/px, the finest scale "
             f"that is complete; the finest of all will be {facts.scales[-1].mpp:g} µm/px. If no process is at work on "
             "it, the same call of wsi-magnet run goes on."
         )

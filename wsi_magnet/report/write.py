@@ -12,7 +12,7 @@ from wsi_magnet.report.facts import gather
 from wsi_magnet.report.index_page import Entry, entry_of, index_page
 from wsi_magnet.report.pictures import take_pictures
 from wsi_magnet.report.slide_page import slide_page
-from wsi_magnet.results.reader import ResultSource
+from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location
 from wsi_magnet.storage.output import refuse_existing, whole
@@ -58,7 +58,7 @@ def write_report(
     options = options or ReportOptions()
     _check(results, target, options)
     for result in results:
-        ResultSource(result)  # all that can be refused is, before the first picture is read
+        Result(result)  # all that can be refused is, before the first picture is read
     if len(results) == 1:
         progress(results[0])
         page, _, notes = _page(results[0], "", options, index=None)
@@ -122,7 +122,7 @@ def _page(result: Location, href: str, options: ReportOptions, index: str | None
     if pictures.slide is None:
         notes.append(f"{result} is shown without its slide: {pictures.why_no_slide}")
     if facts.state == "running":
-        notes.append(f"{result} has not finished: shown at {facts.source.placement.mpp:g} µm/px")
+        notes.append(f"{result} has not finished: shown at {facts.source.geometry.mpp:g} µm/px")
     entry = entry_of(facts, href, pictures.thumbnail)
     return slide_page(facts, pictures, index=index), entry, notes
 

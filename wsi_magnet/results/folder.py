@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from wsi_magnet.config import Ngff, RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size
 from wsi_magnet.results.pyramid import PyramidSpec, replace_text
+from wsi_magnet.results.record import FORMAT, RUN_VERSION, RunRecord
+from wsi_magnet.schema import SchemaError
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, delete, names, read_bytes
 from wsi_magnet.storage.lock import LOCK_FILES, FolderLock, locked_folder
@@ -21,13 +23,6 @@ from wsi_magnet.storage.lock import LOCK_FILES, FolderLock, locked_folder
 Existing = Literal["resume", "restart", "overwrite"]
 """What becomes of a result that is there already: gone on with; begun again; replaced whatever it is of."""
 
-State = Literal["running", "finished", "finished with errors"]
-
-RUN_VERSION = 1
-"""Of run.json; a change that an older program would misread makes it larger."""
-
-_FORMAT = "wsi-magnet-run"
-_PARTS = ("fingerprint", "slide", "bundle", "config")
 _CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
 _TURN = ".turn"
 
@@ -122,7 +117,7 @@ class ResultFolder:
         """Raises ResultBusyError where another run has taken the folder over meanwhile."""
         self._lock.check()
 
-    def read_run(self) -> dict[str, Any] | None:
+    def read_run(self) -> RunRecord | None:
         """run.json, or None where there is none.
 
         Raises ResultMismatchError for one that this version cannot use: damaged, foreign, or of a newer version.
@@ -132,26 +127,26 @@ class ResultFolder:
                 values = json.loads(read_bytes(self.run_json))
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            except (IsADirectoryError, ValueError):
+            except (IsADirectoryError, ValueError, RecursionError):
                 values = None
-        if not isinstance(values, dict) or values.get("format") != _FORMAT:
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise _unusable(f"{self.run_json} is damaged, or not of this program; {_CURE}")
-        if values.get("version") != RUN_VERSION:
+        if values.get("version") not in range(1, RUN_VERSION + 1):
             raise _unusable(
                 f"{self.run_json} has version {values.get('version')} and this program writes {RUN_VERSION}; "
                 f"use the program that made it, or {_CURE}"
             )
-        if values.get("state") not in get_args(State) or not all(isinstance(values.get(k), dict) for k in _PARTS):
-            lacks = f"it lacks its state, {' or '.join(_PARTS)}"
-            raise _unusable(f"{self.run_json} is damaged: {lacks}; {_CURE}")
-        return values
+        try:
+            return RunRecord.from_json(values)
+        except SchemaError as error:
+            raise _unusable(f"{self.run_json} is damaged: {error}; {_CURE}") from None
 
-    def write_run(self, values: Mapping[str, Any]) -> None:
+    def write_run(self, record: RunRecord) -> None:
         """Replace run.json at once. Raises ResultBusyError where another run has taken the folder over."""
         self.check_lock()
-        write_json(self.run_json, {"format": _FORMAT, **values})
+        write_json(self.run_json, record.to_json())
 
-    def admit(self, wanted: Fingerprint, existing: Existing) -> dict[str, Any] | None:
+    def admit(self, wanted: Fingerprint, existing: Existing) -> RunRecord | None:
         """What an earlier run of the same thing left in run.json, or None where the folder is to be `emptied`.
 
         Decides only, and changes nothing. Raises ResultMismatchError where a start would lose another result.
@@ -162,11 +157,11 @@ class ResultFolder:
         if earlier is None:
             self._refuse_strangers()
             return None
-        before = Fingerprint(earlier["fingerprint"])
+        before = Fingerprint(earlier.fingerprint)
         if before.parts.get("the slide") != wanted.parts.get("the slide"):
             raise _unusable(
                 f"{self.path} holds the result of another slide, or of this one's file before it changed "
-                f"({earlier['slide'].get('path')}); choose another output folder with -o (or replace that result with "
+                f"({earlier.slide.path}); choose another output folder with -o (or replace that result with "
                 "--overwrite)"
             )
         if existing == "restart":

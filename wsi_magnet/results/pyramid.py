@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import dask.array
 import numcodecs
 import numpy as np
 import numpy.typing as npt
@@ -240,6 +242,55 @@ class Pyramid:
         if isinstance(self.spec.path, Path):
             for path in self.spec.path.rglob("*.partial"):
                 path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _LevelReader:
+    """A level as dask indexes it: a value of few bytes, so that workers in other processes can read as well."""
+
+    spec: PyramidSpec
+    level: int
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        return np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        lead = () if self.spec.channels is None else (self.spec.channels,)
+        return (*lead, *self.spec.sizes[self.level].hw)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, index: tuple[slice, ...]) -> Pixels:
+        *lead, rows, cols = (
+            range(*one.indices(length)) for one, length in zip(index, self.shape, strict=True)
+        )  # dask's slices, all of them forward
+        if any(len(one) == 0 for one in (*lead, rows, cols)):
+            return np.zeros([len(one) for one in (*lead, rows, cols)], np.uint8)
+        found = _opened(self.spec).read(self.level, Box(cols[0], rows[0], cols[-1] + 1, rows[-1] + 1))
+        steps = (slice(None, None, rows.step), slice(None, None, cols.step))
+        return found[(*(slice(one.start, one.stop, one.step) for one in lead), *steps)]
+
+
+@lru_cache(maxsize=16)
+def _opened(spec: PyramidSpec) -> Pyramid:
+    return Pyramid(spec)
+
+
+def lazy_level(spec: PyramidSpec, level: int) -> Any:
+    """A level as a dask array, uint8 ([channels,] rows, columns); no pixel is read before it is computed.
+
+    A chunk is a tile of the run. Computing raises StoreError for a chunk that is damaged.
+    """
+    from dask.array import from_array  # only here: `status` and `--help` do without Dask
+
+    reader = _LevelReader(spec, level)
+    chunks = (*reader.shape[:-2], spec.tile_px, spec.tile_px)
+    meta = np.empty((0,) * reader.ndim, np.uint8)
+    return from_array(reader, chunks, asarray=False, fancy=False, meta=meta)
 
 
 def majority(pixels: Pixels) -> Pixels:

@@ -1,34 +1,52 @@
-"""A result folder as something to export: its mask, its classes, and where both lie on the slide; holds no pixels."""
+"""Results as they are read: classes, areas, and the images of a result folder as lazy arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import html
+import io
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.config import CELL_PX, RunConfig
-from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.geometry import Box, Size, halved_until
-from wsi_magnet.labels import LabelClass
-from wsi_magnet.results.checks import check_run
+from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
 from wsi_magnet.results.folder import Products, ResultFolder
-from wsi_magnet.results.pyramid import Pyramid, read_attributes
-from wsi_magnet.storage.location import Location
+from wsi_magnet.results.grading import ClassArea, summarise
+from wsi_magnet.results.pyramid import Pyramid, lazy_level, read_attributes
+from wsi_magnet.results.record import RunRecord, SlideRecord, State
+from wsi_magnet.storage.location import Location, to_location
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Points = npt.NDArray[np.float64]
 """float64 (n, 2): x and y."""
 
+Pixels = npt.NDArray[np.uint8]
+
 CoordinateFrame = Literal["qupath", "level0"]
-"""Where (0, 0) is: the corner of the slide's bounds, to which QuPath's OpenSlide reader crops; or of level 0."""
+"""Origin of coordinates: the corner of the slide's bounds, to which QuPath's OpenSlide reader crops; or of level 0."""
+
+_COUNT_PX = 4 * CELL_PX
+"""Side of the boxes in which a mask is counted."""
+
+_REGION_PIXELS = 1 << 28
+"""Most pixels of a region; more is a slip of the keyboard, and `labels` reads without a limit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """How pixels of the mask's finest level lie on the slide."""
+class MaskGeometry:
+    """Position of the mask's finest complete level on the slide."""
 
     mpp: float
     """Microns per pixel of the mask."""
@@ -39,101 +57,366 @@ class Placement:
     canvas: Size
     """The part of level 0 that was segmented, in level-0 pixels."""
     bounds_xy: tuple[int, int]
-    """Where its corner lies on level 0."""
+    """Upper left corner of the canvas on level 0."""
     slide: Size
     """Level 0 of the slide."""
     slide_mpp_xy: tuple[float, float]
 
     def origin_xy(self, frame: CoordinateFrame) -> tuple[int, int]:
-        """Where the mask's corner lies in a frame, in level-0 pixels."""
+        """Upper left corner of the mask in a frame, in level-0 pixels."""
         return self.bounds_xy if frame == "level0" else (0, 0)
 
     def on_slide(self, points: Points, frame: CoordinateFrame) -> Points:
-        """From the mask's pixel grid into a frame, in level-0 pixels; nothing reaches beyond the canvas."""
+        """Convert points of the mask's pixel grid to level-0 pixels of a frame, clipped to the canvas."""
         placed = np.minimum(points * np.array(self.downsample_xy), self.canvas.wh) + self.origin_xy(frame)
         return np.asarray(placed, np.float64)
 
 
-class ResultSource:
-    """A result folder, finished or not: of a run that still goes on, what its finest complete scale shows."""
+@dataclass(frozen=True, eq=False, slots=True)
+class ResultRegion:
+    """Pixels of a rectangle of the slide."""
+
+    labels: Pixels
+    """uint8 (rows, columns): 0 background or no tissue, 255 not analysed."""
+    probabilities: Pixels | None
+    """uint8 (classes, rows, columns), 255 = 1; None where the run did not keep them."""
+    uncertainty: Pixels | None
+    """uint8 (rows, columns), 255 = 1; None where the run did not keep it."""
+    mpp_xy: tuple[float, float]
+    """Microns per pixel, horizontally and vertically."""
+
+
+class Result:
+    """A result folder, opened for reading; holds no pixels.
+
+    Of a run that is not finished it shows the finest scale that is complete.
+    """
 
     def __init__(self, folder: Location) -> None:
         """Raises StoreError for what is no result or has no complete scale yet, ResultMismatchError for what this
         version cannot read.
         """
-        run = ResultFolder(folder).read_run()
-        if run is None:
+        record = ResultFolder(folder).read_run()
+        if record is None:
             raise StoreError(f"{folder} is no result folder: it has no run.json of this program")
         self.folder = folder
-        self.run: dict[str, Any] = run
-        try:
-            self._read(run)
-        except (LookupError, TypeError, ValueError) as error:
-            raise ResultMismatchError(
-                f"{folder / 'run.json'} is damaged ({type(error).__name__}: {error}); make the result anew with "
-                "`wsi-magnet run --restart`"
-            ) from error
-        self.mask.require(self.level)
-
-    def _read(self, run: dict[str, Any]) -> None:
-        check_run(run)
-        config, slide, finest = RunConfig.from_json(run["config"]), run["slide"], run["scales"][-1]
-        self.slide_path = Path(slide["path"])
-        self.identity: str = slide["identity"]
-        self.running: bool = run["state"] == "running"
-        self.classes = tuple(LabelClass(c["value"], c["name"], tuple(c["color"])) for c in run["bundle"]["classes"])
-        sizes = halved_until([Size(*scale["size_wh"]) for scale in reversed(run["scales"])], CELL_PX)
+        self.record: RunRecord = record
+        """The contents of run.json."""
+        self.classes: tuple[LabelClass, ...] = record.bundle.classes
+        """In the order of the probabilities' channels."""
+        config, slide = record.config, record.slide
+        sizes = halved_until([Size(*scale.size_wh) for scale in reversed(record.scales)], CELL_PX)
         products = Products(sizes, len(self.classes), config.ngff, config.tile_px, True, config.keep_uncertainty)
-        pyramids = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in products.specs(self.folder)}
-        self.mask = pyramids["mask"]
+        images = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in products.specs(folder)}
+        self.mask_image = images["mask"]
         self.level = self._finest_complete()
         """Finest level of the mask that is complete, 0 in a finished result."""
-        self.probabilities = pyramids["probabilities"] if config.keep_probabilities and not self.running else None
-        """uint8 (classes, rows, columns), the same levels; None where the run did not keep them."""
-        self.uncertainty = pyramids["uncertainty"] if config.keep_uncertainty and not self.running else None
-        """uint8 (rows, columns); None where the run did not keep it."""
-        mpp, mpp_xy = finest["mpp"] * 2**self.level, slide["mpp_xy"]
-        x, y, width, height = slide["bounds_xywh"]
-        self.placement = Placement(
-            mpp,
-            self.mask.spec.sizes[self.level],
-            (mpp / mpp_xy[0], mpp / mpp_xy[1]),
-            Size(width, height),
-            (x, y),
-            Size(*slide["size_wh"]),
-            (mpp_xy[0], mpp_xy[1]),
-        )
+        kept = {name: images[name] for name in config.kept if not record.running}
+        self.probabilities_image = kept.get("probabilities")
+        """The same levels as the mask; None where the run did not keep them."""
+        self.uncertainty_image = kept.get("uncertainty")
+        """The same levels as the mask; None where the run did not keep it."""
+        mpp, (mpp_x, mpp_y) = record.scales[-1].mpp * 2**self.level, slide.mpp_xy
+        x, y, width, height = slide.bounds_xywh
+        self.geometry = MaskGeometry(
+            mpp, sizes[self.level], (mpp / mpp_x, mpp / mpp_y), Size(width, height), (x, y), Size(*slide.size_wh),
+            (mpp_x, mpp_y),
+        )  # fmt: skip
+        for image in (self.mask_image, *kept.values()):
+            image.require(self.level)
 
     def _finest_complete(self) -> int:
-        attributes = read_attributes(self.mask.spec.path)
-        images = attributes.get("ome", attributes).get("multiscales")
-        if not images:
-            raise StoreError(
-                f"{self.folder}: no scale of the mask is complete yet; wait for the run, or go on with it by "
-                "`wsi-magnet run`"
-            )
-        return int(images[0]["datasets"][0]["path"])
+        if self.finished:
+            return 0
+        try:
+            attributes = read_attributes(self.mask_image.spec.path)
+            images = attributes.get("ome", attributes).get("multiscales")
+            if images:
+                return self._known_level(int(images[0]["datasets"][0]["path"]))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise ResultMismatchError(
+                f"{self.mask_image.spec.path} is damaged: its metadata name no level ({type(error).__name__}: "
+                f"{error}); make the result anew with `wsi-magnet run --restart`"
+            ) from error
+        raise StoreError(
+            f"{self.folder}: no scale of the mask is complete yet; wait for the run, or resume it with `wsi-magnet run`"
+        )
+
+    def _known_level(self, level: int) -> int:
+        if not 0 <= level < len(self.mask_image.spec.sizes):
+            raise ValueError(f"level {level} of {len(self.mask_image.spec.sizes)}")
+        return level
+
+    # ---- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def slide(self) -> SlideRecord:
+        """The slide as it was opened: path, identity, size, bounds, mpp."""
+        return self.record.slide
 
     @property
     def name(self) -> str:
-        """Of the slide, without its folder."""
-        return self.slide_path.name
+        """File name of the slide, without its folder."""
+        return self.record.slide.name
+
+    @property
+    def slide_path(self) -> Path:
+        """File of the slide, as it was given to the run."""
+        return Path(self.record.slide.path)
+
+    @property
+    def identity(self) -> str:
+        """Identity of the slide's content."""
+        return self.record.slide.identity
+
+    @property
+    def state(self) -> State:
+        """One of "running", "finished" and "finished with errors"."""
+        return self.record.state
+
+    @property
+    def running(self) -> bool:
+        """True where the run is not finished, whether or not a process works on it now."""
+        return self.record.running
+
+    @property
+    def finished(self) -> bool:
+        """True where the run is finished, with or without errors."""
+        return not self.record.running
+
+    @property
+    def mpp(self) -> float:
+        """Microns per pixel of `labels[0]`."""
+        return self.geometry.mpp
+
+    @property
+    def mpps(self) -> tuple[float, ...]:
+        """Microns per pixel of each of `labels`."""
+        return tuple(self.mpp_of(level) for level in self.levels)
 
     @property
     def levels(self) -> range:
-        """The complete levels of the mask, finest first."""
-        return range(self.level, len(self.mask.spec.sizes))
+        """The complete levels of the mask, as they are numbered in the folder, finest first."""
+        return range(self.level, len(self.mask_image.spec.sizes))
 
-    def mpp(self, level: int) -> float:
-        """Microns per pixel of a level."""
-        return self.placement.mpp * float(2 ** (level - self.level))
+    def mpp_of(self, level: int) -> float:
+        """Microns per pixel of a level of the folder."""
+        return self.geometry.mpp * float(2 ** (level - self.level))
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """What a user should know of a run that still goes on; nothing of one that has ended."""
-        found = f"the run is not finished: this is what it has found at {self.placement.mpp:g} µm/px"
+        """A note for the user about a run that is not finished; empty for one that is."""
+        found = f"the run is not finished: this is what it has found at {self.geometry.mpp:g} µm/px"
         return (found,) if self.running else ()
 
     def blocks(self, level: int, side_px: int = CELL_PX) -> Iterator[Box]:
-        """The level in squares of `side_px`, row by row, cut at its edge."""
-        return Box.of(self.mask.spec.sizes[level]).squares(side_px)
+        """Boxes of `side_px` that cover a level, row by row, cut at its edge."""
+        return Box.of(self.mask_image.spec.sizes[level]).squares(side_px)
+
+    # ---- areas -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """Areas as in summary.json: of a finished run as it counted them, else counted in the mask.
+
+        Of a mask, 0 is not counted: background that a network found and glass that nobody looked at are both 0.
+        """
+        if self.record.summary is not None and "classes" in self.record.summary:
+            return self.record.summary
+        counts = self.count_labels()
+        del counts[0]
+        return summarise(counts, self.classes, self.geometry.mpp, NOT_ANALYSED)
+
+    @cached_property
+    def areas(self) -> Mapping[str, ClassArea]:
+        """Area of each class by its name: mm², and percent of the analysed tissue."""
+        return {
+            one["name"]: ClassArea(one["name"], one["value"], float(one["area_mm2"]), float(one["percent"]))
+            for one in self.summary["classes"]
+        }
+
+    @property
+    def not_analysed_mm2(self) -> float:
+        """Area that no scale could read, in mm²."""
+        return float(self.summary["not_analysed_mm2"])
+
+    def count_labels(self) -> Counter[int]:
+        """Pixels by label in the mask's finest complete level, as far as it was written. Raises StoreError."""
+        total = np.zeros(256, np.int64)
+        for box in self.blocks(self.level, _COUNT_PX):
+            if self.mask_image.stored(self.level, box):
+                total += np.bincount(self.mask_image.read(self.level, box).ravel(), minlength=256)
+        return Counter({value: int(count) for value, count in enumerate(total) if count})
+
+    # ---- pixels ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def labels(self) -> tuple[Any, ...]:
+        """The mask: lazy dask arrays, uint8 (rows, columns), a level each, finest first, each half of the one before.
+
+        0 is background or no tissue, 255 is not analysed, every other value a class of `classes`.
+        """
+        return self._lazy(self.mask_image)
+
+    @cached_property
+    def probabilities(self) -> tuple[Any, ...] | None:
+        """Lazy dask arrays, uint8 (classes, rows, columns), 255 = 1, levels as `labels`; None where not kept."""
+        return None if self.probabilities_image is None else self._lazy(self.probabilities_image)
+
+    @cached_property
+    def uncertainty(self) -> tuple[Any, ...] | None:
+        """Lazy dask arrays, uint8 (rows, columns), 255 = 1, levels as `labels`; None where not kept."""
+        return None if self.uncertainty_image is None else self._lazy(self.uncertainty_image)
+
+    def _lazy(self, image: Pyramid) -> tuple[Any, ...]:
+        return tuple(lazy_level(image.spec, level) for level in self.levels)
+
+    def region(self, x: float, y: float, width: float, height: float, mpp: float | None = None) -> ResultRegion:
+        """Read a rectangle of the slide at any resolution; only the chunks that it touches are read.
+
+        x, y, width, height: in level-0 pixels of the slide, from the corner of level 0, as OpenSlide counts them. mpp:
+        microns per pixel of what is returned, by default those of the mask; it has round(width * slide mpp / mpp)
+        columns, at least 1. Labels are those under each pixel's centre, of the coarsest level that is fine enough
+        (coarser levels hold 2 x 2 majorities); probabilities and uncertainty are means over each pixel's area, where
+        pixels without tissue count as 0. Beyond the slide's bounds all is 0. Raises ConfigError for an empty
+        rectangle or an mpp that is not positive, StoreError for what cannot be read.
+        """
+        mpp = self.mpp if mpp is None else mpp
+        if not all(map(np.isfinite, (x, y, width, height, mpp))) or min(width, height, mpp) <= 0:
+            raise ConfigError(f"a region needs width, height and mpp above 0; got {width:g} x {height:g} at {mpp:g}")
+        sides = [(x, width), (y, height)]
+        counts = [max(1, round(n * m / mpp)) for (_, n), m in zip(sides, self.slide.mpp_xy, strict=True)]
+        if counts[0] * counts[1] > _REGION_PIXELS:
+            raise ConfigError(
+                f"a region of {counts[0]} x {counts[1]} pixels is too large; read it in parts, or from `labels`"
+            )
+        level = max((i for i in self.levels if self.mpp_of(i) <= mpp * (1 + 1e-9)), default=self.level)
+        factor, size = 2.0 ** (level - self.level), self.mask_image.spec.sizes[level]
+        columns, rows = (
+            (start - corner + np.linspace(0, length, n + 1)) / (downsample * factor)
+            for (start, length), corner, downsample, n in zip(
+                sides, self.geometry.bounds_xy, self.geometry.downsample_xy, counts, strict=True
+            )
+        )
+        outer = Box(
+            int(np.floor(columns[0])), int(np.floor(rows[0])), int(np.ceil(columns[-1])), int(np.ceil(rows[-1]))
+        )
+        box = outer.intersect(Box.of(size))
+        columns, rows = columns - box.x0, rows - box.y0
+
+        def averaged(image: Pyramid | None) -> Pixels | None:
+            return None if image is None else _mean_of(_read(image, level, box), rows, columns)
+
+        return ResultRegion(
+            _nearest_of(_read(self.mask_image, level, box), rows, columns),
+            averaged(self.probabilities_image),
+            averaged(self.uncertainty_image),
+            (width * self.slide.mpp_xy[0] / counts[0], height * self.slide.mpp_xy[1] / counts[1]),
+        )
+
+    def thumbnail(self, longest_px: int = 512) -> Image.Image:
+        """The mask in the classes' colours on white, RGB, its longer side at most `longest_px`; needs no slide."""
+        from PIL import Image
+
+        level = max((i for i in self.levels if max(self.mask_image.spec.sizes[i].wh) >= longest_px), default=self.level)
+        labels = self.mask_image.read(level, Box.of(self.mask_image.spec.sizes[level]))
+        palette = np.full((256, 3), 255, np.uint8)
+        for one in (*self.classes, NOT_ANALYSED_CLASS):
+            if one.value:
+                palette[one.value] = one.color
+        picture = Image.fromarray(palette[labels])
+        picture.thumbnail((longest_px, longest_px))
+        return picture
+
+    def to_xarray(self, level: int = 0) -> Any:
+        """A level as an `xarray.Dataset` of lazy arrays: labels, and probabilities and uncertainty where kept.
+
+        Coordinates are pixel centres in µm from the corner of the slide's level 0, and class names. level: index into
+        `labels`. Raises ConfigError where xarray is not installed.
+        """
+        try:
+            xarray = import_module("xarray")
+        except ImportError as error:
+            raise ConfigError('to_xarray needs xarray; install it with: pip install "wsi-magnet[xarray]"') from error
+        spacing = self.mpps[level]
+        rows, cols = self.labels[level].shape
+        (x, y), (mpp_x, mpp_y) = self.geometry.bounds_xy, self.slide.mpp_xy
+        values: dict[str, Any] = {"labels": (("y", "x"), self.labels[level])}
+        if self.probabilities is not None:
+            values["probabilities"] = (("class", "y", "x"), self.probabilities[level])
+        if self.uncertainty is not None:
+            values["uncertainty"] = (("y", "x"), self.uncertainty[level])
+        coordinates: dict[str, Any] = {
+            "x": ("x", x * mpp_x + (np.arange(cols) + 0.5) * spacing, {"units": "µm"}),
+            "y": ("y", y * mpp_y + (np.arange(rows) + 0.5) * spacing, {"units": "µm"}),
+            "class": [one.name for one in self.classes],
+        }
+        about = {"slide": self.name, "bundle": self.record.bundle.name, "mpp": spacing, "state": self.state}
+        return xarray.Dataset(values, coordinates, {**about, "class_values": [one.value for one in self.classes]})
+
+    # ---- notebooks -------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        names = ", ".join(one.name for one in self.classes)
+        return f"<Result of {self.name}: {self.state}, {self.geometry.size} pixels at {self.mpp:g} µm/px, {names}>"
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.thumbnail().save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def _repr_html_(self) -> str:
+        lines = [
+            f'<tr><td><span style="display:inline-block;width:1em;height:1em;background:rgb{one.color}"></span> '
+            f"{html.escape(one.name)}</td><td>{area.area_mm2:.3f} mm²</td><td>{area.percent:.1f} %</td></tr>"
+            for one in self.classes
+            if (area := self.areas.get(one.name))
+        ]
+        picture = b64encode(self._repr_png_()).decode()
+        return (
+            f"<div><b>{html.escape(self.name)}</b>: {self.state}, {self.geometry.size} pixels at {self.mpp:g} µm/px, "
+            f"bundle {html.escape(self.record.bundle.name)}<table>{''.join(lines)}</table>"
+            f'<img alt="mask" src="data:image/png;base64,{picture}"><div>Not for diagnosis.</div></div>'
+        )
+
+
+def open_result(path: str | Location) -> Result:
+    """Open the result of a slide: `open_result("results/slide")`, or a URL, "s3://bucket/results/slide".
+
+    Opening reads run.json and the mask's metadata, no pixels. A result of a run that is not finished shows its finest
+    complete scale. Raises StoreError for what is no result or has no complete scale, ResultMismatchError for a result
+    that is damaged or of a newer version.
+    """
+    return Result(to_location(path))
+
+
+def _read(image: Pyramid, level: int, box: Box) -> Pixels:
+    """uint8 ([classes,] rows, columns); empty where the box is."""
+    if box.empty:
+        return np.zeros((*(() if image.spec.channels is None else (image.spec.channels,)), 0, 0), np.uint8)
+    return image.read(level, box)
+
+
+def _nearest_of(pixels: Pixels, rows: Points, columns: Points) -> Pixels:
+    """uint8 (len(rows) - 1, len(columns) - 1): pixels under the centres between the edges, 0 outside."""
+    found = np.zeros((len(rows) - 1, len(columns) - 1), np.uint8)
+    y, x = (np.floor((edges[:-1] + edges[1:]) / 2).astype(np.int64) for edges in (rows, columns))
+    inside_y, inside_x = (y >= 0) & (y < pixels.shape[0]), (x >= 0) & (x < pixels.shape[1])
+    found[np.ix_(inside_y, inside_x)] = pixels[np.ix_(y[inside_y], x[inside_x])]
+    return found
+
+
+def _mean_of(pixels: Pixels, rows: Points, columns: Points) -> Pixels:
+    """uint8 (..., len(rows) - 1, len(columns) - 1): mean over the area between the edges, 0 outside."""
+    values = _mean_along(_mean_along(pixels.astype(np.float64), rows, -2), columns, -1)
+    return np.asarray(np.floor(values + 0.5), np.uint8)
+
+
+def _mean_along(values: npt.NDArray[np.float64], edges: Points, axis: int) -> npt.NDArray[np.float64]:
+    values = np.moveaxis(values, axis, -1)
+    length = values.shape[-1]
+    total = np.concatenate([np.zeros((*values.shape[:-1], 1)), values.cumsum(-1)], -1)
+    inside = np.clip(edges, 0, length)
+    whole = np.minimum(inside.astype(np.int64), max(length - 1, 0))
+    integral = total[..., whole] + ((inside - whole) * values[..., whole] if length else 0)
+    return np.moveaxis(np.diff(integral, axis=-1) / np.diff(edges), -1, axis)

@@ -1,17 +1,30 @@
-"""What a result says of itself: run.json, and the metadata of its images."""
+"""run.json as frozen dataclasses: what a result was made from, and how its run stands."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, get_args
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from wsi_magnet.labels import LabelClass, with_reserved
-from wsi_magnet.planning.prepare import PreparedRun
-from wsi_magnet.results import ngff
-from wsi_magnet.results.folder import RUN_VERSION, Products
-from wsi_magnet.results.ome_xml import Product, image_of, ome_xml
+from wsi_magnet.config import Precision, RunConfig
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.labels import NOT_ANALYSED, LabelClass
+from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.schema import Bounds, SchemaError, parse, to_json
+
+State = Literal["running", "finished", "finished with errors"]
+
+FORMAT = "wsi-magnet-run"
+
+RUN_VERSION = 2
+"""Version of run.json that is written; version 1, of 0.1.0, is read as well: its summary says `passes` for `scales`."""
+
+Pixels = Annotated[int, Bounds(1)]
+Offset = Annotated[int, Bounds(0)]
+Mpp = Annotated[float, Bounds(0, 1e6, open_below=True)]
 
 PACKAGES = (
     "wsi-magnet",
@@ -39,93 +52,141 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe_run(prepared: PreparedRun, bundle_sha256: str, fingerprint: Mapping[str, str]) -> dict[str, Any]:
-    """Everything of run.json that is known before the first tile."""
-    info = prepared.info
-    return {
-        "version": RUN_VERSION,
-        "fingerprint": dict(fingerprint),
-        "slide": {
-            "path": info.path,
-            "identity": info.identity,
-            "vendor": info.vendor,
-            "reader": info.reader,
-            "size_wh": list(info.size.wh),
-            "bounds_xywh": [info.bounds.x0, info.bounds.y0, *info.bounds.size.wh],
-            "mpp_xy": list(info.require_mpp()),
-            "mpp_source": info.mpp_source,
-            "properties": {k: v for k, v in info.properties.items() if len(v) < 1000},
-        },
-        "bundle": {"sha256": bundle_sha256, **prepared.spec.to_json()},
-        "config": prepared.config.to_json(),
-        "scales": [
-            {
-                "mpp": f.scale.mpp,
-                "size_wh": list(f.scale.size.wh),
-                "slide_level": f.slide_level,
-                "mask_level": f.mask_level,
-            }
-            for f in prepared.plan.frames
-        ],
-        "notes": list(prepared.notes),
-        "software": versions(),
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideRecord:
+    """The slide as it was opened."""
+
+    path: str
+    identity: str
+    size_wh: tuple[Pixels, Pixels]
+    """Width and height of level 0, in pixels."""
+    bounds_xywh: tuple[Offset, Offset, Pixels, Pixels]
+    """The part of level 0 that was scanned, in level-0 pixels: left, top, width, height."""
+    mpp_xy: tuple[Mpp, Mpp]
+    """Microns per level-0 pixel, horizontally and vertically."""
+    mpp_source: str = "unknown"
+    vendor: str = "unknown"
+    reader: str = "unknown"
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """File name, without its folder."""
+        return Path(self.path).name
 
 
-def describe_images(
-    prepared: PreparedRun, products: Products, classes: Sequence[LabelClass], finest_level: int
-) -> dict[str, dict[str, Any]]:
-    """Metadata of each image by product, where `finest_level` is the finest level that is complete."""
-    info = prepared.info
-    finest_mpp = prepared.plan.ladder.finest.mpp
-    bounds_xy = (info.bounds.x0, info.bounds.y0)
-    frames = [
-        ngff.level_frame(str(level), finest_mpp * 2**level, info.require_mpp(), bounds_xy)
-        for level in range(finest_level, len(products.sizes))
-    ]
-    kinds: dict[str, dict[str, Any]] = {
-        "mask": {"image-label": ngff.image_label(with_reserved(classes), products.ngff)},
-        "probabilities": {"omero": ngff.omero_channels(classes)},
-        "uncertainty": {},
-    }
-    if not products.uncertainty:
-        del kinds["uncertainty"]
-    described = {}
-    for name, extra in kinds.items():
-        method = "2x2 majority" if name == "mask" else "2x2 mean"
-        # The coarser levels of the probabilities are the coarser scales' own until the run is finished.
-        body = {
-            "multiscales": [
-                ngff.multiscales(name, frames, channels=name == "probabilities", method=method, version=products.ngff)
-            ],
-            **extra,
-        }
-        described[name] = ngff.attributes(products.ngff, body, _origin(prepared, finest_level))
-    return described
+@dataclass(frozen=True, slots=True)
+class BundleRecord:
+    """The bundle that segmented the slide."""
+
+    name: str
+    sha256: str
+    classes: tuple[LabelClass, ...]
+    """In the order of the probabilities' channels."""
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """All that the bundle's header says, as `BundleSpec.to_json` writes it."""
+
+    def __post_init__(self) -> None:
+        values = [one.value for one in self.classes]
+        for one in self.classes:
+            if not 0 <= one.value < NOT_ANALYSED or not all(0 <= channel <= 255 for channel in one.color):
+                raise SchemaError(f"class {one.name!a} cannot have the value {one.value} and the colour {one.color}")
+            if any("\ud800" <= letter <= "\udfff" for letter in one.name):
+                raise SchemaError(f"class {one.name!a} is no text")  # half of a surrogate pair cannot be written
+        if not values or len(values) != len(set(values)):
+            raise SchemaError(f"classes cannot have the values {values}")
+
+    @staticmethod
+    def of(spec: BundleSpec, sha256: str) -> BundleRecord:
+        """The record of a bundle whose file has that SHA-256."""
+        classes = tuple(LabelClass(c.value, c.name, c.color) for c in spec.classes)
+        return BundleRecord(spec.name, sha256, classes, spec.to_json())
+
+    def spec(self) -> BundleSpec:
+        """The whole description. Raises BundleError where run.json does not have it."""
+        return BundleSpec.from_json(self.description)
 
 
-def describe_ome(
-    prepared: PreparedRun, products: Products, classes: Sequence[LabelClass], finest_level: int
-) -> dict[str, str]:
-    """OME-XML of each image by product, as `describe_images`."""
-    mpp = prepared.plan.ladder.finest.mpp * 2**finest_level
-    about = _origin(prepared, finest_level)
-    names: tuple[Product, ...] = get_args(Product)
-    return {
-        name: ome_xml(image_of(name, products.sizes[finest_level], mpp, classes, about), tiff=False)
-        for name in names
-        if name != "uncertainty" or products.uncertainty
-    }
+@dataclass(frozen=True, slots=True)
+class ScaleRecord:
+    """A scale of the run."""
+
+    mpp: Mpp
+    size_wh: tuple[Pixels, Pixels]
+    """Width and height of the slide's bounds at this scale, in pixels."""
+    slide_level: int = 0
+    """Level of the slide that the scale is read from."""
+    mask_level: int = 0
+    """Level of the mask that the scale writes."""
 
 
-def _origin(prepared: PreparedRun, finest_level: int) -> dict[str, Any]:
-    """Where an image comes from, for the image itself."""
-    info = prepared.info
-    return {
-        "slide_identity": info.identity,
-        "bundle": prepared.spec.name,
-        "bounds_xy_level0_px": [info.bounds.x0, info.bounds.y0],
-        "slide_mpp_xy": list(info.require_mpp()),
-        "finest_complete_mpp": prepared.plan.ladder.finest.mpp * 2**finest_level,
-        "version": versions()["wsi-magnet"],
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """The contents of run.json."""
+
+    state: State
+    fingerprint: Mapping[str, str]
+    """What the mask depends on, by the words that a user knows it by."""
+    slide: SlideRecord
+    bundle: BundleRecord
+    config: RunConfig
+    scales: tuple[ScaleRecord, ...]
+    """Coarse to fine."""
+    notes: tuple[str, ...] = ()
+    software: Mapping[str, str] = field(default_factory=dict)
+    """Versions by package."""
+    precision: Precision | None = None
+    """Arithmetic that the first worker chose; None in results from before there was a choice."""
+    failures: tuple[str, ...] = ()
+    """A line for each cell that could not be read."""
+    finished: str | None = None
+    """Time, ISO 8601, UTC; None while the run is not finished."""
+    seconds_since_start: float | None = None
+    summary: Mapping[str, Any] | None = None
+    """The contents of summary.json; None while the run is not finished."""
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise SchemaError("scales is empty")
+        if self.config.mpp is not None and not 0 < self.config.mpp < 1e6:
+            raise SchemaError(f"config.mpp cannot be {self.config.mpp}")
+
+    @property
+    def running(self) -> bool:
+        """True where the run has not finished, whether or not a process works on it now."""
+        return self.state == "running"
+
+    @property
+    def program_version(self) -> str:
+        """Version of wsi-magnet that made the result."""
+        return self.software.get("wsi-magnet", "unknown")
+
+    def but(self, **changes: Any) -> RunRecord:
+        """A copy with other values."""
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; those that are not known yet are left out."""
+        values = {key: value for key, value in to_json(self).items() if value is not None}
+        bundle = {"sha256": self.bundle.sha256, "name": self.bundle.name, "classes": values["bundle"]["classes"]}
+        values["bundle"] = {**bundle, **self.bundle.description}
+        return {"format": FORMAT, "version": RUN_VERSION, **values}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> RunRecord:
+        """The inverse of `to_json`; reads version 1 as well, and ignores keys that it does not know.
+
+        Raises SchemaError for what is missing or not of its type.
+        """
+        values = dict(values)
+        if isinstance(bundle := values.get("bundle"), dict):
+            description = {key: value for key, value in bundle.items() if key != "sha256"}
+            values["bundle"] = {**bundle, "description": description}
+        summary = values.get("summary")
+        if isinstance(summary, dict) and "passes" in summary:
+            values["summary"] = {("scales" if key == "passes" else key): value for key, value in summary.items()}
+        try:
+            record: RunRecord = parse(RunRecord, values, "", unknown="ignore")
+        except ConfigError as error:
+            raise SchemaError(f"config: {error}") from None
+        return record

@@ -36,7 +36,7 @@ def summarise_run(plan: Plan, history: History, classes: Sequence[LabelClass]) -
     return {
         "tissue_share": plan.tissue_share,
         **summarise(labels, classes, finest.mpp, NOT_ANALYSED),
-        "passes": [_pass_summary(p, history) for p in plan.passes],
+        "scales": [_pass_summary(p, history) for p in plan.passes],
         "cells_not_analysed": len(failures(history, plan.passes)),
     }
 

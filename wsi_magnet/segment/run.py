@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, get_args
 from uuid import uuid4
 
 from wsi_magnet.config import Execution, Precision
@@ -19,11 +18,12 @@ from wsi_magnet.labels import LabelClass
 from wsi_magnet.planning.budget import Budget, choose_refined
 from wsi_magnet.planning.plan import Cells, ScalePlan, pool_any, square
 from wsi_magnet.planning.prepare import PreparedRun
+from wsi_magnet.results.describe import describe_images, describe_ome, describe_run
 from wsi_magnet.results.events import Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_history
 from wsi_magnet.results.pyramid import Pyramid
-from wsi_magnet.results.record import describe_images, describe_ome, describe_run
+from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary, failures, summarise_run
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.scores import Scores
@@ -65,10 +65,7 @@ class Run:
             job = job.with_precision(next(iter(executor.map(RunProbe(job), [None], notify=self._tell))))
             if not go_on:
                 self._folder.empty()
-            description = {
-                **describe_run(self._prepared, self._sha256, wanted.parts),
-                "precision": job.config.precision,
-            }
+            description = describe_run(self._prepared, self._sha256, wanted.parts, job.config.precision)
             history = read_history(self._folder.journal)
             self._check_whole(history)
             for pyramid in self._pyramids.values():
@@ -86,12 +83,8 @@ class Run:
 
         Not where it was a GPU's and the workers may have none now.
         """
-        begun = (self._folder.read_run() or {}).get("precision", "fp32")  # once there was no other on processors
-        if begun not in get_args(Precision):
-            raise ResultMismatchError(
-                f"{self._folder.run_json} is damaged: precision {begun!r}; begin again with --restart",
-                cure="--restart",
-            )
+        record = self._folder.read_run()
+        begun = (record and record.precision) or "fp32"  # once there was no other on processors
         return begun if asked == "auto" and begun != "fp16" else asked
 
     def _check_whole(self, history: History) -> None:
@@ -112,9 +105,9 @@ class Run:
                         cure="--restart",
                     )
 
-    def _lay_out(self, description: Mapping[str, Any]) -> None:
+    def _lay_out(self, description: RunRecord) -> None:
         """Everything that the workers write into or read from; what is there already stays."""
-        self._folder.write_run({"state": "running", **description})
+        self._folder.write_run(description)
         for pyramid in self._pyramids.values():
             pyramid.create()
         if self._prepared.config.tissue:
@@ -231,7 +224,7 @@ class Run:
         for name, attributes in describe_images(*told).items():
             self._pyramids[name].describe(attributes)
 
-    def _finish(self, description: Mapping[str, Any], seconds: float) -> RunSummary:
+    def _finish(self, description: RunRecord, seconds: float) -> RunSummary:
         self._folder.end_turns()
         self._publish(self._plan.passes[-1])
         if not self._products.probabilities:
@@ -243,8 +236,11 @@ class Run:
         summary = {"slide": self._prepared.info.path, **summarise_run(self._plan, history, self._classes)}
         write_json(self._folder.summary_json, summary)
         state = "finished with errors" if failed else "finished"
-        ended = {"state": state, "failures": failed, "finished": now(), "seconds_since_start": round(seconds, 3)}
-        self._folder.write_run({**description, **ended, "summary": summary})
+        self._folder.write_run(
+            description.but(
+                state=state, failures=failed, finished=now(), seconds_since_start=round(seconds, 3), summary=summary
+            )
+        )
         return RunSummary(self._folder.path, False, failed, summary)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultMismatchError, SlideOpenError
@@ -13,6 +12,7 @@ from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
 from wsi_magnet.planning.prepare import PreparedRun, prepare
 from wsi_magnet.results.events import Note, Observer, ignore
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
+from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
@@ -107,11 +107,11 @@ def _not_opened(slide: str, reason: str) -> PreparedRun:
     raise SlideOpenError(f"{slide} cannot be opened as a slide: {reason}")
 
 
-def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> RunSummary | None:
+def _finished_before(folder: ResultFolder, record: RunRecord | None) -> RunSummary | None:
     """The summary of a run that has ended, if it has. Raises ResultMismatchError if its masks have gone since."""
-    if run is None or run["state"] == "running":
+    if record is None or record.running:
         return None
-    for name in ("mask", *RunConfig.from_json(run["config"]).kept):
+    for name in ("mask", *record.config.kept):
         with storage_errors(folder.path):
             there = exists(folder.path / f"{name}.ome.zarr" / "0")
         if not there:
@@ -123,5 +123,5 @@ def _finished_before(folder: ResultFolder, run: Mapping[str, Any] | None) -> Run
     with storage_errors(folder.path):
         told = exists(folder.summary_json)
     if not told:
-        write_json(folder.summary_json, run["summary"])
-    return RunSummary(folder.path, True, tuple(run["failures"]), run["summary"])
+        write_json(folder.summary_json, record.summary or {})
+    return RunSummary(folder.path, True, record.failures, record.summary or {})
