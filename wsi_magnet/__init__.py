@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wsi_magnet.errors import WsiMagnetError
     from wsi_magnet.inference.image import segment_image
     from wsi_magnet.nets.bundle import load_bundle
+    from wsi_magnet.results.reader import open_result
     from wsi_magnet.segment.slide import segment_slide
     from wsi_magnet.slides.registry import open_slide
 
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "find_slides",
     "load_bundle",
+    "open_result",
     "open_slide",
     "segment_cohort",
     "segment_image",
@@ -43,6 +45,7 @@ _HOME = {
     "WsiMagnetError": "wsi_magnet.errors",
     "find_slides": "wsi_magnet.cohort.sources",
     "load_bundle": "wsi_magnet.nets.bundle",
+    "open_result": "wsi_magnet.results.reader",
     "open_slide": "wsi_magnet.slides.registry",
     "segment_cohort": "wsi_magnet.cohort.batch",
     "segment_image": "wsi_magnet.inference.image",

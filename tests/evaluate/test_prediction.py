@@ -83,7 +83,7 @@ def test_a_result_that_is_not_finished_is_refused(tmp_path: Path) -> None:
     result = result_of(paint(tmp_path / "a.png", patchwork(1)), bundle_at(tmp_path), tmp_path / "out")
     path = result / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "state": "running"}))
-    with pytest.raises(ResultMismatchError, match="is not finished; go on"):
+    with pytest.raises(ResultMismatchError, match="is not finished; resume"):
         Prediction(result)
 
 

@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import dask.array
 import numcodecs
 import numpy as np
 import numpy.typing as npt

@@ -1,0 +1,61 @@
+"""run.json as values: written and read again, and results of version 0.1.0."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cohort.test_tables import RUN
+from tests.runs import labels_of
+from wsi_magnet import open_result
+from wsi_magnet.cohort.status import status_of
+from wsi_magnet.export.write import export
+from wsi_magnet.report.facts import gather
+from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.record import RunRecord
+from wsi_magnet.schema import SchemaError
+
+EARLIER = Path(__file__).parent.parent / "data" / "result-0.1.0"
+"""Results of a slide of 1000 x 800 pixels as version 0.1.0 left them."""
+
+
+def test_what_is_written_is_read_again() -> None:
+    assert RunRecord.from_json(json.loads(json.dumps(RUN.to_json()))).to_json() == RUN.to_json()
+
+
+def test_a_missing_part_is_named() -> None:
+    values = RUN.to_json()
+    del values["slide"]["identity"]
+    with pytest.raises(SchemaError, match="slide: missing field 'identity'"):
+        RunRecord.from_json(values)
+
+
+def test_a_finished_result_of_version_1_is_read_everywhere(tmp_path: Path) -> None:
+    result = open_result(EARLIER / "finished")
+    assert (result.state, result.mpp, len(result.summary["scales"])) == ("finished", 0.5, 3)
+    assert (np.asarray(result.labels[0]) == labels_of(EARLIER / "finished")).all()
+    assert result.probabilities is not None
+    assert result.uncertainty is not None
+    assert status_of(EARLIER / "finished").state == "finished"
+    assert export(EARLIER / "finished", tmp_path / "x.geojson", "geojson").objects
+    assert export(EARLIER / "finished", tmp_path / "x.csv", "csv").files
+    assert [use.complete for use in gather(EARLIER / "finished").scales] == [True] * 3
+
+
+def test_an_unfinished_result_of_version_1_shows_its_finest_complete_scale() -> None:
+    result = open_result(EARLIER / "unfinished")
+    assert (result.state, result.mpp) == ("running", 1.0)
+    assert (np.asarray(result.labels[0]) == labels_of(EARLIER / "unfinished", 1)).all()
+    assert status_of(EARLIER / "unfinished").state == "stopped"
+
+
+def test_version_1_says_passes_and_version_2_scales() -> None:
+    values = json.loads((EARLIER / "finished" / "run.json").read_text())
+    assert "passes" in values["summary"]
+    record = ResultFolder(EARLIER / "finished").read_run()
+    assert record is not None
+    written = record.to_json()
+    assert (written["version"], "passes" in written["summary"], "scales" in written["summary"]) == (2, False, True)
