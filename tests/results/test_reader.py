@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.export.results import damage, make_result
+from tests.export.results import Made, damage, make_result
+from tests.runs import labels_of
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
-from wsi_magnet.export.write import export
-from wsi_magnet.results.reader import Result
+from wsi_magnet.export.objects import ObjectOptions
+from wsi_magnet.export.write import ExportOptions, export
+from wsi_magnet.geometry import Box
+from wsi_magnet.labels import LabelClass
+from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.results.reader import Result, open_result
 
 DAMAGES: list[tuple[str, dict[str, Any]]] = [
     ("slide", {"mpp_xy": [0, 0.5]}),
@@ -59,3 +64,82 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     make_result(tmp_path / "result", np.ones((20, 20), np.uint8))
     export(tmp_path / "result", tmp_path / "a" / "b" / "x.geojson", "geojson")
     assert (tmp_path / "a" / "b" / "x.geojson").exists()
+
+
+def random_result(folder: Path) -> Result:
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 5, (700, 1100), np.uint8)
+    probabilities, uncertainty = (rng.integers(0, 256, (*lead, 700, 1100), np.uint8) for lead in ((4,), ()))
+    made = Made(bounds_xy=(100, 60), beyond=30)
+    make_result(folder, mask, made, probabilities=probabilities, uncertainty=uncertainty)
+    return open_result(folder)
+
+
+def test_levels_are_lazy_and_equal_what_zarr_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes: list[Box] = []
+    read = Pyramid.read
+
+    def noted(self: Pyramid, level: int, box: Box) -> Any:
+        boxes.append(box)
+        return read(self, level, box)
+
+    monkeypatch.setattr(Pyramid, "read", noted)
+    result = random_result(tmp_path / "result")
+    boxes.clear()
+    assert [one.shape for one in result.labels] == [(700, 1100), (350, 550), (175, 275)]
+    assert result.probabilities is not None
+    assert result.probabilities[0].shape == (4, 700, 1100)
+    assert not boxes
+    assert (result.labels[0][:100, :90].compute() == labels_of(tmp_path / "result")[:100, :90]).all()
+    assert boxes == [Box(0, 0, 512, 512)]
+    for level, one in enumerate(result.labels):
+        assert (np.asarray(one) == labels_of(tmp_path / "result", level)).all()
+    found = np.asarray(result.probabilities[0])
+    assert (found == labels_of(tmp_path / "result", 0, "probabilities")).all()
+
+
+def test_a_region_counts_in_level_0_pixels_of_the_slide(tmp_path: Path) -> None:
+    result, mask = random_result(tmp_path / "result"), labels_of(tmp_path / "result")
+    same = result.region(100 + 2 * 50, 60 + 2 * 20, 2 * 30, 2 * 40)
+    assert (same.labels == mask[20:60, 50:80]).all()
+    assert same.uncertainty is not None
+    assert (same.uncertainty == labels_of(tmp_path / "result", 0, "uncertainty")[20:60, 50:80]).all()
+    finer = result.region(100, 60, 20, 20, mpp=0.5)
+    assert (finer.labels == mask[:10, :10].repeat(2, 0).repeat(2, 1)).all()
+    outside = result.region(0, 0, 100, 60, mpp=4)
+    assert outside.labels.shape == (8, 12)
+    assert not outside.labels.any()
+
+
+def test_probabilities_of_a_coarser_region_are_means(tmp_path: Path) -> None:
+    result = random_result(tmp_path / "result")
+    coarse = result.region(100, 60, 2 * 30, 2 * 30, mpp=1.5)
+    stored = labels_of(tmp_path / "result", 0, "probabilities")[:, :30, :30].astype(float)
+    fine = stored.repeat(2, 1).repeat(2, 2).reshape(4, 20, 3, 20, 3).mean((2, 4))
+    assert coarse.probabilities is not None
+    assert np.abs(coarse.probabilities - fine).max() <= 0.5
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 0, float("nan"), 5), (0, 0, 1e9, 1e9)])
+def test_an_impossible_region_is_refused(tmp_path: Path, box: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ConfigError, match="region"):
+        random_result(tmp_path / "result").region(*box)
+
+
+def test_it_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+    result = random_result(tmp_path / "result")
+    assert result.thumbnail(200).size == (200, 127)
+    assert result._repr_png_().startswith(b"\x89PNG")
+    assert "Gleason 3" in result._repr_html_()
+    assert repr(result) == (
+        "<Result of slide.svs: finished, 1100 x 700 pixels at 1 µm/px, stroma, benign epithelium, Gleason 3, Gleason 4>"
+    )
+
+
+def test_more_classes_than_the_tracing_can_number_are_refused(tmp_path: Path) -> None:
+    classes = tuple(LabelClass(value, f"class {value}", (1, 2, 3)) for value in range(1, 200))
+    make_result(tmp_path / "result", np.full((20, 20), 199, np.uint8), Made(classes=classes))
+    with pytest.raises(ConfigError, match="has 200 classes to outline, and at most 127"):
+        export(tmp_path / "result", tmp_path / "x.geojson", "geojson")
+    options = ExportOptions(ObjectOptions(classes=("class 199",)))
+    assert export(tmp_path / "result", tmp_path / "x.geojson", "geojson", options).objects == 1

@@ -13,7 +13,7 @@ import shapely
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.polygonize.polygons import Shape, ShapeLimits, shapes_of
-from wsi_magnet.export.polygonize.regions import Block, Region, Tracing, trace
+from wsi_magnet.export.polygonize.regions import CUT, Block, Region, Tracing, trace
 from wsi_magnet.export.polygonize.simplify import Simplifier
 from wsi_magnet.geometry import Box
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
@@ -74,6 +74,11 @@ def objects_of(source: Result, options: ObjectOptions) -> Iterator[SlideObject]:
     Raises ConfigError for a class that the result does not have, StoreError for what cannot be read.
     """
     labels = chosen_classes(source, options.classes)
+    if len(labels) >= CUT:
+        raise ConfigError(
+            f"{source.folder} has {len(labels)} classes to outline, and at most {CUT - 1} fit into one export; choose "
+            "some with --classes"
+        )
     mpp = source.geometry.mpp
     pixel_um2 = mpp * mpp
     limits = ShapeLimits(options.min_area_um2 / pixel_um2, options.min_area_um2 / pixel_um2, options.max_vertices)

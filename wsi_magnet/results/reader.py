@@ -337,7 +337,7 @@ class Result:
         try:
             xarray = import_module("xarray")
         except ImportError as error:
-            raise ConfigError('to_xarray needs xarray; install it with: pip install "wsi-magnet[xarray]"') from error
+            raise ConfigError("to_xarray needs xarray; install it with: pip install xarray") from error
         spacing = self.mpps[level]
         rows, cols = self.labels[level].shape
         (x, y), (mpp_x, mpp_y) = self.geometry.bounds_xy, self.slide.mpp_xy
