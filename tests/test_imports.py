@@ -48,6 +48,7 @@ DOORS = {
     "distributed": ("runtime",),
     "dask_jobqueue": ("runtime.clusters.batch",),
     "click": ("cli",),
+    "jinja2": ("report.render",),
     "rich": ("cli",),
 }
 """Outside libraries, and the only module or folder that imports them."""

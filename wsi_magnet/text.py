@@ -1,13 +1,14 @@
-"""Numbers, and how processes end, as people say them."""
+"""Text for people: numbers with units, durations, times, plurals, and the ends of processes."""
 
 from __future__ import annotations
 
 import signal
+from datetime import datetime
 
 
 def counted(count: int, one: str, more: str = "") -> str:
-    """One or many of something: "1 worker", "2 workers". more: the plural, where it is not made with an s."""
-    return f"{count} {one if count == 1 else more or one + 's'}"
+    """A count with its noun: "1 worker", "2,000 workers". more: an irregular plural."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
 def how_it_ended(code: int | None, stderr: str) -> str:
@@ -20,3 +21,37 @@ def how_it_ended(code: int | None, stderr: str) -> str:
         return f"it crashed ({signal.Signals(-code).name})"
     last = stderr.strip().splitlines()[-1:] or ["no word"]
     return f"it ended with exit code {code} ({last[0][:200]})"
+
+
+def area_text(mm2: float) -> str:
+    """An area with three digits or three decimals: "3.41 mm²"."""
+    if 0 < mm2 < 0.001:
+        return "< 0.001 mm²"
+    decimals = 3 if mm2 < 1 else 2 if mm2 < 10 else 1 if mm2 < 1000 else 0
+    return f"{mm2:,.{decimals}f} mm²"
+
+
+def percent_text(value: float) -> str:
+    """A percentage with one decimal: "34.3 %"; a small share is never written as 0, nor nearly all as 100."""
+    if 0 < value < 0.05:
+        return "< 0.1 %"
+    return f"{99.9 if 99.95 <= value < 100 else value:.1f} %"
+
+
+def time_text(text: object) -> str:
+    """An ISO time as "25 November 2026, 14:24 UTC"; any other text unchanged."""
+    try:
+        time = datetime.fromisoformat(str(text))
+    except ValueError:
+        return str(text)
+    return f"{time.day} {time:%B %Y, %H:%M} {time.tzname() or ''}".strip()
+
+
+def duration_text(seconds: float) -> str:
+    """A duration as "41 s", "3 min 5 s", "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -9,9 +9,8 @@ from urllib.parse import quote
 
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.report.facts import gather
-from wsi_magnet.report.index_page import Entry, entry_of, index_page
+from wsi_magnet.report.pages import Entry, entry_of, index_page, slide_page
 from wsi_magnet.report.pictures import take_pictures
-from wsi_magnet.report.slide_page import slide_page
 from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location

@@ -11,8 +11,8 @@ from tests.export.results import Made, damage, make_result
 from tests.report.conftest import EVIL, EVIL_SLIDE
 from tests.report.reading import Reading
 from wsi_magnet.report.facts import gather
+from wsi_magnet.report.pages import slide_page
 from wsi_magnet.report.pictures import take_pictures
-from wsi_magnet.report.slide_page import slide_page
 
 
 def page_of(folder: Path) -> str:
@@ -58,7 +58,7 @@ def test_nothing_on_the_page_lies_elsewhere(graded_page: str) -> None:
         "µm/px",
         "(from openslide.mpp-x)",
         "6335ea0e6cc54c2c",
-        "Where it looked closely",
+        "Refinement",
         "licence",
         "wsi-magnet",
     ],
@@ -97,7 +97,7 @@ def test_what_was_not_analysed_is_told_with_its_reasons(tmp_path: Path) -> None:
     make_result(tmp_path / "r", mask)
     damage(tmp_path / "r", state="finished with errors", failures=[f"row {i}: torn <tile>" for i in range(50)])
     text = said(tmp_path / "r")
-    assert "50 squares of tissue could not be analysed" in text
+    assert "50 tissue cells could not be read" in text
     assert "row 0: torn <tile>" in text
     assert "and 10 more, in run.json" in text
 
