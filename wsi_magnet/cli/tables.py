@@ -123,7 +123,7 @@ def run_text(summary: RunSummary) -> str:
             f"Gleason {g['primary']} + {g['secondary']} = {g['score']}, ISUP grade group {g['grade_group']} "
             "(by area; not for diagnosis)"
         )
-    lines.append(f"Segmented: {', '.join(map(_segmented, values['passes']))}. Not for diagnosis.")
+    lines.append(f"Segmented: {', '.join(map(_segmented, values['scales']))}. Not for diagnosis.")
     return "\n\n".join(lines)
 
 
