@@ -16,6 +16,9 @@ import numpy as np
 from drill.company import Company
 from drill.stage import WORK, Stage, environment, masks, program
 
+FINEST = 2
+"""Scale whose tiles are lost: none is refined from them, so that all others are as they should be, bit for bit."""
+
 NOT_ANALYSED = 255
 _POLL_S = 0.05
 
@@ -161,7 +164,7 @@ class Scene:
         result = result or self.result
         run = json.loads((result / "run.json").read_text())
         found = masks(result)
-        missing = found[0] == NOT_ANALYSED
+        missing = (found[0] == NOT_ANALYSED) | _unreadable(result, found[0].shape)
         if missing.any() and not lost:
             raise DrillFailedError(f"{int(missing.sum())} pixels are missing: {run.get('failures')}")
         self._compare(found, missing)
@@ -195,6 +198,17 @@ def tile_lines(result: Path) -> list[TileLine]:
         return []
     entries = (json.loads(line) for line in text.split("\n")[:-1] if line.startswith('{"tile"'))
     return [((*map(int, entry["tile"]),), entry["worker"]) for entry in entries]  # type: ignore[misc]
+
+
+def _unreadable(result: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Bool mask of the cells that could not be read at the finest scale: they keep the coarser result."""
+    unreadable = np.zeros(shape, np.bool_)
+    for line in (result / "journal.jsonl").read_text().splitlines():
+        if line.startswith('{"tile"') and (entry := json.loads(line))["tile"][0] == FINEST:
+            for row, col, _, _, failure in entry["cells"]:
+                if failure:
+                    unreadable[row * 512 : (row + 1) * 512, col * 512 : (col + 1) * 512] = True
+    return unreadable
 
 
 def lost_tiles(result: Path) -> set[tuple[int, int, int]]:

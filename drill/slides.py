@@ -11,10 +11,7 @@ from pathlib import Path
 import tifffile
 
 from drill.cluster import Cluster, Site
-from drill.scene import DrillFailedError, Scene, SkippedError, Typed, tile_lines
-
-FINEST = 2
-"""Scale whose tiles are lost: none is refined from them, so that all others are as they should be, bit for bit."""
+from drill.scene import FINEST, DrillFailedError, Scene, SkippedError, Typed, tile_lines
 
 
 def hollow(slide: Path, path: Path) -> Path:
@@ -69,7 +66,7 @@ def truncated(scene: Scene) -> None:
     scene.injected += 1
     if slide.name not in (said := scene.finish(typed, code=1)):
         raise DrillFailedError(f"a truncated slide is told as {said!r}")
-    if "labelled 255" in said:
+    if "could not be read" in said:
         scene.check(lost=True)
     shutil.copyfile(scene.stage.slide, slide)
     again = scene.type("--workers", "2", "--restart", slide=slide)
@@ -107,7 +104,7 @@ def _play_poisoned(scene: Scene, typed: Typed) -> None:
     scene.until(lambda: typed.ended or len(typed.lines) >= tiles - 1, "no tile is finished")
     scene.note_recovery(typed)
     said = scene.finish(typed, code=1)
-    if "labelled 255" not in said:
+    if "could not be read" not in said:
         raise DrillFailedError(f"a tile that kills its workers is told as {said!r}")
     scene.check(lost=True)
     if scene.lost != 1:

@@ -23,6 +23,11 @@ class SlideOpenError(WsiMagnetError, OSError):
 class SlideReadError(WsiMagnetError, OSError):
     """A region of an open slide that cannot be decoded."""
 
+    def __init__(self, text: str, *, reason: str | None = None) -> None:
+        """reason: the same without the slide's path and the region's position; by default `text`."""
+        super().__init__(text)
+        self.reason = reason or text
+
 
 class MissingMppError(WsiMagnetError, ValueError):
     """A slide without a usable resolution, in its metadata or given."""

@@ -123,7 +123,7 @@ class _Watcher:
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
         self._bar: TaskID | None = None
-        self._failures = 0
+        self._reasons: set[str] = set()
         self._began = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -136,13 +136,11 @@ class _Watcher:
             case ScaleStarted():
                 self._start(event)
             case TileFinished(result):
-                for cell in result.cells:
-                    if cell.failure:
-                        self._console.print(
-                            f"NOT ANALYSED: row {cell.row}, column {cell.col}: {cell.failure}",
-                            markup=False,
-                            style="red",
-                        )
+                for reason in {cell.failure for cell in result.cells if cell.failure} - self._reasons:
+                    self._reasons.add(reason)
+                    self._console.print(
+                        f"UNREADABLE: {reason} (cells are counted at the end)", markup=False, style="red"
+                    )
                 if self._bar is not None:
                     self._progress.advance(self._bar)
             case ScaleFinished(_, mpp, seconds):

@@ -81,8 +81,7 @@ def command(
 
         click.echo(run_text(summary))
     if summary.failures:
-        from wsi_magnet.text import counted
+        from wsi_magnet.cli.tables import unreadable_text
 
-        cells = counted(len(summary.failures), "cell (square)", "cells (squares)")
-        click.echo(f"Error: {cells} could not be analysed, labelled 255; first: {summary.failures[0]}", err=True)
+        click.echo(f"Error: {unreadable_text(summary)}", err=True)
         sys.exit(1)

@@ -134,6 +134,17 @@ def _segmented(one: Mapping[str, Any]) -> str:
     return f"{one['cells_refined']} of {counted(one['cells'], 'square')} at {one['mpp']:g} µm/px{unread}"
 
 
+def unreadable_text(summary: RunSummary) -> str:
+    """Cells that could not be read, a line a reason with a count, and what the mask shows there."""
+    from wsi_magnet.results.summary import by_reason
+
+    lines = [f"{counted(count, 'cell')} could not be read: {reason}" for reason, count in by_reason(summary.failures)]
+    area = summary.summary["not_analysed_mm2"]
+    lost = f"{area:.3g} mm² that no scale could read are labelled 255; " if area else ""
+    where = f"{lost}elsewhere the coarser result stays" if lost else "the coarser result stays there"
+    return "\n".join(lines) + f"; {where} (run.json lists all cells)"
+
+
 def failures_text(failed: Sequence[Mapping[str, str]]) -> str:
     """Slides of a cohort that are not as they should be: name, state, reason, and the command to do each again."""
     told = [f"{one['name']} ({one['state']}): {one['reason']}\n  {one['retry']}" for one in failed]

@@ -29,6 +29,7 @@ from wsi_magnet.magnet.sparse import refine_blocks
 from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.upsample import double_inside
 from wsi_magnet.nets.bundle import Bundle
+from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import PatchGeometry
 
 Pixels = npt.NDArray[np.uint8]
@@ -103,7 +104,7 @@ class Engine:
         if self._spec.select_above[geometry.index - 1] <= _ROUNDING:
             return False
         with torch.inference_mode():
-            maps = self._upsample(torch.from_numpy(coarse[None]), self._prior)
+            maps = _upsample(torch.from_numpy(coarse[None]), self._prior)
             found = self._selectable(_inner(maps, self.margin_px(geometry) - self._blur_px(geometry)), geometry)
             return not _inner(found, self._spec.median_px // 2).any()
 
@@ -120,12 +121,7 @@ class Engine:
 
         coarse: as in `PatchInput`. Always on the CPU: too little work to be worth a transfer.
         """
-        half, edge = CELL_PX // 2, self.margin_px(geometry) // 2 + 1
-        if (coarse[:, edge : edge + half, edge : edge + half] == UNKNOWN).all():
-            return not_analysed(self.classes)
-        with torch.inference_mode():
-            maps = self._upsample(torch.from_numpy(coarse[None]), self._prior)
-            return next(self.cells(self._results(_inner(maps, self.margin_px(geometry))), 1))
+        return upsample_only(coarse, self._spec, self.margin_px(geometry))
 
     def batch_of(self, inputs: Sequence[PatchInput]) -> tuple[Tensor, Tensor | None]:
         """Images uint8 (batch_size, P, P, 3) and coarser maps, padded with zeros, ready to be copied to the device."""
@@ -152,15 +148,13 @@ class Engine:
         margin = self.margin_px(geometry)
         fine = self._segment_fine(images, geometry, margin)
         if coarse is None:
-            return self._results(fine)
-        y = self._upsample(coarse, self._device_prior)
-        return self._results(self._refine(fine=fine, coarse=y, geometry=geometry))
+            return _results(fine, self._values)
+        y = _upsample(coarse, self._device_prior)
+        return _results(self._refine(fine=fine, coarse=y, geometry=geometry), self._values)
 
     def cells(self, found: Results, count: int) -> Iterator[CellPixels]:
         """The first `count` cells of a batch, as arrays."""
-        labels, uncertainty, probabilities = (tensor.cpu().numpy() for tensor in found)
-        for i in range(count):
-            yield CellPixels(probabilities[i], labels[i], uncertainty[i])
+        return _cells(found, count)
 
     def networks(self, image: Tensor, maps: Tensor | None, geometry: PatchGeometry) -> None:
         """The networks alone, for measuring: float (N, 3, P, P), and (N, C, W, W) for both inputs of the refiner."""
@@ -224,27 +218,51 @@ class Engine:
         above = self._spec.select_above[geometry.index - 1] - _ROUNDING
         return may_select(coarse=coarse, ratio=geometry.ratio, above=above, median_px=self._spec.median_px)
 
-    def _upsample(self, stored: Tensor, prior: Tensor) -> Tensor:
-        """uint8 (N, C, W / 2 + 2, W / 2 + 2) to float32 (N, C, W, W); where nothing was stored, the prior."""
-        p = stored.float()
-        total = p.sum(dim=1, keepdim=True)
-        if p.device.type == "cpu" and total.min() > 0:
-            p.div_(total)
-        else:
-            p = torch.where(total > 0, p / total.clamp(min=1), prior)
-        return double_inside(p)
-
-    def _results(self, p: Tensor) -> Results:
-        """Float (N, C, CELL_PX, CELL_PX) to the bytes that leave the device."""
-        stored = (p * 255).round_().to(torch.uint8)
-        return Results(_likeliest(p, self._values), _margin_uncertainty(stored), stored)
-
     def _step(self, geometry: PatchGeometry) -> int:
         return self._spec.refiner_of[geometry.index - 1]
 
     def _blur_px(self, geometry: PatchGeometry) -> int:
         """Radius of the median, in pixels of the scale."""
         return self._spec.median_px // 2 * geometry.ratio
+
+
+def upsample_only(coarse: Pixels, spec: BundleSpec, margin_px: int = 0) -> CellPixels:
+    """The coarser result of a cell at the next scale, upsampled; a cell that was not analysed stays so.
+
+    coarse: uint8 (C, W / 2 + 2, W / 2 + 2), the stored probabilities under the cell, `margin_px` and a pixel more round
+    it. Takes no network, and runs on the CPU: too little work to be worth a transfer.
+    """
+    half, edge = CELL_PX // 2, margin_px // 2 + 1
+    if (coarse[:, edge : edge + half, edge : edge + half] == UNKNOWN).all():
+        return not_analysed(len(spec.classes))
+    with torch.inference_mode():
+        prior = _prior(len(spec.classes), spec.background_index)
+        maps = _inner(_upsample(torch.from_numpy(coarse[None]), prior), margin_px)
+        return next(_cells(_results(maps, [c.value for c in spec.classes]), 1))
+
+
+def _upsample(stored: Tensor, prior: Tensor) -> Tensor:
+    """uint8 (N, C, W / 2 + 2, W / 2 + 2) to float32 (N, C, W, W); where nothing was stored, the prior."""
+    p = stored.float()
+    total = p.sum(dim=1, keepdim=True)
+    if p.device.type == "cpu" and total.min() > 0:
+        p.div_(total)
+    else:
+        p = torch.where(total > 0, p / total.clamp(min=1), prior)
+    return double_inside(p)
+
+
+def _results(p: Tensor, values: Sequence[int]) -> Results:
+    """Float (N, C, CELL_PX, CELL_PX) to what is kept of it: a byte is enough, and all that leaves the device."""
+    stored = (p * 255).round_().to(torch.uint8)
+    return Results(_likeliest(p, values), _margin_uncertainty(stored), stored)
+
+
+def _cells(found: Results, count: int) -> Iterator[CellPixels]:
+    """The first `count` cells of a batch, as arrays."""
+    labels, uncertainty, probabilities = (tensor.cpu().numpy() for tensor in found)
+    for i in range(count):
+        yield CellPixels(probabilities[i], labels[i], uncertainty[i])
 
 
 def _likeliest(p: Tensor, values: Sequence[int]) -> Tensor:

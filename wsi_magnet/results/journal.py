@@ -22,14 +22,15 @@ Quarters = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, i
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """What the journal keeps of a cell: was it refined, and how uncertain are its quarters, the next scale's cells."""
+    """The journal's record of a cell, with the uncertainty of its quarters, which are the next scale's cells."""
 
     row: int
     col: int
     refined: bool
+    """False where the coarser result was only upsampled, and where the cell could not be read."""
     quarters: Quarters
     failure: str | None = None
-    """Why it could not be analysed."""
+    """Why it could not be read at this scale. The coarser result stays; where there is none the label is 255."""
     unread: bool = False
     """True where it was to be refined and was not read, because no reading could have changed it."""
 

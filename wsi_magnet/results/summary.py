@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ class RunSummary:
     done_before: bool
     """True where it was finished already and nothing was done."""
     failures: tuple[str, ...]
-    """A line for each cell that could not be analysed."""
+    """A line for each cell that could not be read at a scale."""
     summary: Mapping[str, Any]
     """The contents of summary.json."""
 
@@ -42,13 +43,29 @@ def summarise_run(plan: Plan, history: History, classes: Sequence[LabelClass]) -
 
 
 def failures(history: History, passes: tuple[ScalePlan, ...]) -> list[str]:
-    """A line for each cell that could not be analysed: where, and why."""
+    """A line for each cell that could not be read at a scale: where, and why."""
     return [
         f"{passes[result.scale].scale.mpp:g} µm/px, row {cell.row}, column {cell.col}: {cell.failure}"
         for result in history.tiles.values()
         for cell in result.cells
         if cell.failure
     ]
+
+
+def by_reason(failures: Iterable[str]) -> list[tuple[str, int]]:
+    """(Reason, cells) of lines as from `failures`, most cells first.
+
+    Reasons that differ in their numbers alone, such as a decoder's position in the file, count as one.
+    """
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for line in failures:
+        place, _, reason = line.partition(": ")
+        reason = reason or place
+        key = re.sub(r"[0-9]+", "0", reason)
+        first.setdefault(key, reason)
+        counts[key] += 1
+    return [(first[key], count) for key, count in counts.most_common()]
 
 
 def _pass_summary(one: ScalePlan, history: History) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Set
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from uuid import uuid4
 
 from wsi_magnet.config import Execution, Precision
@@ -29,7 +28,7 @@ from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.scores import Scores
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.worker.context import RunSpec, close_hall
-from wsi_magnet.worker.tasks import HalveTask, RunHalve, RunProbe, RunTile, record_lost
+from wsi_magnet.worker.tasks import HalveTask, RecordLost, RunHalve, RunProbe, RunTile
 
 
 class Run:
@@ -164,7 +163,7 @@ class Run:
             )
         )
         missing = (task for task in one.tasks(refined) if task.key not in done)
-        tile, on_lost = RunTile(job, self._turn(one)), partial(record_lost, job)
+        tile, on_lost = RunTile(job, self._turn(one)), self._record_lost(job)
         # Closed, since the traceback of an error would keep it, and so the tiles that it has submitted, alive.
         with closing(executor.map(tile, missing, on_lost=on_lost, retry_if=_unread, notify=self._tell)) as results:
             for result in results:
@@ -177,6 +176,10 @@ class Run:
         if one.scale.index and not self._products.probabilities:
             self._pyramids["probabilities"].remove_level(one.frame.mask_level + 1)
         self._observe(ScaleFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
+
+    def _record_lost(self, job: RunSpec) -> RecordLost:
+        prepared = self._prepared
+        return RecordLost(job, prepared.spec, prepared.tissue if prepared.config.tissue else None)
 
     def _turn(self, one: ScalePlan) -> str:
         """From now on workers may write what is of this run and this scale, and nothing else."""

@@ -88,7 +88,8 @@ class ImageReader:
         except Exception as error:  # as above: every decoder has its own, and a bad strip must not end the run
             raise SlideReadError(
                 f"{self.info.path}: {box.size} pixels from {(box.x0, box.y0)} of level {level} cannot be read: "
-                f"{_one_line(error)}"
+                f"{_one_line(error)}",
+                reason=f"the image cannot be read: {_one_line(error)}",
             ) from error
 
     def close(self) -> None:

@@ -108,7 +108,8 @@ class OpenSlideReader:
             return on_white(_open_handle(self._path).read_region(location_xy, level, size.wh))
         except (error_type, SlideOpenError) as error:
             raise SlideReadError(
-                f"{self.info.path}: level {level}, {size} pixels from {location_xy} of level 0 cannot be read: {error}"
+                f"{self.info.path}: level {level}, {size} pixels from {location_xy} of level 0 cannot be read: {error}",
+                reason=f"level {level} of the slide cannot be read: {error}",
             ) from error
 
     def _replace(self, latched: OpenSlide) -> None:

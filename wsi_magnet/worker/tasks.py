@@ -17,17 +17,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_magnet.config import Precision, RunConfig
+from wsi_magnet.config import CELL_PX, Precision, RunConfig
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.inference.devices import one_torch_thread, resolve_device
-from wsi_magnet.inference.engine import PatchInput, not_analysed
+from wsi_magnet.inference.engine import PatchInput, not_analysed, upsample_only
 from wsi_magnet.inference.optimize import resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, Pixels, Region, TileCanvas, clear_outside, coarse_box, quarters
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask
+from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask, square
 from wsi_magnet.planning.prepare import PreparedRun, prepare
+from wsi_magnet.planning.tissue import TissueMap
 from wsi_magnet.results.folder import Products
 from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
@@ -106,22 +107,39 @@ class RunHalve:
             halve_tile(hall.pyramid(task.product), task.level, task.box, labels=task.product == "mask")
 
 
-def record_lost(job: RunSpec, task: TileTask, reason: str) -> TileResult:
-    """Label the cells of a tile that no worker survives "not analysed", with neither slide nor networks.
+@dataclass(frozen=True, slots=True)
+class RecordLost:
+    """Write a tile that no worker survives without slide or networks: the coarser result, or label 255 without one."""
 
-    Raises StoreError.
-    """
-    frame = job.frames[task.scale]
-    canvas = TileCanvas(frame.tile_box(task.row, task.col), job.products.classes)
-    nothing = not_analysed(job.products.classes)
-    cells = []
-    for cell in task.cells:
-        box = frame.cell_box(cell.row, cell.col)
-        canvas.put(box, nothing)
-        cells.append(CellResult(cell.row, cell.col, cell.refine, quarters(nothing.uncertainty, box), reason))
-    write_tile(canvas, frame, job.products, pyramids_of(job).__getitem__)
-    pixels = sum(frame.cell_box(cell.row, cell.col).size.pixels for cell in task.cells)
-    return TileResult(*task.key, tuple(cells), {NOT_ANALYSED: pixels}, {}, _worker_name())
+    job: RunSpec
+    spec: BundleSpec
+    tissue: TissueMap | None
+    """None where everything is analysed."""
+
+    def __call__(self, task: TileTask, reason: str) -> TileResult:
+        """Write the tile in this process; its cells to be refined are recorded with that reason. Raises StoreError."""
+        layout, pyramids = self.job.frames[task.scale], pyramids_of(self.job)
+        canvas = TileCanvas(layout.tile_box(task.row, task.col), len(self.spec.classes))
+        coarse = coarse_region(self.job, task, 0, pyramids["probabilities"])
+        cells = []
+        for cell in task.cells:
+            box = layout.cell_box(cell.row, cell.col)
+            pixels = self._pixels(coarse, layout, cell)
+            canvas.put(box, pixels)
+            failure = reason if cell.refine else None
+            cells.append(CellResult(cell.row, cell.col, False, quarters(pixels.uncertainty, box), failure))
+        write_tile(canvas, layout, self.job.products, pyramids.__getitem__)
+        values = sorted({0, NOT_ANALYSED, *(c.value for c in self.spec.classes)})
+        return TileResult(*task.key, tuple(cells), label_pixels(canvas, layout, task, values), {}, _worker_name())
+
+    def _pixels(self, coarse: Region | None, layout: ScaleLayout, cell: CellTask) -> CellPixels:
+        if coarse is None:
+            return not_analysed(len(self.spec.classes))
+        maps = coarse.cut(coarse_box(square(cell.row, cell.col, CELL_PX)))
+        with one_torch_thread():
+            pixels = upsample_only(maps, self.spec)
+        box = layout.cell_box(cell.row, cell.col)
+        return background_outside(pixels, self.tissue, layout, box, self.spec.background_index)
 
 
 class _Tile:
@@ -139,25 +157,17 @@ class _Tile:
 
     def run(self, started: float) -> TileResult:
         with _timed(self._seconds, "read"):
-            coarse = self._coarse_region()
+            coarse = coarse_region(self._hall.job, self._task, self._margin_px, self._hall.pyramid("probabilities"))
         results = list(self._results(coarse))
         with _timed(self._seconds, "write"):
             self._write()
         self._seconds["total"] = time.perf_counter() - started
+        labels = label_pixels(self._canvas, self._frame, self._task, self._hall.engine.values)
         cells = tuple(sorted(results, key=lambda cell: (cell.row, cell.col)))
-        return TileResult(*self._task.key, cells, self._label_pixels(), dict(self._seconds), _worker_name())
-
-    def _coarse_region(self) -> Region | None:
-        """The coarser scale's probabilities under the tile and its margin, as stored."""
-        if self._task.scale == 0:
-            return None
-        coarser = self._hall.job.frames[self._task.scale - 1]
-        grid = coarser.scale.grid
-        box = coarse_box(self._box.grow(self._margin_px)).grow(1).intersect(grid)
-        return Region(box, grid, self._hall.pyramid("probabilities").read(coarser.mask_level, box))
+        return TileResult(*self._task.key, cells, labels, dict(self._seconds), _worker_name())
 
     def _results(self, coarse: Region | None) -> Iterator[CellResult]:
-        """All cells, each put in its place: refined, carried over, or recorded as one that cannot be read."""
+        """All cells, each put in its place: refined, upsampled only, or recorded as one that cannot be read."""
         looked_at: list[tuple[CellTask, Pixels | None]] = []
         for cell in self._task.cells:
             maps = None if coarse is None else coarse.cut(coarse_box(self._depended_on(cell)))
@@ -181,8 +191,7 @@ class _Tile:
         def patches() -> Iterator[tuple[CellTask, PatchInput]]:
             for (cell, maps), image in zip(cells, self._images(cell for cell, _ in cells), strict=True):
                 if isinstance(image, SlideReadError):
-                    pixels = not_analysed(self._hall.engine.classes)
-                    unread.append(self._put(cell, pixels, failure=str(image)))
+                    unread.append(self._unreadable(cell, maps, image.reason))
                 else:
                     yield cell, PatchInput(image, maps)
 
@@ -190,6 +199,15 @@ class _Tile:
         while (one := self._next(analysed)) is not None:
             yield self._put(one[0], self._on_tissue(*one))
         yield from unread
+
+    def _unreadable(self, cell: CellTask, maps: Pixels | None, reason: str) -> CellResult:
+        """Keep the coarser result of a cell that cannot be read at this scale; label 255 where there is none."""
+        if maps is None:
+            pixels = not_analysed(self._hall.engine.classes)
+        else:
+            with one_torch_thread():
+                pixels = self._on_tissue(cell, self._hall.engine.upsample_only(maps, self._frame.geometry))
+        return self._put(cell, pixels, failure=reason)
 
     def _next(self, analysed: Iterator[tuple[CellTask, CellPixels]]) -> tuple[CellTask, CellPixels] | None:
         """The next cell; the time it took, without what was spent waiting for pixels, is computing."""
@@ -200,10 +218,8 @@ class _Tile:
 
     def _on_tissue(self, cell: CellTask, pixels: CellPixels) -> CellPixels:
         """Glass is background, whatever a network takes it for; a cell that was not analysed stays so."""
-        if self._hall.tissue is None or (pixels.labels == NOT_ANALYSED).all():
-            return pixels
-        inside = self._hall.tissue.around(self._frame.scale, self._cell(cell))
-        return clear_outside(pixels, inside, self._hall.background)
+        tissue, background = self._hall.tissue, self._hall.background
+        return background_outside(pixels, tissue, self._frame, self._cell(cell), background)
 
     def _images(self, cells: Iterable[CellTask]) -> Iterator[Image | SlideReadError]:
         """The cells' patches in order, always a few ahead of the networks."""
@@ -237,20 +253,45 @@ class _Tile:
     ) -> CellResult:
         box = self._cell(cell)
         self._canvas.put(box, pixels)
-        return CellResult(cell.row, cell.col, cell.refine, quarters(pixels.uncertainty, box), failure, unread)
-
-    def _label_pixels(self) -> dict[int, int]:
-        """Pixels by label value over the tile's cells; what has no tissue is not counted."""
-        counts: Counter[int] = Counter()
-        for cell in self._task.cells:
-            labels = self._canvas.labels[self._cell(cell).relative_to(self._box).slices_yx]
-            # A handful of values: to look for each is ten times as quick as to sort the pixels.
-            counts.update({v: n for v in self._hall.engine.values if (n := int(np.count_nonzero(labels == v)))})
-        return dict(sorted(counts.items()))
+        refined = cell.refine and failure is None
+        return CellResult(cell.row, cell.col, refined, quarters(pixels.uncertainty, box), failure, unread)
 
     def _write(self) -> None:
         self._hall.require_turn(self._turn)
         write_tile(self._canvas, self._frame, self._hall.job.products, self._hall.pyramid)
+
+
+def coarse_region(job: RunSpec, task: TileTask, margin_px: int, probabilities: Pyramid) -> Region | None:
+    """The coarser scale's stored probabilities under a tile and its margin; None at the coarsest. Raises StoreError."""
+    if task.scale == 0:
+        return None
+    coarser = job.frames[task.scale - 1]
+    grid = coarser.scale.grid
+    tile = job.frames[task.scale].tile_box(task.row, task.col)
+    box = coarse_box(tile.grow(margin_px)).grow(1).intersect(grid)
+    return Region(box, grid, probabilities.read(coarser.mask_level, box))
+
+
+def background_outside(
+    pixels: CellPixels, tissue: TissueMap | None, layout: ScaleLayout, cell: Box, background: int | None
+) -> CellPixels:
+    """The same with background on glass, whatever a network takes it for; a cell that was not analysed stays so.
+
+    background: the channel of that class, or None. tissue: None leaves everything as it is.
+    """
+    if tissue is None or (pixels.labels == NOT_ANALYSED).all():
+        return pixels
+    return clear_outside(pixels, tissue.around(layout.scale, cell), background)
+
+
+def label_pixels(canvas: TileCanvas, layout: ScaleLayout, task: TileTask, values: Iterable[int]) -> dict[int, int]:
+    """Pixels by label value over a tile's cells; those outside the task's cells are not counted."""
+    counts: Counter[int] = Counter()
+    for cell in task.cells:
+        labels = canvas.labels[layout.cell_box(cell.row, cell.col).relative_to(canvas.box).slices_yx]
+        # A handful of values: to look for each is ten times as quick as to sort the pixels.
+        counts.update({v: n for v in values if (n := int(np.count_nonzero(labels == v)))})
+    return dict(sorted(counts.items()))
 
 
 def write_tile(canvas: TileCanvas, frame: ScaleLayout, products: Products, pyramid: Callable[[str], Pyramid]) -> None:
