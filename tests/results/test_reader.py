@@ -143,3 +143,21 @@ def test_more_classes_than_the_tracing_can_number_are_refused(tmp_path: Path) ->
         export(tmp_path / "result", tmp_path / "x.geojson", "geojson")
     options = ExportOptions(ObjectOptions(classes=("class 199",)))
     assert export(tmp_path / "result", tmp_path / "x.geojson", "geojson", options).objects == 1
+
+
+def test_a_level_as_an_xarray_data_set_has_coordinates_in_microns(tmp_path: Path) -> None:
+    pytest.importorskip("xarray")
+    rng = np.random.default_rng(0)
+    mask = rng.choice(np.array([0, 3, 4], np.uint8), (900, 700))
+    made = make_result(tmp_path / "result", mask)
+    for level in (0, 1):
+        data = open_result(tmp_path / "result").to_xarray(level)
+        spacing = made.mpps[level]
+        x, y = data["x"].to_numpy(), data["y"].to_numpy()
+        corner_um = made.geometry.bounds_xy[0] * made.slide.mpp_xy[0], made.geometry.bounds_xy[1] * made.slide.mpp_xy[1]
+        np.testing.assert_allclose(np.diff(x), spacing)
+        np.testing.assert_allclose((x[0], y[0]), [one + spacing / 2 for one in corner_um])
+        assert data["x"].attrs["units"] == "µm"
+        np.testing.assert_array_equal(data["labels"].to_numpy(), made.labels[level].compute())
+        assert list(data["class"].to_numpy()) == [one.name for one in made.classes]
+    np.testing.assert_array_equal(open_result(tmp_path / "result").to_xarray()["labels"].to_numpy(), mask)
