@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -16,19 +16,28 @@ import torch
 from torch import Tensor
 
 from tests.runs import free_spec, write_bundle
-from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ConfigError, DeviceError
 from wsi_magnet.geometry import Size
-from wsi_magnet.inference.batching import BatchingPredictor, DirectPredictor, _Request
+from wsi_magnet.inference.batching import _MAX_OVERTAKING, BatchingPredictor, DirectPredictor
 from wsi_magnet.inference.cuda import MAX_GRAPHS, CudaDevice, GraphCache, Launched, PlainDevice, device_of
-from wsi_magnet.inference.engine import Engine, PatchInput
+from wsi_magnet.inference.engine import Engine, PatchInput, Results
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import PatchGeometry, ScaleLayout
 from wsi_magnet.scales import Scale
 
+CELL_PX = 64
+"""Small cells within these tests: what holds for them holds for those of 512, and takes a fiftieth of the time."""
+
 GEOMETRIES = [PatchGeometry(index, halo, 2**index) for index, halo in ((0, 128), (1, 32), (2, 32))]
+
+
+@pytest.fixture(autouse=True)
+def _small_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_magnet.inference.engine.CELL_PX", CELL_PX)
+    monkeypatch.setattr("wsi_magnet.planning.plan.CELL_PX", CELL_PX)
 
 
 def engine_of(folder: Path, spec: BundleSpec | None = None, device: str = "cpu", **config: object) -> Engine:
@@ -89,6 +98,10 @@ class Failing:
         """See `Device.launch`."""
         raise self._error
 
+    def survives(self, error: Exception) -> bool:
+        """See `Device.survives`."""
+        return True
+
 
 def test_an_error_reaches_those_who_asked_and_the_next_are_answered(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=1)
@@ -104,7 +117,7 @@ def test_an_error_reaches_those_who_asked_and_the_next_are_answered(tmp_path: Pa
 def test_a_gpu_without_enough_memory_says_what_helps(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=1)
     shared = BatchingPredictor(engine, Failing(torch.cuda.OutOfMemoryError("CUDA out of memory")))
-    with pytest.raises(ConfigError, match="1 patches of 768 x 768 pixels; pass a smaller --batch-size"):
+    with pytest.raises(ConfigError, match="1 patches of 320 x 320 pixels; pass a smaller --batch-size"):
         list(shared.predict([(0, patch_of(engine, GEOMETRIES[0], 0))], GEOMETRIES[0]))
     shared.close()
 
@@ -154,17 +167,43 @@ def layout_of(index: int, slide: int) -> ScaleLayout:
     return ScaleLayout(scale, slide % 2, 2 - index, 128 if index == 0 else 32, 2**index, 512 * (1 + slide % 2))
 
 
-class Counting(PlainDevice):
-    """A device that counts its batches, each a set of slides' patches."""
+@dataclass
+class _Held:
+    found: Results
+    released: threading.Event
+
+    def results(self) -> Results:
+        """See `Launched.results`."""
+        return self.found
+
+    def done(self) -> bool:
+        """See `Launched.done`."""
+        return self.released.is_set()
+
+
+class Holding(PlainDevice):
+    """A device that is never idle until it is released, and knows its batches."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self.launches: list[PatchGeometry] = []
+        self.launched = threading.Semaphore(0)
+        self.released = threading.Event()
 
     def launch(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Launched:
         """See `Device.launch`."""
         self.launches.append(geometry)
-        return super().launch(images, coarse, geometry)
+        self.launched.release()
+        return _Held(super().launch(images, coarse, geometry).results(), self.released)
+
+
+def held_predictor(engine: Engine) -> tuple[BatchingPredictor, Holding]:
+    """A predictor whose device has one batch, of the coarsest scale, until it is released."""
+    device = Holding(engine)
+    shared = BatchingPredictor(engine, device)
+    shared._submit(patch_of(engine, GEOMETRIES[0], 0), GEOMETRIES[0])
+    assert device.launched.acquire(timeout=60)
+    return shared, device
 
 
 def test_the_geometry_is_the_same_for_every_slide() -> None:
@@ -176,12 +215,39 @@ def test_the_geometry_is_the_same_for_every_slide() -> None:
 
 def test_patches_of_two_slides_share_a_batch(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=4)
-    device = Counting(engine)
-    shared = BatchingPredictor(engine, device)
+    shared, device = held_predictor(engine)
     requests = [shared._submit(patch_of(engine, g, i), g) for i in range(4) for g in [layout_of(1, i % 2).geometry]]
+    assert device.launched.acquire(timeout=60)
+    device.released.set()
     assert all(request.result(timeout=60) for request in requests)
     shared.close()
-    assert len(device.launches) < 4  # one batch, unless the thread found the queue empty in between
+    assert device.launches == [GEOMETRIES[0], GEOMETRIES[1]]
+
+
+def test_slides_at_different_scales_fill_a_batch_each(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, batch_size=3)
+    shared, device = held_predictor(engine)
+    geometries = [layout_of(1 + i % 2, i % 2).geometry for i in range(6)]
+    requests = [shared._submit(patch_of(engine, one, i), one) for i, one in enumerate(geometries)]
+    assert all(device.launched.acquire(timeout=60) for _ in range(2))
+    device.released.set()
+    assert all(request.result(timeout=60) for request in requests)
+    shared.close()
+    assert device.launches == GEOMETRIES
+
+
+def test_a_batch_that_is_not_full_is_overtaken_by_a_few_only(tmp_path: Path) -> None:
+    engine = engine_of(tmp_path, batch_size=2)
+    shared, device = held_predictor(engine)
+    patch, other = patch_of(engine, GEOMETRIES[1], 0), patch_of(engine, GEOMETRIES[2], 0)
+    shared._submit(patch, GEOMETRIES[1])
+    for _ in range(2 * _MAX_OVERTAKING):
+        shared._submit(other, GEOMETRIES[2])
+    for _ in range(_MAX_OVERTAKING + 1):
+        assert device.launched.acquire(timeout=60)
+    assert device.launches[1:] == [*[GEOMETRIES[2]] * _MAX_OVERTAKING, GEOMETRIES[1]]
+    device.released.set()
+    shared.close()
 
 
 def test_slides_that_alternate_get_what_each_would_get_alone(tmp_path: Path) -> None:
@@ -205,15 +271,21 @@ class FailingLater:
     def __init__(self) -> None:
         self.failed = threading.Event()
         self.launched = threading.Semaphore(0)
+        self.before_failing: Callable[[], None] = lambda: None
 
     def launch(self, *_: object) -> Launched:
         """See `Device.launch`."""
         self.launched.release()
         return cast(Launched, self)
 
+    def survives(self, error: Exception) -> bool:
+        """See `Device.survives`."""
+        return False
+
     def done(self) -> bool:
         """See `Launched.done`."""
         if self.failed.is_set():
+            self.before_failing()
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nfurther lines")
         return False
 
@@ -223,23 +295,71 @@ class FailingLater:
 
 
 def test_an_error_of_the_device_reaches_every_request_and_all_later_ones(tmp_path: Path) -> None:
-    engine, device = engine_of(tmp_path, batch_size=1), FailingLater()
-    shared = BatchingPredictor(engine, device)
-    patch = patch_of(engine, GEOMETRIES[0], 0)
+    engine, device = engine_of(tmp_path, batch_size=2), FailingLater()
+    shared, patch = BatchingPredictor(engine, device), patch_of(engine, GEOMETRIES[0], 0)
     requests = [shared._submit(patch, GEOMETRIES[0]) for _ in range(2)]
-    for _ in requests:
-        assert device.launched.acquire(timeout=60)
-    with shared._state:  # queued, and not yet in a batch
-        requests += [_Request(patch, GEOMETRIES[0], Future()).cell]
-        shared._requests.put(_Request(patch, GEOMETRIES[1], requests[-1]))
-        device.failed.set()
-    for request in requests:
+    assert device.launched.acquire(timeout=60)  # in flight
+    requests += [shared._submit(patch, one) for one in GEOMETRIES]  # in batches that are not full
+    device.before_failing = lambda: requests.append(shared._submit(patch, GEOMETRIES[0]))  # in the queue
+    device.failed.set()
+    for request in requests[:5]:
         with pytest.raises(DeviceError, match=r"cpu failed \(CUDA error: an illegal memory access was encountered\)"):
             request.result(timeout=60)
+    with pytest.raises(DeviceError, match="illegal memory access"):
+        requests[5].result(timeout=60)
     with pytest.raises(DeviceError, match="illegal memory access") as later:
         list(shared.predict([(0, patch)], GEOMETRIES[0]))
     assert isinstance(later.value.__cause__, RuntimeError)
     shared.close()
+
+
+class Lost(PlainDevice):
+    """A device that fails for good in its second batch: as it is launched, or as its results are waited for."""
+
+    def __init__(self, engine: Engine, *, launching: bool) -> None:
+        super().__init__(engine)
+        self._launching, self._launches = launching, 0
+
+    def launch(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Launched:
+        """See `Device.launch`."""
+        self._launches += 1
+        if self._launches == 1:
+            return super().launch(images, coarse, geometry)
+        if self._launching:
+            raise RuntimeError("CUDA error: device lost")
+        return cast(Launched, self)
+
+    def done(self) -> bool:
+        """See `Launched.done`."""
+        return True
+
+    def results(self) -> NoReturn:
+        """See `Launched.results`."""
+        raise RuntimeError("CUDA error: device lost")
+
+    def survives(self, error: Exception) -> bool:
+        """See `Device.survives`."""
+        return False
+
+
+@pytest.mark.parametrize("launching", [True, False])
+def test_a_device_that_is_lost_in_a_batch_answers_everybody(tmp_path: Path, launching: bool) -> None:
+    engine = engine_of(tmp_path, batch_size=1)
+    shared, patch = BatchingPredictor(engine, Lost(engine, launching=launching)), patch_of(engine, GEOMETRIES[0], 0)
+    assert len(list(shared.predict([(0, patch)], GEOMETRIES[0]))) == 1
+    for _ in range(2):
+        with pytest.raises(DeviceError, match=r"cpu failed \(CUDA error: device lost\)") as failure:
+            list(shared.predict([(0, patch), (1, patch)], GEOMETRIES[0]))
+        assert str(failure.value.__cause__) == "CUDA error: device lost"
+    shared.close()
+
+
+def test_cuda_survives_a_lack_of_memory_and_nothing_else_of_its_own() -> None:
+    survives = CudaDevice.survives
+    device = cast(CudaDevice, None)
+    assert survives(device, torch.OutOfMemoryError("CUDA out of memory"))
+    assert survives(device, ValueError("shapes"))
+    assert not survives(device, RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_a_closed_predictor_accepts_nothing(tmp_path: Path) -> None:
@@ -252,22 +372,45 @@ def test_a_closed_predictor_accepts_nothing(tmp_path: Path) -> None:
         list(shared.predict([(0, patch_of(engine, GEOMETRIES[0], 0))], GEOMETRIES[0]))
 
 
-def test_a_graph_is_recorded_once_and_dropped_only_when_nothing_is_in_flight() -> None:
+class Graph:
+    """A recorded computation that says when it is freed."""
+
+    def __init__(self, geometry: PatchGeometry, happened: list[str]) -> None:
+        self.index, self._happened = geometry.index, happened
+        happened.append(f"record {self.index}")
+
+    def __del__(self) -> None:
+        self._happened.append(f"free {self.index}")
+
+
+def test_a_graph_is_recorded_once_and_freed_only_when_nothing_is_in_flight() -> None:
     happened: list[str] = []
-
-    def record(geometry: PatchGeometry, _: object) -> str:
-        happened.append(f"record {geometry.index}")
-        return f"graph {geometry.index}"
-
-    cache = GraphCache(record, lambda: happened.append("finish"))
+    cache = GraphCache(lambda geometry, _: Graph(geometry, happened), lambda: happened.append("finish"))
+    assert cache.newest() is None
     kept = [PatchGeometry(i, 32, 1) for i in range(MAX_GRAPHS)]
     for one in (*kept, *reversed(kept), *kept):
-        assert cache.get(one, []) == f"graph {one.index}"
+        assert cache.get(one, []).index == one.index
+        assert cache.newest() is cache.get(one, [])
     assert happened == [f"record {i}" for i in range(MAX_GRAPHS)]
     cache.get(kept[0], [])  # the second is now the one that was used longest ago
     cache.get(PatchGeometry(MAX_GRAPHS, 32, 1), [])
-    assert happened[MAX_GRAPHS:] == ["finish", f"record {MAX_GRAPHS}"]
+    assert happened[MAX_GRAPHS:] == ["finish", "free 1", f"record {MAX_GRAPHS}"]
     cache.get(kept[0], [])
-    assert len(happened) == MAX_GRAPHS + 2
+    assert len(happened) == MAX_GRAPHS + 3
     cache.get(kept[1], [])
-    assert happened[-2:] == ["finish", "record 1"]
+    assert happened[-3:] == ["finish", "free 2", "record 1"]
+
+
+def test_a_recording_that_fails_leaves_the_cache_usable() -> None:
+    errors = [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def record(geometry: PatchGeometry, _: object) -> PatchGeometry:
+        if errors:
+            raise errors.pop()
+        return geometry
+
+    cache = GraphCache(record, lambda: None)
+    with pytest.raises(torch.OutOfMemoryError):
+        cache.get(GEOMETRIES[0], [])
+    assert cache.newest() is None
+    assert cache.get(GEOMETRIES[0], []) == GEOMETRIES[0]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -32,6 +32,10 @@ _LINGER_S = 0.002
 
 _MAX_LAUNCHED = 2
 """Batches in flight: one that computes and one whose pixels are being copied."""
+
+_MAX_OVERTAKING = 4
+"""Batches that are launched, at most, before an older one that is not full: slides at other scales fill theirs first,
+but keep no tile waiting."""
 
 _STOP = object()
 
@@ -87,6 +91,15 @@ class _Request:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _OpenBatch:
+    """A batch that is not full yet."""
+
+    requests: list[_Request]
+    opened_at: int
+    """Batches that were launched before."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _InFlight:
     """A batch on the device."""
 
@@ -101,12 +114,13 @@ class BatchingPredictor:
         self._engine = engine
         self._device = device
         self._requests: queue.Queue[_Request | object] = queue.Queue()
-        self._batch: list[_Request] = []
+        self._open: dict[PatchGeometry, _OpenBatch] = {}  # in the order of `opened_at`
         self._in_flight: deque[_InFlight] = deque()
+        self._launches = 0
         self._state = threading.Lock()
         """Held while a request is queued, and while the queue is closed: no request is queued afterwards."""
         self._closed = False
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
 
@@ -134,101 +148,117 @@ class BatchingPredictor:
         request = _Request(patch, geometry, Future())
         with self._state:
             if self._failure is not None:
-                self._raise_failure(self._failure)
+                raise self._translated(self._failure, request)
             if self._closed:
                 raise RuntimeError("the predictor is closed")
             self._requests.put(request)
         return request.cell
 
-    def _raise_failure(self, failure: Exception) -> NoReturn:
-        raise _device_error(self._engine.device, failure) from failure
-
     def _run(self) -> None:
         """Main function of the device's thread: whatever ends it, no request is left without an answer."""
         try:
             self._feed()
-        except Exception as error:  # after an asynchronous CUDA error `done()` raises first
+        except BaseException as error:  # after an asynchronous CUDA error `done()` raises first
             self._fail_all(error)
 
     def _feed(self) -> None:
         """Launch batches and deliver their cells until the predictor is closed."""
         while (request := self._next()) is not _STOP:
             if isinstance(request, _Request):
-                if self._batch and request.geometry != self._batch[0].geometry:
-                    self._launch()
-                self._batch.append(request)
-            idle = request is None and all(one.launched.done() for one in self._in_flight)
-            if len(self._batch) == self._engine.batch_size or idle:  # better an incomplete batch than an idle device
-                self._launch()
+                self._add(request)
+            elif self._open and all(one.launched.done() for one in self._in_flight):
+                self._launch_oldest()  # better an incomplete batch than an idle device
             while self._in_flight and (len(self._in_flight) > _MAX_LAUNCHED or self._in_flight[0].launched.done()):
                 self._deliver()
-        self._launch()
+        while self._open:
+            self._launch_oldest()
         while self._in_flight:
             self._deliver()
 
     def _next(self) -> _Request | object | None:
-        """The next request or _STOP; None after a short wait while a batch is incomplete or in flight."""
-        idle = not (self._batch or self._in_flight)
+        """The next request or _STOP; None after a short wait while a batch is open or in flight."""
+        idle = not (self._open or self._in_flight)
         with suppress(queue.Empty):
             return self._requests.get(timeout=None if idle else _LINGER_S)
         return None
 
-    def _launch(self) -> None:
-        """Start the batch, and begin an empty one."""
-        if not self._batch:
-            return
-        batch, self._batch = self._batch, []
-        try:
+    def _add(self, request: _Request) -> None:
+        """Put a request into the batch of its geometry; launch that batch when it is full, and overdue ones."""
+        batch = self._open.setdefault(request.geometry, _OpenBatch([], self._launches))
+        batch.requests.append(request)
+        if len(batch.requests) == self._engine.batch_size:
+            self._launch(request.geometry)
+        if self._open and self._launches - next(iter(self._open.values())).opened_at >= _MAX_OVERTAKING:
+            self._launch_oldest()
+
+    def _launch_oldest(self) -> None:
+        self._launch(next(iter(self._open)))
+
+    def _launch(self, geometry: PatchGeometry) -> None:
+        """Start the open batch of a geometry."""
+        batch = self._open[geometry].requests
+        with self._errors_of(batch):
             images, coarse = self._engine.batch_of([request.patch for request in batch])
-            self._in_flight.append(_InFlight(batch, self._device.launch(images, coarse, batch[0].geometry)))
-        except Exception as error:  # whatever it is, it is the error of this batch
-            _fail(batch, error)
+            self._in_flight.append(_InFlight(batch, self._device.launch(images, coarse, geometry)))
+        del self._open[geometry]
+        self._launches += 1
 
     def _deliver(self) -> None:
         """Set the cells of the oldest batch in flight."""
-        batch = self._in_flight.popleft()
-        try:
+        batch = self._in_flight[0]
+        with self._errors_of(batch.requests):
             cells = list(self._engine.cells(batch.launched.results(), len(batch.requests)))
-        except Exception as error:  # likewise
-            _fail(batch.requests, error)
-            return
-        for request, cell in zip(batch.requests, cells, strict=True):
-            request.cell.set_result(cell)
+            for request, cell in zip(batch.requests, cells, strict=True):
+                request.cell.set_result(cell)
+        self._in_flight.popleft()
 
-    def _fail_all(self, error: Exception) -> None:
-        """Fail every request: in flight, in the batch, in the queue; later ones fail with the same error."""
+    @contextmanager
+    def _errors_of(self, batch: Sequence[_Request]) -> Iterator[None]:
+        """Context in which an error is that of a batch alone, unless the device is lost by it: then it is raised."""
+        try:
+            yield
+        except Exception as error:
+            if not self._device.survives(error):
+                raise
+            self._fail(batch, error)
+
+    def _fail(self, requests: Iterable[_Request], error: BaseException) -> None:
+        """Answer all requests that have no answer yet with the error."""
+        for request in requests:
+            if not request.cell.done():
+                request.cell.set_exception(self._translated(error, request))
+
+    def _fail_all(self, error: BaseException) -> None:
+        """Fail every request: in flight, in a batch, in the queue; later ones fail with the same error."""
         with self._state:
             self._failure = error
             queued = [one for one in _drained(self._requests) if isinstance(one, _Request)]
-        in_flight = [request for batch in self._in_flight for request in batch.requests]
+        for requests in (*(b.requests for b in self._in_flight), *(b.requests for b in self._open.values()), queued):
+            self._fail(requests, error)
         self._in_flight.clear()
-        for request in (*in_flight, *self._batch, *queued):
-            failure = _device_error(self._engine.device, error)
-            failure.__cause__ = error
-            request.cell.set_exception(failure)
+        self._open.clear()
+
+    def _translated(self, error: BaseException, request: _Request) -> BaseException:
+        """The error in this program's words where it is the device's; its cause is the original one."""
+        if isinstance(error, torch.OutOfMemoryError) or isinstance(error.__context__, torch.OutOfMemoryError):
+            own: WsiMagnetError = ConfigError(
+                f"the GPU's memory does not hold a batch of {self._engine.batch_size} patches of "
+                f"{request.geometry.patch_px} x {request.geometry.patch_px} pixels; "
+                "pass a smaller --batch-size, or --device cpu"
+            )
+        elif self._failure is None or isinstance(error, WsiMagnetError):
+            return error
+        else:
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            own = DeviceError(
+                f"{self._engine.device} failed ({reason}), and this process cannot use it any more; "
+                "the same command, typed again, resumes"
+            )
+        own.__cause__ = error
+        return own
 
 
 def _drained(requests: queue.Queue[_Request | object]) -> Iterator[_Request | object]:
     with suppress(queue.Empty):
         while True:
             yield requests.get_nowait()
-
-
-def _device_error(device: torch.device, error: Exception) -> WsiMagnetError:
-    if isinstance(error, WsiMagnetError):
-        return error
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return DeviceError(
-        f"{device} failed ({reason}), and this process cannot use it any more; the same command, typed again, resumes"
-    )
-
-
-def _fail(batch: list[_Request], error: Exception) -> None:
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        side = batch[0].patch.image.shape[0]
-        error = ConfigError(
-            f"the GPU's memory does not hold a batch of {len(batch)} patches of {side} x {side} pixels; "
-            "pass a smaller --batch-size, or --device cpu"
-        )
-    for request in batch:
-        request.cell.set_exception(error)

@@ -7,10 +7,12 @@ then replayed: hundreds of small launches would otherwise wait for Python's lock
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import cycle
 from typing import Generic, Protocol, TypeVar
 
 import torch
@@ -25,10 +27,14 @@ SLOTS = 3
 """Batches of one geometry in flight: one is copied up, one computes, one is copied down."""
 
 MAX_GRAPHS = 8
-"""Graphs kept. A geometry belongs to a scale, whatever the slide, and ladders have about four scales."""
+"""Graphs kept. A geometry belongs to a scale, whatever the slide, and ladders have about four scales. The graphs share
+the memory of the computation; a further one costs the slots, about a quarter of a GiB at 16 patches of 768 x 768."""
 
 _WARM_UPS = 2
 """Computations before a recording, in which libraries choose their algorithms and take their workspace."""
+
+_RECORDING = threading.Lock()
+"""Held while any thread records a graph or waits for a whole device: CUDA refuses the second during the first."""
 
 
 class Launched(Protocol):
@@ -48,6 +54,10 @@ class Device(Protocol):
 
     def launch(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Launched:
         """Start a batch: uint8 (N, P, P, 3), and (N, C, W / 2 + 2, W / 2 + 2) except at the coarsest scale."""
+        ...
+
+    def survives(self, error: Exception) -> bool:
+        """True if the device can compute further batches after this error of one batch."""
         ...
 
 
@@ -80,6 +90,10 @@ class PlainDevice:
             maps = None if coarse is None else coarse.to(device)
             return _Ready(self._engine.compute(images.to(device), maps, geometry))
 
+    def survives(self, error: Exception) -> bool:
+        """See `Device.survives`."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class _Copying:
@@ -98,7 +112,7 @@ class _Copying:
 
 @dataclass(eq=False)
 class _Slot:
-    """Device memory for the copies of a batch, and the events that tell when each copy was last used."""
+    """Device memory for the copies of a batch, and an event for the last use of each."""
 
     inputs: Sequence[Tensor]
     found: Results
@@ -108,10 +122,19 @@ class _Slot:
 
 
 class _Recorded:
-    """The computation of a geometry, recorded as a graph, with its slots."""
+    """The computation of a geometry, recorded as a graph, with its slots.
+
+    beside: another computation of the same stream, with which it shares memory: they never run at the same time, and
+    what a replay leaves is copied into a slot before the next one begins.
+    """
 
     def __init__(
-        self, engine: Engine, geometry: PatchGeometry, inputs: Sequence[Tensor], stream: torch.cuda.Stream
+        self,
+        engine: Engine,
+        geometry: PatchGeometry,
+        inputs: Sequence[Tensor],
+        stream: torch.cuda.Stream,
+        beside: _Recorded | None,
     ) -> None:
         device = engine.device
         self.inputs = [torch.zeros(one.shape, dtype=torch.uint8, device=device) for one in inputs]
@@ -122,12 +145,16 @@ class _Recorded:
             for _ in range(_WARM_UPS):
                 engine.compute(self.inputs[0], coarse, geometry)
         torch.cuda.synchronize(device)
-        with torch.cuda.graph(self.graph, stream=stream):
+        pool = None if beside is None else beside.graph.pool()
+        # "thread_local": another thread may allocate memory of the device meanwhile, as it does to load networks.
+        with torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             self.found = engine.compute(self.inputs[0], coarse, geometry)
-        self.slots = [
-            _Slot([torch.empty_like(t) for t in self.inputs], Results(*map(torch.empty_like, self.found)))
-            for _ in range(SLOTS)
-        ]
+        self.slots = cycle(
+            [
+                _Slot([torch.empty_like(t) for t in self.inputs], Results(*map(torch.empty_like, self.found)))
+                for _ in range(SLOTS)
+            ]
+        )
         # The slots' memory may have been freed a moment ago on the current stream, and the copies are on others.
         torch.cuda.synchronize(device)
 
@@ -154,6 +181,10 @@ class GraphCache(Generic[Graph]):
         self._graphs.move_to_end(geometry)
         return self._graphs[geometry]
 
+    def newest(self) -> Graph | None:
+        """The graph that was used last; None where there is none."""
+        return next(reversed(self._graphs.values()), None)
+
 
 class CudaDevice:
     """A CUDA device; copies both ways continue while it computes."""
@@ -162,23 +193,36 @@ class CudaDevice:
         self._engine = engine
         with torch.cuda.device(engine.device):
             self._up, self._computing, self._down = (torch.cuda.Stream() for _ in range(3))
-        self._graphs = GraphCache(self._record, lambda: torch.cuda.synchronize(engine.device))
-        self._numbers = count()
+        self._graphs: GraphCache[_Recorded] = GraphCache(self._record, self._finish)
 
     def launch(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Launched:
         """See `Device.launch`."""
         inputs = [one for one in (images, coarse) if one is not None]
         with torch.inference_mode(), torch.cuda.device(self._engine.device):
             recorded = self._graphs.get(geometry, inputs)
-            slot = recorded.slots[next(self._numbers) % SLOTS]
+            slot = next(recorded.slots)
             self._send(slot, inputs)
             self._replay(recorded, slot)
             return self._fetch(slot)
 
+    def survives(self, error: Exception) -> bool:
+        """See `Device.survives`. After an error of CUDA every later call fails; a lack of memory passes."""
+        return isinstance(error, torch.OutOfMemoryError) or not isinstance(error, RuntimeError)
+
     def _record(self, geometry: PatchGeometry, inputs: Sequence[Tensor]) -> _Recorded:
-        # A recording captures the allocations of this thread; batches in flight must not be among them.
-        torch.cuda.synchronize(self._engine.device)
-        return _Recorded(self._engine, geometry, inputs, self._computing)
+        self._finish()  # the networks were loaded in another thread's stream
+        try:
+            with _RECORDING:
+                return _Recorded(self._engine, geometry, inputs, self._computing, self._graphs.newest())
+        except BaseException:
+            with suppress(RuntimeError):
+                self._finish()  # a computation before the recording may still use what is freed now
+            raise
+
+    def _finish(self) -> None:
+        """Wait for everything that was launched."""
+        with _RECORDING:
+            torch.cuda.synchronize(self._engine.device)
 
     def _send(self, slot: _Slot, inputs: Sequence[Tensor]) -> None:
         with torch.cuda.stream(self._up):
