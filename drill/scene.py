@@ -169,9 +169,9 @@ class Scene:
             raise DrillFailedError(f"{int(missing.sum())} pixels are missing: {run.get('failures')}")
         self._compare(found, missing)
         reasons = run["failures"]
-        cells = run["summary"]["cells_not_analysed"]
+        cells = sum(one["cells_unreadable"] for one in run["summary"]["scales"])
         if bool(reasons) != bool(missing.any()) or len(reasons) != cells or not all(reasons):
-            raise DrillFailedError(f"{cells} squares are missing for {len(reasons)} reasons")
+            raise DrillFailedError(f"{cells} cells are missing for {len(reasons)} reasons")
         state = "finished with errors" if reasons else "finished"
         if run["state"] != state:
             raise DrillFailedError(f"run.json says {run['state']!r}")

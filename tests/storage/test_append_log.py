@@ -31,7 +31,7 @@ def test_what_is_added_comes_back_in_order_and_is_gone_on_with(path: Location) -
             line = f"{turn} {number}".encode()
             open_.add(line)
             expected.append(line)
-        open_.close(tidy=turn != 1)
+        open_.close(compact=turn != 1)
         assert list(read_lines(path)) == expected
     assert names(path.parent) == ["journal.jsonl"], "joined"
 
@@ -44,7 +44,7 @@ def test_lines_wait_no_longer_than_they_may(path: Location, monkeypatch: pytest.
     while list(read_lines(path)) != [b"alone"]:
         assert time.monotonic() < until
         time.sleep(0.02)
-    open_.close(tidy=True)
+    open_.close(compact=True)
 
 
 def test_a_flush_does_not_wait(path: Location, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_a_flush_does_not_wait(path: Location, monkeypatch: pytest.MonkeyPatch) 
         open_.flush()
         assert list(read_lines(path)) == [str(n).encode() for n in range(number + 1)]
     open_.flush()
-    open_.close(tidy=True)
+    open_.close(compact=True)
 
 
 def test_many_lines_are_few_objects(path: Location) -> None:
@@ -64,7 +64,7 @@ def test_many_lines_are_few_objects(path: Location) -> None:
     open_ = open_lines(path)
     for number in range(1000):
         open_.add(str(number).encode())
-    open_.close(tidy=False)
+    open_.close(compact=False)
     assert len(names(path.parent / "journal")) < 100
     assert len(list(read_lines(path))) == 1000
 
@@ -83,4 +83,4 @@ def test_a_store_that_takes_no_more_is_told(path: Location, monkeypatch: pytest.
     with pytest.raises(StoreError, match="credentials"):
         open_.flush()
     with pytest.raises(StoreError, match="credentials"):
-        open_.close(tidy=True)
+        open_.close(compact=True)

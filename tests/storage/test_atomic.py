@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from wsi_magnet.errors import StoreError
+from wsi_magnet.storage.append_log import open_lines
 from wsi_magnet.storage.atomic import atomic_file, replace_file, sync
 from wsi_magnet.storage.errors import storage_errors
-from wsi_magnet.storage.location import replace_bytes
+from wsi_magnet.storage.location import make_folder, replace_bytes
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -76,3 +77,18 @@ def test_a_file_system_that_synchronises_no_folders_is_accepted(
     sync(tmp_path)
     with pytest.raises(OSError, match="Invalid argument"):
         sync(tmp_path / "file")
+
+
+def test_new_folders_and_a_new_log_are_synchronised_into_their_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("wsi_magnet.storage.location.sync", lambda path: synced.append(path.name))
+    monkeypatch.setattr("wsi_magnet.storage.append_log.sync", lambda path: synced.append(path.name))
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == ["b", "a", tmp_path.name]
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 3
+    for _ in range(2):
+        open_lines(tmp_path / "a" / "log").close(compact=True)
+    assert synced[3:] == ["a"]

@@ -73,4 +73,4 @@ class BatchLog:
 
     def close(self, *, tidy: bool) -> None:
         """Make all of it last. tidy: as `Lines.close`."""
-        self._log.close(tidy=tidy)
+        self._log.close(compact=tidy)

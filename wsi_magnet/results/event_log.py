@@ -49,16 +49,16 @@ class EventLog:
             for one in lines:
                 self._lines.add(one.encode())
         except WsiMagnetError:
-            self.close(tidy=False)  # opened anew, a torn line is ended
+            self.close(compact=False)  # opened anew, a torn line is ended
             return False
         return True
 
-    def close(self, *, tidy: bool) -> None:
-        """Make all of them last. tidy: as `Lines.close`."""
+    def close(self, *, compact: bool) -> None:
+        """Make all of them last. compact: as `Lines.close`."""
         lines, self._lines = self._lines, None
         with suppress(WsiMagnetError):
             if lines is not None:
-                lines.close(tidy=tidy)
+                lines.close(compact=compact)
 
 
 def line(level: Level, event: str, values: Mapping[str, Any]) -> str:
@@ -109,7 +109,7 @@ class RunLog:
         self._run_json = folder / "run.json"
         started = {**about, "host": socket.gethostname(), "versions": versions()}
         self._waiting = [line("info", "started", started)]
-        self._begun = self._is_ours = self._tidy = False
+        self._begun = self._is_ours = self._compact = False
 
     def __call__(self, event: Event) -> None:
         """The observer."""
@@ -124,9 +124,13 @@ class RunLog:
         if not summary.done_before:
             failed = len(summary.failures)
             state = "finished with errors" if failed else "finished"
-            self._waiting.append(line("error" if failed else "info", state, {"cells_not_analysed": failed}))
+            counts = {
+                "cells_unreadable": failed,
+                "cells_not_analysed": summary.summary.get("cells_not_analysed", failed),
+            }
+            self._waiting.append(line("error" if failed else "info", state, counts))
             self._flush()
-            self._tidy = True
+            self._compact = True
 
     def __enter__(self) -> RunLog:
         return self
@@ -139,7 +143,7 @@ class RunLog:
             values = {"error": str(error), "error_type": type(error).__name__}
             self._waiting.append(line(level, "stopped", values))
             self._flush()
-        self._log.close(tidy=self._tidy)
+        self._log.close(compact=self._compact)
 
     def _has_run(self) -> bool:
         with suppress(WsiMagnetError), storage_errors(self._run_json):

@@ -1,7 +1,7 @@
-"""What is done: a line of JSON for each finished tile, appended by the one process that coordinates the run.
+"""Journal of a run: a line of JSON for each finished tile, appended by the one process that coordinates the run.
 
-Resuming is a set difference. A line counts only if it is whole: the last one may be torn by a power cut, and its tile
-is then simply done again.
+Resuming is a set difference. Only whole lines count: a power failure may tear the last one, and its tile is then
+computed again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TileResult:
     label_pixels: Mapping[int, int]
     """Pixels by label value, over the tile's analysed cells."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Where the time went: "read", "compute", "write", "total"."""
+    """Seconds spent in "read", "compute", "write", and in "total"."""
     worker: str = ""
 
     @property
@@ -86,7 +86,7 @@ Key = tuple[int, int, int]
 
 
 class _Tiles(Mapping[Key, TileResult]):
-    """Results as their lines, a tenth of the memory, and read when they are asked for: a slide may have 100,000."""
+    """Results kept as their lines, in a tenth of the memory, and parsed on access: a slide may have 100,000."""
 
     def __init__(self, lines: dict[Key, bytes]) -> None:
         self._lines = lines
@@ -103,14 +103,14 @@ class _Tiles(Mapping[Key, TileResult]):
 
 @dataclass(frozen=True)
 class History:
-    """A journal read back."""
+    """Content of a journal."""
 
     tiles: Mapping[Key, TileResult]
     passes: frozenset[int]
     """Scales that are complete, their pyramid included."""
 
     def keys(self, scale: int) -> list[Key]:
-        """Of the finished tiles of one scale, in row order."""
+        """Keys of the finished tiles of one scale, in row order."""
         return sorted(key for key in self.tiles if key[0] == scale)
 
     def of_scale(self, scale: int) -> Iterator[TileResult]:
@@ -119,11 +119,11 @@ class History:
 
 
 def read_history(path: Location) -> History:
-    """Read a journal; an absent one is an empty history, lines that make no sense are passed over."""
+    """Read a journal; empty where there is none. Lines that cannot be parsed are skipped."""
     tiles: dict[Key, bytes] = {}
     passes: set[int] = set()
     for line in read_lines(path):
-        # A line that makes no sense is a tile to be done again, like a torn one.
+        # A tile whose line cannot be parsed is computed again, like one whose line is torn.
         with suppress(KeyError, TypeError, ValueError, AttributeError):
             entry = json.loads(line)
             if "pass" in entry:
@@ -134,20 +134,20 @@ def read_history(path: Location) -> History:
 
 
 class Journal:
-    """An open journal. A line is written when the call returns and lasts a moment later: what a power cut takes of it
-    is a tile that is done again.
+    """A journal open for writing. A line is written when the call returns and durable a moment later; a tile whose line
+    a power failure takes is computed again.
     """
 
     def __init__(self, path: Location, check: Callable[[], None] = lambda: None) -> None:
-        """check: called before each line; what it raises is the end."""
+        """check: called before each line; its errors are raised."""
         self._lines, self._check = open_lines(path), check
 
     def tile(self, result: TileResult) -> None:
-        """A tile is finished."""
+        """Record a finished tile."""
         self._add(result.to_json())
 
     def pass_done(self, scale: int) -> None:
-        """A scale is complete; known for good when this returns, since what it was made from is deleted then."""
+        """Record a complete scale, durably, because the images that it was made from are deleted afterwards."""
         self._add({"pass": scale})
         self._lines.flush()
 
@@ -161,4 +161,4 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lines.close(tidy=error is None)
+        self._lines.close(compact=error is None)

@@ -1,59 +1,121 @@
-"""What came of a run: areas, what each scale did, and what could not be analysed, from the journal alone."""
+"""Summary of a run: areas, cells refined at each scale, and cells that could not be read."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.planning.plan import Plan, ScalePlan
 from wsi_magnet.results.grading import summarise
-from wsi_magnet.results.journal import History
+from wsi_magnet.results.journal import TileResult
 from wsi_magnet.storage.location import Location
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """How a run ended."""
+    """Outcome of a run."""
 
     folder: Location
     done_before: bool
-    """True where it was finished already and nothing was done."""
+    """True where it had finished before and nothing was done."""
     failures: tuple[str, ...]
     """A line for each cell that could not be read at a scale."""
     summary: Mapping[str, Any]
     """The contents of summary.json."""
 
 
-def summarise_run(plan: Plan, history: History, classes: Sequence[LabelClass]) -> dict[str, Any]:
-    """Plain values for summary.json, the slide's name aside."""
-    finest = plan.ladder.finest
-    labels: Counter[int] = Counter()
-    for result in history.of_scale(finest.index):
-        labels.update(result.label_pixels)
-    return {
-        "tissue_share": plan.tissue_share,
-        **summarise(labels, classes, finest.mpp, NOT_ANALYSED),
-        "scales": [_pass_summary(p, history) for p in plan.passes],
-        "cells_not_analysed": len(failures(history, plan.passes)),
-    }
+class RunCounts:
+    """Counts of a run's finished tiles, added up as they come, so that no journal is read at the end.
+
+    Memory: a few numbers a scale, and a line for each cell that could not be read.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._scales = [_ScaleCounts(one) for one in plan.passes]
+
+    def add(self, result: TileResult) -> None:
+        """Count a finished tile; each tile once."""
+        self._scales[result.scale].add(result)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """A line for each cell that could not be read at a scale: where, and why; scale after scale, row by row."""
+        return tuple(line for one in self._scales for line in one.failures())
+
+    def summary(self, classes: Sequence[LabelClass]) -> dict[str, Any]:
+        """Plain values for summary.json, the slide's name aside."""
+        finest = self._scales[-1]
+        return {
+            "tissue_share": self._plan.tissue_share,
+            **summarise(finest.labels, classes, finest.mpp, NOT_ANALYSED),
+            "scales": [one.summary() for one in self._scales],
+            "cells_not_analysed": finest.not_analysed,
+            "cells_not_refined": sum(one.unreadable for one in self._scales[1:]),
+            "not_refined_mm2": 0.0 if len(self._scales) == 1 else finest.unreadable_mm2,
+            "unreadable": [{"reason": reason, "cells": cells} for reason, cells in by_reason(self.failures)],
+        }
 
 
-def failures(history: History, passes: tuple[ScalePlan, ...]) -> list[str]:
-    """A line for each cell that could not be read at a scale: where, and why."""
-    return [
-        f"{passes[result.scale].scale.mpp:g} µm/px, row {cell.row}, column {cell.col}: {cell.failure}"
-        for result in history.tiles.values()
-        for cell in result.cells
-        if cell.failure
-    ]
+class _ScaleCounts:
+    """Counts of one scale."""
+
+    def __init__(self, one: ScalePlan) -> None:
+        self.mpp = one.scale.mpp
+        self.labels: Counter[int] = Counter()
+        self.not_analysed = 0
+        """Cells with label 255: no scale so far could read them."""
+        self._counts: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
+        self._failed: dict[tuple[int, int], str] = {}
+        self._failed_pixels = 0
+
+    def add(self, result: TileResult) -> None:
+        self.labels.update(result.label_pixels)
+        self._seconds.update(result.seconds)
+        self._counts["tiles"] += 1
+        lost = result.label_pixels.get(NOT_ANALYSED, 0)
+        for cell in result.cells:
+            uncertainty, pixels = (sum(part) for part in zip(*cell.quarters, strict=True))
+            self._counts.update(cells=1, cells_refined=cell.refined, cells_certain=cell.unread)
+            self._counts.update(uncertainty=uncertainty, pixels=pixels)
+            if cell.failure:
+                self._failed[cell.row, cell.col] = cell.failure
+                self._failed_pixels += pixels
+            # A cell that was not analysed is uncertain everywhere; the tile's labels tell whether there is such a cell.
+            self.not_analysed += bool(lost) and uncertainty == 255 * pixels
+
+    @property
+    def unreadable(self) -> int:
+        """Cells that could not be read at this scale."""
+        return len(self._failed)
+
+    @property
+    def unreadable_mm2(self) -> float:
+        """Area of these cells."""
+        return self._failed_pixels * (self.mpp / 1000) ** 2
+
+    def failures(self) -> Iterator[str]:
+        for (row, col), reason in sorted(self._failed.items()):
+            yield f"{self.mpp:g} µm/px, row {row}, column {col}: {reason}"
+
+    def summary(self) -> dict[str, Any]:
+        counts = self._counts
+        return {
+            "mpp": self.mpp,
+            **{name: counts[name] for name in ("tiles", "cells", "cells_refined", "cells_certain")},
+            "cells_unreadable": self.unreadable,
+            "mean_uncertainty": counts["uncertainty"] / (255 * counts["pixels"]) if counts["pixels"] else 0.0,
+            "worker_seconds": {k: round(v, 3) for k, v in self._seconds.items()},
+        }
 
 
 def by_reason(failures: Iterable[str]) -> list[tuple[str, int]]:
-    """(Reason, cells) of lines as from `failures`, most cells first.
+    """(Reason, cells) of lines as from `RunCounts.failures`, most cells first.
 
     Reasons that differ in their numbers alone, such as a decoder's position in the file, count as one.
     """
@@ -66,23 +128,3 @@ def by_reason(failures: Iterable[str]) -> list[tuple[str, int]]:
         first.setdefault(key, reason)
         counts[key] += 1
     return [(first[key], count) for key, count in counts.most_common()]
-
-
-def _pass_summary(one: ScalePlan, history: History) -> dict[str, Any]:
-    counts: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
-    for result in history.of_scale(one.scale.index):
-        seconds.update(result.seconds)
-        counts["tiles"] += 1
-        for cell in result.cells:
-            counts["cells"] += 1
-            counts["cells_refined"] += cell.refined
-            counts["cells_certain"] += cell.unread
-            counts["uncertainty"] += sum(total for total, _ in cell.quarters)
-            counts["pixels"] += sum(pixels for _, pixels in cell.quarters)
-    return {
-        "mpp": one.scale.mpp,
-        **{name: counts[name] for name in ("tiles", "cells", "cells_refined", "cells_certain")},
-        "mean_uncertainty": counts["uncertainty"] / (255 * counts["pixels"]) if counts["pixels"] else 0.0,
-        "worker_seconds": {k: round(v, 3) for k, v in seconds.items()},
-    }

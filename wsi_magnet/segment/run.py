@@ -23,7 +23,7 @@ from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write
 from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_history
 from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.results.record import RunRecord
-from wsi_magnet.results.summary import RunSummary, failures, summarise_run
+from wsi_magnet.results.summary import RunCounts, RunSummary
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.scores import Scores
 from wsi_magnet.storage.errors import storage_errors
@@ -51,6 +51,7 @@ class Run:
         )
         self._pyramids = {s.path.name.split(".")[0]: Pyramid(s) for s in self._products.specs(folder.path)}
         self._classes = [LabelClass(c.value, c.name, c.color) for c in prepared.spec.classes]
+        self._counts = RunCounts(self._plan)
 
     def complete(self, execution: Execution | Executor, wanted: Fingerprint, *, go_on: bool) -> RunSummary:
         """Do what is not done yet; unless it goes on, what lies in the folder is deleted once the workers are ready."""
@@ -135,6 +136,7 @@ class Run:
                 scores = Scores(one.tissue)
                 for result in history.of_scale(one.scale.index):
                     scores.add(result)
+                    self._counts.add(result)
                 if one.scale.index in history.passes:
                     self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
                 else:
@@ -169,6 +171,7 @@ class Run:
             for result in results:
                 journal.tile(result)
                 scores.add(result)
+                self._counts.add(result)
                 self._observe(TileFinished(result))
         self._build_pyramid(executor, job, "mask", one)
         self._publish(one)
@@ -234,9 +237,8 @@ class Run:
             self._pyramids["probabilities"].remove()
         for pyramid in self._pyramids.values():
             pyramid.sweep()
-        history = read_history(self._folder.journal)
-        failed = tuple(failures(history, self._plan.passes))
-        summary = {"slide": self._prepared.info.path, **summarise_run(self._plan, history, self._classes)}
+        failed = self._counts.failures
+        summary = {"slide": self._prepared.info.path, **self._counts.summary(self._classes)}
         write_json(self._folder.summary_json, summary)
         state = "finished with errors" if failed else "finished"
         self._folder.write_run(

@@ -1,7 +1,7 @@
-"""Lines that one process adds and anybody reads: a file that is appended to, or numbered objects, which cannot be.
+"""Append-only log: one process adds lines, any process reads them; a file, or numbered objects in an object store.
 
-A line counts only if it is whole. In an object store lines wait a moment, so that there is not an object for each; who
-is killed loses that moment.
+Only whole lines count. In an object store lines are collected for a moment, so that not each becomes an object; a
+killed process loses that moment.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+from wsi_magnet.storage.atomic import sync
 from wsi_magnet.storage.conditional import create_bytes
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import (
@@ -28,28 +29,29 @@ from wsi_magnet.storage.location import (
 )
 
 WAIT_S = 2.0
-"""A line waits no longer for others, in an object store."""
+"""Longest time for which a line waits for others in an object store."""
 
-LAST_EVERY_S = 1.0
-"""So often lines of a file are made to survive a power cut."""
+FLUSH_EVERY_S = 1.0
+"""Interval at which lines of a file are made durable."""
 
 WAIT_LINES = 64
-"""Nor for more than these."""
+"""Greatest number of lines that wait."""
 
 
 class Lines(Protocol):
-    """Lines that are open for adding."""
+    """A log that is open for appending."""
 
     def add(self, line: bytes) -> None:
-        """One more, without its newline. Raises StoreError."""
+        """Append a line, given without its newline. Raises StoreError."""
         ...
 
     def flush(self) -> None:
-        """Returns when all of them last. Raises StoreError."""
+        """Make all lines durable. Raises StoreError."""
         ...
 
-    def close(self, *, tidy: bool) -> None:
-        """Make all of them last. tidy: also make one object of many, which only their one owner may.
+    def close(self, *, compact: bool) -> None:
+        """Make all lines durable, and close the log. compact: also join the objects to one, which only the owner may
+        do.
 
         Raises StoreError.
         """
@@ -57,12 +59,12 @@ class Lines(Protocol):
 
 
 def open_lines(path: Location) -> Lines:
-    """Lines to be added to; what is there stays. Raises StoreError."""
+    """Open a log for appending. Raises StoreError."""
     return _ObjectLines(path) if isinstance(path, Url) else _FileLines(path)
 
 
 def read_lines(path: Location) -> Iterator[bytes]:
-    """Every whole line, without its newline, in the order in which they were added; none where nothing is there.
+    """Every whole line, without its newline, in order; none where there is no log.
 
     Raises StoreError.
     """
@@ -77,30 +79,33 @@ def read_lines(path: Location) -> Iterator[bytes]:
 
 
 class _FileLines:
-    """Every line is the system's when the call returns, so that no kill can lose it, and on disk within a second or so.
+    """Hands every line to the system at once, so that no kill loses it, and makes it durable within about a second.
 
-    To make each last by itself would hold a slide down to a few hundred tiles a second.
+    Synchronising each line would limit a slide to a few hundred tiles a second.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         with storage_errors(path):
             _end_with_newline(path)
+            is_new = not path.exists()
             self._file = path.open("ab", buffering=0)  # a failed write leaves nothing to be flushed again at close
-        self._lasting = time.monotonic()
+            if is_new:
+                sync(path.parent)
+        self._flushed_at = time.monotonic()
 
     def add(self, line: bytes) -> None:
         with storage_errors(self._path):
             self._file.write(line + b"\n")
-        if time.monotonic() - self._lasting > LAST_EVERY_S:
+        if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
         with storage_errors(self._path):
             os.fsync(self._file.fileno())
-        self._lasting = time.monotonic()
+        self._flushed_at = time.monotonic()
 
-    def close(self, *, tidy: bool) -> None:
+    def close(self, *, compact: bool) -> None:
         try:
             self.flush()
         finally:
@@ -109,7 +114,7 @@ class _FileLines:
 
 
 class _ObjectLines:
-    """Lines go out together, from a thread of their own; an error of it is raised by whoever calls next."""
+    """Writes collected lines from a thread of its own; the next call raises the errors of that thread."""
 
     def __init__(self, path: Url) -> None:
         self._path = path
@@ -137,13 +142,13 @@ class _ObjectLines:
             self._hurried = False
             self._raise()
 
-    def close(self, *, tidy: bool) -> None:
+    def close(self, *, compact: bool) -> None:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._sender.join()
         self._raise()
-        if tidy:
+        if compact:
             with storage_errors(self._path):
                 _join(self._path)
 
@@ -155,7 +160,7 @@ class _ObjectLines:
     def _send_all(self) -> None:
         try:
             while lines := self._next():
-                # Its name is its own: whoever comes back from a long pause overwrites nothing of who took its place.
+                # The name is unique: a process that returns from a long pause overwrites nothing of its successor.
                 name = f"{self._number:06d}-{uuid4().hex[:8]}.jsonl"
                 create_bytes(_folder(self._path) / name, b"\n".join(lines) + b"\n")
                 self._number += 1
@@ -164,7 +169,7 @@ class _ObjectLines:
             self._sent(error)
 
     def _next(self) -> list[bytes]:
-        """The lines of the next object; none when there will be no more."""
+        """The lines of the next object; none once the log is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             self._changed.wait_for(
@@ -190,13 +195,13 @@ def _parts(path: Url) -> list[str]:
 
 
 def _objects(path: Url) -> list[bytes]:
-    """What was joined, and then the numbered objects."""
+    """Contents of the joined object and of the numbered ones, in order."""
     joined = [read_bytes(path)] if size_bytes(path) is not None else []
     return [*joined, *read_all(_folder(path) / name for name in _parts(path))]
 
 
 def _join(path: Url) -> None:
-    """Make one object of all; killed in between, some lines are there twice, which says the same."""
+    """Join all objects to one; killed in between, some lines are there twice, which is harmless."""
     parts = [_folder(path) / name for name in _parts(path)]
     if parts:
         joined = [read_bytes(path)] if size_bytes(path) is not None else []

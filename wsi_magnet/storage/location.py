@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.storage.atomic import replace_file
+from wsi_magnet.storage.atomic import replace_file, sync
 
 STORES = {
     "s3": "pip install '.[s3]' in wsi-magnet's checkout",
@@ -209,9 +209,13 @@ def names(path: Location) -> list[str]:
 
 
 def make_folder(path: Location) -> None:
-    """Make a folder with its parents; nothing for a URL, because an object store has only names."""
-    if isinstance(path, Path):
-        path.mkdir(parents=True, exist_ok=True)
+    """Make a folder with its parents, durably; nothing for a URL, because an object store has only names."""
+    if not isinstance(path, Path) or path.is_dir():
+        return
+    missing = [path, *(parent for parent in path.parents if not parent.exists())]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        sync(one.parent)
 
 
 def delete(path: Location) -> None:

@@ -1,0 +1,65 @@
+"""Counts of a run: added up as tiles finish, without reading the journal, and true to the mask."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+from wsi_magnet.labels import NOT_ANALYSED, LabelClass
+from wsi_magnet.planning.plan import Plan
+from wsi_magnet.results.journal import CellResult, Quarters, TileResult
+from wsi_magnet.results.summary import RunCounts, by_reason
+
+CLASSES = (LabelClass(1, "gland", (1, 2, 3)),)
+CELL = 512 * 512
+
+
+def plan_of(*mpps: float) -> Plan:
+    scales = [SimpleNamespace(scale=SimpleNamespace(index=i, mpp=mpp)) for i, mpp in enumerate(mpps)]
+    finest = SimpleNamespace(mpp=mpps[-1])
+    return cast(Plan, SimpleNamespace(passes=scales, tissue_share=0.5, ladder=SimpleNamespace(finest=finest)))
+
+
+def quarters(uncertainty: int) -> Quarters:
+    one = (uncertainty * CELL // 4, CELL // 4)
+    return (one, one, one, one)
+
+
+def tile(scale: int, *cells: tuple[int, str | None, int]) -> TileResult:
+    """A tile of a row of cells: (label, failure, uncertainty)."""
+    labels: dict[int, int] = {}
+    for label, _, _ in cells:
+        labels[label] = labels.get(label, 0) + CELL
+    results = [CellResult(0, i, failure is None, quarters(u), failure) for i, (_, failure, u) in enumerate(cells)]
+    return TileResult(scale, 0, 0, tuple(results), labels)
+
+
+def test_a_cell_that_a_finer_scale_repaired_is_not_counted_as_not_analysed() -> None:
+    counts = RunCounts(plan_of(2.0, 1.0))
+    counts.add(tile(0, (NOT_ANALYSED, "torn", 255)))
+    counts.add(tile(1, (1, None, 10), (1, None, 20)))
+    summary = counts.summary(CLASSES)
+    assert (summary["cells_not_analysed"], summary["not_analysed_mm2"]) == (0, 0.0)
+    assert counts.failures == ("2 µm/px, row 0, column 0: torn",)
+    assert [one["cells_unreadable"] for one in summary["scales"]] == [1, 0]
+    assert summary["cells_not_refined"] == 0
+
+
+def test_cells_that_keep_their_coarser_result_are_counted_with_area_and_reason() -> None:
+    counts = RunCounts(plan_of(2.0, 1.0))
+    counts.add(tile(0, (1, None, 5)))
+    counts.add(tile(1, (1, "strip 12 is torn", 5), (1, None, 5), (1, "strip 13 is torn", 255)))
+    summary: dict[str, Any] = counts.summary(CLASSES)
+    assert (summary["cells_not_refined"], summary["cells_not_analysed"]) == (2, 0)
+    assert summary["not_refined_mm2"] == 2 * CELL * 1e-6
+    assert summary["unreadable"] == [{"reason": "strip 12 is torn", "cells": 2}]
+    assert [c["area_mm2"] for c in summary["classes"]] == [3 * CELL * 1e-6]
+
+
+def test_cells_that_no_scale_could_read_are_counted_in_the_mask() -> None:
+    counts = RunCounts(plan_of(2.0, 1.0))
+    counts.add(tile(0, (NOT_ANALYSED, "torn", 255)))
+    counts.add(tile(1, (NOT_ANALYSED, "torn", 255), (1, None, 255), (NOT_ANALYSED, None, 255)))
+    summary = counts.summary(CLASSES)
+    assert summary["not_analysed_mm2"] == 2 * CELL * 1e-6
+    assert by_reason(counts.failures) == [("torn", 2)]
