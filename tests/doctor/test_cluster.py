@@ -1,148 +1,130 @@
-"""Real schedulers and workers: one that sees what the client sees, one that does not, and none at all."""
+"""Workers' reports compared with the client's, with faked reports; and one real cluster."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 
-from tests.conftest import ROOT
 from tests.runs import MadeRun
-from tests.s3 import BUCKET, objects
 from wsi_magnet.config import Execution
 from wsi_magnet.doctor import cluster
-from wsi_magnet.doctor.asked import Asked
-from wsi_magnet.doctor.cluster import examine_cluster
-from wsi_magnet.doctor.lines import Line
-from wsi_magnet.doctor.reading import look_at_bundle, look_at_slide
-from wsi_magnet.doctor.report import Report
-from wsi_magnet.doctor.worker import AskWorker
+from wsi_magnet.doctor.check import CheckResult, Needs, Request
+from wsi_magnet.doctor.cluster import WorkerReport, check_cluster, compare_workers
+from wsi_magnet.errors import ClusterError
+from wsi_magnet.runtime.types import SchedulerInfo, WorkerInfo
 
-WORKER = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard"]
-
-
-@pytest.fixture
-def scheduler() -> Iterator[str]:
-    """The address of a scheduler with one worker, both in this process."""
-    with LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address=":0",
-    ) as running:
-        yield running.scheduler_address
+VERSIONS = {"python": "3.12.1", "wsi-magnet": "1.0", "torch": "2.7", "distributed": "2025.2", "msgpack": "1.1"}
+GOOD = WorkerReport("node1", 7, VERSIONS, None, 0, "ab" * 32, None, "id", None, None, False)
+MEMBER = WorkerInfo("w", 2, {}, None, 0.5)
+INFO = SchedulerInfo({"distributed": "2025.2"}, {"tcp://a": MEMBER, "tcp://b": MEMBER})
+REQUEST = Request(Execution(scheduler="tcp://head:8786"), None, "/data/s.svs", "/data/out")
 
 
-@contextmanager
-def another_worker(address: str, folder: Path, *before: str, **environment: str) -> Iterator[None]:
-    """A worker of its own process, begun by a command."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    process = subprocess.Popen([*before, *WORKER, address], env=env, cwd=folder, stderr=subprocess.DEVNULL)
-    try:
-        with Client(address, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=60)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
+def compared(
+    request: Request = REQUEST, info: SchedulerInfo = INFO, unseen: tuple[str, ...] = (), **changes: Any
+) -> list[CheckResult]:
+    """Results of two workers, of which the second has these values instead; those that are not ok."""
+    reports = {"tcp://a": GOOD, "tcp://b": replace(GOOD, **changes)}
+    found = list(compare_workers(reports, GOOD, info, request, Needs(10**9, 10**9), unseen))
+    assert all(one.remedy for one in found if one.status != "ok")
+    return [one for one in found if one.status != "ok"]
 
 
-def asked_of(made: MadeRun, out: Path, address: str) -> Asked:
-    return Asked(Execution(scheduler=address), str(made.bundle), str(made.slide), str(out))
+def test_a_good_cluster_has_only_ok() -> None:
+    assert not compared()
+    assert not compared(versions={**VERSIONS, "python": "3.12.9"})
 
 
-def examined(asked: Asked) -> Report:
-    """Only the part that is about the cluster."""
-    told: list[Line] = []
-    report = Report(told.append)
-    report.facts += [look_at_bundle(asked.bundle)[0], look_at_slide(Path(asked.slide or ""))]
-    examine_cluster(report, asked)
-    assert told == report.lines
-    return report
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({"versions": {**VERSIONS, "torch": "2.6"}}, "problem", "torch 2.6 (here 2.7)"),
+        ({"versions": {**VERSIONS, "msgpack": "1.0"}}, "warning", "msgpack 1.0 (here 1.1)"),
+        ({"bundle_sha256": "cd" * 32}, "problem", "another file than here"),
+        ({"bundle_sha256": None, "bundle_error": "no such file"}, "problem", "no such file"),
+        ({"output_error": "not there"}, "problem", "/data/out: not there"),
+        ({"lock_taken": True}, "warning", "lock"),
+        ({"slide_identity": None, "slide_error": "no such file"}, "problem", "/data/s.svs: no such file"),
+        ({"slide_identity": "other"}, "problem", "another slide"),
+        ({"cuda_devices": 1}, "warning", "not declared"),
+        ({"memory_limit_bytes": 10**9}, "problem", "1.0 GB allowed, but a run takes about 3.0 GB for 2 threads"),
+        ({"unseen": ("tcp://b",)}, "problem", "not seen here"),
+    ],
+)
+def test_the_worker_that_differs_is_named(changes: dict[str, Any], status: str, words: str) -> None:
+    (found,) = compared(**changes)
+    assert (found.status, words in found.text) == (status, True), found
+    assert found.text.startswith("tcp://b on node1: ")
 
 
-def test_workers_that_see_what_the_client_sees_segment_a_slide(
-    scheduler: str, made_run: MadeRun, tmp_path: Path
+def test_what_all_workers_have_is_said_once() -> None:
+    reports = dict.fromkeys(("tcp://a", "tcp://b"), replace(GOOD, slide_identity=None, slide_error="gone"))
+    found = compare_workers(reports, GOOD, INFO, REQUEST, Needs())
+    assert [one.text for one in found if one.status == "problem"] == ["all 2 workers: /data/s.svs: gone"]
+
+
+def test_scheduler_gpus_and_no_output() -> None:
+    (found,) = compared(info=replace(INFO, scheduler_versions={"distributed": "2025.1", "numpy": "1.0"}))
+    assert (found.subject, found.text) == ("scheduler", "distributed 2025.1 (here 2025.2)")
+    (found,) = compared(request=replace(REQUEST, execution=Execution(scheduler="tcp://head:8786", device="cuda")))
+    assert found.text == "--device cuda, but no worker declares a GPU"
+    declared = replace(INFO, members={**INFO.members, "tcp://b": replace(MEMBER, resources={"GPU": 1})})
+    (found,) = compared(info=declared)
+    assert "torch sees none" in found.text
+    (found,) = compared(request=replace(REQUEST, output=None))
+    assert "pass -o" in found.remedy
+
+
+class FakeExecutor:
+    """One worker that answers, in this process, and one that does not."""
+
+    def scheduler_info(self) -> SchedulerInfo:
+        """Both workers."""
+        return INFO
+
+    def on_each_worker(self, function: Any, task: Any) -> dict[str, Any]:
+        """A report and an error."""
+        return {"tcp://a": function(task), "tcp://c": ClusterError("No module named 'wsi_magnet'")}
+
+    def close(self) -> None:
+        """Leave nothing."""
+
+
+def test_workers_report_and_nothing_stays_behind(
+    made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = examined(asked_of(made_run, tmp_path / "out", scheduler))
-    assert not report.problems, report.lines
-    assert report.lines[-1].subject == "trial run"
-    assert report.lines[-1].text.startswith("on the cluster")
+    monkeypatch.setattr(cluster, "_connect", lambda execution: FakeExecutor())
+    monkeypatch.setattr(cluster, "run_isolated", lambda function, probe, timeout_s: function(probe))
+    request = replace(REQUEST, bundle=str(made_run.bundle), slide=str(made_run.slide), output=str(tmp_path / "out"))
+    found = list(check_cluster(request, Needs(1, 1)))
+    assert "all workers write to the same place" in " ".join(one.text for one in found)
+    wrong = [one for one in found if one.status == "problem" and one.subject != "scheduler"]
+    assert [one.text for one in wrong] == ["tcp://c: No module named 'wsi_magnet'"]
+    assert wrong[0].remedy.startswith("install wsi-magnet")
     assert not list(tmp_path.iterdir())
-    assert json.dumps(report.to_json())
 
 
-def test_workers_that_share_an_object_store(scheduler: str, made_run: MadeRun, s3_server: str) -> None:
-    out = f"s3://{BUCKET}/doctor"
-    asked = Asked(Execution(scheduler=scheduler), str(made_run.bundle), str(made_run.slide), out)
-    report = examined(asked)
-    assert not report.problems, report.lines
-    assert f"{out} is the same place for all workers" in [line.text for line in report.lines]
-    assert not objects(out)
+def test_a_scheduler_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(execution: Execution) -> None:
+        raise ClusterError("no answer")
+
+    monkeypatch.setattr(cluster, "_connect", fail)
+    (found,) = check_cluster(REQUEST, Needs())
+    assert (found.status, found.text) == ("problem", "no answer")
+    assert "scheduler runs" in found.remedy
 
 
-def test_a_worker_that_does_not_see_the_folders(scheduler: str, made_run: MadeRun, tmp_path: Path) -> None:
-    if os.geteuid() != 0 or not shutil.which("unshare") or subprocess.call(["unshare", "-m", "true"]) != 0:
-        pytest.skip("to hide folders from a worker takes root and a mount namespace")
-    bundle, out = tmp_path / "bundle" / "b.safetensors", tmp_path / "out"
-    bundle.parent.mkdir()
-    out.mkdir()
-    shutil.copy(made_run.bundle, bundle)
-    hide = f'mount -t tmpfs none "{bundle.parent}" && mount -t tmpfs none "{out}" && exec "$@"'
-    with another_worker(scheduler, tmp_path, "unshare", "-m", "sh", "-c", hide, "sh"):
-        report = examined(asked_of(MadeRun(made_run.slide, bundle), out, scheduler))
-    wrong = {line.subject: line.text for line in report.lines if line.state == "PROBLEM"}
-    assert wrong.keys() == {"bundle", "output"}
-    assert f"bundle {bundle}: No such file" in wrong["bundle"]
-    assert wrong["output"].startswith(f"{out} on worker tcp://")
-    assert wrong["output"].endswith("it is not there")
-    assert not [line for line in report.lines if line.subject == "trial run"]
-    assert not list(out.iterdir())
-
-
-def test_a_worker_without_this_program(scheduler: str, made_run: MadeRun, tmp_path: Path) -> None:
-    (tmp_path / "wsi_magnet").mkdir()
-    (tmp_path / "wsi_magnet" / "__init__.py").write_text("raise ImportError('an old one')")
-    with another_worker(scheduler, tmp_path, PYTHONPATH=str(tmp_path)):
-        report = examined(asked_of(made_run, tmp_path / "out", scheduler))
-    (line,) = [line for line in report.lines if line.state == "PROBLEM"]
-    assert "an old one" in line.text
-    assert line.cure.startswith("install wsi-magnet")
-
-
-def test_a_scheduler_without_workers(made_run: MadeRun, tmp_path: Path) -> None:
-    with LocalCluster(n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=":0") as none:
-        (line,) = examined(asked_of(made_run, tmp_path / "out", none.scheduler_address)).lines
-    assert (line.state, line.subject) == ("PROBLEM", "cluster")
-    assert "dask worker" in line.cure
-
-
-def test_a_scheduler_that_is_not_there(made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "START_S", 2.0)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        (line,) = examined(asked_of(made_run, tmp_path, f"tcp://127.0.0.1:{taken.getsockname()[1]}")).lines
-    assert (line.state, line.text) == ("PROBLEM", "no answer within 2 s")
-    assert "scheduler" in line.cure
-
-
-def test_workers_that_do_not_answer(
-    scheduler: str, made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "ANSWER_S", 1.0)
-    monkeypatch.setattr(AskWorker, "__call__", lambda self, task: time.sleep(4))
-    (line,) = examined(asked_of(made_run, tmp_path, scheduler)).lines
-    assert (line.state, line.text) == ("PROBLEM", "asking the workers: no answer within 1 s")
+@pytest.mark.slow
+def test_a_real_cluster(made_run: MadeRun, tmp_path: Path) -> None:
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=":0"
+    ) as running:
+        execution = Execution(scheduler=running.scheduler_address)
+        request = Request(execution, str(made_run.bundle), str(made_run.slide), str(tmp_path / "out"))
+        found = list(check_cluster(request, Needs(1, 1)))
+    assert not [one for one in found if one.status == "problem"], found
     assert not list(tmp_path.iterdir())

@@ -1,33 +1,45 @@
-"""Packages against bounds: what is required here, what only an extra asks for, and what is out of bounds."""
+"""Installed packages against bounds, with faked versions."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-from packaging.specifiers import SpecifierSet
+from packaging.requirements import Requirement
 
-from tests.doctor.facts_made import SOFTWARE, only, worst
-from wsi_magnet.doctor.facts import Package
-from wsi_magnet.doctor.software import fit_of, gather_software, sorted_out, versions_here
-from wsi_magnet.doctor.software_verdicts import software
+from wsi_magnet._version import __version__
+from wsi_magnet.doctor import software
+from wsi_magnet.doctor.check import CheckResult
+from wsi_magnet.doctor.software import check_software, misfit, shared_versions, sort_requirements
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    monkeypatch.setattr(software, "installed_version", versions.get)
+    monkeypatch.setattr(software, "_copies", lambda name: ["1.0", "2.0"] if name == "twice" else ["1.0"])
+
+
+def required(*texts: str) -> list[CheckResult]:
+    return list(software._required([Requirement(text) for text in texts]))
 
 
 @pytest.mark.parametrize(
-    ("version", "fit"),
-    [("2.6", "fits"), ("2.13.0+cpu", "fits"), ("3.0.0rc1", "newer"), ("2.5.9", "older"), ("3.1", "newer")],
+    ("version", "how"),
+    [
+        ("2.6", ""),
+        ("2.13.0+cpu", ""),
+        ("3.0.0rc1", "newer"),
+        ("2.5.9", "older"),
+        ("3.1", "newer"),
+        ("by hand", ""),
+        (None, "missing"),
+    ],
 )
-def test_fits(version: str, fit: str) -> None:
-    assert fit_of(version, SpecifierSet(">=2.6,<3")) == fit
-
-
-def test_what_cannot_be_compared() -> None:
-    assert fit_of(None, SpecifierSet(">=1")) == "missing"
-    assert fit_of("built by hand", SpecifierSet(">=1")) == "fits"
+def test_misfit(monkeypatch: pytest.MonkeyPatch, version: str | None, how: str) -> None:
+    monkeypatch.setattr(software, "installed_version", lambda name: version)
+    assert misfit(Requirement("torch>=2.6,<3")) == how
+    assert misfit(Requirement("openslide-bin>=2.6,<3")) == how.replace("missing", "")
 
 
 def test_requirements_are_sorted_by_extra() -> None:
-    required, extras = sorted_out(
+    found, extras = sort_requirements(
         [
             "torch>=2.6",
             'winlib>=1; sys_platform == "win32"',
@@ -36,47 +48,48 @@ def test_requirements_are_sorted_by_extra() -> None:
             'cupy>=1; (python_version >= "3.8") and extra == "cuda"',
         ]
     )
-    assert [r.name for r in required] == ["torch"]
-    assert {name: [r.name for r in ones] for name, ones in extras.items()} == {
+    assert [one.name for one in found] == ["torch"]
+    assert {name: [one.name for one in ones] for name, ones in extras.items()} == {
         "staple": ["SimpleITK"],
         "cuda": ["cupy"],
     }
 
 
-def test_this_environment_is_told_as_it_is() -> None:
-    found = gather_software()
-    assert found.metadata == found.version
-    assert {"torch", "zarr"} <= {p.name for p in found.packages}
-    assert all(p.fit == "fits" for p in found.packages)
-    assert "test" not in found.extras
-    assert versions_here()["wsi-magnet"] == found.version
+def test_this_environment_has_no_problem() -> None:
+    assert not [one for one in check_software() if one.status == "problem"]
+    assert shared_versions()["wsi-magnet"] == __version__
 
 
-def test_what_is_as_it_should_be() -> None:
-    assert {line.state for line in software(SOFTWARE)} == {"ok"}
+def test_missing_and_old_packages_have_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, dask="2024.1")
+    (found,) = required("torch>=2.6", "dask>=2025.1")
+    assert (found.status, found.text) == ("problem", "torch is missing, dask 2024.1 is older than >=2025.1")
+    assert found.remedy == "pip install 'torch>=2.6' 'dask>=2025.1'"
 
 
-def test_python_that_is_too_old() -> None:
-    assert ">=3.11" in worst(software(replace(SOFTWARE, python="3.10", python_fits=False)), "PROBLEM").cure
+def test_newer_and_duplicated_packages_are_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, torch="3.1", twice="1.0")
+    newer, twice = required("torch>=2.6,<3", "twice>=1")
+    assert (newer.status, twice.status) == ("warning", "warning")
+    assert "twice is installed 2 times (1.0, 2.0)" in twice.text
+    assert "pip uninstall twice" in twice.remedy
 
 
-def test_packages_out_of_bounds_have_a_command() -> None:
-    packages = (Package("torch", None, ">=2.6,<3", "missing"), Package("dask", "2024.1", ">=2025.1", "older"))
-    line = worst(software(replace(SOFTWARE, packages=packages)), "PROBLEM")
-    assert line.cure == "pip install 'torch>=2.6,<3' 'dask>=2025.1'"
-    assert line.text == "torch is missing, dask 2024.1 is older than >=2025.1"
-    newer = (Package("torch", "3.1", ">=2.6,<3", "newer"),)
-    assert worst(software(replace(SOFTWARE, packages=newer)), "warning").cure == "pip install 'torch>=2.6,<3'"
+def test_python_and_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = software._python(">=4")
+    assert (found.status, "Python >=4" in found.remedy) == ("problem", True)
+    monkeypatch.setattr(software, "__version__", "9.9")
+    assert "9.9 runs, but" in next(one.text for one in check_software() if one.subject == "wsi-magnet")
+    monkeypatch.setattr(software, "NAME", "no-such-distribution")
+    assert [one.status for one in check_software()] == ["ok", "warning"]
 
 
-def test_source_that_was_never_installed_and_another_version_than_installed() -> None:
-    assert "pip install -e ." in worst(software(replace(SOFTWARE, metadata=None)), "warning").cure
-    assert "0.9" in worst(software(replace(SOFTWARE, metadata="0.9")), "warning").text
-
-
-def test_extras() -> None:
-    absent = {"jobqueue": (Package("dask-jobqueue", None, ">=0.9,<1", "missing"),)}
-    lines = [line for line in software(replace(SOFTWARE, extras=absent)) if line.subject.startswith("extra")]
-    assert "pip install '.[jobqueue]'" in only(lines, "ok").text
-    old = {"jobqueue": (Package("dask-jobqueue", "0.8", ">=0.9,<1", "older"),)}
-    assert worst(software(replace(SOFTWARE, extras=old)), "warning").subject == "extra jobqueue"
+def test_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobqueue = [Requirement("dask-jobqueue>=0.9,<1")]
+    installed(monkeypatch)
+    assert software._extra("jobqueue", jobqueue).status == "note"
+    installed(monkeypatch, **{"dask-jobqueue": "0.8"})
+    found = software._extra("jobqueue", jobqueue)
+    assert (found.status, "pip install '.[jobqueue]'" in found.remedy) == ("warning", True)
+    installed(monkeypatch, **{"dask-jobqueue": "0.9"})
+    assert software._extra("jobqueue", jobqueue).status == "ok"

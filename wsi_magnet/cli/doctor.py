@@ -1,4 +1,4 @@
-"""`wsi-magnet doctor`: whether this installation will work, and what to do where it will not."""
+"""`wsi-magnet doctor`: check whether this installation will work, with a remedy for each problem."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 import textwrap
-import time
 from typing import TYPE_CHECKING
 
 import click
@@ -14,19 +13,18 @@ import click
 from wsi_magnet.cli import options
 
 if TYPE_CHECKING:
-    from wsi_magnet.doctor.lines import Line
-    from wsi_magnet.doctor.report import Report
+    from wsi_magnet.doctor.check import CheckResult
 
-_STATE, _SUBJECT = 9, 15
-"""Columns of a line's first two words."""
+_STATUS, _SUBJECT = 9, 16
+"""Columns of the first two words of a line."""
 
 _NARROW, _WIDE = 60, 120
 
 
-@click.command("doctor", short_help="Show whether this installation will work.")
+@click.command("doctor", short_help="Check whether this installation will work.")
 @options.bundle_option
-@click.option("--slide", type=click.Path(), metavar="SLIDE", help="Also look whether this slide can be read.")
-@click.option("-o", "--output", type=click.Path(), metavar="OUT", help="Also look whether results can be put there.")
+@click.option("--slide", type=click.Path(), metavar="SLIDE", help="Also check that this slide can be read.")
+@click.option("-o", "--output", type=click.Path(), metavar="OUT", help="Also check that results can be written there.")
 @options.execution_options
 @options.json_option
 def command(
@@ -39,60 +37,63 @@ def command(
     cluster: str | None,
     as_json: bool,
 ) -> None:
-    """Look at packages, readers, processors, GPUs, memory and disk, and segment a small slide made for it.
+    """Check packages, readers, cores, memory, GPUs, disk, and the workers of a cluster.
 
     \b
       wsi-magnet doctor
       wsi-magnet doctor --slide slide.svs -o results --device cuda
       wsi-magnet doctor -o /shared/results --scheduler tcp://head:8786
 
-    Each line is ok, a warning, or a PROBLEM with its cure. Nothing is left behind. Exit 1 if there is any problem.
+    Warnings and problems come last, each with its remedy. Nothing stays behind. Exit 1 if there is any problem.
     """
     execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
 
-    from wsi_magnet.doctor.asked import Asked
-    from wsi_magnet.doctor.examine import examine
+    from wsi_magnet.doctor.check import Request
+    from wsi_magnet.doctor.run import run_checks, to_json
 
-    begun = time.perf_counter()
-    report = examine(Asked(execution, bundle, slide, output), _silent if as_json else _tell)
-    if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
-    else:
-        click.echo(_ending(report, time.perf_counter() - begun))
-    if report.problems:
+    results: list[CheckResult] = []
+    for one in run_checks(Request(execution, bundle, slide, output)):
+        results.append(one)
+        if not as_json and one.status in ("ok", "note"):
+            click.echo(_shown(one))
+    found = to_json(results)
+    click.echo(json.dumps(found, indent=2) if as_json else _ending(results))
+    if found["problems"]:
         sys.exit(1)
 
 
-def _tell(line: Line) -> None:
-    click.echo(wrapped(line, shutil.get_terminal_size((100, 24)).columns))
+def _shown(one: CheckResult) -> str:
+    return wrapped(one, shutil.get_terminal_size((100, 24)).columns)
 
 
-def _silent(line: Line) -> None:
-    """With --json all is told at the end."""
-
-
-def wrapped(line: Line, columns: int) -> str:
-    """A line for a terminal of that many columns: text and cure below each other, paths unbroken."""
-    margin = " " * (_STATE + _SUBJECT)
-    width = min(max(columns - 1, _NARROW), _WIDE)
-    head = f"{line.state.ljust(_STATE)}{line.subject.ljust(_SUBJECT - 1)} "
-    parts = [(head, line.text), *([(f"{margin}Cure: ", line.cure)] if line.cure else [])]
+def wrapped(one: CheckResult, columns: int) -> str:
+    """A result for a terminal of that many columns: text and remedy aligned, paths unbroken."""
+    margin = " " * (_STATUS + _SUBJECT)
+    status = "PROBLEM" if one.status == "problem" else one.status
+    head = f"{status.ljust(_STATUS)}{one.subject.ljust(_SUBJECT - 1)} "
     return "\n".join(
         textwrap.fill(
             text,
-            width,
+            min(max(columns - 1, _NARROW), _WIDE),
             initial_indent=first,
             subsequent_indent=margin,
             break_long_words=False,
             break_on_hyphens=False,
         )
-        for first, text in parts
+        for first, text in ((head, one.text), (f"{margin}Remedy: ", one.remedy))
+        if text
     )
 
 
-def _ending(report: Report, seconds: float) -> str:
+def _ending(results: list[CheckResult]) -> str:
+    """Warnings, then problems, then how many there are."""
     from wsi_magnet.text import counted
 
-    problems = counted(report.problems, "problem") if report.problems else "No problems"
-    warnings = counted(report.warnings, "warning") if report.warnings else "no warnings"
-    return f"\n{problems}, {warnings}; looked for {seconds:.1f} s."
+    warnings, problems = ([one for one in results if one.status == status] for status in ("warning", "problem"))
+    counts = [f"{counted(len(problems), 'problem')}" if problems else "No problems"]
+    counts.append(counted(len(warnings), "warning") if warnings else "no warnings")
+    last = f"{', '.join(counts)}."
+    if not problems:
+        last += " To try a whole run: `make demo` in the checkout, or `wsi-magnet run SLIDE -o OUT`."
+    shown = "\n".join(map(_shown, [*warnings, *problems]))
+    return "\n\n".join(filter(None, ["", shown, last])) if shown else f"\n{last}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wsi_magnet.doctor.lines import byte_text
-from wsi_magnet.text import counted
+from wsi_magnet.text import byte_text, counted
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,1 +1,1 @@
-"""Whether an installation will work: facts gathered, each judged by a pure function, each complaint with its cure."""
+"""Checks of an installation, its machine and its cluster, by subject; each result that is not good has a remedy."""

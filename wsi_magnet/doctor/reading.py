@@ -1,96 +1,93 @@
-"""Readers, codecs, bundle header and slide, looked at in a process that knows no torch."""
+"""Checks of OpenSlide, image codecs, the bundle's header and the slide; run in an isolated process, without torch."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-
 from wsi_magnet.config import RunConfig
-from wsi_magnet.doctor.apart import one_line
-from wsi_magnet.doctor.asked import Asked
-from wsi_magnet.doctor.facts import BundleFacts, Codecs, Cost, OpenSlideFacts, SlideFacts
-from wsi_magnet.doctor.made import Image, halved, picture, write_slide
+from wsi_magnet.doctor.check import CheckResult, Needs, Request, ok, one_line, problem, problem_from, warning
 from wsi_magnet.doctor.software import installed_version
 from wsi_magnet.errors import BundleError, WsiMagnetError
 from wsi_magnet.geometry import Box
-from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
+from wsi_magnet.nets.spec import bundle_path, read_spec
 from wsi_magnet.planning.estimate import estimate
 from wsi_magnet.planning.prepare import prepare
-from wsi_magnet.slides.openslide import open_openslide, openslide_decoders, openslide_versions
+from wsi_magnet.slides.openslide import openslide_decoders, openslide_versions
 from wsi_magnet.slides.registry import open_slide
-from wsi_magnet.slides.types import SlideReader
+from wsi_magnet.text import counted
 
-Reading = OpenSlideFacts | Codecs | BundleFacts | SlideFacts | Cost
+TRY_DECODERS = {"OPENSLIDE_DEBUG": "synthetic"}
+"""Environment with which OpenSlide decodes its built-in images; read when the library is loaded."""
 
-MOST_WRONG = 12.0
-"""Mean difference to the picture, of 255, that JPEG may make; a swapped channel makes more."""
+OLDEST_OPENSLIDE = (4, 0)
+
+CODECS = {"JPEG": "JPEG", "JPEG2K": "JPEG 2000"}
+"""Codecs of imagecodecs that plain TIFFs need, and their names for people."""
 
 _LOOK_PX = 512
 
 
-def read_all(asked: Asked) -> Iterator[Reading]:
-    """Facts in the order in which they are wanted."""
-    codecs = try_codecs()
-    yield codecs
-    bundle, spec = look_at_bundle(asked.bundle)
-    yield bundle
-    measured: Path | None = None
-    if asked.slide is not None:
-        slide = look_at_slide(Path(asked.slide).expanduser())
-        yield slide
-        measured = None if slide.error or slide.mpp is None else Path(asked.slide).expanduser()
-    if codecs.errors["JPEG"] is not None:
-        return  # no slide can be made
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "made.tif"
-        yield try_openslide(made, write_slide(made, 1.0))
-        yield cost_of(measured or made, spec, exact=measured is not None)
+def check_reading(request: Request) -> Iterator[CheckResult | Needs]:
+    """Check everything that reads; at last the needs of a run on the slide, where they can be estimated."""
+    yield check_openslide()
+    yield check_codecs()
+    yield check_bundle(request.bundle)
+    if request.slide is not None:
+        path = Path(request.slide).expanduser()
+        yield check_slide(path)
+        try:
+            yield estimate_needs(path, request.bundle)
+        except (WsiMagnetError, OSError):
+            return  # slide or bundle cannot be used, as was said
 
 
-def try_openslide(made: Path, written: Image) -> OpenSlideFacts:
-    """Its own pictures decoded, and a pyramid of JPEG tiles read at both levels."""
+def check_openslide() -> CheckResult:
+    """Check that OpenSlide can be loaded, is new enough, and decodes its built-in images."""
+    remedy = "pip install --force-reinstall openslide-bin openslide-python (conda: conda install openslide)"
     try:
         library, python = openslide_versions()
     except WsiMagnetError as error:
-        return OpenSlideFacts("", "", (), one_line(error))
+        return problem("OpenSlide", one_line(error), remedy)
+    if tuple(int(part) for part in library.split("-")[0].split(".") if part.isdigit()) < OLDEST_OPENSLIDE:
+        return problem("OpenSlide", f"{library} is older than {'.'.join(map(str, OLDEST_OPENSLIDE))}", remedy)
     try:
         decoders = openslide_decoders()
-        with closing(open_openslide(made)) as reader:
-            wrong = max(_wrong(reader, 0, written), _wrong(reader, 1, halved(written)))
-    except (WsiMagnetError, IndexError) as error:
-        return OpenSlideFacts(library, python, (), one_line(error))
-    told = f"a JPEG pyramid came back with colours {wrong:.0f} of 255 off" if wrong > MOST_WRONG else None
-    return OpenSlideFacts(library, python, decoders, told)
+    except WsiMagnetError as error:
+        return problem("OpenSlide", f"{library} cannot decode its own test images: {one_line(error)}", remedy)
+    tried = f"; all {len(decoders)} decoders work" if decoders else ""
+    return ok("OpenSlide", f"{library}, openslide-python {python}{tried}")
 
 
-def try_codecs() -> Codecs:
-    """A picture there and back in the formats that plain TIFFs need."""
-    tile = picture()[:256, :256]
-    errors = {"JPEG": _there_and_back("jpeg", tile), "JPEG 2000": _there_and_back("jpeg2k", tile)}
-    return Codecs(installed_version("imagecodecs") or "of unknown version", errors)
+def check_codecs() -> CheckResult:
+    """Check that imagecodecs has the codecs of plain TIFFs."""
+    remedy = "pip install --force-reinstall imagecodecs"
+    try:
+        import imagecodecs  # only here, where it may fail
+
+        missing = [name for codec, name in CODECS.items() if not getattr(imagecodecs, codec).available]
+    except Exception as error:  # whatever a binary for another system raises
+        return problem("imagecodecs", f"cannot be imported: {one_line(error)}", remedy)
+    found = installed_version("imagecodecs") or "of unknown version"
+    if missing:
+        return problem("imagecodecs", f"{found} has no {' and no '.join(missing)}", remedy)
+    return ok("imagecodecs", f"{found} has {' and '.join(CODECS.values())}")
 
 
-def look_at_bundle(bundle: str | None) -> tuple[BundleFacts, BundleSpec]:
-    """Its header; where it has none, the header that goes on is that of the bundle that ships.
-
-    Raises BundleError where that one is missing too.
-    """
-    path = str(bundle_path(bundle).absolute())
+def check_bundle(bundle: str | None) -> CheckResult:
+    """Check that a bundle's header can be read."""
     try:
         spec, sha256 = read_spec(bundle)
     except BundleError as error:
-        if bundle is None:
-            raise
-        return BundleFacts(path, one_line(error)), read_spec(None)[0]
-    return BundleFacts(path, None, spec.name, spec.network, len(spec.classes), spec.mpps, sha256), spec
+        return problem_from("bundle", error, "pass the path of a bundle, or none to use the one that ships")
+    mpps = ", ".join(f"{mpp:g}" for mpp in spec.mpps)
+    text = f"{len(spec.classes)} classes at {mpps} µm/px, sha256 {sha256[:12]}"
+    return ok("bundle", f"{bundle_path(bundle).name}: {spec.name} ({spec.network}), {text}")
 
 
-def look_at_slide(path: Path) -> SlideFacts:
-    """What it says, and the middle of each of its levels decoded."""
+def check_slide(path: Path) -> CheckResult:
+    """Check that a slide opens, and that the middle of each of its levels can be decoded."""
     try:
         with closing(open_slide(path)) as reader:
             info = reader.info
@@ -98,14 +95,18 @@ def look_at_slide(path: Path) -> SlideFacts:
                 x, y = (max(0, (side - _LOOK_PX) // 2) for side in level.size.wh)
                 reader.read_level(index, Box(x, y, x + _LOOK_PX, y + _LOOK_PX).intersect(Box.of(level.size)))
     except (WsiMagnetError, OSError, MemoryError) as error:
-        return SlideFacts(str(path), one_line(error))
-    mpp = max(info.mpp_xy) if info.mpp_xy else None
-    return SlideFacts(str(path), None, info.reader, info.vendor, str(info.size), len(info.levels), mpp, info.identity)
+        remedy = "check that the file is complete and of a known format, or export it again from the scanner"
+        return problem_from("slide", error, remedy)
+    text = f"{path.name}: {info.vendor}, {info.size} px, {counted(len(info.levels), 'level')}"
+    if not info.mpp_xy:
+        return warning("slide", f"{text}; no resolution in its metadata", "pass --mpp to the run")
+    return ok("slide", f"{text}, {max(info.mpp_xy):g} µm/px; every level can be decoded")
 
 
-def cost_of(slide: Path, spec: BundleSpec, *, exact: bool) -> Cost:
-    """What a run takes at most: where all of the slide is tissue. Without `exact` the slide stands for any."""
-    with closing(open_slide(slide)) as reader:
+def estimate_needs(path: Path, bundle: str | None) -> Needs:
+    """Memory and disk of a run if all of the slide is tissue. Raises WsiMagnetError if slide or bundle is unusable."""
+    spec, _ = read_spec(bundle)
+    with closing(open_slide(path)) as reader:
         prepared = prepare(reader, spec, RunConfig(tissue=False))
     one, two = (
         estimate(
@@ -120,21 +121,4 @@ def cost_of(slide: Path, spec: BundleSpec, *, exact: bool) -> Cost:
         for threads in (1, 2)
     )
     each = two.memory_bytes - one.memory_bytes
-    return Cost(one.memory_bytes - each, each, one.disk_bytes if exact else None)
-
-
-def _wrong(reader: SlideReader, level: int, written: Image) -> float:
-    """Mean difference between a level and the picture that was written."""
-    pixels, _ = reader.read_level(level, Box.of(reader.info.levels[level].size))
-    return float(np.abs(pixels.astype(np.int16) - written).mean()) if pixels.shape == written.shape else 255.0
-
-
-def _there_and_back(codec: str, tile: Image) -> str | None:
-    try:
-        import imagecodecs  # only here, where it may fail
-
-        encode, decode = (getattr(imagecodecs, f"{codec}_{way}") for way in ("encode", "decode"))
-        wrong = float(np.abs(np.asarray(decode(encode(tile))).astype(np.int16) - tile).mean())
-    except Exception as error:  # whatever a binary that does not fit raises
-        return one_line(error)
-    return f"a picture came back with colours {wrong:.0f} of 255 off" if wrong > MOST_WRONG else None
+    return Needs(one.memory_bytes - each, each, one.disk_bytes)

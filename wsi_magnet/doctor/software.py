@@ -1,118 +1,145 @@
-"""Python and packages, held against what this package's own metadata asks for."""
+"""Checks of Python and of the installed packages against the bounds in this package's own metadata."""
 
 from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, distribution, version
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution, distributions, version
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from wsi_magnet._version import __version__
-from wsi_magnet.doctor.facts import Fit, Package, Software
+from wsi_magnet.doctor.check import CheckResult, note, ok, problem, warning
 
-DISTRIBUTION = "wsi-magnet"
+NAME = "wsi-magnet"
 
-NOT_FOR_USERS = {"test", "dev"}
-"""Extras that are for those who change this program."""
+FOR_DEVELOPERS = {"test", "dev"}
+"""Extras that no user needs."""
 
-ELSEWHERE = {"openslide-bin"}
-"""Packages that bring a library which conda and Linux distributions bring otherwise: whether it is there is seen when
-it is used."""
+OPTIONAL = {"openslide-bin"}
+"""Packages of libraries that conda and Linux distributions install by other names; the check of OpenSlide finds out
+whether the library is there."""
 
-COMPARED = (
-    "wsi-magnet",
-    "torch",
-    "numpy",
-    "zarr",
-    "numcodecs",
-    "dask",
-    "distributed",
-    "msgpack",
-    "cloudpickle",
-    "toolz",
-    "tornado",
-    "openslide-python",
+SHOWN = ("torch", "dask", "zarr", "numpy")
+"""Packages whose versions are always shown."""
+
+SHARED = (
+    *(NAME, "torch", "numpy", "zarr", "numcodecs", "dask", "distributed"),
+    *("msgpack", "cloudpickle", "toolz", "tornado", "openslide-python"),
 )
-"""Packages of which client and workers should have the same: those that compute or write a mask, and those by which
-Dask talks."""
+"""Packages that client and workers should have in the same version: they compute, write, or carry Dask's messages."""
 
 
-def gather_software() -> Software:
-    """Of this Python."""
-    python = platform.python_version()
+def check_software() -> Iterator[CheckResult]:
+    """Check Python, the required packages, and each extra for users."""
     try:
-        installed = distribution(DISTRIBUTION)
+        installed = distribution(NAME)
     except PackageNotFoundError:
-        return Software(python, "", True, __version__, None)
-    wanted = ",".join(installed.metadata.get_all("Requires-Python") or [])
-    required, extras = sorted_out(installed.requires or [])
-    return Software(
-        python,
-        wanted,
-        python in SpecifierSet(wanted, prereleases=True),
-        __version__,
-        installed.version,
-        tuple(_package(one) for one in required),
-        {name: tuple(_package(one) for one in ones) for name, ones in extras.items()},
-    )
+        yield ok("Python", f"{platform.python_version()}, with {NAME} {__version__}")
+        text = f"{NAME} {__version__} runs from its source; without metadata, its requirements cannot be checked"
+        yield warning("packages", text, "run `pip install -e .` in its folder")
+        return
+    yield _python(",".join(installed.metadata.get_all("Requires-Python") or []))
+    if installed.version != __version__:
+        text = f"{__version__} runs, but {installed.version} is installed"
+        yield warning(NAME, text, f"install it again, and remove folders of another {NAME} from PYTHONPATH")
+    required, extras = sort_requirements(installed.requires or [])
+    yield from _required(required)
+    for name, requirements in sorted(extras.items()):
+        yield _extra(name, requirements)
 
 
-def sorted_out(requires: Iterable[str]) -> tuple[list[Requirement], Mapping[str, list[Requirement]]]:
-    """What is required in any case here, and for each extra that is for users."""
-    required: list[Requirement] = []
-    extras: dict[str, list[Requirement]] = defaultdict(list)
-    for one in map(Requirement, requires):
-        if one.marker is None or one.marker.evaluate({"extra": ""}):
-            required.append(one)
-            continue
-        for name in _extras_of(one):
-            if one.marker.evaluate({"extra": name}):
-                extras[name].append(one)
-    return required, extras
-
-
-def versions_here() -> dict[str, str]:
-    """Of what client and workers must have in common."""
-    found = {"python": platform.python_version()}
-    for name in COMPARED:
-        found[name] = __version__ if name == DISTRIBUTION else installed_version(name) or "not installed"
-    return found
+def shared_versions() -> dict[str, str]:
+    """Versions of Python and of the `SHARED` packages, by name."""
+    found = {name: installed_version(name) or "not installed" for name in SHARED}
+    return {"python": platform.python_version(), **found, NAME: __version__}
 
 
 def installed_version(name: str) -> str | None:
-    """By the package's metadata; None where there is none."""
+    """Version of an installed package; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def fit_of(found: str | None, bounds: SpecifierSet) -> Fit:
-    """How a version lies to bounds."""
+def sort_requirements(requires: Iterable[str]) -> tuple[list[Requirement], dict[str, list[Requirement]]]:
+    """The requirements that hold on this machine: those of every installation, and those of each extra for users."""
+    required: list[Requirement] = []
+    extras: dict[str, list[Requirement]] = defaultdict(list)
+    for one in map(Requirement, requires):
+        if one.marker is None or one.marker.evaluate({"extra": ""}):
+            required.append(one)
+            continue
+        words = str(one.marker).replace("(", " ").replace(")", " ").split()
+        named = {words[i + 2].strip("\"'") for i, word in enumerate(words[:-2]) if word == "extra"}
+        for name in named - FOR_DEVELOPERS:
+            if one.marker.evaluate({"extra": name}):
+                extras[name].append(one)
+    return required, extras
+
+
+def misfit(one: Requirement) -> str:
+    """How the installed package violates its bounds: "missing", "older", "newer", or "" if it does not."""
+    found = installed_version(one.name)
     if found is None:
-        return "missing"
+        return "" if one.name in OPTIONAL else "missing"
     try:
         parsed = Version(found)
-    except InvalidVersion:
-        return "fits"  # somebody's own build, of which nothing can be said
-    if bounds.contains(parsed, prereleases=True):
-        return "fits"
-    lower = SpecifierSet(",".join(str(s) for s in bounds if s.operator in (">=", ">", "==", "~=")))
+    except InvalidVersion:  # a build by hand
+        return ""
+    if one.specifier.contains(parsed, prereleases=True):
+        return ""
+    lower = SpecifierSet(",".join(str(s) for s in one.specifier if s.operator in (">=", ">", "==", "~=")))
     return "newer" if lower.contains(parsed, prereleases=True) else "older"
 
 
-def _extras_of(one: Requirement) -> list[str]:
-    """Names in a marker as `extra == "staple"`."""
-    words = str(one.marker).replace("(", " ").replace(")", " ").split()
-    named = [words[i + 2].strip("\"'") for i, word in enumerate(words[:-2]) if word == "extra"]
-    return [name for name in named if name not in NOT_FOR_USERS]
+def _python(bounds: str) -> CheckResult:
+    found = platform.python_version()
+    text = f"{found}, with {NAME} {__version__}"
+    if SpecifierSet(bounds).contains(found, prereleases=True):
+        return ok("Python", text)
+    return problem("Python", f"{text}, which needs Python {bounds}", f"install it in an environment of Python {bounds}")
 
 
-def _package(one: Requirement) -> Package:
-    found = installed_version(one.name)
-    fit = fit_of(found, one.specifier)
-    return Package(one.name, found, str(one.specifier), "fits" if one.name in ELSEWHERE and found is None else fit)
+def _required(requirements: list[Requirement]) -> Iterator[CheckResult]:
+    bad = [one for one in requirements if misfit(one) in ("missing", "older")]
+    newer = [one for one in requirements if misfit(one) == "newer"]
+    twice = {one.name: found for one in requirements if len(found := _copies(one.name)) > 1}
+    if bad:
+        yield problem("packages", ", ".join(map(_described, bad)), _install(bad))
+    if newer:
+        yield warning("packages", f"not tested: {', '.join(map(_described, newer))}", _install(newer))
+    for name, copies in twice.items():
+        text = f"{name} is installed {len(copies)} times ({', '.join(copies)})"
+        yield warning("packages", text, f"run `pip uninstall {name}` until it is gone, then install it once")
+    if not (bad or newer or twice):
+        shown = ", ".join(f"{name} {installed_version(name)}" for name in SHOWN)
+        yield ok("packages", f"all {len(requirements)} within their bounds ({shown})")
+
+
+def _copies(name: str) -> list[str]:
+    """Different versions of a package that lie on Python's path."""
+    return sorted({one.version for one in distributions(name=name)})
+
+
+def _extra(name: str, requirements: list[Requirement]) -> CheckResult:
+    subject, command = f"extra {name}", f"`pip install '.[{name}]'` in {NAME}'s checkout"
+    bad = [one for one in requirements if misfit(one)]
+    if bad and all(misfit(one) == "missing" for one in requirements):
+        return note(subject, f"not installed; if you need it: {command}")
+    if bad:
+        return warning(subject, ", ".join(map(_described, bad)), f"run {command}")
+    return ok(subject, ", ".join(f"{one.name} {installed_version(one.name)}" for one in requirements))
+
+
+def _described(one: Requirement) -> str:
+    found, how = installed_version(one.name), misfit(one)
+    return f"{one.name} is missing" if found is None else f"{one.name} {found} is {how} than {one.specifier}"
+
+
+def _install(requirements: list[Requirement]) -> str:
+    return "pip install " + " ".join(f"'{one.name}{one.specifier}'" for one in requirements)
