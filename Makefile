@@ -18,7 +18,7 @@ RINGS := $(TRAIN_OUT)/rings-glands.csv
 
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help demo test test-all slurm drill lint format bench bench-gpu bundle recipes light gleason clean distclean
+.PHONY: help demo test test-slow slurm drill lint format bench bench-gpu bundle recipes light gleason clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -31,8 +31,8 @@ demo: $(VENV)/.installed-run ## segment the real slide in demo/, write its mask 
 test: $(VENV)/.installed ## run the tests
 	@$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist worksteal
 
-test-all: $(VENV)/.installed ## run all tests, the slow ones too
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+test-slow: $(VENV)/.installed ## run the slow tests that `make test` leaves out
+	@$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 8 --dist worksteal
 
 slurm: $(VENV)/.installed ## run the tests that start a Slurm of their own (as root; Debian: slurmctld slurmd slurm-client munge)
 	@$(BIN)/python -m pytest -m slurm -v

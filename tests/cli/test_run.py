@@ -203,7 +203,7 @@ def test_wrong_usage_is_exit_2(call: Call, made_run: MadeRun, tmp_path: Path, ar
 def test_a_scheduler_that_is_not_there(
     call: Call, made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsi_magnet.runtime.start._PATIENCE_S", 1.0)
+    monkeypatch.setattr("wsi_magnet.runtime.start._CONNECT_S", 1.0)
     arguments = ["run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle]
     text = one_line(call(*arguments, "--scheduler", "tcp://127.0.0.1:9"))
     assert "tcp://127.0.0.1:9" in text

@@ -44,7 +44,7 @@ def run(call: Call, made: MadeRun, folder: Path, *options: object) -> Result:
 def test_a_start_that_fails_keeps_the_result(
     call: Call, made_run: MadeRun, result: Path, monkeypatch: pytest.MonkeyPatch, option: str, obstacle: str
 ) -> None:
-    monkeypatch.setattr("wsi_magnet.runtime.start._PATIENCE_S", 1.0)
+    monkeypatch.setattr("wsi_magnet.runtime.start._CONNECT_S", 1.0)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     before = labels_of(result)
     arguments = ["run", made_run.slide, "-o", result.parent, "--bundle", made_run.bundle, option]

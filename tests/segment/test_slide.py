@@ -262,7 +262,7 @@ def test_what_an_older_run_or_a_damaged_file_says_of_its_arithmetic(
     del values["precision"]
     path.write_text(json.dumps({**values, **told}))
     if told:
-        with pytest.raises(ResultMismatchError, match=r"damaged: precision .* begin again with --restart"):
+        with pytest.raises(ResultMismatchError, match=r"run\.json is damaged: .*precision"):
             run_serially(made_run, tmp_path, RunConfig(tile_px=512))
     else:
         run_serially(made_run, tmp_path, RunConfig(tile_px=512))
