@@ -10,12 +10,16 @@ from rich.console import Console
 from wsi_magnet.cli import cohort_progress
 from wsi_magnet.cli.cohort_progress import duration_text, ended_text, watching_batch
 from wsi_magnet.cohort.events import BatchBegun, BatchWorkers, CohortEvent, SlideBegun, SlideEnded, SlideTold
-from wsi_magnet.cohort.state import SlideState
+from wsi_magnet.cohort.state import Grade, ResultMetrics, SlideState
 from wsi_magnet.results.events import Note, ScaleStarted, TileFinished
 from wsi_magnet.results.journal import CellResult, TileResult
 
 BAD = tuple(CellResult(0, col, True, ((0, 1),) * 4, "no JPEG [bold]") for col in range(5))
-TOLD = {"analysed_mm2": 4.25, "classes": {"gland": 1.5, "stroma": 2.75}, "gleason": {"primary": 3, "secondary": 4}}
+TOLD = ResultMetrics(
+    analysed_mm2=4.25,
+    classes={"gland": 1.5, "stroma": 2.75},
+    gleason=Grade(primary=3, secondary=4, score=7, grade_group=2),
+)
 A = SlideState(name="a", slide="/s/a.svs", state="running", size_bytes=300)
 B = SlideState(name="b[red]", slide="/s/b.svs", state="running", size_bytes=100)
 EVENTS: list[CohortEvent] = [

@@ -156,7 +156,7 @@ def test_what_one_by_one_runs_have_made_is_taken_over(batches: Batches) -> None:
     summary = batches.run()
     assert list(summary.states) == ["a", "p2-a"]
     assert not [e for e in batches.told(SlideTold) if e.name == "a" and isinstance(e.event, TileFinished)]
-    assert summary.states["a"].figures["classes"]
+    assert summary.states["a"].figures.classes
 
 
 def test_slides_that_were_moved_are_not_done_again(batches: Batches) -> None:

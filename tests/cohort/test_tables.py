@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ from typing import Any
 import pytest
 
 from wsi_magnet.cohort import tables
-from wsi_magnet.cohort.figures import figures_of
-from wsi_magnet.cohort.state import SlideState
+from wsi_magnet.cohort.state import ResultMetrics, SlideState
 from wsi_magnet.config import RunConfig
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.results.record import BundleRecord, RunRecord, ScaleRecord, SlideRecord
@@ -42,7 +42,7 @@ RUN = RunRecord(
 
 STATES = [
     SlideState(
-        name="a", slide="/s/a.svs", state="finished", attempts=1, seconds=12.34, figures=figures_of(SUMMARY, RUN)
+        name="a", slide="/s/a.svs", state="finished", attempts=1, seconds=12.34, figures=ResultMetrics.of(SUMMARY, RUN)
     ),
     SlideState(name="b|c", slide="/s/b|c.svs", state="failed", attempts=2, error="it, is | bad", retry="do 'it' again"),
     SlideState(name="d", slide="/s/d\udcff.svs"),
@@ -87,7 +87,7 @@ def test_a_row_a_slide() -> None:
 
 def test_grades_have_columns_only_where_there_are_some() -> None:
     assert "grade_group" not in rows(STATES[1:])[0]
-    ungraded = SlideState(name="x", slide="/x", figures=figures_of({**SUMMARY, "gleason": None}, RUN))
+    ungraded = SlideState(name="x", slide="/x", figures=ResultMetrics.of({**SUMMARY, "gleason": None}, RUN))
     assert "grade_group" not in rows([ungraded])[0]
 
 
@@ -121,5 +121,5 @@ def test_tables_are_refreshed_now_and_then(tmp_path: Path, monkeypatch: pytest.M
 
 def test_grades_have_a_column_where_there_are_any() -> None:
     assert "Gleason (by area)" in tables.markdown(STATES)
-    ungraded = STATES[0].but(figures={**STATES[0].figures, "gleason": None})
+    ungraded = STATES[0].but(figures=replace(STATES[0].figures, gleason=None))
     assert "Gleason (by area)" not in tables.markdown([ungraded])

@@ -161,11 +161,11 @@ def ended_text(event: SlideEnded) -> str:
     state, seconds = event.state, duration_text(event.seconds)
     if event.how in ("failed", "refused"):
         return f"{state.name}: {event.how.upper()} after {seconds}: {event.reason}"
-    areas = state.figures.get("classes", {})
+    areas = state.figures.classes
     what = ", ".join(f"{name} {area:.1f}" for name, area in areas.items())
-    text = f"{state.name}: finished, {seconds}, {state.figures.get('analysed_mm2', 0.0):.1f} mm² ({what})"
-    if grade := state.figures.get("gleason"):
-        text += f", Gleason {grade['primary']} + {grade['secondary']}"
+    text = f"{state.name}: finished, {seconds}, {state.figures.analysed_mm2 or 0:.1f} mm² ({what})"
+    if grade := state.figures.gleason:
+        text += f", Gleason {grade.primary} + {grade.secondary}"
     return f"{text}; {event.reason}" if event.reason else text
 
 

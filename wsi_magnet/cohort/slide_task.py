@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from wsi_magnet.cohort.events import CohortEvent, How, SlideBegun, SlideEnded, SlideTold
-from wsi_magnet.cohort.figures import figures_of
 from wsi_magnet.cohort.options import Bundles, CohortOptions
 from wsi_magnet.cohort.planning import Planned
-from wsi_magnet.cohort.state import SlideState, States, file_marks, result_marks
+from wsi_magnet.cohort.state import ResultMetrics, SlideState, States, file_marks, result_mark
 from wsi_magnet.cohort.threads import Stopped
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import (
@@ -153,8 +151,8 @@ class _SlideRun:
             due="resume",
             error=reason,
             retry=options.slide_command(job, "--restart") if reason else self._state.retry,
-            result_mtime_ns=result_marks(options.out, [self._state.name])[0],
-            figures=figures_of(summary.summary, self._folder.read_run()),
+            result_mtime_ns=result_mark(self._folder.path),
+            figures=ResultMetrics.of(summary.summary, self._folder.read_run()),
             seconds=before.seconds + self._seconds,
             ended=now(),
         )
@@ -193,7 +191,7 @@ class _SlideRun:
         """The state of a result that was there before and stays; None where nothing is known of one."""
         before = self._planned.before.but(due="resume")
         if not isinstance(error, ResultMismatchError):
-            [mark] = result_marks(self._shared.options.out, [before.name])
+            mark = result_mark(self._folder.path)
             as_it_was = self._planned.existing == "resume" and mark == before.result_mtime_ns
             return before if before.has_result and as_it_was and mark >= 0 else None
         if not error.stays:
@@ -211,9 +209,9 @@ class _SlideRun:
 
     def _adopted(self, run: RunRecord) -> SlideState:
         """The state of a finished result of which run.json knows; without marks, so that each batch looks closer."""
-        figures: dict[str, Any] = {}
+        figures = ResultMetrics()
         with suppress(LookupError, TypeError):
-            figures = figures_of(run.summary or {}, run)
+            figures = ResultMetrics.of(run.summary or {}, run)
         return self._planned.before.but(
             state=run.state,
             due="resume",

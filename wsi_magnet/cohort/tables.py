@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
-from typing import Any
 
 from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
 from wsi_magnet.cohort.state import SlideState
@@ -45,7 +44,7 @@ class Tables:
 def csv_text(states: Sequence[SlideState]) -> str:
     """A row a slide, whatever became of it; a column for the area of each class that any slide has."""
     classes = _classes(states)
-    graded = any(state.figures.get("gleason") for state in states)
+    graded = any(state.figures.gleason for state in states)
     text = StringIO()
     rows: list[dict[str, object]] = [_row(state, classes, graded=graded) for state in states]
     writer = csv.DictWriter(
@@ -57,8 +56,8 @@ def csv_text(states: Sequence[SlideState]) -> str:
 
 
 def _row(state: SlideState, classes: Sequence[str], *, graded: bool) -> dict[str, object]:
-    told, areas, grade = state.figures, state.figures.get("classes", {}), state.figures.get("gleason") or {}
-    slide_mpp = told.get("slide_mpp") or (None,)
+    told, areas, grade = state.figures, state.figures.classes, state.figures.gleason
+    slide_mpp = told.slide_mpp or (None,)
     row: dict[str, object] = {
         "name": state.name,
         "slide": state.slide,
@@ -67,22 +66,22 @@ def _row(state: SlideState, classes: Sequence[str], *, graded: bool) -> dict[str
         "retry": state.retry if state.state in ("failed", "finished with errors") else None,
         "seconds": round(state.seconds, 1) if state.attempts else None,
         "attempts": state.attempts,
-        "bundle": told.get("bundle"),
-        "bundle_sha256": told.get("bundle_sha256"),
-        "refine": told.get("refine"),
-        "precision": told.get("precision"),
+        "bundle": told.bundle,
+        "bundle_sha256": told.bundle_sha256,
+        "refine": told.refine,
+        "precision": told.precision,
         "slide_mpp": _number(slide_mpp[0]),
-        "mask_mpp": _number(told.get("mpp")),
-        "tissue_share": _number(told.get("tissue_share")),
-        "refined_share": _number(told.get("refined_share")),
-        "cells_not_analysed": told.get("cells_not_analysed"),
-        "not_analysed_mm2": _number(told.get("not_analysed_mm2")),
-        "analysed_mm2": _number(told.get("analysed_mm2")),
+        "mask_mpp": _number(told.mpp),
+        "tissue_share": _number(told.tissue_share),
+        "refined_share": _number(told.refined_share),
+        "cells_not_analysed": told.cells_not_analysed,
+        "not_analysed_mm2": _number(told.not_analysed_mm2),
+        "analysed_mm2": _number(told.analysed_mm2),
         **{f"{name}_mm2": _number(areas.get(name)) for name in classes},
     }
     if graded:
         names = {"primary": "gleason_primary", "secondary": "gleason_secondary", "score": "gleason_score"}
-        row |= {column: grade.get(name) for name, column in {**names, "grade_group": "grade_group"}.items()}
+        row |= {column: getattr(grade, name, None) for name, column in {**names, "grade_group": "grade_group"}.items()}
     return row
 
 
@@ -93,7 +92,7 @@ def markdown(states: Sequence[SlideState]) -> str:
     if bad := [state for state in states if state.state in ("failed", "finished with errors")]:
         parts += ["## Failures", *(_failure(state) for state in bad)]
     classes = _classes(states)
-    graded = any(state.figures.get("gleason") for state in states)
+    graded = any(state.figures.gleason for state in states)
     grades = ["Gleason (by area)"] if graded else []
     head = ["slide", "state", *(f"{name}, mm²" for name in classes), *grades, "refined", "seconds"]
     rows = [_cells(state, classes, graded=graded) for state in states]
@@ -116,12 +115,12 @@ def _failure(state: SlideState) -> str:
 
 def _cells(state: SlideState, classes: Sequence[str], *, graded: bool) -> list[str]:
     told = state.figures
-    grade, refined = told.get("gleason"), told.get("refined_share")
-    grades = [f"{grade['primary']} + {grade['secondary']}, group {grade['grade_group']}" if grade else ""]
+    grade, refined = told.gleason, told.refined_share
+    grades = [f"{grade.primary} + {grade.secondary}, group {grade.grade_group}" if grade else ""]
     return [
         _escaped(state.name),
         state.state,
-        *(f"{told['classes'][name]:.3f}" if name in told.get("classes", {}) else "" for name in classes),
+        *(f"{told.classes[name]:.3f}" if name in told.classes else "" for name in classes),
         *(grades if graded else []),
         "" if refined is None else f"{100 * refined:.0f} %",
         f"{state.seconds:.0f}" if state.attempts else "",
@@ -134,10 +133,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _classes(states: Iterable[SlideState]) -> list[str]:
     """All that any slide has, in the order of their bundles."""
-    return list(dict.fromkeys(name for state in states for name in state.figures.get("classes", {})))
+    return list(dict.fromkeys(name for state in states for name in state.figures.classes))
 
 
-def _number(value: Any) -> str | None:
+def _number(value: float | None) -> str | None:
     return None if value is None else f"{value:.6g}"
 
 
