@@ -19,10 +19,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 from typing import TYPE_CHECKING  # noqa: E402
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.commands import Call
     from tests.runs import MadeRun
+
+# No test depends on how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_DATA = "WSI_MAGNET_TEST_DATA"

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_magnet.annotations.partition import UNLABELLED, partition, parts_of
+from wsi_magnet.annotations.partition import partition, parts_of
 from wsi_magnet.annotations.types import full_set
+from wsi_magnet.metrics.confusion import UNLABELLED
 
 some_sets = st.integers(2, 6).flatmap(
     lambda n: st.tuples(st.just(n), st.lists(st.integers(1, full_set(n)), max_size=8))

@@ -22,10 +22,8 @@ from tests.annotations.made import (
     slide,
     square,
 )
-from wsi_magnet.annotations.asap import parse_asap
-from wsi_magnet.annotations.imagescope import parse_imagescope
-from wsi_magnet.annotations.safe_xml import parse_xml
 from wsi_magnet.annotations.types import Sets
+from wsi_magnet.annotations.xml import parse_asap, parse_imagescope, parse_xml
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.dataset import made_layouts as made
 from wsi_magnet.annotations.coding import Coding
-from wsi_magnet.dataset.build_manifest import MakingOptions, make_manifest
+from wsi_magnet.dataset.build_manifest import ManifestOptions, make_manifest
 from wsi_magnet.dataset.layouts.base import LayoutOptions
 from wsi_magnet.dataset.layouts.cityscapes import LABELS as CITYSCAPES_LABELS
 from wsi_magnet.dataset.layouts.registry import LAYOUTS
@@ -27,14 +27,14 @@ CLASSES = [
 ANY = {0, 1, 2, 3, 4, 5}
 
 
-def samples(dataset: str, root: Path, options: MakingOptions | None = None) -> Sequence[Sample]:
+def samples(dataset: str, root: Path, options: ManifestOptions | None = None) -> Sequence[Sample]:
     """The rows as they are read back."""
-    make_manifest(dataset, root, root / "made" / "m.csv", options or MakingOptions())
+    make_manifest(dataset, root, root / "made" / "m.csv", options or ManifestOptions())
     return read_manifest(root / "made" / "m.csv").samples
 
 
-def notes(dataset: str, root: Path, options: MakingOptions | None = None) -> str:
-    return "; ".join(make_manifest(dataset, root, root / "made" / "m.csv", options or MakingOptions())[1])
+def notes(dataset: str, root: Path, options: ManifestOptions | None = None) -> str:
+    return "; ".join(make_manifest(dataset, root, root / "made" / "m.csv", options or ManifestOptions())[1])
 
 
 def meaning(labels: str, label: int | str) -> set[int]:
@@ -67,7 +67,7 @@ def test_gleason2019(tmp_path: Path) -> None:
 
 def test_gleason2019_without_the_maps_of_the_list(tmp_path: Path) -> None:
     made.gleason2019(tmp_path)
-    options = MakingOptions(layout=LayoutOptions(remove=tmp_path / "final_list_to_remove.json"))
+    options = ManifestOptions(layout=LayoutOptions(remove=tmp_path / "final_list_to_remove.json"))
     rows = samples("gleason2019", tmp_path, options)
     assert [path.parent.name for path in rows[0].annotations] == ["Maps1_T", "Maps6_T"]
     assert "1 maps of the list" in notes("gleason2019", tmp_path, options)
@@ -76,7 +76,7 @@ def test_gleason2019_without_the_maps_of_the_list(tmp_path: Path) -> None:
 def test_gleason2019_joined_by_staple(tmp_path: Path) -> None:
     pytest.importorskip("SimpleITK")
     made.gleason2019(tmp_path)
-    rows = samples("gleason2019", tmp_path, MakingOptions(joining="staple"))
+    rows = samples("gleason2019", tmp_path, ManifestOptions(joining="staple"))
     joined = tmp_path / "made" / "m_staple" / "slide001_core003.png"
     assert rows[0].annotations == (joined,)
     assert rows[1].annotations[0].parent.name == "Maps1_T"
@@ -88,7 +88,7 @@ def test_gleason2019_refuses_what_is_no_list(tmp_path: Path, text: str) -> None:
     made.gleason2019(tmp_path)
     (tmp_path / "list.json").write_text(text)
     with pytest.raises(ManifestError, match=r"list\.json"):
-        samples("gleason2019", tmp_path, MakingOptions(layout=LayoutOptions(remove=tmp_path / "list.json")))
+        samples("gleason2019", tmp_path, ManifestOptions(layout=LayoutOptions(remove=tmp_path / "list.json")))
 
 
 def test_gleason2019_unpacked_twice_is_refused(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_folders(tmp_path: Path) -> None:
         made.mask(tmp_path / "masks" / (Path(masked).stem + ".png")).rename(tmp_path / "masks" / masked)
     made.image(tmp_path / "images" / "P3_d.png")
     made.mask(tmp_path / "masks" / "P4_e_label.png")
-    options = MakingOptions(mpp=0.5, labels="0=ignore; 1=stroma", layout=LayoutOptions(group_pattern="^(P[0-9]+)_"))
+    options = ManifestOptions(mpp=0.5, labels="0=ignore; 1=stroma", layout=LayoutOptions(group_pattern="^(P[0-9]+)_"))
     rows = samples("folders", tmp_path, options)
     assert [(row.name, row.annotations[0].name, row.group) for row in rows] == [
         ("P1_a", "P1_a.png", "P1"),
@@ -226,7 +226,7 @@ def test_folders_in_folders_of_patients_are_matched_by_both_names(tmp_path: Path
         made.image(tmp_path / "in" / patient / "a.png")
         made.mask(tmp_path / "truth" / patient / "a.png")
     layout = LayoutOptions(images="in", masks="truth", group_pattern="^(.+)/")
-    rows = samples("folders", tmp_path, MakingOptions(layout=layout))
+    rows = samples("folders", tmp_path, ManifestOptions(layout=layout))
     assert [(row.group, row.annotations[0].parent.name) for row in rows] == [("P1", "P1"), ("P2", "P2")]
 
 
@@ -257,7 +257,7 @@ def test_group_patterns_that_cannot_be_meant_are_refused(tmp_path: Path, pattern
     made.image(tmp_path / "img" / "ab.jpg")
     made.mask(tmp_path / "mask" / "ab.png")
     with pytest.raises(ManifestError, match=why):
-        samples("folders", tmp_path, MakingOptions(layout=LayoutOptions(group_pattern=pattern)))
+        samples("folders", tmp_path, ManifestOptions(layout=LayoutOptions(group_pattern=pattern)))
 
 
 @pytest.mark.parametrize("dataset", list(LAYOUTS))
@@ -298,26 +298,30 @@ def test_a_link_to_a_folder_is_followed_once(tmp_path: Path) -> None:
 
 def test_the_resolution_given_is_taken_for_all(tmp_path: Path) -> None:
     made.rings(tmp_path, ["P1_D5_3_12_4"])
-    assert samples("rings-glands", tmp_path, MakingOptions(mpp=0.65))[0].mpp == 0.65
+    assert samples("rings-glands", tmp_path, ManifestOptions(mpp=0.65))[0].mpp == 0.65
 
 
 @pytest.mark.parametrize(
     ("dataset", "options", "why"),
     [
-        ("aggc", MakingOptions(joining="staple"), "one annotator an image; --consensus is for gleason2019, zurich-tma"),
-        ("aggc", MakingOptions(layout=LayoutOptions(images="img")), "--images is not for aggc"),
-        ("folders", MakingOptions(layout=LayoutOptions(remove=Path("x"))), "--remove is not for folders"),
-        ("folders", MakingOptions(mpp=0), "--mpp 0 is no resolution"),
+        (
+            "aggc",
+            ManifestOptions(joining="staple"),
+            "one annotator an image; --consensus is for gleason2019, zurich-tma",
+        ),
+        ("aggc", ManifestOptions(layout=LayoutOptions(images="img")), "--images is not for aggc"),
+        ("folders", ManifestOptions(layout=LayoutOptions(remove=Path("x"))), "--remove is not for folders"),
+        ("folders", ManifestOptions(mpp=0), "--mpp 0 is no resolution"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(tmp_path: Path, dataset: str, options: MakingOptions, why: str) -> None:
+def test_options_that_do_not_fit_are_refused(tmp_path: Path, dataset: str, options: ManifestOptions, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         samples(dataset, tmp_path, options)
 
 
 def real(test_data: Path, tmp_path: Path) -> Callable[[str, str], Sequence[Sample]]:
     return lambda dataset, name: (
-        make_manifest(dataset, test_data / name, tmp_path / "m.csv", MakingOptions())[0].samples
+        make_manifest(dataset, test_data / name, tmp_path / "m.csv", ManifestOptions())[0].samples
     )
 
 

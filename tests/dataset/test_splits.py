@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_magnet.dataset.sample import SPLITS, Split
-from wsi_magnet.dataset.splits import FRACTIONS, assign_splits, folds
+from wsi_magnet.dataset.splits import FRACTIONS, assign_splits
 from wsi_magnet.errors import ManifestError
 
 GROUPS = st.dictionaries(st.text("abc123", min_size=1, max_size=4), st.integers(1, 30), min_size=1, max_size=12)
@@ -76,21 +76,3 @@ def test_fractions_that_cannot_be_meant_are_refused(fractions: tuple[float, ...]
 def test_a_group_without_samples_is_refused() -> None:
     with pytest.raises(ManifestError, match="group 'a' has 0 samples"):
         assign_splits({"a": 0})
-
-
-@given(GROUPS.filter(lambda groups: len(groups) >= 2), st.data())
-def test_folds_part_the_groups_without_overlap(groups: dict[str, int], data: st.DataObject) -> None:
-    n = data.draw(st.integers(2, len(groups)))
-    parts = folds(groups, n)
-    assert all(parts)
-    assert sorted(name for part in parts for name in part) == sorted(groups)
-
-
-def test_folds_of_equal_groups_are_equal() -> None:
-    assert [len(part) for part in folds({f"P{i}": 3 for i in range(20)}, 5)] == [4] * 5
-
-
-@pytest.mark.parametrize("n", [0, 1, 4])
-def test_folds_that_cannot_be_made_are_refused(n: int) -> None:
-    with pytest.raises(ManifestError, match=f"{n} folds of 3 groups"):
-        folds({"a": 1, "b": 1, "c": 1}, n)

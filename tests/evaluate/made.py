@@ -17,7 +17,7 @@ from wsi_magnet.config import RunConfig
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.evaluate import comparison
 from wsi_magnet.evaluate.methods import Method
-from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented
+from wsi_magnet.evaluate.worker import Item, Notify, PeakMemory, Segmented
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
 from wsi_magnet.runtime.serial import SerialExecutor
@@ -104,15 +104,15 @@ def result_of(image: Path, bundle: Path, out: Path, **config: object) -> Path:
 
 
 def work_here(
-    method: Method, bundle: Path, items: Sequence[Item], scratch: Path, say: Say
-) -> tuple[list[Segmented], Peak]:
+    method: Method, bundle: Path, items: Sequence[Item], scratch: Path, notify: Notify
+) -> tuple[list[Segmented], PeakMemory]:
     """What a worker does, without a process: quick, and its memory is made up."""
     done = []
     for item in items:
         own = method.prepare(item.slide, bundle, scratch, item.settings)
         done.append(Segmented(method.segment(item.slide, own, item.out, item.settings), 0.5))
-        say(f"{method.name} {item.slide.name}")
-    return done, Peak(10**8, None)
+        notify(f"{method.name} {item.slide.name}")
+    return done, PeakMemory(10**8, None)
 
 
 def stay_here(patch: pytest.MonkeyPatch) -> None:

@@ -30,10 +30,17 @@ from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import BundleError, ManifestError
 from wsi_magnet.evaluate.bootstrap import Estimate
 from wsi_magnet.evaluate.columns import MIOU, measures
-from wsi_magnet.evaluate.comparison import Comparison, Conditions, Row, candidates, compare_methods, compare_results
+from wsi_magnet.evaluate.comparison import (
+    Comparison,
+    Conditions,
+    ScoredRow,
+    candidates,
+    compare_methods,
+    compare_results,
+)
 from wsi_magnet.evaluate.figure import LEAST_SPAN, _limits, draw_comparison, draw_curve
-from wsi_magnet.evaluate.find_results import gather
 from wsi_magnet.evaluate.methods import MagNet, built_in
+from wsi_magnet.evaluate.prediction import find_results
 from wsi_magnet.evaluate.report import make_report
 from wsi_magnet.evaluate.serialise import to_csv, to_json
 from wsi_magnet.evaluate.tables import curve_table, notes, tables
@@ -167,7 +174,7 @@ def test_one_image_of_one_group_is_counted_in_the_singular(compared: Comparison)
     assert notes(report)[0].startswith("1 image of 1 group; ")
 
 
-def _first_only(comparison: Comparison) -> list[Row]:
+def _first_only(comparison: Comparison) -> list[ScoredRow]:
     """The rows with their first image alone."""
     return [replace(row, counts=row.counts[:1], seconds=None) for row in comparison.rows]
 
@@ -223,7 +230,7 @@ def test_finished_results_are_judged_on_the_finest_grid_of_all(tmp_path: Path) -
         result_of(sample.image, fine, tmp_path / "fine")
     result_of(samples[0].image, coarse, tmp_path / "coarse", keep_probabilities=False)
     said: list[str] = []
-    rows = gather([tmp_path / "fine", tmp_path / "coarse"])
+    rows = find_results([tmp_path / "fine", tmp_path / "coarse"])
     found = compare_results(samples, opener, rows, said.append)
     assert [(i.sample.image.stem, i.mpp) for i in found.images] == [("image0", MPP)]
     assert said == ["1 of 2 images are left out: not every row has a result of them"]
@@ -235,6 +242,6 @@ def test_finished_results_are_judged_on_the_finest_grid_of_all(tmp_path: Path) -
 
 def test_a_result_of_another_slide_is_refused(tmp_path: Path) -> None:
     samples, opener = data(tmp_path, 2)
-    rows = gather([result_of(sample.image, bundle_at(tmp_path), tmp_path / "out") for sample in samples])
+    rows = find_results([result_of(sample.image, bundle_at(tmp_path), tmp_path / "out") for sample in samples])
     with pytest.raises(ManifestError, match=r"out: .* is the result of image1.png, which is none of the 1 images"):
         compare_results(samples[:1], opener, rows, quiet)

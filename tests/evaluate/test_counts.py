@@ -56,7 +56,7 @@ def test_blocks_count_as_the_whole(made: tuple[MadeTruth, Prediction], monkeypat
 def test_labelled_pixels_are_held_against_the_answers(made: tuple[MadeTruth, Prediction]) -> None:
     truth, prediction = made
     scale = truth.scale(MPP)
-    answers = prediction.answer(APART, scale, scale.grid).parts
+    answers = prediction.read(APART, scale, scale.grid).parts
     true = np.select([truth.level0 == 1 << i for i in range(3)], range(3), -1)
     assert np.array_equal(
         counted(made).confusion[:, :3], sk.confusion_matrix(true[true >= 0], answers[true >= 0], labels=range(3))

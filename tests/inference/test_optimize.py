@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.inference.optimize import CudaConv2d, PointwiseConv2d, inference_form
+from wsi_magnet.nets.layers import Fused, conv_relu, conv_sum_relu
 from wsi_magnet.nets.registry import build_network, build_refiner
-from wsi_magnet.nets.unit import Fused, conv_relu, conv_sum_relu
 
 CPU = torch.device("cpu")
 N_CLASSES = 5

@@ -44,18 +44,6 @@ def test_networks_are_for_use_not_for_training(path: Path) -> None:
         assert not any(p.requires_grad for p in module.parameters())
 
 
-def test_a_folded_bundle_computes_the_same(path: Path) -> None:
-    bundle = load_bundle(path)
-    folded, image = bundle.folded(), torch.rand(1, 3, 32, 32)
-    expected = bundle.backbone(image)
-    torch.testing.assert_close(folded.backbone(image), expected)
-    maps = expected.softmax(dim=1)
-    torch.testing.assert_close(
-        folded.refiners[1](fine=maps, coarse=maps), bundle.refiners[1](fine=maps, coarse=maps), atol=1e-5, rtol=1e-4
-    )
-    assert (folded.spec, folded.sha256) == (bundle.spec, bundle.sha256)
-
-
 def test_the_channel_order_reaches_the_refiners(tmp_path: Path) -> None:
     spec = small_spec(channel_order="coarse_first")
     save_bundle(tmp_path / "b.safetensors", spec, *networks_of(spec))

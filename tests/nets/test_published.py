@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.parity.recipe import shapes
 from wsi_magnet.nets.fold import fold_batch_norm
-from wsi_magnet.nets.hrnet_ocr import gather
+from wsi_magnet.nets.hrnet_ocr import class_context
 from wsi_magnet.nets.pspnet import UpBlock
 from wsi_magnet.nets.registry import build_network
 
@@ -87,9 +87,9 @@ def test_logits_are_the_two_heads_weighed(name: str) -> None:
         torch.testing.assert_close(made(image), (main + 0.4 * auxiliary) / 1.4)
 
 
-def test_gather_is_a_weighted_mean_for_each_class() -> None:
+def test_class_context_is_a_weighted_mean_for_each_class() -> None:
     pixels, logits = torch.randn(2, 4, 3, 5), torch.randn(2, 3, 3, 5)
-    context = gather(pixels, logits)
+    context = class_context(pixels, logits)
     for n in range(2):
         for c in range(3):
             weight = logits[n, c].exp() / logits[n, c].exp().sum()

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from tests.parity.recipe import weights
 from wsi_magnet.nets.bundle import Bundle
+from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
-from wsi_magnet.nets.state import load_exactly
 
 N_CLASSES = 5
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wsi_magnet.dataset.label_counts import Survey
+from wsi_magnet.dataset.label_counts import LabelCounts
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.geometry import Size
 from wsi_magnet.scales import scale_at
@@ -21,12 +21,12 @@ DRAWS = 2000
 
 def surveyed(
     name: str, blocks: list[list[int]], counts: dict[int, int], group: str = "g", mpp: float = 1.0
-) -> tuple[Sample, Survey]:
+) -> tuple[Sample, LabelCounts]:
     """A sample with these classes in its blocks of 64 pixels, as sets, on a slide of 0.5 mpp."""
     presence = np.array(blocks, np.uint32)
     size = Size(presence.shape[1] * 128, presence.shape[0] * 128)
     sample = Sample(row=2, image=Path(f"/{name}.png"), annotations=(), mpp=0.5, group=group, split="train")
-    return sample, Survey(scale_at(mpp, (0.5, 0.5), size), counts, presence)
+    return sample, LabelCounts(scale_at(mpp, (0.5, 0.5), size), counts, presence)
 
 
 def drawn(sampler: CropSampler) -> Counter[str]:

@@ -26,12 +26,12 @@ from wsi_magnet.slides.types import SlideInfo
 BLOCK_PX = 2048
 """Side of the blocks of a label image that are held at once."""
 
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 """int64 (n,): columns or rows of the label image; -1 where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class LabelGrid:
     """Where a label image lies, in level-0 pixels."""
 
     corner_xy: tuple[float, float]
@@ -39,14 +39,14 @@ class Placement:
     step_xy: tuple[float, float]
     """Level-0 pixels per pixel of it."""
 
-    def places(self, axis: int, centres: npt.NDArray[np.floating[Any]], length: int, canvas_length: int) -> Places:
+    def indices(self, axis: int, centres: npt.NDArray[np.floating[Any]], length: int, canvas_length: int) -> Indices:
         """The column (axis 0) or row (1) in which each position on the canvas lies, of `length` there are."""
-        places = np.floor((centres - self.corner_xy[axis]) / self.step_xy[axis]).astype(np.int64)
-        there = (places >= 0) & (places < length) & (centres >= 0) & (centres < canvas_length)
-        return np.where(there, places, -1)
+        indices = np.floor((centres - self.corner_xy[axis]) / self.step_xy[axis]).astype(np.int64)
+        there = (indices >= 0) & (indices < length) & (centres >= 0) & (centres < canvas_length)
+        return np.where(there, indices, -1)
 
 
-def place(size: Size, mpp_xy: tuple[float, float] | None, info: SlideInfo) -> Placement:
+def locate(size: Size, mpp_xy: tuple[float, float] | None, info: SlideInfo) -> LabelGrid:
     """Where a label image of that size and stated mpp lies on a slide.
 
     Its size decides where it can. Raises AnnotationError where it fits neither level 0 nor the canvas.
@@ -54,13 +54,13 @@ def place(size: Size, mpp_xy: tuple[float, float] | None, info: SlideInfo) -> Pl
     corners = ((info.canvas, (0.0, 0.0)), (info.size, (-float(info.bounds.x0), -float(info.bounds.y0))))
     for whole, corner_xy in corners:
         if size == whole:
-            return Placement(corner_xy, (1.0, 1.0))
+            return LabelGrid(corner_xy, (1.0, 1.0))
     if mpp_xy is not None and info.mpp_xy is not None:
         x, y = (own / slides for own, slides in zip(mpp_xy, info.mpp_xy, strict=True))
         for whole, corner_xy in corners:
             # A pixel: writers round the last one up or down.
             if abs(size.width - whole.width / x) <= 1 and abs(size.height - whole.height / y) <= 1:
-                return Placement(corner_xy, (x, y))
+                return LabelGrid(corner_xy, (x, y))
     raise AnnotationError(f"{_misfit(size, mpp_xy, info)}; it must have the slide's size, or state an mpp that fits it")
 
 
@@ -76,7 +76,7 @@ class LabelImage:
     def __init__(self, path: Path, pixels: LabelPixels, info: SlideInfo, coding: Coding) -> None:
         """Takes over `pixels`. Raises AnnotationError where they do not fit the slide."""
         try:
-            self._placement = place(pixels.size, pixels.mpp_xy, info)
+            self._grid = locate(pixels.size, pixels.mpp_xy, info)
         except AnnotationError as error:
             pixels.close()
             raise AnnotationError(f"{path} {error}") from error
@@ -89,8 +89,8 @@ class LabelImage:
 
     def read(self, scale: Scale, box: Box) -> Sets:
         """See `Annotation.read`."""
-        columns = self._places(0, scale, box.x0, box.x1)
-        rows = self._places(1, scale, box.y0, box.y1)
+        columns = self._indices(0, scale, box.x0, box.x1)
+        rows = self._indices(1, scale, box.y0, box.y1)
         sets = np.full(box.size.hw, self._ignored, np.uint32)
         for top in _pieces(rows):
             for left in _pieces(columns):
@@ -108,11 +108,11 @@ class LabelImage:
         """Release the file."""
         self._pixels.close()
 
-    def _places(self, axis: int, scale: Scale, first: int, past: int) -> Places:
+    def _indices(self, axis: int, scale: Scale, first: int, past: int) -> Indices:
         centres = (np.arange(first, past) + 0.5) * scale.downsample_xy[axis]
-        return self._placement.places(axis, centres, self._pixels.size.wh[axis], self._canvas.wh[axis])
+        return self._grid.indices(axis, centres, self._pixels.size.wh[axis], self._canvas.wh[axis])
 
-    def _sample(self, rows: Places, columns: Places) -> Sets:
+    def _sample(self, rows: Indices, columns: Indices) -> Sets:
         block = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
         with decoding(self._path):
             stored = self._pixels.read(block)
@@ -126,9 +126,9 @@ class LabelImage:
             raise AnnotationError(f"{self._path}: {error}") from error
 
 
-def _pieces(places: Places) -> Iterator[Places]:
+def _pieces(indices: Indices) -> Iterator[Indices]:
     """Indices of what lies on the image, in runs of at most a block of its pixels."""
-    there = np.flatnonzero(places >= 0)
+    there = np.flatnonzero(indices >= 0)
     if len(there):
-        blocks = places[there] // BLOCK_PX
+        blocks = indices[there] // BLOCK_PX
         yield from np.split(there, np.flatnonzero(np.diff(blocks)) + 1)

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.annotations.types import Sets, full_set
-
-UNLABELLED = -1
+from wsi_magnet.metrics.confusion import UNLABELLED
 
 
 def partition(label_sets: Iterable[int], n_classes: int) -> tuple[int, ...]:

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from wsi_magnet.annotations import asap, imagescope
 from wsi_magnet.annotations.coding import Coding
 from wsi_magnet.annotations.geojson import parse_geojson
 from wsi_magnet.annotations.label_image import LabelImage
 from wsi_magnet.annotations.label_pixels import open_picture
 from wsi_magnet.annotations.label_zarr import ZarrLabels, is_zarr
 from wsi_magnet.annotations.labels import lists_colours
-from wsi_magnet.annotations.safe_xml import parse_xml
 from wsi_magnet.annotations.shapes import Drawn, ShapeAnnotation, moved
 from wsi_magnet.annotations.types import Annotation
+from wsi_magnet.annotations.xml import ASAP_ROOT, IMAGESCOPE_ROOT, parse_asap, parse_imagescope, parse_xml
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.slides.image import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGIC
 from wsi_magnet.slides.types import SlideInfo
@@ -82,9 +81,9 @@ def _drawn(data: bytes, info: SlideInfo) -> Sequence[Drawn]:
     if start != b"<":
         raise AnnotationError(f"it is neither {KINDS}")
     root = parse_xml(data)
-    if root.tag not in (asap.ROOT, imagescope.ROOT):
+    if root.tag not in (ASAP_ROOT, IMAGESCOPE_ROOT):
         raise AnnotationError(f"it is XML of another kind (<{root.tag}>); give {KINDS}")
-    drawn = asap.parse_asap(root) if root.tag == asap.ROOT else imagescope.parse_imagescope(root)
+    drawn = parse_asap(root) if root.tag == ASAP_ROOT else parse_imagescope(root)
     return [moved(one, -info.bounds.x0, -info.bounds.y0) for one in drawn]
 
 

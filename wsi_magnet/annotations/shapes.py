@@ -1,4 +1,10 @@
-"""Regions that people have drawn, as sets on any scale's grid; the later in the file lies on top of the earlier."""
+"""Drawn regions as label sets on any scale's grid; later regions of a file lie on top of earlier ones.
+
+Regions are filled even-odd along the rows of the grid. The point where an edge crosses a row of pixel centres depends
+on the edge and the row alone, not on the rectangle that is read, so any two reads agree where they overlap. A centre
+exactly on an edge belongs to the region on its right or below it: regions that share an edge share no pixel and leave
+no gap.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,6 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from wsi_magnet.annotations.coding import Coding
-from wsi_magnet.annotations.raster import Edges, edges_of, fill, touched
 from wsi_magnet.annotations.types import Sets
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box, FloatBox, Size
@@ -23,6 +28,13 @@ UNCLASSIFIED = "unclassified"
 
 Ring = npt.NDArray[np.float64]
 """float64 (n, 2): x and y of a contour's points."""
+
+Edges = npt.NDArray[np.float64]
+"""float64 (n, 4): x and y of one end, x and y of the other, which lies below it; in level-0 pixels from the canvas's
+corner. Level edges, which cross no row, are left out."""
+
+Inside = npt.NDArray[np.bool_]
+"""bool (height, width): True where the centre lies inside."""
 
 FARTHEST_PX = 1e9
 """Coordinates beyond it are no pixels."""
@@ -78,6 +90,46 @@ def moved(drawn: Drawn, dx: float, dy: float) -> Drawn:
     """The same elsewhere."""
     offset = np.array((dx, dy))
     return Drawn(drawn.what, drawn.label, shapely.transform(drawn.region, lambda points: points + offset))
+
+
+def edges_of(region: BaseGeometry) -> Edges:
+    """The edges of all rings, holes included, of a valid polygon or multipolygon."""
+    rings = shapely.get_rings(shapely.get_parts(region))
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    same = ring[1:] == ring[:-1]
+    edges = np.concatenate([points[:-1], points[1:]], axis=1)[same]
+    upward = edges[:, 1] > edges[:, 3]
+    edges[upward] = edges[upward][:, [2, 3, 0, 1]]
+    return np.asarray(edges[edges[:, 1] < edges[:, 3]])
+
+
+def fill(edges: Edges, scale: Scale, box: Box) -> Inside:
+    """Which pixels of `box`, in pixels of the scale, have their centres inside the contour."""
+    height, width = box.size.hw
+    dx, dy = scale.downsample_xy
+    # A row is crossed by the edges that begin on its centre line or above it and end below it: at a corner where two
+    # edges meet, by exactly as many as turn the inside over.
+    first = np.clip(_first_centre(edges[:, 1], dy), box.y0, box.y1)
+    counts = np.clip(_first_centre(edges[:, 3], dy), box.y0, box.y1) - first
+    crossing = np.repeat(edges, counts, axis=0)
+    rows = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(len(crossing))
+    x0, y0, x1, y1 = crossing.T
+    x = x0 + ((rows + 0.5) * dy - y0) * ((x1 - x0) / (y1 - y0))
+    columns = np.clip(_first_centre(x, dx), box.x0, box.x1) - box.x0
+    turns = np.bincount((rows - box.y0) * (width + 1) + columns, minlength=height * (width + 1)) & 1
+    inside = np.bitwise_xor.accumulate(turns.astype(np.uint8).reshape(height, width + 1), axis=1)
+    return inside[:, :width].astype(bool)
+
+
+def touched(region: FloatBox, scale: Scale, box: Box) -> Box:
+    """The pixels of `box` that a region can reach, by its bounding box in level-0 pixels."""
+    outer = region.scale(1 / scale.downsample_xy[0], 1 / scale.downsample_xy[1]).outer()
+    return outer.grow(1).intersect(box)
+
+
+def _first_centre(positions: npt.NDArray[np.float64], downsample: float) -> npt.NDArray[np.int64]:
+    """Index of the first pixel whose centre lies at a position or beyond it."""
+    return np.ceil(positions / downsample - 0.5).astype(np.int64)
 
 
 class ShapeAnnotation:

@@ -77,13 +77,13 @@ class Choices:
     help="Rows of the table: Patching, Downsample, MagNet-Fast, MagNet, and those of installed plug-ins. "
     "[default: all]",
 )
-@click.option("--fast", default=0.25, show_default=True, help="Share of the squares that MagNet-Fast refines.")
+@click.option("--fast", default=0.25, show_default=True, help="Share of the cells that MagNet-Fast refines.")
 @click.option(
     "--tissue/--no-tissue",
     default=None,
     help="Whether only what looks like H&E tissue is analysed. [default: on slides, not on plain images]",
 )
-@click.option("--refine-curve", is_flag=True, help="mIoU against the share of squares refined, instead of the table.")
+@click.option("--refine-curve", is_flag=True, help="mIoU against the share of cells refined, instead of the table.")
 @click.option("--fractions", default=FRACTIONS, show_default=True, help="Shares for the curve.")
 @click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
@@ -123,7 +123,7 @@ def command(
       wsi-magnet evaluate manifest.csv --result results
 
     Patching is the bundle's network at the finest scale alone, Downsample at the coarsest, MagNet-Fast refines a part
-    of the squares. Each method runs in a process of its own. Classes that no label tells apart are judged as one.
+    of the cells. Each method runs in a process of its own. Classes that no label tells apart are judged as one.
     Results for --result are made by `wsi-magnet run --keep probabilities`; without these, calibration is not known.
     """
     try:
@@ -173,12 +173,12 @@ def _compare(samples: list[Sample], choices: Choices) -> Comparison:
     from wsi_magnet.dataset.open_sample import open_sample
     from wsi_magnet.evaluate.comparison import Conditions, candidates, compare_methods, compare_results
     from wsi_magnet.evaluate.figure import AUTO
-    from wsi_magnet.evaluate.find_results import gather
     from wsi_magnet.evaluate.methods import MagNet, Method, all_methods, choose
+    from wsi_magnet.evaluate.prediction import find_results
     from wsi_magnet.nets.spec import bundle_path, read_spec
 
     if choices.results:
-        return compare_results(samples, open_sample, gather(choices.results), _say)
+        return compare_results(samples, open_sample, find_results(choices.results), _say)
     bundles = [bundle_path(bundle) for bundle in dict.fromkeys(choices.bundles or ("default",))]
     methods: tuple[Method, ...] = choose(all_methods(choices.fast), choices.methods)
     if choices.fractions is not None:

@@ -67,10 +67,10 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
         raise click.UsageError(f"{output} is there already; --overwrite replaces it")
     shares = _fractions(given.pop("fractions"))
 
-    from wsi_magnet.dataset.build_manifest import MakingOptions, make_manifest
+    from wsi_magnet.dataset.build_manifest import ManifestOptions, make_manifest
 
     remove = given.pop("remove")
-    made = MakingOptions(
+    made = ManifestOptions(
         mpp=given.pop("mpp"),
         labels=given.pop("labels"),
         joining=given.pop("consensus"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from wsi_magnet.dataset.layouts.base import Found, Layout, LayoutOptions
+from wsi_magnet.dataset.layouts.base import FoundImage, Layout, LayoutOptions
 from wsi_magnet.dataset.layouts.registry import LAYOUTS
 from wsi_magnet.dataset.leaks import identical_files, leaks
 from wsi_magnet.dataset.manifest import Manifest, read_manifest, refuse, write_manifest
@@ -21,12 +21,12 @@ from wsi_magnet.slides.mpp import check_mpp
 Joining = Consensus | Literal["staple"]
 """What becomes of several annotations: a consensus that is taken when they are read, or masks made beforehand."""
 
-Report = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Told (done, all) as files are made."""
 
 
 @dataclass(frozen=True, slots=True)
-class MakingOptions:
+class ManifestOptions:
     """What a user decides of a manifest that is to be made."""
 
     mpp: float | None = None
@@ -47,7 +47,7 @@ class MakingOptions:
 
 
 def make_manifest(
-    dataset: str, root: Path, output: Path, options: MakingOptions, report: Report = lambda done, count: None
+    dataset: str, root: Path, output: Path, options: ManifestOptions, progress: Progress = lambda done, count: None
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Write the manifest of a data set; returns it as it is read back, and notes for the user.
 
@@ -57,12 +57,12 @@ def make_manifest(
     """
     layout = LAYOUTS[dataset]
     _check(dataset, layout, options)
-    finding = layout.find(root.expanduser().absolute(), options.layout)
-    rows = [_with_options(row, options) for row in finding.rows]
+    found = layout.find(root.expanduser().absolute(), options.layout)
+    rows = [_with_options(row, options) for row in found.rows]
     joining = options.joining or layout.consensus
     if joining == "staple":
-        rows = _stapled(rows, output.absolute(), report)
-    notes = finding.notes
+        rows = _stapled(rows, output.absolute(), progress)
+    notes = found.notes
     if rows[0].split is None:
         rows, joined = _with_twins_together(rows)
         notes += (f"groups joined with another because they hold an image of it: {joined}",) if joined else ()
@@ -74,7 +74,7 @@ def make_manifest(
     return read_manifest(output), notes
 
 
-def _check(dataset: str, layout: Layout, options: MakingOptions) -> None:
+def _check(dataset: str, layout: Layout, options: ManifestOptions) -> None:
     if options.joining and not layout.raters:
         having = ", ".join(name for name, other in LAYOUTS.items() if other.raters)
         raise ConfigError(f"{dataset} has one annotator an image; --consensus is for {having}")
@@ -86,7 +86,7 @@ def _check(dataset: str, layout: Layout, options: MakingOptions) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} is not for {dataset}")
 
 
-def _with_options(row: Found, options: MakingOptions) -> Found:
+def _with_options(row: FoundImage, options: ManifestOptions) -> FoundImage:
     return replace(
         row,
         mpp=row.mpp if options.mpp is None else options.mpp,
@@ -94,22 +94,22 @@ def _with_options(row: Found, options: MakingOptions) -> Found:
     )
 
 
-def _stapled(rows: Sequence[Found], output: Path, report: Report) -> list[Found]:
+def _stapled(rows: Sequence[FoundImage], output: Path, progress: Progress) -> list[FoundImage]:
     """The same rows, where several annotated an image with the one mask that is made of theirs."""
     folder = output.with_name(output.stem + "_staple")
     joined = []
     for done, row in enumerate(rows):
-        report(done, len(rows))
+        progress(done, len(rows))
         if len(row.annotations) > 1:
             target = folder / f"{row.image.stem}.png"
             write_staple(row.annotations, row.labels, target)
             row = replace(row, annotations=(target,))
         joined.append(row)
-    report(len(rows), len(rows))
+    progress(len(rows), len(rows))
     return joined
 
 
-def _with_twins_together(rows: Sequence[Found]) -> tuple[list[Found], int]:
+def _with_twins_together(rows: Sequence[FoundImage]) -> tuple[list[FoundImage], int]:
     """The same rows, where images of the same content are in the same group; and how many groups went into others."""
     groups = {row.image: row.group for row in rows}
     now: dict[str, str] = {}
@@ -127,7 +127,7 @@ def _with_twins_together(rows: Sequence[Found]) -> tuple[list[Found], int]:
     return [replace(row, group=final(row.group)) for row in rows], len(now)
 
 
-def _samples(rows: Sequence[Found], consensus: Consensus, options: MakingOptions) -> list[Sample]:
+def _samples(rows: Sequence[FoundImage], consensus: Consensus, options: ManifestOptions) -> list[Sample]:
     """The rows as samples; `assign_splits` decides where neither the user nor the data set does."""
     chosen = _chosen_splits(rows, options)
     return [
@@ -145,7 +145,7 @@ def _samples(rows: Sequence[Found], consensus: Consensus, options: MakingOptions
     ]
 
 
-def _chosen_splits(rows: Sequence[Found], options: MakingOptions) -> dict[str, Split]:
+def _chosen_splits(rows: Sequence[FoundImage], options: ManifestOptions) -> dict[str, Split]:
     """The split of each group."""
     groups = Counter(row.group for row in rows)
     named = [*options.test, *options.validation]

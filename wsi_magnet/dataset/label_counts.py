@@ -7,15 +7,21 @@ files lie over one another ("first") it counts for what lies on top.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.annotations.types import Sets
-from wsi_magnet.dataset.open_sample import OpenSample, naming_row
+from wsi_magnet.dataset.manifest import Manifest
+from wsi_magnet.dataset.open_sample import OpenSample, naming_row, open_sample
+from wsi_magnet.dataset.sample import SPLITS, Sample, Split
+from wsi_magnet.errors import ManifestError, WsiMagnetError
 from wsi_magnet.geometry import Box, Size, ceil_div
+from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.scales import Scale
 
 BLOCK_PX = 64
@@ -26,7 +32,7 @@ READ_PX = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Survey:
+class LabelCounts:
     """What is labelled on a sample at one scale."""
 
     scale: Scale
@@ -56,7 +62,7 @@ def check_labels(opened: OpenSample) -> None:
             annotation.check()
 
 
-def survey(opened: OpenSample, scale: Scale) -> Survey:
+def count_labels(opened: OpenSample, scale: Scale) -> LabelCounts:
     """Read and count all label sets of a sample at a scale, and check all its labels.
 
     A label can be so thin that no pixel of the scale has its centre on it; `check_labels` meets it all the same.
@@ -67,18 +73,55 @@ def survey(opened: OpenSample, scale: Scale) -> Survey:
     grid = Size(ceil_div(scale.size.width, BLOCK_PX), ceil_div(scale.size.height, BLOCK_PX))
     presence = np.zeros(grid.hw, np.uint32)
     for box in scale.grid.squares(READ_PX):
-        sets = _said(opened, scale, box)
+        sets = _counted_sets(opened, scale, box)
         labelled = sets != opened.ignored
         if labelled.any():
             values, pixels = np.unique(sets[labelled], return_counts=True)
             counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
-            part = _any_in_squares(np.where(labelled, sets, np.uint32(0)))
+            part = _any_in_blocks(np.where(labelled, sets, np.uint32(0)))
             row, column = box.y0 // BLOCK_PX, box.x0 // BLOCK_PX
             presence[row : row + part.shape[0], column : column + part.shape[1]] = part
-    return Survey(scale, dict(sorted(counts.items())), presence)
+    return LabelCounts(scale, dict(sorted(counts.items())), presence)
 
 
-def _said(opened: OpenSample, scale: Scale, box: Box) -> Sets:
+def count_manifest_labels(
+    manifest: Manifest,
+    classes: Sequence[ClassInfo],
+    mpp: float,
+    splits: Sequence[Split] = SPLITS,
+    threads: int = 1,
+) -> dict[Sample, LabelCounts]:
+    """The survey of each sample of the splits, at `mpp` microns per pixel, in the manifest's order.
+
+    Raises ManifestError, naming the row, for an image or annotation that cannot be opened or do not fit each other and
+    for a label that is not known; and, if train is among the splits, for a class that none of its rows labels.
+    """
+    samples = manifest.of(*splits)
+    if not samples:
+        raise ManifestError(f"{manifest.path} has no row of {' or '.join(splits)}")
+
+    def counted(sample: Sample) -> LabelCounts:
+        with _naming_the_row(manifest, sample), closing(open_sample(sample, classes)) as opened:
+            return count_labels(opened, opened.scale(mpp))
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        found = dict(zip(samples, pool.map(counted, samples), strict=True))
+    if "train" in splits:
+        _require_all_classes(manifest, classes, [found[sample] for sample in manifest.of("train")])
+    return found
+
+
+def check_rows(manifest: Manifest, classes: Sequence[ClassInfo], *splits: Split) -> None:
+    """Open every sample of some splits and meet each of its labels, without counting any.
+
+    Raises ManifestError, naming the row, for the first that does not fit.
+    """
+    for sample in manifest.of(*splits):
+        with _naming_the_row(manifest, sample), closing(open_sample(sample, classes)) as opened:
+            check_labels(opened)
+
+
+def _counted_sets(opened: OpenSample, scale: Scale, box: Box) -> Sets:
     """uint32 (box height, box width): the set of each pixel as it counts here."""
     if opened.sample.consensus == "first":
         return opened.sets(scale, box)
@@ -89,7 +132,30 @@ def _said(opened: OpenSample, scale: Scale, box: Box) -> Sets:
     return together
 
 
-def _any_in_squares(sets: Sets) -> Sets:
+def _any_in_blocks(sets: Sets) -> Sets:
     """Bitwise or over squares of BLOCK_PX from the upper left; the last may be smaller."""
     rows = np.bitwise_or.reduceat(sets, np.arange(0, sets.shape[0], BLOCK_PX), axis=0)
     return np.bitwise_or.reduceat(rows, np.arange(0, sets.shape[1], BLOCK_PX), axis=1)
+
+
+@contextmanager
+def _naming_the_row(manifest: Manifest, sample: Sample) -> Iterator[None]:
+    try:
+        yield
+    except WsiMagnetError as error:
+        text = str(error).removeprefix(f"row {sample.row}: ")
+        raise ManifestError(f"{manifest.path}, row {sample.row}: {text}") from error
+
+
+def _require_all_classes(manifest: Manifest, classes: Sequence[ClassInfo], label_counts: Sequence[LabelCounts]) -> None:
+    pixels = (
+        np.sum([one.class_pixels(len(classes)) for one in label_counts], axis=0)
+        if label_counts
+        else np.zeros(len(classes))
+    )
+    for info, count in zip(classes, pixels, strict=True):
+        if not count:
+            raise ManifestError(
+                f"{manifest.path}: class {info.name!r} ({info.value}) has no pixel in the rows of train; "
+                "leave it out of the classes or add rows"
+            )

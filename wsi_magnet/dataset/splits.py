@@ -46,16 +46,6 @@ def assign_splits(groups: Mapping[str, int], fractions: Sequence[float] = FRACTI
     return {name: split for split, part in zip(SPLITS, parts, strict=True) for name in sorted(part)}
 
 
-def folds(groups: Mapping[str, int], n: int, seed: int = 0) -> tuple[frozenset[str], ...]:
-    """`n` disjoint sets of groups, together all of them, with about as many samples each, for cross-validation.
-
-    groups: how many samples each group has. Raises ManifestError for fewer groups than folds, or fewer than 2 folds.
-    """
-    if not 2 <= n <= len(groups):
-        raise ManifestError(f"{n} folds of {len(groups)} groups; choose 2 to {len(groups)}, a group being never parted")
-    return tuple(frozenset(part) for part in _share_out(groups, [1.0] * n, seed))
-
-
 def _share_out(groups: Mapping[str, int], fractions: Sequence[float], seed: int) -> list[dict[str, int]]:
     """Groups by part: in a random order each goes where most is missing, then moves and swaps mend the rest."""
     for name, size in groups.items():

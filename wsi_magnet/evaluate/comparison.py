@@ -15,15 +15,15 @@ from wsi_magnet.evaluate.counts import Counts
 from wsi_magnet.evaluate.ground_truth import Opener, Target
 from wsi_magnet.evaluate.methods import Method, Settings
 from wsi_magnet.evaluate.prediction import Prediction
-from wsi_magnet.evaluate.scoring import Judged, Jury
-from wsi_magnet.evaluate.worker import Item, Peak, Say, Segmented, segment_isolated
+from wsi_magnet.evaluate.scoring import ScoredImage, Scorer
+from wsi_magnet.evaluate.worker import Item, Notify, PeakMemory, Segmented, segment_isolated
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.planning.prepare import ladder_of
 from wsi_magnet.storage.errors import storage_errors
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Row:
+class ScoredRow:
     """One method's counts."""
 
     name: str
@@ -33,18 +33,18 @@ class Row:
     """Of each image."""
     seconds: tuple[float, ...] | None
     """Of each image; None for results that were made elsewhere."""
-    peak: Peak | None
+    peak: PeakMemory | None
     refined_share: float | None
-    """Of the squares of all scales after the first, over all images; None with one scale."""
+    """Of the cells of all scales after the first, over all images; None with one scale."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Comparison:
     """Everything that the numbers follow from."""
 
-    images: tuple[Judged, ...]
+    images: tuple[ScoredImage, ...]
     target: Target
-    rows: tuple[Row, ...]
+    rows: tuple[ScoredRow, ...]
     reference: str
     """Name of the row that the others' differences are to."""
 
@@ -88,47 +88,47 @@ def candidates(methods: Sequence[Method], bundles: Sequence[Path]) -> list[Candi
 
 
 def compare_methods(
-    samples: Sequence[Sample], open_truth: Opener, rows: Sequence[Candidate], conditions: Conditions, say: Say
+    samples: Sequence[Sample], open_truth: Opener, rows: Sequence[Candidate], conditions: Conditions, notify: Notify
 ) -> Comparison:
     """Run every method on every image, one method at a time, and count. Raises WsiMagnetError."""
     specs = {row.bundle: read_spec(row.bundle)[0] for row in rows}
-    jury = Jury(samples, open_truth, list(specs.values()))
-    images, target = jury.survey(lambda info, _: min(ladder_of(info, s).finest.mpp for s in specs.values()))
+    scorer = Scorer(samples, open_truth, list(specs.values()))
+    images, target = scorer.survey(lambda info, _: min(ladder_of(info, s).finest.mpp for s in specs.values()))
     judged = []
     for row in rows:
         with _folder(conditions.folder / _file_name(row.name), keep=conditions.keep_results) as folder:
-            done, peak = _segment(row, images, folder, conditions, say)
-            counts, share = jury.count(row.name, [Prediction(one.folder) for one in done], say)
+            done, peak = _segment(row, images, folder, conditions, notify)
+            counts, share = scorer.count(row.name, [Prediction(one.folder) for one in done], notify)
             seconds = tuple(one.seconds for one in done)
-            judged.append(Row(row.name, specs[row.bundle].name, counts, seconds, peak, share))
+            judged.append(ScoredRow(row.name, specs[row.bundle].name, counts, seconds, peak, share))
     reference = next((r.name for r in rows if r.method.name == "MagNet"), rows[-1].name)
     return Comparison(images, target, tuple(judged), reference)
 
 
 def compare_results(
-    samples: Sequence[Sample], open_truth: Opener, rows: Mapping[str, Sequence[Prediction]], say: Say
+    samples: Sequence[Sample], open_truth: Opener, rows: Mapping[str, Sequence[Prediction]], notify: Notify
 ) -> Comparison:
     """Count finished results, a list of them for each row; images that not every row has are left out, with a word.
 
     Raises WsiMagnetError, and ManifestError for a result of a slide that is none of `samples`.
     """
     specs = [one.spec for results in rows.values() for one in results]
-    jury = Jury(samples, open_truth, specs)
+    scorer = Scorer(samples, open_truth, specs)
     by_row = {name: {one.identity: one for one in results} for name, results in rows.items()}
-    jury.keep_only(by_row, say)
-    images, target = jury.survey(lambda _, identity: min(found[identity].scale.mpp for found in by_row.values()))
+    scorer.keep_only(by_row, notify)
+    images, target = scorer.survey(lambda _, identity: min(found[identity].scale.mpp for found in by_row.values()))
     judged = []
     for name, found in by_row.items():
-        results = [found[identity] for identity in jury.identities]
-        counts, share = jury.count(name, results, say)
-        judged.append(Row(name, results[0].spec.name, counts, None, None, share))
+        results = [found[identity] for identity in scorer.identities]
+        counts, share = scorer.count(name, results, notify)
+        judged.append(ScoredRow(name, results[0].spec.name, counts, None, None, share))
     reference = next((name for name in rows if name.lower() == "magnet"), judged[-1].name)
     return Comparison(images, target, tuple(judged), reference)
 
 
 def _segment(
-    row: Candidate, images: Sequence[Judged], folder: Path, conditions: Conditions, say: Say
-) -> tuple[list[Segmented], Peak]:
+    row: Candidate, images: Sequence[ScoredImage], folder: Path, conditions: Conditions, notify: Notify
+) -> tuple[list[Segmented], PeakMemory]:
     stems = [image.sample.image.stem for image in images]
     items = []
     for image in images:
@@ -139,7 +139,7 @@ def _segment(
         out = folder if unique else folder / f"row {image.sample.row}"
         items.append(Item(image.sample.image, out, Settings(config, conditions.execution)))
     with TemporaryDirectory(prefix="wsi-magnet-") as scratch:
-        return segment_isolated(row.method, row.bundle, items, Path(scratch), say)
+        return segment_isolated(row.method, row.bundle, items, Path(scratch), notify)
 
 
 @contextmanager

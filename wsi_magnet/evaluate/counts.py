@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.annotations.partition import UNLABELLED, parts_of
+from wsi_magnet.annotations.partition import parts_of
 from wsi_magnet.evaluate.ground_truth import OpenTruth, Target, blocks
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.geometry import Box
 from wsi_magnet.metrics.boundary import boundary_counts, boundary_margin_px
 from wsi_magnet.metrics.calibration import BINS, calibration_counts
-from wsi_magnet.metrics.confusion import Confusion, Values, confusion_matrix
+from wsi_magnet.metrics.confusion import UNLABELLED, Confusion, Values, confusion_matrix
 from wsi_magnet.scales import Scale
 
 
@@ -86,7 +86,7 @@ def _count_block(
     tolerances_px: Sequence[float],
 ) -> Counts:
     """Of the pixels of `inner`; `true` and the box of `place` have a margin round it."""
-    answer = prediction.answer(target, *place)
+    answer = prediction.read(target, *place)
     here, told = true[inner.slices_yx], answer.parts[inner.slices_yx]
     calibration = np.zeros((3, BINS))
     if answer.confidence is not None:

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 
 from wsi_magnet.evaluate.bootstrap import Estimate
 from wsi_magnet.evaluate.columns import MIOU, iou_key
-from wsi_magnet.evaluate.comparison import Row
+from wsi_magnet.evaluate.comparison import ScoredRow
 from wsi_magnet.evaluate.report import Report
 from wsi_magnet.evaluate.tables import images_text
 
 AUTO = "auto"
-"""Row of a curve whose share of squares the bundle's own thresholds chose."""
+"""ScoredRow of a curve whose share of cells the bundle's own thresholds chose."""
 
 COLUMNS = 4
 """Most panels side by side."""
@@ -52,7 +52,7 @@ def draw_comparison(report: Report) -> bytes:
 
 
 def draw_curve(report: Report) -> bytes:
-    """A PNG: mIoU against the share of squares refined, a line for each bundle; "auto" as a mark of its own."""
+    """A PNG: mIoU against the share of cells refined, a line for each bundle; "auto" as a mark of its own."""
     figure = Figure(figsize=(6.4, 4.2), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     bundles = list(dict.fromkeys(row.bundle for row in report.comparison.rows))
@@ -61,7 +61,7 @@ def draw_curve(report: Report) -> bytes:
             (row for row in report.comparison.rows if row.bundle == bundle), key=lambda row: row.refined_share or 0.0
         )
         _curve(axes, report, rows, f"C{i}" if len(bundles) > 1 else _INK)
-    axes.set_xlabel("squares refined, % of those with tissue")
+    axes.set_xlabel("cells refined, % of those with tissue")
     axes.set_ylabel("mIoU %")
     axes.set_xlim(-4, 104)
     axes.set_ylim(*_limits([report.estimate(row, MIOU) for row in report.comparison.rows]))
@@ -135,7 +135,7 @@ def _panel(axes: Axes, report: Report, title: str, *, named: bool) -> None:
     _plain_frame(axes)
 
 
-def _curve(axes: Axes, report: Report, rows: Sequence[Row], color: str) -> None:
+def _curve(axes: Axes, report: Report, rows: Sequence[ScoredRow], color: str) -> None:
     share = {row.name: 100 * (row.refined_share or 0.0) for row in rows}
     found = {row.name: report.estimate(row, MIOU) for row in rows}
     chosen = [row.name for row in rows if not row.name.startswith(AUTO)]
@@ -155,7 +155,7 @@ def _title(report: Report) -> str:
     return f"{images_text(report)}{interval}"
 
 
-def _color(report: Report, row: Row) -> str:
+def _color(report: Report, row: ScoredRow) -> str:
     return _ACCENT if row.name == report.comparison.reference else _INK
 
 

@@ -53,11 +53,11 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MagNet:
-    """The product itself, coarse to fine; a fraction of the squares makes it MagNet-Fast."""
+    """The product itself, coarse to fine; a fraction of the cells makes it MagNet-Fast."""
 
     name: str = "MagNet"
     refine: Refine = "all"
-    """As in a run: which squares of each scale after the first are refined."""
+    """As in a run: which cells of each scale after the first are refined."""
 
     def prepare(self, slide: Path, bundle: Path, folder: Path, settings: Settings) -> Path:
         """The bundle as it is."""
@@ -106,7 +106,7 @@ def single_scale(spec: BundleSpec, index: int) -> BundleSpec:
 
 
 def built_in(fast: float) -> tuple[Method, ...]:
-    """The poster's rows that need nothing but a bundle; `fast` is the share of squares that MagNet-Fast refines."""
+    """The poster's rows that need nothing but a bundle; `fast` is the share of cells that MagNet-Fast refines."""
     return (
         OneScale("Patching", "finest"),
         OneScale("Downsample", "coarsest"),

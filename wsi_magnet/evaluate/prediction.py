@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.errors import ResultMismatchError
+from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.evaluate.ground_truth import Target
 from wsi_magnet.evaluate.sampling import Floats, bilinear, nearest
 from wsi_magnet.geometry import Box
@@ -23,7 +26,7 @@ where the slide could not be read."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Answer:
+class PredictedClasses:
     """What a result says of a box."""
 
     parts: npt.NDArray[np.int64]
@@ -51,16 +54,16 @@ class Prediction:
         self.scale = Scale(len(result.record.scales) - 1, geometry.mpp, geometry.downsample_xy, geometry.size)
         self._mask, self._probabilities = result.mask_image, result.probabilities_image
 
-    def answer(self, target: Target, scale: Scale, box: Box) -> Answer:
+    def read(self, target: Target, scale: Scale, box: Box) -> PredictedClasses:
         """What it says of a box of `scale`'s grid: of upsampled probabilities where it has them, else of its labels."""
         n = len(target)
         if (source := self._probabilities) is None:
             labels = nearest(self.scale, scale, box, lambda b: self._mask.read(0, b))
-            return Answer(self._parts_of_values(target)[labels], None)
+            return PredictedClasses(self._parts_of_values(target)[labels], None)
         p = bilinear(self.scale, scale, box, lambda b: self._merge(source.read(0, b), target))
         parts = p.argmax(axis=0)
         # A float's rounding may lift a sum of probabilities above 1.
-        return Answer(parts, np.minimum(p[:n].max(axis=0), 1))
+        return PredictedClasses(parts, np.minimum(p[:n].max(axis=0), 1))
 
     def _merge(self, stored: npt.NDArray[np.uint8], target: Target) -> Floats:
         """Uint8 (classes, h, w) to float32 (judged classes + 1, h, w), summing to 1: the last is having no answer."""
@@ -86,3 +89,37 @@ class Prediction:
         """What a pixel without tissue is: background; no answer where the bundle has no such class."""
         background = self.spec.background_index
         return len(target) if background is None else target.part_of[background]
+
+
+def find_results(folders: Sequence[Path]) -> dict[str, list[Prediction]]:
+    """The rows of finished results: those that lie in one folder form a row of its name.
+
+    folders: result folders, or folders that hold some, directly or one folder deeper. Raises StoreError where there is
+    no result, ConfigError for two of one slide in a row.
+    """
+    by_parent: dict[Path, list[Path]] = defaultdict(list)
+    for folder in (f.expanduser().absolute() for f in folders):
+        if (folder / "run.json").exists():
+            by_parent[folder.parent].append(folder)
+            continue
+        inside = sorted(path.parent for pattern in ("*/run.json", "*/*/run.json") for path in folder.glob(pattern))
+        if not inside:
+            raise StoreError(f"{folder} is no result folder and holds none: there is no run.json of this program")
+        by_parent[folder].extend(inside)
+    names = [parent.name for parent in by_parent]
+    return {
+        parent.name if names.count(parent.name) == 1 else str(parent): _open_row(parent, results)
+        for parent, results in by_parent.items()
+    }
+
+
+def _open_row(parent: Path, folders: Sequence[Path]) -> list[Prediction]:
+    found: dict[str, Prediction] = {}
+    for one in (Prediction(folder) for folder in sorted(set(folders))):
+        if one.identity in found:
+            raise ConfigError(
+                f"{found[one.identity].folder} and {one.folder} are both results of {one.slide.name} in the row "
+                f"{parent.name!r}; put them into folders of their own"
+            )
+        found[one.identity] = one
+    return list(found.values())

@@ -9,7 +9,7 @@ import numpy as np
 
 from wsi_magnet.evaluate.bootstrap import Draws, Estimate, draw, group_weights
 from wsi_magnet.evaluate.columns import Measure, measures
-from wsi_magnet.evaluate.comparison import Comparison, Row
+from wsi_magnet.evaluate.comparison import Comparison, ScoredRow
 from wsi_magnet.evaluate.scoring import TOLERANCES_UM
 
 
@@ -33,16 +33,16 @@ class Report:
         """The measure of that key."""
         return next(one for one in self.measures if one.key == key)
 
-    def estimate(self, row: Row, key: str) -> Estimate:
+    def estimate(self, row: ScoredRow, key: str) -> Estimate:
         """A measure of a row."""
         return self.draws[row.name].estimate(key)
 
-    def difference(self, row: Row, key: str) -> Estimate | None:
+    def difference(self, row: ScoredRow, key: str) -> Estimate | None:
         """How much larger it is than in the row of reference, on the same draws; None for that row itself."""
         reference = self.comparison.reference
         return None if row.name == reference else self.draws[row.name].difference(self.draws[reference], key)
 
-    def seconds_a_megapixel(self, row: Row) -> float:
+    def seconds_a_megapixel(self, row: ScoredRow) -> float:
         """Over all images, of the grid on which they are judged; NaN where it was not measured."""
         megapixels = sum(image.megapixels for image in self.comparison.images)
         return sum(row.seconds) / megapixels if row.seconds else float("nan")

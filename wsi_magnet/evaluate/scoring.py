@@ -11,7 +11,7 @@ from wsi_magnet.errors import BundleError, ManifestError
 from wsi_magnet.evaluate.counts import Counts, count
 from wsi_magnet.evaluate.ground_truth import Opener, OpenTruth, Target, label_sets, make_target
 from wsi_magnet.evaluate.prediction import Prediction
-from wsi_magnet.evaluate.worker import Say
+from wsi_magnet.evaluate.worker import Notify
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
 from wsi_magnet.slides.types import SlideInfo
 
@@ -20,7 +20,7 @@ TOLERANCES_UM = (10.0, 25.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class ScoredImage:
     """One image that was judged."""
 
     sample: Sample
@@ -32,14 +32,14 @@ class Judged:
     """Of that grid."""
 
 
-class Jury:
+class Scorer:
     """The images, their grids and the classes that all rows are held to."""
 
     def __init__(self, samples: Sequence[Sample], open_truth: Opener, specs: Sequence[BundleSpec]) -> None:
         self._classes = _common_classes(specs)
         self._open_truth = open_truth
         self.samples = list(samples)
-        self._images: tuple[Judged, ...] = ()
+        self._images: tuple[ScoredImage, ...] = ()
         self._identity_of: dict[Sample, str] = {}
 
     @property
@@ -47,7 +47,7 @@ class Jury:
         """Identities of the slides, in the order of the samples; each slide is opened once."""
         return [self._identity(sample) for sample in self.samples]
 
-    def keep_only(self, by_row: Mapping[str, Mapping[str, Prediction]], say: Say) -> None:
+    def keep_only(self, by_row: Mapping[str, Mapping[str, Prediction]], notify: Notify) -> None:
         """Leave out the images that not every row has a result of."""
         own = self.identities
         for name, found in by_row.items():
@@ -60,10 +60,10 @@ class Jury:
         if not any(common):
             raise ManifestError(f"no image has a result in every row ({', '.join(by_row)}); nothing can be compared")
         if left := len(own) - sum(common):
-            say(f"{left} of {len(own)} images are left out: not every row has a result of them")
+            notify(f"{left} of {len(own)} images are left out: not every row has a result of them")
         self.samples = [sample for sample, kept in zip(self.samples, common, strict=True) if kept]
 
-    def survey(self, finest_mpp: Callable[[SlideInfo, str], float]) -> tuple[tuple[Judged, ...], Target]:
+    def survey(self, finest_mpp: Callable[[SlideInfo, str], float]) -> tuple[tuple[ScoredImage, ...], Target]:
         """Look through all annotations on the grid of the mpp given for each slide and its identity."""
         sets: set[int] = set()
         images = []
@@ -72,17 +72,21 @@ class Jury:
                 info = truth.reader.info
                 scale = truth.scale(finest_mpp(info, info.identity))
                 sets |= label_sets(truth, scale)
-                images.append(Judged(sample, info.reader, scale.mpp, scale.size.pixels / 1e6))
+                images.append(ScoredImage(sample, info.reader, scale.mpp, scale.size.pixels / 1e6))
         self._images = tuple(images)
         self._target = make_target(sets, self._classes)
         return self._images, self._target
 
-    def count(self, name: str, results: Sequence[Prediction], say: Say) -> tuple[tuple[Counts, ...], float | None]:
-        """Counts of each image, and the share of squares that were refined."""
+    def count(
+        self, name: str, results: Sequence[Prediction], notify: Notify
+    ) -> tuple[tuple[Counts, ...], float | None]:
+        """Counts of each image, and the share of cells that were refined."""
         counted = []
         for image, result in zip(self._images, results, strict=True):
             if result.failures:
-                say(f"{name}: {len(result.failures)} squares of {result.slide.name} were not analysed: they are errors")
+                notify(
+                    f"{name}: {len(result.failures)} cells of {result.slide.name} were not analysed: they are errors"
+                )
             with self._open(image.sample) as truth:
                 counted.append(count(truth, truth.scale(image.mpp), result, self._target, TOLERANCES_UM))
         return tuple(counted), _refined_share(results)
@@ -116,5 +120,5 @@ def _listed(spec: BundleSpec) -> str:
 
 def _refined_share(results: Sequence[Prediction]) -> float | None:
     later = [one for result in results for one in result.scales[1:]]
-    squares = sum(one["cells"] for one in later)
-    return sum(one["cells_refined"] for one in later) / squares if squares else None
+    cells = sum(one["cells"] for one in later)
+    return sum(one["cells_refined"] for one in later) / cells if cells else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_magnet.evaluate.bootstrap import LEVEL, Estimate
 from wsi_magnet.evaluate.columns import MIOU
-from wsi_magnet.evaluate.comparison import Row
+from wsi_magnet.evaluate.comparison import ScoredRow
 from wsi_magnet.evaluate.counts import Counts
 from wsi_magnet.evaluate.report import Report
 from wsi_magnet.evaluate.tables import notes
@@ -46,7 +46,7 @@ def to_csv(report: Report) -> str:
     return text.getvalue()
 
 
-def _row_json(report: Report, row: Row) -> dict[str, Any]:
+def _row_json(report: Report, row: ScoredRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "bundle": row.bundle,
@@ -67,7 +67,7 @@ def _row_json(report: Report, row: Row) -> dict[str, Any]:
     }
 
 
-def _measures_json(report: Report, row: Row) -> dict[str, dict[str, Any]]:
+def _measures_json(report: Report, row: ScoredRow) -> dict[str, dict[str, Any]]:
     values: dict[str, dict[str, Any]] = {}
     for one in report.measures:
         difference = report.difference(row, one.key)

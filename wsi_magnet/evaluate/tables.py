@@ -8,7 +8,7 @@ from math import isnan
 
 from wsi_magnet.evaluate.bootstrap import LEVEL, Estimate
 from wsi_magnet.evaluate.columns import GLEASON_2019, MIOU, QUADRATIC_KAPPA, iou_key
-from wsi_magnet.evaluate.comparison import Row
+from wsi_magnet.evaluate.comparison import ScoredRow
 from wsi_magnet.evaluate.report import Report
 
 UNKNOWN = "-"
@@ -44,7 +44,7 @@ def tables(report: Report) -> list[Table]:
 
 
 def curve_table(report: Report) -> Table:
-    """MIoU against the share of squares that were refined."""
+    """MIoU against the share of cells that were refined."""
     rows = [
         (
             row.name,
@@ -54,7 +54,7 @@ def curve_table(report: Report) -> Table:
         )
         for row in report.comparison.rows
     ]
-    return Table(("refined", "squares refined %", "mIoU %", "s/megapixel"), tuple(rows))
+    return Table(("refined", "cells refined %", "mIoU %", "s/megapixel"), tuple(rows))
 
 
 def notes(report: Report, *, curve: bool = False) -> list[str]:
@@ -124,7 +124,7 @@ def _alone(report: Report) -> bool:
     return len(report.comparison.rows) == 1
 
 
-def _difference(report: Report, row: Row) -> str:
+def _difference(report: Report, row: ScoredRow) -> str:
     found = report.difference(row, MIOU)
     return UNKNOWN if found is None else estimate_text(found, percent=True)
 

@@ -16,7 +16,7 @@ from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.evaluate.methods import Method, Settings
 from wsi_magnet.runtime.isolation import ProcessDied, stream_isolated
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 """Takes progress, a line at a time."""
 
 
@@ -31,7 +31,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class MethodTask:
     """A method and all it is to segment."""
 
     method: Method
@@ -51,7 +51,7 @@ class Segmented:
 
 
 @dataclass(frozen=True, slots=True)
-class Peak:
+class PeakMemory:
     """The most memory that a process held, in bytes."""
 
     ram: int
@@ -60,8 +60,8 @@ class Peak:
 
 
 def segment_isolated(
-    method: Method, bundle: Path, items: Sequence[Item], scratch: Path, say: Say
-) -> tuple[list[Segmented], Peak]:
+    method: Method, bundle: Path, items: Sequence[Item], scratch: Path, notify: Notify
+) -> tuple[list[Segmented], PeakMemory]:
     """Segment all items in a fresh process, one after the other.
 
     scratch: an existing folder for temporary files of the method. Raises WsiMagnetError with the method's error in one
@@ -69,11 +69,11 @@ def segment_isolated(
     """
     done: list[Segmented] = []
     try:
-        for message in stream_isolated(work, Order(method, bundle, tuple(items), scratch), show_output=True):
-            if isinstance(message, Peak):
+        for message in stream_isolated(work, MethodTask(method, bundle, tuple(items), scratch), show_output=True):
+            if isinstance(message, PeakMemory):
                 return done, message
             done.append(message)
-            say(f"{method.name}: {len(done)} of {len(items)}, {message.folder.name}, {message.seconds:.1f} s")
+            notify(f"{method.name}: {len(done)} of {len(items)}, {message.folder.name}, {message.seconds:.1f} s")
     except ProcessDied as died:
         raise WsiMagnetError(
             f"{method.name}: its process died after {len(done)} of {len(items)} images: {died}"
@@ -98,12 +98,12 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def work(order: Order) -> Iterator[Segmented | Peak]:
-    """Run in the isolated process: yield a `Segmented` for each item, and at last the `Peak`."""
+def work(order: MethodTask) -> Iterator[Segmented | PeakMemory]:
+    """Run in the isolated process: yield a `Segmented` for each item, and at last the `PeakMemory`."""
     for item in order.items:
         own = order.method.prepare(item.slide, order.bundle, order.scratch, item.settings)
         started = time.perf_counter()
         folder = order.method.segment(item.slide, own, item.out, item.settings)
         yield Segmented(folder, time.perf_counter() - started)
     gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
-    yield Peak(peak_memory_bytes(), gpu)
+    yield PeakMemory(peak_memory_bytes(), gpu)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from uuid import uuid4
@@ -15,10 +15,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from wsi_magnet.errors import BundleError
-from wsi_magnet.nets.fold import fold_batch_norm
+from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import FORMAT, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
-from wsi_magnet.nets.state import load_exactly
 from wsi_magnet.storage.atomic import atomic_file
 
 
@@ -40,11 +39,6 @@ class Bundle:
         """Where its tensors lie; the CPU if it has none."""
         modules = nn.ModuleList([self.backbone, *self.refiners])
         return next((p.device for p in modules.parameters()), torch.device("cpu"))
-
-    def folded(self) -> Bundle:
-        """The same with batch normalisation folded away: quicker, logits equal but for rounding; not to be saved."""
-        refiners = tuple(fold_batch_norm(refiner) for refiner in self.refiners)
-        return replace(self, backbone=fold_batch_norm(self.backbone), refiners=refiners)
 
 
 def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "cpu") -> Bundle:

@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from wsi_magnet.errors import BundleError
-from wsi_magnet.nets.checkpoint import read_checkpoint
-from wsi_magnet.nets.state import load_exactly
+from wsi_magnet.nets.checkpoint import load_exactly, read_checkpoint
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsi_magnet.nets.resize import resize
+from wsi_magnet.nets.layers import resize
 from wsi_magnet.nets.resnet import CHANNELS, RESNET50, ResNet
 
 LATERAL = 256

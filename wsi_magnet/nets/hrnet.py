@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsi_magnet.nets.resize import resize_corners
+from wsi_magnet.nets.layers import conv_relu, conv_sum_relu, resize_corners
 from wsi_magnet.nets.resnet import Bottleneck, bottlenecks
-from wsi_magnet.nets.unit import conv_relu, conv_sum_relu
 
 WIDTHS = (18, 36, 72, 144)
 """Channels of the branches at strides 1, 2, 4 and 8."""

@@ -45,11 +45,11 @@ class HrnetOcr(Hrnet):
         features = self.features(x)
         auxiliary = self.aux_head(features)
         pixels = self.conv3x3_ocr(features)
-        context = gather(pixels, auxiliary)
+        context = class_context(pixels, auxiliary)
         return self.cls_head(self.ocr_distri_head(pixels, context)), auxiliary
 
 
-def gather(pixels: Tensor, logits: Tensor) -> Tensor:
+def class_context(pixels: Tensor, logits: Tensor) -> Tensor:
     """One vector a class: the mean of its pixels' features, weighted by the softmax of its logits over all pixels.
 
     pixels: (N, F, H, W), logits: (N, C, H, W). Returns (N, F, C, 1).

@@ -11,11 +11,10 @@ from torch import nn
 
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.nets.bundle import save_bundle
-from wsi_magnet.nets.checkpoint import read_checkpoint
+from wsi_magnet.nets.checkpoint import load_exactly, read_checkpoint
 from wsi_magnet.nets.classes import named_classes, unnamed_classes
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
-from wsi_magnet.nets.state import load_exactly
 from wsi_magnet.scales import check_mpps
 
 LAST_LAYER = {"fpn": "classify.weight", "psp": "final.weight", "hrnet18+ocr": "cls_head.weight"}

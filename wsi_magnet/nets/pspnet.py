@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsi_magnet.nets.resize import resize
+from wsi_magnet.nets.layers import resize
 from wsi_magnet.nets.resnet import CHANNELS, RESNET101, ResNet
 
 BINS = (1, 2, 3, 6)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wsi_magnet.nets.layers import conv_relu
 from wsi_magnet.nets.resnet import Bottleneck, bottlenecks
 from wsi_magnet.nets.spec import ChannelOrder
-from wsi_magnet.nets.unit import conv_relu
 
 WIDTH = 64
 """Channels of the published module; those of its bottlenecks are half as many within and twice as many between."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsi_magnet.nets.unit import conv_relu, conv_sum_relu
+from wsi_magnet.nets.layers import conv_relu, conv_sum_relu
 
 RESNET50 = (3, 4, 6, 3)
 RESNET101 = (3, 4, 23, 3)

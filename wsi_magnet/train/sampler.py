@@ -13,7 +13,7 @@ from math import exp, log
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.dataset.label_counts import Survey
+from wsi_magnet.dataset.label_counts import LabelCounts
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.geometry import Box
 from wsi_magnet.scales import Scale
@@ -35,14 +35,14 @@ class CropSampler:
     block.
     """
 
-    def __init__(self, surveys: Mapping[Sample, Survey], n_classes: int, balance: float) -> None:
+    def __init__(self, label_counts: Mapping[Sample, LabelCounts], n_classes: int, balance: float) -> None:
         """balance: the power of a class's pixels by which it is drawn, 1 as often as it occurs, 0 all alike."""
-        pixels = class_pixels(surveys, n_classes)
+        pixels = class_pixels(label_counts, n_classes)
         shares = np.where(pixels > 0, np.maximum(pixels, 1) ** balance, 0.0)
         self._shares = shares / shares.sum()
-        self._surveys = surveys
+        self._surveys = label_counts
         self._blocks: list[dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]] = [
-            _blocks_of(surveys, index) for index in range(n_classes)
+            _blocks_of(label_counts, index) for index in range(n_classes)
         ]
 
     def draw(self, rng: Rng) -> CropLocation:
@@ -51,23 +51,25 @@ class CropSampler:
         samples = by_group[sorted(by_group)[int(rng.integers(len(by_group)))]]
         sample, blocks = samples[int(rng.integers(len(samples)))]
         row, col = blocks[int(rng.integers(len(blocks)))]
-        survey = self._surveys[sample]
-        x, y = (float(n + rng.random()) * survey.block_px for n in (col, row))
-        return CropLocation(sample, (x * survey.scale.downsample_xy[0], y * survey.scale.downsample_xy[1]))
+        counted = self._surveys[sample]
+        x, y = (float(n + rng.random()) * counted.block_px for n in (col, row))
+        return CropLocation(sample, (x * counted.scale.downsample_xy[0], y * counted.scale.downsample_xy[1]))
 
 
-def _blocks_of(surveys: Mapping[Sample, Survey], index: int) -> dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]:
+def _blocks_of(
+    label_counts: Mapping[Sample, LabelCounts], index: int
+) -> dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]:
     found = defaultdict(list)
-    for sample, survey in surveys.items():
-        blocks = np.argwhere(survey.presence >> np.uint32(index) & 1)
+    for sample, counted in label_counts.items():
+        blocks = np.argwhere(counted.presence >> np.uint32(index) & 1)
         if len(blocks):
             found[sample.group].append((sample, blocks))
     return dict(found)
 
 
-def class_pixels(surveys: Mapping[Sample, Survey], n_classes: int) -> npt.NDArray[np.float64]:
+def class_pixels(label_counts: Mapping[Sample, LabelCounts], n_classes: int) -> npt.NDArray[np.float64]:
     """Labelled pixels of each class over all samples."""
-    return np.asarray(sum(survey.class_pixels(n_classes) for survey in surveys.values()), np.float64)
+    return np.asarray(sum(counted.class_pixels(n_classes) for counted in label_counts.values()), np.float64)
 
 
 def jitter(mpp: float, factor: float, rng: Rng) -> float:

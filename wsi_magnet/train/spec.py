@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from wsi_magnet.annotations.partition import partition
-from wsi_magnet.dataset.checks import check_rows, survey_manifest
-from wsi_magnet.dataset.label_counts import Survey
+from wsi_magnet.dataset.label_counts import LabelCounts, check_rows, count_manifest_labels
 from wsi_magnet.dataset.manifest import Manifest, read_manifest
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import ConfigError, TrainingError
@@ -56,20 +55,20 @@ class TrainingData:
     """Training and validation rows with their label counts."""
 
     manifest: Manifest
-    surveys: Mapping[Sample, Survey]
+    label_counts: Mapping[Sample, LabelCounts]
     """Label counts of the training and validation rows."""
     fingerprints: Mapping[str, str]
     """Hash of everything that a stage depends on, by the stage's name: a checkpoint with another hash is refused."""
 
-    def of(self, split: str) -> dict[Sample, Survey]:
-        """The surveys of one split."""
-        return {sample: one for sample, one in self.surveys.items() if sample.split == split}
+    def of(self, split: str) -> dict[Sample, LabelCounts]:
+        """The label_counts of one split."""
+        return {sample: one for sample, one in self.label_counts.items() if sample.split == split}
 
     def part_of(self, n_classes: int) -> tuple[int, ...]:
         """Index of the part of each class; classes in one part are not distinguished by the labels
         (`annotations.partition`).
         """
-        return partition({found for one in self.surveys.values() for found in one.counts}, n_classes)
+        return partition({found for one in self.label_counts.values() for found in one.counts}, n_classes)
 
 
 def check_spec(spec: TrainingSpec) -> dict[str, Any]:
@@ -107,9 +106,9 @@ def check(spec: TrainingSpec) -> TrainingData:
     for split in ("train", "validation"):
         if not any(sample.split == split for sample in manifest.samples):
             raise TrainingError(f"{spec.manifest} has no row of split {split!r}; training needs train and validation")
-    surveys = survey_manifest(manifest, classes, spec.config.mpps[-1], ("train", "validation"))
+    label_counts = count_manifest_labels(manifest, classes, spec.config.mpps[-1], ("train", "validation"))
     check_rows(manifest, classes, "test")
-    data = TrainingData(manifest, surveys, _fingerprints(spec, surveys))
+    data = TrainingData(manifest, label_counts, _fingerprints(spec, label_counts))
     _require_labels(data, len(classes))
     return data
 
@@ -165,7 +164,7 @@ def _require_labels(data: TrainingData, n_classes: int) -> None:
         )
 
 
-def _fingerprints(spec: TrainingSpec, surveys: Mapping[Sample, Survey]) -> dict[str, str]:
+def _fingerprints(spec: TrainingSpec, label_counts: Mapping[Sample, LabelCounts]) -> dict[str, str]:
     """Hash of the settings that a stage depends on and of the label counts of the data, wherever the files lie.
 
     The backbone's hash leaves out the refiners' settings: with other ones it need not be trained again.
@@ -180,7 +179,7 @@ def _fingerprints(spec: TrainingSpec, surveys: Mapping[Sample, Survey]) -> dict[
             sample.mpp,
             sorted(one.counts.items()),
         ]
-        for sample, one in surveys.items()
+        for sample, one in label_counts.items()
     ]
     own = spec.config
     # The encoder counts by its content; how pixels are selected is fitted afterwards, on views that do count.

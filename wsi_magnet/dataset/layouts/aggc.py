@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -31,7 +31,7 @@ MASK = rf"({'|'.join(CLASSES)})_mask\.tiff?"
 SLIDE = re.compile(r"subset\d+_[a-z]+_\d+", re.IGNORECASE)
 
 
-def find(root: Path, options: LayoutOptions) -> Finding:
+def find(root: Path, options: LayoutOptions) -> FoundDataset:
     """See ABOUT; images without a mask are left out."""
     masks: dict[str, dict[str, Path]] = defaultdict(dict)
     for path, match in files_below(root, MASK):
@@ -47,10 +47,10 @@ def find(root: Path, options: LayoutOptions) -> Finding:
     return require(rows, root, "Subset*_image/NAME.tiff with Subset*_annotation/NAME/*_Mask.tif", notes)
 
 
-def _row(image: Path, masks: dict[str, Path]) -> Found:
+def _row(image: Path, masks: dict[str, Path]) -> FoundImage:
     kept = [name for name in CLASSES if name in masks]
     slide = SLIDE.match(image.stem)
-    return Found(
+    return FoundImage(
         image,
         tuple(masks[name] for name in kept),
         slide[0] if slide else image.stem,

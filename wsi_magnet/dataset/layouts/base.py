@@ -13,7 +13,7 @@ from wsi_magnet.errors import ManifestError
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundImage:
     """One image, what is annotated on it, and what the data set says of it."""
 
     image: Path
@@ -28,10 +28,10 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FoundDataset:
     """All rows of a data set, and what the user should know of them."""
 
-    rows: tuple[Found, ...]
+    rows: tuple[FoundImage, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -55,7 +55,7 @@ class Layout:
 
     about: str
     """For `wsi-magnet manifest -h`: files, labels, group, split, resolution."""
-    find: Callable[[Path, LayoutOptions], Finding]
+    find: Callable[[Path, LayoutOptions], FoundDataset]
     """Looks through a root. Raises ManifestError where it finds nothing, saying what it looked for."""
     consensus: Consensus = "first"
     """What several annotations of an image are to each other unless the user says otherwise."""
@@ -87,11 +87,11 @@ def unique(paths: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     return found
 
 
-def require(rows: Sequence[Found], root: Path, wanted: str, notes: Iterable[str] = ()) -> Finding:
-    """The rows as a finding, empty notes left out. Raises ManifestError where there are no rows."""
+def require(rows: Sequence[FoundImage], root: Path, wanted: str, notes: Iterable[str] = ()) -> FoundDataset:
+    """The rows as a found, empty notes left out. Raises ManifestError where there are no rows."""
     if not rows:
         raise ManifestError(f"{root} holds no {wanted}; give the folder into which the data set was unpacked")
-    return Finding(tuple(rows), tuple(note for note in notes if note))
+    return FoundDataset(tuple(rows), tuple(note for note in notes if note))
 
 
 def left_out(names: Iterable[str], what: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -32,14 +32,14 @@ SPLITS: dict[str, Split] = {"train": "train", "val": "validation"}
 SCENE = r"(?P<scene>(?P<city>[a-z-]+)_\d+_\d+)"
 
 
-def find(root: Path, options: LayoutOptions) -> Finding:
+def find(root: Path, options: LayoutOptions) -> FoundDataset:
     """See ABOUT; images without labels are left out."""
     matches = files_below(root, rf"{SCENE}_leftImg8bit\.png")
     images = unique((match["scene"], path) for path, match in matches if path.parent.parent.name in SPLITS)
     cities = {match["scene"]: match["city"] for _, match in matches}
     masks = unique((match["scene"], path) for path, match in files_below(root, rf"{SCENE}_gtFine_labelIds\.png"))
     rows = [
-        Found(images[name], (masks[name],), cities[name], LABELS, 1.0, SPLITS[images[name].parent.parent.name])
+        FoundImage(images[name], (masks[name],), cities[name], LABELS, 1.0, SPLITS[images[name].parent.parent.name])
         for name in sorted(images)
         if name in masks
     ]

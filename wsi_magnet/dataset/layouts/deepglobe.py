@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -26,11 +26,11 @@ COLOURS = ("#00ffff", "#ffff00", "#ff00ff", "#00ff00", "#0000ff", "#ffffff")
 LABELS = "; ".join([*(f"{colour}={value}" for value, colour in enumerate(COLOURS, 1)), "#000000=ignore", "*=ignore"])
 
 
-def find(root: Path, options: LayoutOptions) -> Finding:
+def find(root: Path, options: LayoutOptions) -> FoundDataset:
     """See ABOUT; images without a mask (validation and test have none) are left out."""
     images = unique((match[1], path) for path, match in files_below(root, r"(\d+)_sat\.jpe?g"))
     masks = unique((match[1], path) for path, match in files_below(root, r"(\d+)_mask\.png"))
-    rows = [Found(images[name], (masks[name],), name, LABELS, 1.0) for name in sorted(images) if name in masks]
+    rows = [FoundImage(images[name], (masks[name],), name, LABELS, 1.0) for name in sorted(images) if name in masks]
     return require(rows, root, "*_sat.jpg with *_mask.png", [left_out(without(images, masks), "images without a mask")])
 
 

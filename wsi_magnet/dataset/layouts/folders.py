@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -32,7 +32,7 @@ ANNOTATION = r"(.+?)(?:[_-](?:mask|label)s?)?(?:\.ome)?\.(png|tiff?|geojson|json
 WHOLE_NAME = r"(.+?)(?:\.ome)?\.(png|tiff?|geojson|json|xml|zarr)"
 
 
-def find(root: Path, options: LayoutOptions) -> Finding:
+def find(root: Path, options: LayoutOptions) -> FoundDataset:
     """See ABOUT; images without an annotation, and annotations without an image, are left out."""
     image_folder = _folder(root, options.images, IMAGE_FOLDERS, "--images")
     mask_folder = _folder(root, options.masks, MASK_FOLDERS, "--masks")
@@ -41,7 +41,7 @@ def find(root: Path, options: LayoutOptions) -> Finding:
     # An image may be called "a_mask.jpg" itself.
     masks |= {name: path for name, path in _named(mask_folder, WHOLE_NAME).items() if name in images}
     rows = [
-        Found(images[name], (masks[name],), _group(name, options.group_pattern))
+        FoundImage(images[name], (masks[name],), _group(name, options.group_pattern))
         for name in sorted(images)
         if name in masks
     ]

@@ -8,8 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -37,7 +37,7 @@ _Maps = dict[str, dict[int, Path]]
 """Maps by core and number of the pathologist."""
 
 
-def find(root: Path, options: LayoutOptions) -> Finding:
+def find(root: Path, options: LayoutOptions) -> FoundDataset:
     """See ABOUT; cores without a map (the test set has none) are left out."""
     maps = _maps(root)
     removed = _remove(maps, options.remove) if options.remove else 0
@@ -46,7 +46,9 @@ def find(root: Path, options: LayoutOptions) -> Finding:
     slides = {match["core"].lower(): match["slide"].lower() for _, match in matches}
     kept = {core: tuple(by_rater[number] for number in sorted(by_rater)) for core, by_rater in maps.items() if by_rater}
     rows = [
-        Found(images[core], kept[core], slides[core], LABELS, ASSUMED_MPP) for core in sorted(images) if core in kept
+        FoundImage(images[core], kept[core], slides[core], LABELS, ASSUMED_MPP)
+        for core in sorted(images)
+        if core in kept
     ]
     notes = (
         f"{ASSUMED_MPP:g} µm/px is assumed (40x); --mpp says otherwise",

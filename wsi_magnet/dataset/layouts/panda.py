@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -33,13 +33,15 @@ LABELS = {"radboud": "0=ignore; 1=1; 2=2; 3=3; 4=4; 5=5", "karolinska": "0=ignor
 """By value: the masks are RGB files with the value in red, which is how they are read where no colour is listed."""
 
 
-def find(root: Path, options: LayoutOptions, provider: str) -> Finding:
+def find(root: Path, options: LayoutOptions, provider: str) -> FoundDataset:
     """See ABOUT_RADBOUD and ABOUT_KAROLINSKA; images without a mask are left out."""
     ids = _ids(root, provider)
     images = unique((match[1], path) for path, match in files_below(root, r"([0-9a-f]+)\.tiff?"))
     masks = unique((match[1], path) for path, match in files_below(root, r"([0-9a-f]+)_mask\.tiff?"))
     rows = [
-        Found(images[name], (masks[name],), name, LABELS[provider]) for name in ids if name in images and name in masks
+        FoundImage(images[name], (masks[name],), name, LABELS[provider])
+        for name in ids
+        if name in images and name in masks
     ]
     notes = (
         "no patients are published: biopsies of one patient may be in two splits",
@@ -62,7 +64,7 @@ def _ids(root: Path, provider: str) -> list[str]:
         return [row["image_id"] for row in rows if row["data_provider"] == provider]
 
 
-def _finder(provider: str) -> Callable[[Path, LayoutOptions], Finding]:
+def _finder(provider: str) -> Callable[[Path, LayoutOptions], FoundDataset]:
     return partial(find, provider=provider)
 
 

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -41,14 +41,16 @@ def core_of(name: str) -> str:
     return "_".join(name.split("_")[:2])
 
 
-def find(root: Path, options: LayoutOptions, group_of: Callable[[str], str], labels: str, mpp: float) -> Finding:
+def find(root: Path, options: LayoutOptions, group_of: Callable[[str], str], labels: str, mpp: float) -> FoundDataset:
     """Images and masks of the same name, in folders img and mask below the root; what has no mask is left out."""
     tiles = [(path, match[1]) for path, match in files_below(root, r"(P\d+_.+)\.png")]
     images, masks = (
         unique((name, path) for path, name in tiles if path.parent.name == folder) for folder in ("img", "mask")
     )
     rows = [
-        Found(images[name], (masks[name],), group_of(name), labels, mpp) for name in sorted(images) if name in masks
+        FoundImage(images[name], (masks[name],), group_of(name), labels, mpp)
+        for name in sorted(images)
+        if name in masks
     ]
     notes = (
         f"{mpp:g} µm/px is not verified; --mpp says otherwise",

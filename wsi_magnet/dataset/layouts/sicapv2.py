@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -31,14 +31,14 @@ LISTS: dict[tuple[str, str], Split] = {("Test", "Test"): "test", ("Val1", "Test"
 """(folder, file) of the published lists: what Val1 tests is what a training validates on."""
 
 
-def find(root: Path, options: LayoutOptions) -> Finding:
+def find(root: Path, options: LayoutOptions) -> FoundDataset:
     """See ABOUT; images without a mask are left out."""
     pattern = r"(?P<name>(?P<slide>.+?)_Block_.+)"
     images = unique((match["name"], path) for path, match in files_below(root, rf"{pattern}\.jpe?g"))
     masks = unique((match["name"], path) for path, match in files_below(root, rf"{pattern}\.png"))
     published = _published(root)
     rows = [
-        Found(images[name], (masks[name],), _slide(name), LABELS, MPP, _split(name, published))
+        FoundImage(images[name], (masks[name],), _slide(name), LABELS, MPP, _split(name, published))
         for name in sorted(images)
         if name in masks
     ]

@@ -6,8 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
-    Finding,
-    Found,
+    FoundDataset,
+    FoundImage,
     Layout,
     LayoutOptions,
     files_below,
@@ -31,7 +31,7 @@ CORE = r"(?P<core>(?P<tma>ZT\d+)_\d+_[A-Z]_\d+_\d+)"
 SPLITS: dict[str, Split] = {"ZT80": "test", "ZT76": "validation", "ZT111": "train", "ZT199": "train", "ZT204": "train"}
 
 
-def find(root: Path, options: LayoutOptions) -> Finding:
+def find(root: Path, options: LayoutOptions) -> FoundDataset:
     """See ABOUT; images without a mask are left out."""
     masks: dict[str, list[Path]] = defaultdict(list)
     for path, match in files_below(root, rf"mask\d*_{CORE}\.png"):
@@ -45,11 +45,11 @@ def find(root: Path, options: LayoutOptions) -> Finding:
     return require(rows, root, "ZT*.jpg with mask_ZT*.png, mask1_ZT*.png or mask2_ZT*.png", notes)
 
 
-def _row(core: str, image: Path, masks: list[Path]) -> Found:
+def _row(core: str, image: Path, masks: list[Path]) -> FoundImage:
     tma = core.partition("_")[0]
     if tma not in SPLITS:
         raise ManifestError(f"{image}: {tma} is none of the microarrays published ({', '.join(sorted(SPLITS))})")
-    return Found(image, tuple(masks), tma, LABELS, MPP, SPLITS[tma])
+    return FoundImage(image, tuple(masks), tma, LABELS, MPP, SPLITS[tma])
 
 
 LAYOUT = Layout(ABOUT, find, consensus="majority", raters=True)

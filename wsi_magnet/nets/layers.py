@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and ReLU as one: what networks are made of, and what a device may do in one go."""
+"""Building blocks that several networks share: fused convolutions, and bilinear resizing in both pixel conventions."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ def conv_sum_relu(convolution: nn.Module, normalisation: nn.Module, x: Tensor, k
     if isinstance(convolution, Fused):
         return convolution.with_sum(x, kept)
     return F.relu_(normalisation(convolution(x)).add_(kept))
+
+
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """(N, C, h, w) to (N, C, H, W), the height and width of `like`; pixels are areas (align_corners=False)."""
+    return _resize(x, like, corners=False)
+
+
+def resize_corners(x: Tensor, like: Tensor) -> Tensor:
+    """The same, but pixels are points and the corner ones coincide (align_corners=True), as HRNet was trained."""
+    return _resize(x, like, corners=True)
+
+
+def _resize(x: Tensor, like: Tensor, corners: bool) -> Tensor:
+    size_hw = like.shape[-2:]
+    if x.shape[-2:] == size_hw:
+        return x
+    return F.interpolate(x, size=size_hw, mode="bilinear", align_corners=corners)
