@@ -57,15 +57,15 @@ def test_a_label_that_nobody_knows_is_refused_with_the_cure(label: int | str) ->
     with pytest.raises(AnnotationError) as caught:
         meant("1=2", label)
     assert str(caught.value) == (
-        f"unknown label {label!r}; the classes are 0 background, 1 stroma, 2 benign gland, 3 Gleason 3: "
-        f"say what it means, or {label}=ignore, in the labels column"
+        f"unknown label {label!r}; the classes are 0 background, 1 stroma, 2 benign gland, 3 Gleason 3. "
+        f"Give its meaning, or {label}=ignore, in the labels column"
     )
 
 
 def test_a_label_whose_classes_are_none_of_the_list_is_refused_where_it_occurs() -> None:
     coding = Coding.parse("1=5", CLASSES)
     assert coding.set_of(2) == GLAND
-    with pytest.raises(AnnotationError, match="none of the classes is meant by label 1"):
+    with pytest.raises(AnnotationError, match="no class in use has the label 1"):
         coding.set_of(1)
 
 
@@ -89,7 +89,7 @@ def test_what_is_not_labelled_may_be_any_class() -> None:
 
 
 def test_more_classes_than_bits_are_refused() -> None:
-    with pytest.raises(AnnotationError, match="32 classes are more than the 31"):
+    with pytest.raises(AnnotationError, match="32 classes are too many; a label set holds 31"):
         Coding.parse("", unnamed_classes(32))
 
 

@@ -110,9 +110,9 @@ def test_an_unclosed_contour_is_refused(geometry: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"type": "FeatureCollection", "features": [', "no JSON, or cut short"),
-        ('{"shapes": []}', "no GeoJSON"),
-        ("[1, 2]", "no GeoJSON"),
+        ('{"type": "FeatureCollection", "features": [', "not JSON, or truncated"),
+        ('{"shapes": []}', "not GeoJSON"),
+        ("[1, 2]", "not GeoJSON"),
         ("[" * 100_000, "nested too deeply"),
         ('{"type": "Feature", "geometry": {"type": "Circle"}}', "unknown geometry 'Circle'"),
         ('{"type": "Feature", "geometry": {"type": "Polygon"}}', "no coordinates"),

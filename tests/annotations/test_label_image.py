@@ -359,7 +359,7 @@ def test_labels_in_jpeg_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_a_tiff_of_numbers_that_cannot_be_labels_is_told_what_can(tmp_path: Path, kind: type) -> None:
     tifffile.imwrite(tmp_path / "mask.tif", VALUES.astype(kind))
-    with pytest.raises(AnnotationError, match=r"mask\.tif cannot be read .* with 8 or 16 bits a pixel"):
+    with pytest.raises(AnnotationError, match=r"mask\.tif cannot be read .* with 8 or 16 unsigned bits per pixel"):
         opened(tmp_path / "mask.tif", INFO)
 
 

@@ -104,9 +104,9 @@ def test_any_read_is_the_same_part_of_a_read_of_all(
         ([[0, 0], [5, 5], [0, 0]], "2 different points"),
         ([[0, 0], [5, float("nan")], [9, 9], [0, 0]], "not finite"),
         ([[0, 0], [5, 1e300], [9, 9], [0, 0]], "beyond"),
-        ([[0, 0], ["a", 1], [9, 9], [0, 0]], "no list of points"),
-        ([[0], [1], [2]], "no list of points"),
-        (7, "no list of points"),
+        ([[0, 0], ["a", 1], [9, 9], [0, 0]], "not a list of points"),
+        ([[0], [1], [2]], "not a list of points"),
+        (7, "not a list of points"),
     ],
 )
 def test_contours_that_are_none_are_refused(tmp_path: Path, points: object, message: str) -> None:
@@ -128,7 +128,7 @@ def test_regions_of_another_slide_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_region_at_all_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match="holds no region"):
+    with pytest.raises(AnnotationError, match="has no region"):
         opened(write_geojson(tmp_path / "a.geojson"), INFO)
 
 

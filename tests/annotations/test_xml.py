@@ -187,9 +187,9 @@ def test_a_document_type_is_refused_at_once(tmp_path: Path, subset: str) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<Annotations><Annotation>", "no XML, or cut short"),
-        ("<?xml version='1.0' encoding='nowhere'?><a/>", "no XML"),
-        ("<html/>", "XML of another kind"),
+        ("<Annotations><Annotation>", "not XML, or truncated"),
+        ("<?xml version='1.0' encoding='nowhere'?><a/>", "not XML"),
+        ("<html/>", "XML of an unknown kind"),
         (asap(asap_annotation(SQUARE)).replace('X="5"', 'X="five"'), "without numbers X and Y"),
         (asap(asap_annotation(SQUARE)).replace('X="5"', 'X="nan"'), "not finite"),
         (asap(asap_annotation(SQUARE)).replace('X="5"', ""), "without numbers X and Y"),

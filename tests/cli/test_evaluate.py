@@ -117,11 +117,11 @@ def test_all_pixels_ignored_is_refused(call: Call, tmp_path: Path) -> None:
 def test_a_result_of_another_slide_is_refused(call: Call, tmp_path: Path) -> None:
     other = result_of(paint(tmp_path / "other.png", patchwork(9)), bundle_at(tmp_path), tmp_path / "results")
     text = one_line(call("evaluate", manifest_of(tmp_path), "--result", other))
-    assert "is the result of other.png, which is none of the 2 images" in text
+    assert "is the result of other.png, which is not one of the 2 images" in text
 
 
 def test_an_unknown_method_is_refused(call: Call, tmp_path: Path) -> None:
-    assert "there are Patching" in one_line(call("evaluate", manifest_of(tmp_path), "--methods", "glnet"))
+    assert "available are Patching" in one_line(call("evaluate", manifest_of(tmp_path), "--methods", "glnet"))
 
 
 def test_a_bundle_of_one_scale_has_no_curve(call: Call, tmp_path: Path) -> None:

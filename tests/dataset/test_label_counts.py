@@ -132,7 +132,7 @@ def test_only_the_splits_that_are_wanted_are_opened(tmp_path: Path) -> None:
 
 def test_a_class_that_no_row_of_train_labels_is_named(tmp_path: Path) -> None:
     listed = manifest(tmp_path, [[1, 1], [5, 5]])
-    assert "class 'Gleason 5' (5) has no pixel in the rows of train; leave it out" in refusal(listed)
+    assert "class 'Gleason 5' (5) has no pixel in the rows of train; remove it" in refusal(listed)
     assert len(count_manifest_labels(listed, TWO_CLASSES, 1.0, ["validation"])) == 1
 
 

@@ -247,7 +247,7 @@ def test_an_image_may_be_called_mask_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "why"),
     [
-        ("(", "no regular expression"),
+        ("(", "not a regular expression"),
         ("a", "has 0 groups"),
         ("(a)(b)", "has 2 groups"),
         ("(x)", "finds no group in 'ab'"),
@@ -307,7 +307,7 @@ def test_the_resolution_given_is_taken_for_all(tmp_path: Path) -> None:
         (
             "aggc",
             ManifestOptions(joining="staple"),
-            "one annotator an image; --consensus is for gleason2019, zurich-tma",
+            "one annotator per image; --consensus is for gleason2019, zurich-tma",
         ),
         ("aggc", ManifestOptions(layout=LayoutOptions(images="img")), "--images is not for aggc"),
         ("folders", ManifestOptions(layout=LayoutOptions(remove=Path("x"))), "--remove is not for folders"),

@@ -127,12 +127,12 @@ def test_paths_from_the_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatc
         ("a.png,a_mask.png,-1,P1,train,,", "row 2: mpp '-1' is not"),
         ("a.png,a_mask.png,inf,P1,train,,", "row 2: mpp 'inf' is not"),
         ("a.png,a_mask.png,forty,P1,train,,", "row 2: mpp 'forty' is not"),
-        ("a.png,a_mask.png,1000,P1,train,,", "row 2: mpp '1000' is no resolution of a slide"),
+        ("a.png,a_mask.png,1000,P1,train,,", "row 2: mpp '1000' is out of range"),
         ("a.png,a_mask.png,,P1,tset,,", "row 2: split 'tset' is not train, validation or test"),
         ("a.png,a_mask.png,,P1,train,,mean", "row 2: consensus 'mean' is not first, majority or soft"),
         ("a.png,a_mask.png,,P1,train,,,,", "row 2: 9 cells under 7 columns"),
         ("a.png,a_mask.png,,P1,train,1=1 // 1=2,", "row 2: labels has 2 codings (// between them) for 1 files"),
-        (f"{'x' * 5000}.png,a_mask.png,,P1,train,,", "cannot be a file"),
+        (f"{'x' * 5000}.png,a_mask.png,,P1,train,,", "is not a file name"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(folder: Path, row: str, why: str) -> None:
@@ -181,7 +181,7 @@ def test_a_split_in_some_rows_only_is_refused(folder: Path) -> None:
 
 def test_a_group_in_two_splits_is_refused(folder: Path) -> None:
     rows = ["a.png,a_mask.png,,P1,train,,", "b.png,b_mask.png,,P2,test,,", "c.png,c_mask.png,,P1,test,,"]
-    assert "group 'P1' is in train (row 2) and test (row 4); a split that leaks a group is refused" in refusal(
+    assert "group 'P1' is in train (row 2) and test (row 4); give all its rows the same split" in refusal(
         folder, HEADER, *rows
     )
 
@@ -190,7 +190,7 @@ def test_an_image_twice_is_refused_by_whatever_name(folder: Path) -> None:
     (folder / "link.png").symlink_to(folder / "a.png")
     for name in ("a.png", "./a.png", "link.png"):
         rows = ["a.png,a_mask.png,,P1,train,,", f"{name},b_mask.png,,P1,train,,"]
-        assert "is in row 2 too" in refusal(folder, HEADER, *rows)
+        assert "is also in row 2" in refusal(folder, HEADER, *rows)
 
 
 def test_an_annotation_of_two_groups_is_refused(folder: Path) -> None:

@@ -210,7 +210,7 @@ def test_bundles_of_other_classes_are_refused(tmp_path: Path) -> None:
         for name, changes in {"a": {}, "b": {"classes": classes}}.items()
     ]
     samples, opener = data(tmp_path, 1)
-    with pytest.raises(BundleError, match="have other classes"):
+    with pytest.raises(BundleError, match="have different classes"):
         compare_methods(samples, opener, candidates([MagNet()], bundles), conditions(tmp_path), quiet)
 
 
@@ -233,7 +233,7 @@ def test_finished_results_are_judged_on_the_finest_grid_of_all(tmp_path: Path) -
     rows = find_results([tmp_path / "fine", tmp_path / "coarse"])
     found = compare_results(samples, opener, rows, said.append)
     assert [(i.sample.image.stem, i.mpp) for i in found.images] == [("image0", MPP)]
-    assert said == ["1 of 2 images are left out: not every row has a result of them"]
+    assert said == ["1 of 2 images are left out: not every row has a result for them"]
     values = make_report(found).draws
     assert values["coarse"].value[MIOU] < values["fine"].value[MIOU]
     assert np.isnan(values["coarse"].value["calibration_error"])
@@ -243,5 +243,5 @@ def test_finished_results_are_judged_on_the_finest_grid_of_all(tmp_path: Path) -
 def test_a_result_of_another_slide_is_refused(tmp_path: Path) -> None:
     samples, opener = data(tmp_path, 2)
     rows = find_results([result_of(sample.image, bundle_at(tmp_path), tmp_path / "out") for sample in samples])
-    with pytest.raises(ManifestError, match=r"out: .* is the result of image1.png, which is none of the 1 images"):
+    with pytest.raises(ManifestError, match=r"out: .* is the result of image1.png, which is not one of the 1 images"):
         compare_results(samples[:1], opener, rows, quiet)

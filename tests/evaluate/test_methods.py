@@ -94,7 +94,7 @@ def test_methods_are_chosen_by_name_in_the_tables_order() -> None:
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no method is called 'glnet'; there are Patching, Downsample"):
+    with pytest.raises(ConfigError, match="unknown method 'glnet'; available are Patching, Downsample"):
         choose(built_in(0.25), ["GLNet"])
 
 
@@ -105,7 +105,7 @@ def test_other_packages_bring_methods(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_no_method_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "entry_points", lambda group: [Point("text")])
-    with pytest.raises(ConfigError, match=r"entry point 'mine' .*package:mine\) is no method"):
+    with pytest.raises(ConfigError, match=r"entry point 'mine' .*package:mine\) is not a Method"):
         all_methods(0.1)
 
 
@@ -123,7 +123,7 @@ def test_a_worker_makes_results_and_says_what_it_took(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "text"),
     [
-        (Failing(), "failing: a.png is too much"),
+        pytest.param(Failing(), "failing: a.png is too much", marks=pytest.mark.slow),
         (Strange(), "failing: ZeroDivisionError: no such number"),
         (Dying(), r"failing: its process died after 0 of 1 images: it ended with exit code 3 "),
     ],

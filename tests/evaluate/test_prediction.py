@@ -95,7 +95,7 @@ def test_results_in_one_folder_are_a_row(result: Path) -> None:
 
 
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"is no result folder and holds none"):
+    with pytest.raises(StoreError, match=r"is not a result folder and contains none"):
         find_results([tmp_path])
 
 

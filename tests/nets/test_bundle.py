@@ -74,7 +74,7 @@ def test_networks_without_weights_make_a_bundle(tmp_path: Path) -> None:
 
 def test_networks_of_another_description_are_not_saved(tmp_path: Path) -> None:
     networks = networks_of(small_spec())
-    with pytest.raises(BundleError, match="not those of the description"):
+    with pytest.raises(BundleError, match="do not fit the description"):
         save_bundle(tmp_path / "b.safetensors", small_spec(network_args={"width": 4}), *networks)
     assert not list(tmp_path.iterdir())
 
@@ -123,7 +123,7 @@ def test_a_folder_is_no_bundle(tmp_path: Path) -> None:
 def test_other_files_are_no_bundles(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.safetensors"
     path.write_bytes(content)
-    assert "is not a wsi-magnet bundle; make one of .pth checkpoints" in one_line(path)
+    assert "is not a wsi-magnet bundle; make one from .pth checkpoints" in one_line(path)
 
 
 def test_a_checkpoint_is_no_bundle(tmp_path: Path) -> None:

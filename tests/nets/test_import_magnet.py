@@ -66,7 +66,7 @@ def test_one_refiner_serves_every_step(backbone: Path, refiner: Path, tmp_path: 
     assert len({c.color for c in spec.classes}) == N_CLASSES
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_refiners_serve_a_step_each(backbone: Path, tmp_path: Path, count: int) -> None:
     paths = [tmp_path / f"r{i}.pth" for i in range(count)]
     for seed, path in enumerate(paths):
@@ -93,6 +93,7 @@ def test_scales_and_class_names_are_taken(backbone: Path, refiner: Path, tmp_pat
     assert spec.background_index == 0
 
 
+@pytest.mark.slow
 def test_a_fpn_is_imported_too(refiner: Path, tmp_path: Path) -> None:
     state = build_network("fpn", N_CLASSES).state_dict()
     torch.save({f"module.model.{key}": tensor for key, tensor in state.items()}, tmp_path / "fpn.pth")
@@ -137,11 +138,12 @@ def test_a_missing_file_is_said_to_be_missing(backbone: Path, refiner: Path, tmp
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_is_said_to_be(backbone: Path, tmp_path: Path, legacy: bool, share: float) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, legacy: bool, share: float) -> None:
     path = tmp_path / "cut.pth"
     torch.save(refiner_state(), path, _use_new_zipfile_serialization=not legacy)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    assert "cut short" in refusal("hrnet18+ocr", backbone, [path], tmp_path / "x.safetensors")
+    with pytest.raises(BundleError, match=r"cut\.pth is not a PyTorch checkpoint, or is truncated"):
+        read_checkpoint(path)
 
 
 class Harmful:
@@ -151,24 +153,26 @@ class Harmful:
         return Path.touch, (Path("harm"),)
 
 
-def test_code_in_a_checkpoint_is_not_run(backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"conv1.weight": Harmful()}, tmp_path / "harmful.pth")
-    message = refusal("hrnet18+ocr", backbone, [tmp_path / "harmful.pth"], tmp_path / "x.safetensors")
-    assert "holds code" in message
+    with pytest.raises(BundleError, match="contains code, not only tensors"):
+        read_checkpoint(tmp_path / "harmful.pth")
     assert not Path("harm").exists()
 
 
 @pytest.mark.parametrize("content", [b"not a checkpoint, but text\n" * 20, bytes(range(256)) * 10])
-def test_other_files_are_no_checkpoints(backbone: Path, tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "r.pth").write_bytes(content)
-    assert "no PyTorch checkpoint" in refusal("hrnet18+ocr", backbone, [tmp_path / "r.pth"], tmp_path / "x.safetensors")
+    with pytest.raises(BundleError, match="is not a PyTorch checkpoint"):
+        read_checkpoint(tmp_path / "r.pth")
 
 
 @pytest.mark.parametrize("content", [{}, [torch.zeros(1)], {"epoch": 3}, torch.zeros(2)])
-def test_other_contents_are_no_state_dict(backbone: Path, tmp_path: Path, content: object) -> None:
+def test_other_contents_are_no_state_dict(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "r.pth")
-    assert "r.pth" in refusal("hrnet18+ocr", backbone, [tmp_path / "r.pth"], tmp_path / "x.safetensors")
+    with pytest.raises(BundleError, match=r"r\.pth"):
+        read_checkpoint(tmp_path / "r.pth")
 
 
 def test_another_architecture_is_told_by_its_tensors(backbone: Path, refiner: Path, tmp_path: Path) -> None:
@@ -194,7 +198,7 @@ def test_backbone_and_refiner_have_the_same_classes(backbone: Path, tmp_path: Pa
         (1, {"mpps": [4]}, "1 scale"),
         (1, {"mpps": [4, 3]}, "must halve"),
         (1, {"class_names": ["a", "b"]}, "2 class names for 4 classes"),
-        (1, {"class_names": ["a", "b", "c", "A "]}, "must be there and differ"),
+        (1, {"class_names": ["a", "b", "c", "A "]}, "must not be empty or repeated"),
         (1, {"class_names": ["a", "b", "benign gland", "benign epithelium"]}, "same label"),
     ],
 )

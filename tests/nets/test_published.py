@@ -21,7 +21,7 @@ def unbuilt(name: str, n_classes: int) -> nn.Module:
         return build_network(name, n_classes)
 
 
-@pytest.fixture(scope="module", params=PUBLISHED)
+@pytest.fixture(scope="module", params=["fpn", pytest.param("psp", marks=pytest.mark.slow), "hrnet18+ocr"])
 def network(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
     return build_network(request.param, 7).eval()

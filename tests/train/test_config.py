@@ -89,7 +89,7 @@ def test_the_configurations_of_the_repository_can_be_read(path: Path) -> None:
         ({"refiners.window_px": 24}, "refiners.window_px 24 is not a multiple of 8, at least 32"),
         ({"median_px": 4}, "median_px 4 is not odd"),
         ({"classes": [{"name": "a"}]}, "classes must be at least two, of different values; got a 1"),
-        ({"classes": [{"name": "a"}, {"name": "A"}]}, "class names must be there and differ; got 'a', 'A'"),
+        ({"classes": [{"name": "a"}, {"name": "A"}]}, "class names must not be empty or repeated; got 'a', 'A'"),
         ({"classes": [{"name": "a", "value": 2}, {"name": "b"}]}, "got a 2, b 2: give each a value"),
         ({"classes": [{"name": "a", "value": 255}, {"name": "b"}]}, "class 'a': value 255 is not between 0 and 254"),
         ({"classes": [{"name": "a", "color": [0, 0, 256]}, {"name": "b"}]}, "class 'a': colour (0, 0, 256) is not RGB"),

@@ -1,3 +1,3 @@
-"""What people have drawn or painted on slides, read lazily as sets of classes on any scale's grid."""
+"""Annotations of slides, drawn or painted, read lazily as label sets on any scale's grid."""
 
 from __future__ import annotations

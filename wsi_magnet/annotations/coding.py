@@ -1,8 +1,8 @@
-"""A coding: which classes each label of an annotation may mean, by its own values, colours or names.
+"""A coding: the mapping of an annotation's labels (values, colours or names) to the classes that they may mean.
 
-As text: "0=0|1; 1=2|6; #ff0000=6; Tumor=3|4|5; *=ignore". On the left stands what the annotation holds: a value, a
-colour, the name of a QuPath class or ASAP group, or * for all that is not listed. On the right stand label values or
-class names, with | between those that it may be, or "ignore".
+As text: "0=0|1; 1=2|6; #ff0000=6; Tumor=3|4|5; *=ignore". The left side is the annotation's label: a value, a colour,
+the name of a QuPath class or ASAP group, or * for every label that is not listed. The right side is the label values
+or names of the possible classes, separated by |, or "ignore".
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from wsi_magnet.errors import AnnotationError
 from wsi_magnet.nets.spec import ClassInfo
 
 IGNORE_VALUE = 255
-"""A pixel of this value is not labelled, unless the coding says what it means, as it may where masks are 0 and 255."""
+"""A pixel of this value is unlabelled, unless the coding gives it a meaning, as for masks of 0 and 255."""
 
 OTHERS = "*"
 
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """How the labels of one annotation are to be read, in terms of a list of classes."""
+    """The meaning of one annotation's labels, in terms of a list of classes."""
 
     classes: tuple[ClassInfo, ...]
     entries: dict[str, int] = field(default_factory=dict)
-    """Sets by label: a value as text, a colour "#rrggbb", or a name, all in lower case; "*" is the rest."""
+    """Label sets by label: a value as text, a colour "#rrggbb" or a name, in lower case; "*" is every other label."""
 
     @staticmethod
     def parse(text: str, classes: Sequence[ClassInfo]) -> Coding:
-        """Read a coding. Values among the meanings that are no class of the list are left out of a set; if that leaves
-        nothing the label is kept with an empty set, and `set_of` refuses it where it occurs. Raises AnnotationError,
-        also for a name that no class has, which is likelier a slip of the pen.
+        """Read a coding. Raises AnnotationError, also for the name of an unknown class, which is likely a typing error.
+
+        Values that are no class of the list are left out of a set; a set that becomes empty is kept, and `set_of`
+        refuses its label where it occurs.
         """
         if len(classes) > MOST_CLASSES:
-            raise AnnotationError(f"{len(classes)} classes are more than the {MOST_CLASSES} that a label set can hold")
+            raise AnnotationError(f"{len(classes)} classes are too many; a label set holds {MOST_CLASSES}")
         entries = {}
         for part in filter(None, (piece.strip() for piece in text.split(";"))):
             label, equals, meaning = (one.strip() for one in part.rpartition("="))
@@ -46,14 +47,14 @@ class Coding:
 
     @property
     def ignored(self) -> int:
-        """The set of what is not labelled."""
+        """The label set of unlabelled pixels."""
         return full_set(len(self.classes))
 
     def set_of(self, label: int | str) -> int:
-        """The set of one label: a value, a colour "#rrggbb" or a name.
+        """The label set of one label: a value, a colour "#rrggbb" or a name.
 
-        What is not listed, where there is no "*", means itself: a value the class of that value, a name the class of
-        that name. Raises AnnotationError for a label that is neither, or whose classes are none of the list's.
+        Without "*", a label that is not listed means the class of that value or name. Raises AnnotationError for an
+        unknown label, and for one whose classes are not in the list.
         """
         found = self.entries.get(_key(str(label)))
         if found is None and label == IGNORE_VALUE:
@@ -64,9 +65,9 @@ class Coding:
             found = self._own_meaning(label)
         if found is None or found == 0:
             names = ", ".join(f"{c.value} {c.name}" for c in self.classes)
-            why = "unknown label" if found is None else "none of the classes is meant by label"
+            why = "unknown label" if found is None else "no class in use has the label"
             raise AnnotationError(
-                f"{why} {label!r}; the classes are {names}: say what it means, or {label}=ignore, in the labels column"
+                f"{why} {label!r}; the classes are {names}. Give its meaning, or {label}=ignore, in the labels column"
             )
         return found
 
@@ -90,7 +91,7 @@ def _set_of_meaning(meaning: str, classes: Sequence[ClassInfo]) -> int:
     for one in meaning.split("|"):
         key = _key(one)
         if not key:
-            raise AnnotationError(f"coding {meaning!r} has an empty class between its bars")
+            raise AnnotationError(f"coding {meaning!r} has an empty class between two |")
         matching = [i for i, c in enumerate(classes) if str(c.value) == key or _key(c.name) == key]
         if not matching and not key.isdigit():
             names = ", ".join(f"{c.value} {c.name}" for c in classes)

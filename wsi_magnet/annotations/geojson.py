@@ -1,7 +1,7 @@
 """QuPath's GeoJSON: annotation objects and their classes, in pixels of the canvas.
 
-Only annotations are regions. What programs have found (cells, detections, tiles, TMA cores) is passed over, and so are
-points and lines without a class; a line with one is a contour that somebody did not close.
+Only annotations are regions. Objects that programs detected (cells, detections, tiles, TMA cores) are skipped, and so
+are points and lines without a class; a line with a class is an unclosed contour, and refused.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _POINTS = ("Point", "MultiPoint")
 _LINES = ("LineString", "MultiLineString")
 _SURFACES = ("Polygon", "MultiPolygon")
 _ANNOTATIONS = ("annotation", "PathAnnotationObject")
-"""What QuPath calls an annotation, in "objectType" since 0.3 and in "id" before."""
+"""QuPath's names of annotations, in "objectType" since 0.3 and in "id" before."""
 
 
 def parse_geojson(data: bytes) -> list[Drawn]:
     """The regions of a FeatureCollection, a list of features, or a single one, in the file's order.
 
-    Raises AnnotationError, naming the object, for what is no GeoJSON and for contours that are no regions.
+    Raises AnnotationError, naming the object, for a file that is not GeoJSON and for contours that enclose no region.
     """
     try:
         features = list(_features(json.loads(data)))
         drawn = [_drawn(feature, number) for number, feature in enumerate(features, 1) if _is_annotation(feature)]
     except RecursionError as error:
-        raise AnnotationError("it is nested too deeply to be an annotation") from error
+        raise AnnotationError("its JSON is nested too deeply for an annotation") from error
     except ValueError as error:
         if isinstance(error, AnnotationError):
             raise
-        raise AnnotationError(f"it is no JSON, or cut short: {error}") from error
+        raise AnnotationError(f"it is not JSON, or truncated: {error}") from error
     return [one for one in drawn if one is not None]
 
 
@@ -54,7 +54,7 @@ def _features(node: Any) -> Iterator[Mapping[str, Any]]:
     elif kind in (*_POINTS, *_LINES, *_SURFACES, "GeometryCollection"):
         yield {"geometry": node}
     else:
-        raise AnnotationError("it is no GeoJSON: it holds something that is no Feature and no FeatureCollection")
+        raise AnnotationError("it is not GeoJSON: it has an element that is neither a Feature nor a FeatureCollection")
 
 
 def _is_annotation(feature: Mapping[str, Any]) -> bool:
@@ -79,7 +79,7 @@ def _drawn(feature: Mapping[str, Any], number: int) -> Drawn | None:
 
 
 def _class_name(classification: Any) -> str:
-    """QuPath writes {"name": ...} or, for derived classes, {"names": [...]}; other programs the bare name."""
+    """Name in QuPath's {"name": ...} or, for derived classes, {"names": [...]}, or the bare name of other programs."""
     if isinstance(classification, dict):
         names = classification.get("names")
         return _text(classification.get("name")) or (": ".join(map(str, names)) if isinstance(names, list) else "")
@@ -87,7 +87,7 @@ def _class_name(classification: Any) -> str:
 
 
 def _regions(geometry: Any, what: str, *, is_region: bool) -> Iterator[BaseGeometry]:
-    """The polygons in a geometry. is_region: it has a class, so that a line in it must be a contour."""
+    """Polygons of a geometry. is_region: the object has a class, so a line is an unclosed contour."""
     kind = _mapping(geometry).get("type")
     if kind == "GeometryCollection":
         for one in _list(geometry.get("geometries"), what):
@@ -98,7 +98,7 @@ def _regions(geometry: Any, what: str, *, is_region: bool) -> Iterator[BaseGeome
         for one in _list(geometry.get("coordinates"), what):
             yield _polygon(one, what)
     elif kind in _LINES and is_region:
-        raise AnnotationError(f"{what}: unclosed contour (a {kind}); close it in QuPath, or take its class away")
+        raise AnnotationError(f"{what}: unclosed contour (a {kind}); close it in QuPath, or remove its class")
     elif kind not in (*_POINTS, *_LINES):
         raise AnnotationError(f"{what}: unknown geometry {kind!r}")
 

@@ -1,7 +1,7 @@
-"""A label image on a slide: where its pixels lie, and its labels at the pixel centres of any scale, never in between.
+"""Label images: their position on the slide, and their labels at the pixel centres of any scale, never interpolated.
 
-It covers all of level 0 or just the canvas (the slide's bounds), and which of the two is told by its size. Its pixels
-are as large as the slide's, or as large as it says itself (an mpp in OME-Zarr or in a TIFF's resolution).
+A label image covers all of level 0 or only the canvas (the slide's bounds); its size decides which. Its pixels are as
+large as the slide's, or as its own mpp says (in OME-Zarr, or in a TIFF's resolution).
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import SlideInfo
 
 BLOCK_PX = 2048
-"""Side of the blocks of a label image that are held at once."""
+"""Side of the blocks of a label image that are read at once."""
 
 Indices = npt.NDArray[np.int64]
-"""int64 (n,): columns or rows of the label image; -1 where there is none."""
+"""int64 (n,): columns or rows of the label image; -1 outside of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelGrid:
-    """Where a label image lies, in level-0 pixels."""
+    """Position of a label image on the canvas, in level-0 pixels."""
 
     corner_xy: tuple[float, float]
-    """Its upper left corner, counted from the canvas's."""
+    """Its upper left corner, relative to the canvas's."""
     step_xy: tuple[float, float]
-    """Level-0 pixels per pixel of it."""
+    """Level-0 pixels per pixel of the label image."""
 
     def indices(self, axis: int, centres: npt.NDArray[np.floating[Any]], length: int, canvas_length: int) -> Indices:
-        """The column (axis 0) or row (1) in which each position on the canvas lies, of `length` there are."""
+        """Column (axis 0) or row (axis 1) of each position on the canvas, of a label image with `length` of them."""
         indices = np.floor((centres - self.corner_xy[axis]) / self.step_xy[axis]).astype(np.int64)
         there = (indices >= 0) & (indices < length) & (centres >= 0) & (centres < canvas_length)
         return np.where(there, indices, -1)
 
 
 def locate(size: Size, mpp_xy: tuple[float, float] | None, info: SlideInfo) -> LabelGrid:
-    """Where a label image of that size and stated mpp lies on a slide.
+    """Find the position of a label image of that size and stated mpp on a slide.
 
-    Its size decides where it can. Raises AnnotationError where it fits neither level 0 nor the canvas.
+    Raises AnnotationError where it fits neither level 0 nor the canvas.
     """
     corners = ((info.canvas, (0.0, 0.0)), (info.size, (-float(info.bounds.x0), -float(info.bounds.y0))))
     for whole, corner_xy in corners:
@@ -58,7 +58,7 @@ def locate(size: Size, mpp_xy: tuple[float, float] | None, info: SlideInfo) -> L
     if mpp_xy is not None and info.mpp_xy is not None:
         x, y = (own / slides for own, slides in zip(mpp_xy, info.mpp_xy, strict=True))
         for whole, corner_xy in corners:
-            # A pixel: writers round the last one up or down.
+            # Within one pixel: writers round the size up or down.
             if abs(size.width - whole.width / x) <= 1 and abs(size.height - whole.height / y) <= 1:
                 return LabelGrid(corner_xy, (x, y))
     raise AnnotationError(f"{_misfit(size, mpp_xy, info)}; it must have the slide's size, or state an mpp that fits it")
@@ -71,10 +71,10 @@ def _misfit(size: Size, mpp_xy: tuple[float, float] | None, info: SlideInfo) -> 
 
 
 class LabelImage:
-    """A label image open on a slide; an `Annotation`."""
+    """An open label image of a slide; an `Annotation`."""
 
     def __init__(self, path: Path, pixels: LabelPixels, info: SlideInfo, coding: Coding) -> None:
-        """Takes over `pixels`. Raises AnnotationError where they do not fit the slide."""
+        """Takes ownership of `pixels`. Raises AnnotationError where they do not fit the slide."""
         try:
             self._grid = locate(pixels.size, pixels.mpp_xy, info)
         except AnnotationError as error:
@@ -98,7 +98,7 @@ class LabelImage:
         return sets
 
     def check(self) -> None:
-        """Go through all pixels, and raise AnnotationError for the first label that is not known."""
+        """Read all pixels. Raises AnnotationError for the first unknown label."""
         for block in Box.of(self._pixels.size).squares(BLOCK_PX):
             with decoding(self._path):
                 codes = self._pixels.codes(self._pixels.read(block))
@@ -127,7 +127,7 @@ class LabelImage:
 
 
 def _pieces(indices: Indices) -> Iterator[Indices]:
-    """Indices of what lies on the image, in runs of at most a block of its pixels."""
+    """Positions within `indices` that lie on the image, in runs of at most one block of its pixels."""
     there = np.flatnonzero(indices >= 0)
     if len(there):
         blocks = indices[there] // BLOCK_PX

@@ -1,6 +1,6 @@
-"""The pixels of a label image as they are stored, never as they look: PNG decoded whole, TIFF and Zarr piece by piece.
+"""Stored pixels of label images, without conversion to colours: PNG decoded whole, TIFF strip by strip or tile by tile.
 
-A JPEG, and JPEG inside a TIFF, is refused: it changes labels.
+JPEG, also inside a TIFF, is refused: it changes labels.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wsi_magnet.slides.tiff import TiffPixels
 from wsi_magnet.slides.tiff_colour import samples_to_rgb
 
 Stored = npt.NDArray[Any]
-"""(height, width, samples a pixel), as stored."""
+"""(height, width, samples per pixel), as stored."""
 
 DECODE_ERRORS = (
     ArithmeticError,
@@ -40,7 +40,7 @@ DECODE_ERRORS = (
     ValueError,
     struct.error,
 )
-"""What Pillow, tifffile, imagecodecs and zarr raise at a damaged file."""
+"""Errors that Pillow, tifffile, imagecodecs and zarr raise for a damaged file."""
 
 
 class LabelPixels(Protocol):
@@ -48,14 +48,14 @@ class LabelPixels(Protocol):
 
     size: Size
     mpp_xy: MppXY | None
-    """Microns per pixel, where the file says; None where it does not."""
+    """Microns per pixel, if the file says; otherwise None."""
 
     def read(self, box: Box) -> Stored:
-        """The pixels of a rectangle inside the image, as they are stored."""
+        """Stored pixels of a rectangle inside the image."""
         ...
 
     def codes(self, stored: Stored) -> Codes:
-        """What stored pixels (height, width, samples) say, as codes (height, width)."""
+        """Codes (height, width) of stored pixels (height, width, samples); see `labels`."""
         ...
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class LabelPixels(Protocol):
 
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
-    """Turn what decoders raise into an AnnotationError that names the file."""
+    """Turn decoders' errors into an AnnotationError that names the file."""
     try:
         yield
     except AnnotationError:
@@ -77,7 +77,7 @@ def decoding(path: Path) -> Iterator[None]:
 
 
 def open_picture(path: Path, magic: bytes, *, colours: bool) -> LabelPixels:
-    """Open a PNG or TIFF, told by the first bytes of the file. colours: labels are colours; see `labels`.
+    """Open a PNG or TIFF, recognised by the file's first bytes. colours: labels are colours; see `labels`.
 
     Raises AnnotationError.
     """
@@ -88,16 +88,16 @@ def open_picture(path: Path, magic: bytes, *, colours: bool) -> LabelPixels:
             return TiffLabels(path, colours=colours)
     if magic.startswith(JPEG_MAGIC):
         raise AnnotationError(f"{path} is a JPEG, which changes labels; save label images as PNG or TIFF")
-    raise AnnotationError(f"{path} is no PNG or TIFF")
+    raise AnnotationError(f"{path} is not a PNG or TIFF")
 
 
 class PngLabels:
-    """A PNG: decoded when first read, and then kept as an index into its codes, a byte or two a pixel."""
+    """A PNG: decoded at the first read, then kept as an index into its codes, one or two bytes per pixel."""
 
     def __init__(self, path: Path, *, colours: bool) -> None:
         self._picture: PngImageFile | None = PngImageFile(path)
         self.size = Size(*self._picture.size)
-        self.mpp_xy: MppXY | None = None  # a PNG says how it is to be printed, if anything
+        self.mpp_xy: MppXY | None = None  # a PNG has at most a print resolution
         if self.size.pixels > MOST_DECODED_PIXELS:
             self._picture.close()
             raise AnnotationError(
@@ -140,20 +140,20 @@ class PngLabels:
 
 
 def _grey_step(picture: PngImageFile) -> int:
-    # Pillow stretches greys of 2 and 4 bits to 0..255; the labels are what was stored.
+    # Pillow scales greys of 2 and 4 bits to 0..255; the labels are the stored values.
     raw_modes = [tile[3] for tile in picture.tile]
     return {"L;2": 85, "L;4": 17}.get(str(raw_modes[0]) if raw_modes else "", 1)
 
 
 def _compact(samples: npt.NDArray[np.uint8]) -> tuple[Stored, Codes]:
-    """Colours as an index (height, width) of few bytes, and the codes that it points to."""
+    """Colours as a compact index (height, width), and the codes that it points to."""
     keys = np.zeros(samples.shape[:2], np.int32)
     for channel in range(3):
         keys = keys << 8 | samples[..., channel]
     clear = 1 << 24
     if samples.shape[-1] > 3:
         keys[samples[..., 3] == 0] = clear
-    # A flag for each of all colours: sorting the pixels would take ten times as long.
+    # A flag for each possible colour: sorting the pixels takes ten times as long.
     seen = np.zeros(clear + 1, bool)
     seen[keys] = True
     found = np.flatnonzero(seen)
@@ -163,22 +163,22 @@ def _compact(samples: npt.NDArray[np.uint8]) -> tuple[Stored, Codes]:
 
 
 class _TiffSamples(TiffPixels):
-    """A TIFF's page with its samples as they are stored, before they become colours."""
+    """A TIFF's page with its stored samples, before conversion to colours."""
 
     def samples(self, box: Box) -> Stored:
         return self._stored(box) if self._whole is None else self._mapped(self._whole, box)
 
 
 class TiffLabels:
-    """The first page of a TIFF, read strip by strip or tile by tile; coarser pages are not looked at."""
+    """The first page of a TIFF, read strip by strip or tile by tile; coarser pages are ignored."""
 
     def __init__(self, path: Path, *, colours: bool) -> None:
         try:
             self._tiff = _TiffSamples(path)
         except SlideOpenError as error:
-            # What is said of slides would be wrong for labels.
+            # The cure for slides would be wrong for labels.
             what, _, cure = str(error).partition("; ")
-            cure = "save it with 8 or 16 bits a pixel, not below 0" if "RGB" in cure else cure
+            cure = "save it with 8 or 16 unsigned bits per pixel" if "RGB" in cure else cure
             raise AnnotationError(f"{path} cannot be read as a label image: {what}; {cure}") from error
         self._page = self._tiff.page
         self.size = self._tiff.size

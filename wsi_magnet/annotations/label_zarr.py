@@ -1,4 +1,4 @@
-"""A Zarr array or OME-Zarr image as a label image: our own results, and what other programs write."""
+"""Zarr arrays and OME-Zarr images as label images: our own results and those of other programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MICRONS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter
 
 
 def is_zarr(path: Path) -> bool:
-    """True for a folder with Zarr's metadata in it, version 2 or 3."""
+    """True for a folder with Zarr metadata, version 2 or 3."""
     return any((path / name).is_file() for name in (".zgroup", ".zarray", "zarr.json"))
 
 
@@ -27,7 +27,7 @@ class ZarrLabels:
     """The finest level of an image, or a plain array; read chunk by chunk. A `LabelPixels`."""
 
     def __init__(self, path: Path) -> None:
-        """Raises AnnotationError for what is no image of whole numbers in one plane."""
+        """Raises AnnotationError for anything but an image of whole numbers in one plane."""
         with decoding(path):
             self._array, attributes = open_finest(path)
             *lead, height, width = self._array.shape
@@ -49,11 +49,11 @@ class ZarrLabels:
         return value_codes(stored[..., 0])
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """No-op: no file is held open."""
 
 
 def _stated_mpp(attributes: Mapping[str, Any]) -> MppXY | None:
-    """Microns per pixel (x, y) of the finest level by OME-Zarr's metadata; None where that names no unit."""
+    """Microns per pixel (x, y) of the finest level from OME-Zarr's metadata; None without a unit."""
     images = attributes.get("multiscales")
     if not images:
         return None
@@ -67,6 +67,6 @@ def _stated_mpp(attributes: Mapping[str, Any]) -> MppXY | None:
 
 
 def _product(*transformations: Any) -> list[float]:
-    """The scales (..., y, x) of an image and of its level, multiplied."""
+    """Product of the scales (..., y, x) of an image and of its level."""
     scales = [one["scale"] for several in transformations for one in several if one.get("type") == "scale"]
     return [float(length) for length in np.prod(np.array(scales, np.float64), axis=0)] if scales else []

@@ -1,9 +1,9 @@
-"""From what a pixel of a label image holds to its label, and from labels to sets.
+"""Conversion of label-image pixels to labels, and of labels to label sets.
 
-A pixel's content is first a code, one whole number: a value as it is, a colour as `COLOUR` + 0xrrggbb, or `NOTHING`
-where a picture is transparent. Which label a colour is depends on the coding. Where it lists colours ("#ff0000=6"),
-every pixel is a colour. Otherwise an RGB picture is taken for values: a grey one for its grey, and red alone up to 31
-for that number, as data sets do that keep labels in the first channel (pure red, 255, stays a colour).
+A pixel is first converted to a code, one whole number: a value as it is, a colour as `COLOUR` + 0xrrggbb, or
+`NOTHING` where the picture is transparent. The label of a colour depends on the coding. If the coding lists colours
+("#ff0000=6"), every pixel is a colour. Otherwise RGB pixels are values: grey is its grey level, and red alone up to 31
+is that number, for data sets that keep labels in the first channel (pure red, 255, stays a colour).
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ COLOUR = 1 << 40
 NOTHING = 1 << 41
 
 MOST_RED = 31
-"""The largest label that is looked for in the red channel alone: data sets have a handful of classes, painters bright
-colours."""
+"""The largest value that pure red stands for: data sets have a handful of classes, painted masks bright colours."""
 
 
 def lists_colours(coding: Coding) -> bool:
-    """True where a coding is about colours: some label of it is a "#rrggbb"."""
+    """True if any label of the coding is a colour "#rrggbb"."""
     return any(label.startswith("#") for label in coding.entries)
 
 
 def colour_codes(samples: npt.NDArray[np.uint8]) -> Codes:
-    """Codes of uint8 (height, width, 3 or 4) RGB or RGBA; what is wholly transparent is not labelled."""
+    """Codes of uint8 (height, width, 3 or 4) RGB or RGBA; wholly transparent pixels are unlabelled."""
     red, green, blue = (samples[..., channel].astype(np.int64) for channel in range(3))
     codes = COLOUR + (red << 16 | green << 8 | blue)
     if samples.shape[-1] > 3:
@@ -61,7 +60,7 @@ def label_of(code: int, *, colours: bool) -> int | str:
 
 
 class SetTable:
-    """Sets by code, learned as codes are met; safe to use from several threads."""
+    """Lookup table of label sets by code, extended as new codes occur; thread-safe."""
 
     def __init__(self, coding: Coding) -> None:
         self._coding = coding
@@ -69,18 +68,18 @@ class SetTable:
         self._known = (np.array([NOTHING], np.int64), np.array([coding.ignored], np.uint32))
 
     def sets(self, codes: Codes) -> Sets:
-        """uint32 of the same shape. Raises AnnotationError for a label that is not known."""
+        """Label sets, uint32 of the same shape. Raises AnnotationError for an unknown label."""
         while True:
             known, sets = self._known
             places = np.minimum(np.searchsorted(known, codes), len(known) - 1)
             strange = known[places] != codes
             if not strange.any():
                 return np.asarray(sets[places])
-            self._known = self._learned(known, sets, np.unique(codes[strange]))
+            self._known = self._extended(known, sets, np.unique(codes[strange]))
 
-    def _learned(self, known: Codes, sets: Sets, new: Codes) -> tuple[Codes, Sets]:
-        # Made anew and put in its place at once, so that no thread sees half of it; what two learn at the same time
-        # and one of them loses is learned again.
+    def _extended(self, known: Codes, sets: Sets, new: Codes) -> tuple[Codes, Sets]:
+        # The pair is replaced as a whole, so that no thread sees half of it; an entry lost to a concurrent replacement
+        # is added again at its next use.
         labels = (label_of(code, colours=self._colours) for code in new.tolist())
         codes = np.concatenate([known, new])
         meanings = np.concatenate([sets, np.array([self._coding.set_of(label) for label in labels], np.uint32)])

@@ -1,4 +1,4 @@
-"""Which classes a data set tells apart: those that never share a label set."""
+"""Partition of classes into those that a data set can distinguish: classes that share a label set are in one part."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wsi_magnet.metrics.confusion import UNLABELLED
 
 
 def partition(label_sets: Iterable[int], n_classes: int) -> tuple[int, ...]:
-    """For each class the number of the part that it belongs to: classes that some label leaves open share one.
+    """The part of each class: classes that share a label set share a part.
 
-    label_sets: every set that occurs; the full set says nothing and is passed over. Parts are numbered by their first
-    class. "gland or lumen" beside "stroma" tells two parts of three classes.
+    label_sets: every set that occurs; the full set carries no information and is skipped. Parts are numbered in the
+    order of their first class. "gland or lumen" beside "stroma" make two parts of three classes.
     """
     part_of = list(range(n_classes))
     for one in label_sets:
@@ -29,7 +29,7 @@ def partition(label_sets: Iterable[int], n_classes: int) -> tuple[int, ...]:
 
 
 def parts_of(sets: Sets, part_of: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """The part that each pixel's set lies in, int64 (H, W); UNLABELLED where the set is full or spans several parts."""
+    """The part of each pixel's set, int64 (H, W); UNLABELLED where the set is full or spans several parts."""
     n_classes = len(part_of)
     lookup: dict[int, int] = {}
     for one in np.unique(sets).tolist():

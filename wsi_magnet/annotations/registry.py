@@ -1,4 +1,4 @@
-"""Which reader takes an annotation file: told by what is in it, not by its name."""
+"""Choice of the reader for an annotation file, by its content and not by its name."""
 
 from __future__ import annotations
 
@@ -22,29 +22,30 @@ from wsi_magnet.slides.image import JPEG_MAGIC, PNG_MAGIC, TIFF_MAGIC
 from wsi_magnet.slides.types import SlideInfo
 
 MOST_BYTES = 2 << 30
-"""Of drawn regions, unpacked: more is no annotation that people made."""
+"""Limit for a file of drawn regions, uncompressed; no hand-made annotation is larger."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _PICTURES = (PNG_MAGIC, JPEG_MAGIC, *TIFF_MAGIC)
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
-"""Byte order marks, which may stand before text."""
+"""Byte order marks that may precede text."""
 
 KINDS = "a label image (PNG, TIFF, OME-Zarr), QuPath GeoJSON, ASAP XML or ImageScope XML"
 
 
 class CheckedAnnotation(Annotation, Protocol):
-    """An annotation that can be looked through for labels that nobody knows."""
+    """An annotation whose labels can all be checked."""
 
     def check(self) -> None:
-        """Meet every label of the file. Raises AnnotationError for the first that is not known."""
+        """Check every label of the file. Raises AnnotationError for the first unknown one."""
         ...
 
 
 def open_annotation(path: Path, info: SlideInfo, coding: Coding) -> CheckedAnnotation:
     """Open an annotation of the slide that `info` describes.
 
-    Label images are read when asked for; what is drawn is read and its labels looked up now. Raises AnnotationError,
-    naming the file and the object, for what cannot be read, does not fit the slide, or has a label that is not known.
+    Label images are read on demand; drawn regions are read, and their labels looked up, at once. Raises
+    AnnotationError, naming the file and the object, for an unreadable file, one that does not fit the slide, and an
+    unknown label.
     """
     if is_zarr(path):
         return LabelImage(path, ZarrLabels(path), info, coding)
@@ -72,7 +73,7 @@ def _text(path: Path, *, packed: bool) -> bytes:
 
 
 def _drawn(data: bytes, info: SlideInfo) -> Sequence[Drawn]:
-    """The regions of a text, in level-0 pixels from the canvas's corner."""
+    """Regions of a text file, in level-0 pixels from the canvas's corner."""
     start = _start(data)
     if not start:
         raise AnnotationError("it is empty")
@@ -82,13 +83,13 @@ def _drawn(data: bytes, info: SlideInfo) -> Sequence[Drawn]:
         raise AnnotationError(f"it is neither {KINDS}")
     root = parse_xml(data)
     if root.tag not in (ASAP_ROOT, IMAGESCOPE_ROOT):
-        raise AnnotationError(f"it is XML of another kind (<{root.tag}>); give {KINDS}")
+        raise AnnotationError(f"it is XML of an unknown kind (<{root.tag}>); give {KINDS}")
     drawn = parse_asap(root) if root.tag == ASAP_ROOT else parse_imagescope(root)
     return [moved(one, -info.bounds.x0, -info.bounds.y0) for one in drawn]
 
 
 def _start(data: bytes) -> bytes:
-    """The first character of a text, of any encoding; empty where there is none."""
+    """First character of a text in any encoding; empty for an empty text."""
     head = data[:1000]
     for mark in _MARKS:
         head = head.removeprefix(mark)

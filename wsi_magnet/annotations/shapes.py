@@ -24,44 +24,44 @@ from wsi_magnet.geometry import Box, FloatBox, Size
 from wsi_magnet.scales import Scale
 
 UNCLASSIFIED = "unclassified"
-"""The label of what has neither a class nor a name of its own, for a coding to say what it means."""
+"""Label of a region that has neither a class nor a name; a coding may give it a meaning."""
 
 Ring = npt.NDArray[np.float64]
 """float64 (n, 2): x and y of a contour's points."""
 
 Edges = npt.NDArray[np.float64]
-"""float64 (n, 4): x and y of one end, x and y of the other, which lies below it; in level-0 pixels from the canvas's
-corner. Level edges, which cross no row, are left out."""
+"""float64 (n, 4): x and y of the upper end, x and y of the lower end; in level-0 pixels from the canvas's corner.
+Horizontal edges, which cross no row, are left out."""
 
 Inside = npt.NDArray[np.bool_]
-"""bool (height, width): True where the centre lies inside."""
+"""bool (height, width): True for pixels whose centre lies inside."""
 
 FARTHEST_PX = 1e9
-"""Coordinates beyond it are no pixels."""
+"""Larger coordinates are refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One region as it stands in a file."""
+    """One region of a file."""
 
     what: str
-    """What an error calls it: "object 3 'Tumor'"."""
+    """Name of the region in errors: "object 3 'Tumor'"."""
     label: str
-    """Its class as the file names it."""
+    """Its class, as named in the file."""
     region: BaseGeometry
-    """Polygon or multipolygon, valid, perhaps empty; in the file's own frame, or level-0 pixels from the canvas's
+    """Valid polygon or multipolygon, perhaps empty; in the file's own frame, or level-0 pixels from the canvas's
     corner."""
 
 
 def checked_ring(points: Any, what: str) -> Ring:
-    """A contour's points, of pairs of numbers; a third number is left out.
+    """Contour of pairs of numbers; a third number is ignored.
 
-    Raises AnnotationError for what is not finite, or has fewer than three different points.
+    Raises AnnotationError for points that are not finite, and for fewer than three different points.
     """
     try:
         ring = np.array([(point[0], point[1]) for point in points], np.float64).reshape(-1, 2)
     except (LookupError, TypeError, ValueError) as error:
-        raise AnnotationError(f"{what}: its contour is no list of points (x, y)") from error
+        raise AnnotationError(f"{what}: its contour is not a list of points (x, y)") from error
     check_pixels(ring, what)
     different = len(np.unique(ring[:, 0] + 1j * ring[:, 1]))
     if different < 3:
@@ -70,30 +70,30 @@ def checked_ring(points: Any, what: str) -> Ring:
 
 
 def check_pixels(points: Ring, what: str) -> None:
-    """Raises AnnotationError for a point that is not finite, or so far away that it is no pixel."""
+    """Check that points are finite and within `FARTHEST_PX`. Raises AnnotationError."""
     if not np.isfinite(points).all() or (np.abs(points) > FARTHEST_PX).any():
-        raise AnnotationError(f"{what}: its contour has a point that is no pixel (not finite, or beyond 1e9)")
+        raise AnnotationError(f"{what}: its contour has a point that is not a pixel (not finite, or beyond 1e9)")
 
 
 def region_of(shell: Ring, holes: Sequence[Ring] = ()) -> BaseGeometry:
-    """The polygon within a contour and outside its holes; a contour that crosses itself gives all that it encloses."""
+    """Polygon within a contour and outside its holes; of a self-crossing contour, everything that it encloses."""
     polygon = shapely.Polygon(shell, holes)
     return polygon if polygon.is_valid else surfaces(shapely.make_valid(polygon))
 
 
 def surfaces(geometry: BaseGeometry) -> BaseGeometry:
-    """What has an area of a geometry; lines and points, which mending leaves, are dropped."""
+    """The parts of a geometry that have an area; lines and points, which repairing leaves, are dropped."""
     return shapely.union_all([part for part in shapely.get_parts(geometry) if part.area > 0])
 
 
 def moved(drawn: Drawn, dx: float, dy: float) -> Drawn:
-    """The same elsewhere."""
+    """The region shifted by (dx, dy)."""
     offset = np.array((dx, dy))
     return Drawn(drawn.what, drawn.label, shapely.transform(drawn.region, lambda points: points + offset))
 
 
 def edges_of(region: BaseGeometry) -> Edges:
-    """The edges of all rings, holes included, of a valid polygon or multipolygon."""
+    """Edges of all rings, holes included, of a valid polygon or multipolygon."""
     rings = shapely.get_rings(shapely.get_parts(region))
     points, ring = shapely.get_coordinates(rings, return_index=True)
     same = ring[1:] == ring[:-1]
@@ -104,11 +104,11 @@ def edges_of(region: BaseGeometry) -> Edges:
 
 
 def fill(edges: Edges, scale: Scale, box: Box) -> Inside:
-    """Which pixels of `box`, in pixels of the scale, have their centres inside the contour."""
+    """Mask of the pixels of `box`, in pixels of the scale, whose centres lie inside the contour."""
     height, width = box.size.hw
     dx, dy = scale.downsample_xy
-    # A row is crossed by the edges that begin on its centre line or above it and end below it: at a corner where two
-    # edges meet, by exactly as many as turn the inside over.
+    # An edge crosses a row if it begins on the row's centre line or above it and ends below it: at a corner of two
+    # edges, just as many cross as change inside to outside.
     first = np.clip(_first_centre(edges[:, 1], dy), box.y0, box.y1)
     counts = np.clip(_first_centre(edges[:, 3], dy), box.y0, box.y1) - first
     crossing = np.repeat(edges, counts, axis=0)
@@ -122,7 +122,7 @@ def fill(edges: Edges, scale: Scale, box: Box) -> Inside:
 
 
 def touched(region: FloatBox, scale: Scale, box: Box) -> Box:
-    """The pixels of `box` that a region can reach, by its bounding box in level-0 pixels."""
+    """The part of `box` that a region, given by its bounding box in level-0 pixels, can cover."""
     outer = region.scale(1 / scale.downsample_xy[0], 1 / scale.downsample_xy[1]).outer()
     return outer.grow(1).intersect(box)
 
@@ -133,15 +133,15 @@ def _first_centre(positions: npt.NDArray[np.float64], downsample: float) -> npt.
 
 
 class ShapeAnnotation:
-    """Regions drawn on a slide; an `Annotation`. Holds no file, and each region's edges."""
+    """Drawn regions of a slide; an `Annotation`. Keeps each region's edges, and no open file."""
 
     def __init__(self, drawn: Sequence[Drawn], canvas: Size, coding: Coding) -> None:
         """drawn: in level-0 pixels from the canvas's corner.
 
-        Raises AnnotationError for a label that is not known, and where no region lies on the slide.
+        Raises AnnotationError for an unknown label, and where no region lies on the slide.
         """
         if not drawn:
-            raise AnnotationError("it holds no region; draw some, or leave it out")
+            raise AnnotationError("it has no region; draw some, or leave the file out")
         self.n_classes = len(coding.classes)
         self._canvas = canvas
         self._ignored = coding.ignored
@@ -151,7 +151,7 @@ class ShapeAnnotation:
         self._tree = shapely.STRtree([one.region for one in drawn])
         if not len(self._tree.query(shapely.box(0, 0, *canvas.wh))):
             raise AnnotationError(
-                f"none of its regions ({len(drawn)}) lies on the slide's {canvas} pixels; are they another slide's?"
+                f"none of its regions ({len(drawn)}) lies on the slide's {canvas} pixels; are they of another slide?"
             )
 
     def read(self, scale: Scale, box: Box) -> Sets:
@@ -163,14 +163,14 @@ class ShapeAnnotation:
         part = scale.level0(covered)
         for index in np.sort(self._tree.query(shapely.box(part.x0, part.y0, part.x1, part.y1))).tolist():
             self._paint(index, scale, covered, sets[covered.relative_to(box).slices_yx])
-        self._leave_out_beyond(scale, box, sets)
+        self._clear_beyond_canvas(scale, box, sets)
         return sets
 
     def check(self) -> None:
-        """Nothing is left to check: the labels were looked up when it was opened."""
+        """No-op: labels are looked up on opening."""
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """No-op: no file is held open."""
 
     def _paint(self, index: int, scale: Scale, box: Box, sets: Sets) -> None:
         within = touched(self._bounds[index], scale, box)
@@ -178,8 +178,8 @@ class ShapeAnnotation:
             inside = fill(self._edges[index], scale, within)
             sets[within.relative_to(box).slices_yx][inside] = self._sets[index]
 
-    def _leave_out_beyond(self, scale: Scale, box: Box, sets: Sets) -> None:
-        """The last column and row may have their centres beyond the canvas, where nothing is labelled."""
+    def _clear_beyond_canvas(self, scale: Scale, box: Box, sets: Sets) -> None:
+        """Mark pixels of the last column and row as unlabelled whose centres lie beyond the canvas."""
         (dx, dy), (width, height) = scale.downsample_xy, self._canvas.wh
         sets[:, (np.arange(box.x0, box.x1) + 0.5) * dx >= width] = self._ignored
         sets[(np.arange(box.y0, box.y1) + 0.5) * dy >= height] = self._ignored

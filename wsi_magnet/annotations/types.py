@@ -1,7 +1,7 @@
-"""What an annotation is to the rest of the program: for each pixel, the set of classes that it may be.
+"""The interface of annotations: for each pixel a label set, the classes that it may be.
 
 A label often names more than one class: "gland" may be benign or tumour, "benign tissue" stroma or epithelium. So
-a label is a set, and what nobody has labelled may be anything: the full set.
+a label is a set; an unlabelled pixel may be any class, so it has the full set.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Sets = npt.NDArray[np.uint32]
 """uint32 (height, width): bit i is set where class i, by its place in the list of classes, is possible."""
 
 MOST_CLASSES = 31
-"""A bit each, and none for the sign, so that torch's int32 holds them too."""
+"""One bit each and none for the sign, so that torch's int32 holds them too."""
 
 
 def full_set(n_classes: int) -> int:
-    """The set of a pixel that is not labelled: all classes are possible."""
+    """The set of an unlabelled pixel: all classes are possible."""
     return (1 << n_classes) - 1
 
 
@@ -32,10 +32,10 @@ class Annotation(Protocol):
     n_classes: int
 
     def read(self, scale: Scale, box: Box) -> Sets:
-        """The sets of a rectangle of pixels of a scale, taken at the pixels' centres.
+        """Label sets of a rectangle of a scale's grid, taken at the pixels' centres.
 
-        box: in pixels of `scale`, counted from the canvas's corner; it may reach beyond the canvas, where nothing is
-        labelled. Returns uint32 (box height, box width). Raises AnnotationError for a label that is not known.
+        box: in pixels of `scale` from the canvas's corner; beyond the canvas nothing is labelled. Returns uint32
+        (box height, box width). Raises AnnotationError for an unknown label.
         """
         ...
 

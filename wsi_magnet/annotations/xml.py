@@ -34,37 +34,37 @@ _GENERATED_NAME = re.compile(r"Annotation \d+")
 IMAGESCOPE_ROOT = "Annotations"
 
 MAX_GAP = 0.05
-"""A contour whose ends lie farther apart, as a share of its length, was not closed, unless the edge that is missing is
-no longer than the longest that is there: a polygon whose last corner need not be its first."""
+"""Gap between a contour's ends, as a share of its length, above which the contour is refused as unclosed; unless the
+closing edge is no longer than the longest edge, as in a polygon whose last corner does not repeat the first."""
 
 _KINDS = {"0": "polygon", "1": "rectangle", "2": "ellipse", "3": "arrow", "4": "ruler", "5": "pointer"}
-"""Of a region's Type. Where a program also writes GeoShape, that is what it means."""
+"""Meaning of a region's Type. GeoShape, which some programs write, takes precedence."""
 
 _NO_REGIONS = ("arrow", "ruler", "pointer", "points", "point", "line", "polyline")
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise AnnotationError(f"it declares a document type ({name!r}), which no annotation needs; remove it")
+        raise AnnotationError(f"it declares a document type ({name!r}), which annotations do not need; remove it")
 
 
 def parse_xml(data: bytes) -> ElementTree.Element:
-    """The root of a document. Raises AnnotationError for what is no XML."""
+    """Root element of a document. Raises AnnotationError for anything but XML."""
     parser = ElementTree.XMLParser(target=_NoDoctype())
     try:
         parser.feed(data)
         root: ElementTree.Element = parser.close()
     except ElementTree.ParseError as error:
-        raise AnnotationError(f"it is no XML, or cut short: {error}") from error
+        raise AnnotationError(f"it is not XML, or truncated: {error}") from error
     except (LookupError, ValueError) as error:  # an encoding that does not exist
         if isinstance(error, AnnotationError):
             raise
-        raise AnnotationError(f"it is no XML: {error}") from error
+        raise AnnotationError(f"it is not XML: {error}") from error
     return root
 
 
 def parse_asap(root: Element) -> list[Drawn]:
-    """The regions of a document, in its order. Raises AnnotationError, naming the annotation."""
+    """Regions of an ASAP document, in its order. Raises AnnotationError, naming the annotation."""
     return list(_asap_drawn(root))
 
 
@@ -99,7 +99,7 @@ def _asap_order(point: Element, what: str) -> int:
 
 
 def parse_imagescope(root: Element) -> list[Drawn]:
-    """The regions of a document, in its order, less their holes. Raises AnnotationError, naming the region."""
+    """Regions of an ImageScope document without their holes, in order. Raises AnnotationError, naming the region."""
     return [drawn for layer in root.iter("Annotation") for drawn in _layer(layer)]
 
 
@@ -144,16 +144,16 @@ def _description(element: Element) -> str:
 
 
 def _closed(ring: Ring, what: str) -> Ring:
-    of_length, of_longest = _gap_of(ring)
-    if of_length > MAX_GAP and of_longest > 1:
+    share_of_length, share_of_longest = _gap_of(ring)
+    if share_of_length > MAX_GAP and share_of_longest > 1:
         raise AnnotationError(
-            f"{what}: unclosed contour, its ends {of_length:.0%} of its length apart; close it in ImageScope"
+            f"{what}: unclosed contour, its ends {share_of_length:.0%} of its length apart; close it in ImageScope"
         )
     return ring
 
 
 def _corners(points: list[tuple[float, float]], what: str) -> list[tuple[float, float]]:
-    """The corners of the box round some points: ImageScope gives two or four of an ellipse's, or of a rectangle's."""
+    """Corners of the bounding box; ImageScope writes two or four corners of an ellipse or rectangle."""
     if len(points) < 2:
         raise AnnotationError(f"{what}: has {len(points)} points; a rectangle or an ellipse needs 2")
     check_pixels(np.array(points, np.float64), what)
@@ -169,7 +169,7 @@ def _ellipse(corners: list[tuple[float, float]]) -> BaseGeometry:
 
 
 def _point_of(attributes: Mapping[str, str], what: str) -> tuple[float, float]:
-    """X and Y of a vertex; some programs write decimal commas. Raises AnnotationError."""
+    """X and Y of a vertex, also with decimal commas, which some programs write. Raises AnnotationError."""
     try:
         x, y = (float(attributes[name].replace(",", ".")) for name in ("X", "Y"))
     except (KeyError, ValueError) as error:
@@ -178,7 +178,7 @@ def _point_of(attributes: Mapping[str, str], what: str) -> tuple[float, float]:
 
 
 def _gap_of(ring: Ring) -> tuple[float, float]:
-    """How far the last point of a contour lies from its first, as a share of its length and of its longest edge."""
+    """Distance between a contour's ends, as a share of its length and of its longest edge."""
     drawn = np.hypot(*np.diff(ring, axis=0).T)
     gap = float(np.hypot(*(ring[-1] - ring[0])))
     return gap / float(drawn.sum()), gap / float(drawn.max())

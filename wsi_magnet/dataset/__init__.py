@@ -1,3 +1,3 @@
-"""Annotated slides as a data set: the manifest that lists them, its splits, and the layouts of public data sets."""
+"""Data sets of annotated slides: manifests, splits, and the layouts of public data sets."""
 
 from __future__ import annotations

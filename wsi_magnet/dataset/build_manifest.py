@@ -1,4 +1,4 @@
-"""From the folder of a data set to its manifest: found, annotators joined, split by whole groups, written, checked."""
+"""Build a data set's manifest from its folder: find images, join annotators, split by whole groups, write, check."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from wsi_magnet.errors import ConfigError, ManifestError
 from wsi_magnet.slides.mpp import check_mpp
 
 Joining = Consensus | Literal["staple"]
-"""What becomes of several annotations: a consensus that is taken when they are read, or masks made beforehand."""
+"""Treatment of several annotations: a consensus taken on reading, or STAPLE masks made beforehand."""
 
 Progress = Callable[[int, int], None]
-"""Told (done, all) as files are made."""
+"""Progress callback, called with (done, total) as STAPLE masks are made."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestOptions:
-    """What a user decides of a manifest that is to be made."""
+    """User options of a new manifest."""
 
     mpp: float | None = None
-    """Microns per pixel of all images, instead of what the data set is known to have."""
+    """Microns per pixel of all images, overriding the data set's known value."""
     labels: str | None = None
-    """Coding of all annotations, instead of the data set's own."""
+    """Coding of all annotations, overriding the data set's own."""
     joining: Joining | None = None
-    """None: what the layout does."""
+    """None: the layout's default."""
     fractions: tuple[float, ...] = FRACTIONS
-    """Of train, validation and test, where no split is published."""
+    """Shares of train, validation and test, where no split is published."""
     seed: int = 0
-    """Of the split, as above."""
+    """Seed of the split by shares."""
     test: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
-    """Groups of these splits, by name, instead of any other choice; all others are trained on."""
+    """Names of the groups in these splits, overriding any other choice; all other groups are in train."""
     layout: LayoutOptions = field(default_factory=LayoutOptions)
-    """What only some layouts look at."""
+    """Options of particular layouts."""
 
 
 def make_manifest(
     dataset: str, root: Path, output: Path, options: ManifestOptions, progress: Progress = lambda done, count: None
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Write the manifest of a data set; returns it as it is read back, and notes for the user.
+    """Write the manifest of a data set; return it as read back, and notes for the user.
 
-    dataset: a name in `LAYOUTS`. root: where it was unpacked. With STAPLE its masks are written beside `output`, to
-    the folder <its stem>_staple. Raises ConfigError for options that do not go together, ManifestError for what is not
-    found or leaks, AnnotationError and StoreError.
+    dataset: a name in `LAYOUTS`. root: the unpacked data set. STAPLE masks are written beside `output`, to the folder
+    <its stem>_staple. Raises ConfigError for options that do not fit together, ManifestError for missing files and for
+    leaks between splits, AnnotationError and StoreError.
     """
     layout = LAYOUTS[dataset]
     _check(dataset, layout, options)
@@ -65,10 +65,10 @@ def make_manifest(
     notes = found.notes
     if rows[0].split is None:
         rows, joined = _with_twins_together(rows)
-        notes += (f"groups joined with another because they hold an image of it: {joined}",) if joined else ()
+        notes += (f"groups merged because they share an image: {joined}",) if joined else ()
     samples = _samples(rows, "first" if joining == "staple" else joining, options)
     if len({sample.group for sample in samples if sample.split == "test"}) == 1:
-        notes += ("test has one group, too few for intervals; --test and --fractions choose more",)
+        notes += ("test has one group, too few for intervals; choose more with --test or --fractions",)
     refuse(output, leaks(samples))
     write_manifest(output, samples)
     return read_manifest(output), notes
@@ -77,7 +77,7 @@ def make_manifest(
 def _check(dataset: str, layout: Layout, options: ManifestOptions) -> None:
     if options.joining and not layout.raters:
         having = ", ".join(name for name, other in LAYOUTS.items() if other.raters)
-        raise ConfigError(f"{dataset} has one annotator an image; --consensus is for {having}")
+        raise ConfigError(f"{dataset} has one annotator per image; --consensus is for {having}")
     if options.mpp is not None:
         check_mpp(options.mpp)
     unused = LayoutOptions()
@@ -95,7 +95,7 @@ def _with_options(row: FoundImage, options: ManifestOptions) -> FoundImage:
 
 
 def _stapled(rows: Sequence[FoundImage], output: Path, progress: Progress) -> list[FoundImage]:
-    """The same rows, where several annotated an image with the one mask that is made of theirs."""
+    """The rows, with several annotations of an image replaced by their STAPLE mask."""
     folder = output.with_name(output.stem + "_staple")
     joined = []
     for done, row in enumerate(rows):
@@ -110,7 +110,7 @@ def _stapled(rows: Sequence[FoundImage], output: Path, progress: Progress) -> li
 
 
 def _with_twins_together(rows: Sequence[FoundImage]) -> tuple[list[FoundImage], int]:
-    """The same rows, where images of the same content are in the same group; and how many groups went into others."""
+    """The rows, with groups that share an identical image merged; and the number of groups merged into others."""
     groups = {row.image: row.group for row in rows}
     now: dict[str, str] = {}
 
@@ -128,7 +128,7 @@ def _with_twins_together(rows: Sequence[FoundImage]) -> tuple[list[FoundImage], 
 
 
 def _samples(rows: Sequence[FoundImage], consensus: Consensus, options: ManifestOptions) -> list[Sample]:
-    """The rows as samples; `assign_splits` decides where neither the user nor the data set does."""
+    """The rows as samples; `assign_splits` decides splits that neither the user nor the data set gives."""
     chosen = _chosen_splits(rows, options)
     return [
         Sample(
@@ -153,9 +153,9 @@ def _chosen_splits(rows: Sequence[FoundImage], options: ManifestOptions) -> dict
         return assign_splits(groups, options.fractions, options.seed)
     if unknown := [name for name in named if name not in groups]:
         some = ", ".join(sorted(groups)[:12])
-        raise ManifestError(f"no group is called {unknown[0]!r}; there are {len(groups)}: {some}")
+        raise ManifestError(f"unknown group {unknown[0]!r}; the {len(groups)} groups are {some}")
     if both := set(options.test) & set(options.validation):
-        raise ManifestError(f"group {min(both)!r} cannot be both in test and in validation")
+        raise ManifestError(f"group {min(both)!r} is in both test and validation; leave it in one")
     chosen: dict[str, Split] = dict.fromkeys(groups, "train")
     chosen.update(dict.fromkeys(options.validation, "validation"))
     chosen.update(dict.fromkeys(options.test, "test"))

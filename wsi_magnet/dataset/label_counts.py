@@ -1,7 +1,7 @@
-"""What is labelled on a sample, and where: all its label sets, read once block by block and counted.
+"""Counts and positions of a sample's labels, from one pass over all its label sets, block by block.
 
-Where several annotators draw the same image ("majority", "soft") a pixel counts for all that any of them says. Where
-files lie over one another ("first") it counts for what lies on top.
+Where several people annotated the same image ("majority", "soft"), a pixel counts for every class that any of them
+gives it. Where files are layers ("first"), it counts for the topmost label.
 """
 
 from __future__ import annotations
@@ -25,26 +25,25 @@ from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.scales import Scale
 
 BLOCK_PX = 64
-"""Side of the squares for which is noted what they hold."""
+"""Side of the blocks whose classes are recorded."""
 
 READ_PX = 1024
-"""Side of the blocks that are read; a multiple of BLOCK_PX."""
+"""Side of the regions that are read at once; a multiple of BLOCK_PX."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelCounts:
-    """What is labelled on a sample at one scale."""
+    """Labels of a sample at one scale: their number, and where they are."""
 
     scale: Scale
     counts: Mapping[int, int]
-    """Pixels by set; what is not labelled is left out."""
+    """Pixels by label set, without unlabelled ones."""
     presence: npt.NDArray[np.uint32]
-    """uint32 (rows, columns), of squares of `block_px` of the scale's grid: all classes that some labelled pixel in it
-    may be; 0 where nothing is labelled."""
+    """uint32 (rows, columns), one per block of `block_px` pixels of the scale: union of its label sets; 0 for none."""
     block_px: int = BLOCK_PX
 
     def class_pixels(self, n_classes: int) -> npt.NDArray[np.float64]:
-        """Pixels by class, float64 (n_classes,); one that may be of several classes counts in equal parts for each."""
+        """Pixels by class, float64 (n_classes,); a pixel of several possible classes counts in equal parts."""
         pixels = np.zeros(n_classes, np.float64)
         for labels, count in self.counts.items():
             members = [i for i in range(n_classes) if labels >> i & 1]
@@ -53,9 +52,9 @@ class LabelCounts:
 
 
 def check_labels(opened: OpenSample) -> None:
-    """Meet every label of every annotation, at its own resolution and without drawing any.
+    """Check every label of every annotation at the annotation's own resolution.
 
-    Raises ManifestError, naming row, file and label, for the first that is not known.
+    Raises ManifestError, naming row, file and label, for the first unknown one.
     """
     with naming_row(opened.sample):
         for annotation in opened.annotations:
@@ -63,10 +62,10 @@ def check_labels(opened: OpenSample) -> None:
 
 
 def count_labels(opened: OpenSample, scale: Scale) -> LabelCounts:
-    """Read and count all label sets of a sample at a scale, and check all its labels.
+    """Count the label sets of a sample at a scale, and check all its labels.
 
-    A label can be so thin that no pixel of the scale has its centre on it; `check_labels` meets it all the same.
-    Raises ManifestError.
+    A label may be so thin that no pixel of the scale has its centre on it; `check_labels` still finds it. Raises
+    ManifestError.
     """
     check_labels(opened)
     counts: Counter[int] = Counter()
@@ -91,10 +90,10 @@ def count_manifest_labels(
     splits: Sequence[Split] = SPLITS,
     threads: int = 1,
 ) -> dict[Sample, LabelCounts]:
-    """The survey of each sample of the splits, at `mpp` microns per pixel, in the manifest's order.
+    """Label counts of each sample of the splits, at `mpp` microns per pixel, in the manifest's order.
 
-    Raises ManifestError, naming the row, for an image or annotation that cannot be opened or do not fit each other and
-    for a label that is not known; and, if train is among the splits, for a class that none of its rows labels.
+    Raises ManifestError, naming the row, for files that cannot be opened or do not fit each other, and for unknown
+    labels; and, if train is among the splits, for a class without a labelled pixel in it.
     """
     samples = manifest.of(*splits)
     if not samples:
@@ -112,9 +111,9 @@ def count_manifest_labels(
 
 
 def check_rows(manifest: Manifest, classes: Sequence[ClassInfo], *splits: Split) -> None:
-    """Open every sample of some splits and meet each of its labels, without counting any.
+    """Open every sample of some splits and check its labels, without counting them.
 
-    Raises ManifestError, naming the row, for the first that does not fit.
+    Raises ManifestError, naming the first row that does not fit.
     """
     for sample in manifest.of(*splits):
         with _naming_the_row(manifest, sample), closing(open_sample(sample, classes)) as opened:
@@ -122,7 +121,7 @@ def check_rows(manifest: Manifest, classes: Sequence[ClassInfo], *splits: Split)
 
 
 def _counted_sets(opened: OpenSample, scale: Scale, box: Box) -> Sets:
-    """uint32 (box height, box width): the set of each pixel as it counts here."""
+    """Label set of each pixel for counting, uint32 (box height, box width)."""
     if opened.sample.consensus == "first":
         return opened.sets(scale, box)
     together = np.zeros(box.size.hw, np.uint32)
@@ -133,7 +132,7 @@ def _counted_sets(opened: OpenSample, scale: Scale, box: Box) -> Sets:
 
 
 def _any_in_blocks(sets: Sets) -> Sets:
-    """Bitwise or over squares of BLOCK_PX from the upper left; the last may be smaller."""
+    """Bitwise or over blocks of BLOCK_PX from the upper left; the last may be smaller."""
     rows = np.bitwise_or.reduceat(sets, np.arange(0, sets.shape[0], BLOCK_PX), axis=0)
     return np.bitwise_or.reduceat(rows, np.arange(0, sets.shape[1], BLOCK_PX), axis=1)
 
@@ -157,5 +156,5 @@ def _require_all_classes(manifest: Manifest, classes: Sequence[ClassInfo], label
         if not count:
             raise ManifestError(
                 f"{manifest.path}: class {info.name!r} ({info.value}) has no pixel in the rows of train; "
-                "leave it out of the classes or add rows"
+                "remove it from the classes or add rows"
             )

@@ -1,4 +1,4 @@
-"""What must never be in two splits at once, or in a manifest twice: groups, files, and files with the same content."""
+"""Leak detection: groups, files and identical contents in two splits, or images listed twice."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import ManifestError
 
 Problem = tuple[int, str]
-"""A row of the manifest and what is wrong with it."""
+"""A row of the manifest and its problem."""
 
 HEAD_BYTES = 1 << 16
-"""Compared before a file is hashed whole: uncompressed images have one size, but not one beginning."""
+"""Length of the start that is compared before whole files: uncompressed images share their size, not their start."""
 
 
 def leaks(samples: Sequence[Sample]) -> list[Problem]:
-    """All rows that repeat or leak something, each with the later row's number, in the order of rows."""
+    """All problems, each with the later row's number, in the order of rows."""
     found = [*_repeated(samples), *_parted_groups(samples), *_shared_annotations(samples)]
-    # Reading files is the dear part, and useless where the list itself is wrong.
+    # Reading files is expensive, and useless if the list itself is wrong.
     return sorted(found or _same_content(samples))
 
 
 def identical_files(paths: Iterable[Path]) -> list[list[Path]]:
-    """Lists of two or more files with the same bytes; a file without a twin is in none.
+    """Lists of two or more files with the same bytes.
 
-    Only files of one size are opened, and only those that begin alike are read to the end. Raises ManifestError.
+    Only files of equal size are opened, and only those with an equal start are read to the end. Raises ManifestError.
     """
     groups = [list(paths)]
     keys: list[Callable[[Path], Hashable]] = [lambda path: path.stat().st_size, _head, _sha256]
@@ -63,7 +63,7 @@ def _repeated(samples: Sequence[Sample]) -> Iterator[Problem]:
         if earlier != sample.row:
             yield (
                 sample.row,
-                f"image {sample.image} is in row {earlier} too; several annotations of one image go into one row, "
+                f"image {sample.image} is also in row {earlier}; list several annotations of one image in one row, "
                 "separated by ';'",
             )
 
@@ -76,7 +76,7 @@ def _parted_groups(samples: Sequence[Sample]) -> Iterator[Problem]:
             yield (
                 sample.row,
                 f"group {sample.group!r} is in {earlier.split} (row {earlier.row}) and {sample.split} "
-                f"(row {sample.row}); a split that leaks a group is refused",
+                f"(row {sample.row}); give all its rows the same split",
             )
 
 

@@ -1,4 +1,4 @@
-"""A manifest: a CSV file with a row for each annotated image, read as a whole or refused with the row named."""
+"""Manifests: CSV files with a row per annotated image, read as a whole or refused with the row named."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPLIT_WORDS: Mapping[str, Split] = {**{split: split for split in SPLITS}, "val":
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest that was read: its rows in order."""
+    """A manifest's rows, in order."""
 
     path: Path
     """Absolute."""
@@ -38,11 +38,11 @@ class Manifest:
 
 
 def read_manifest(path: str | os.PathLike[str], *, seed: int = 0) -> Manifest:
-    """Read and check a manifest; paths in it are relative to its folder.
+    """Read and check a manifest; its paths are relative to its folder.
 
-    seed: for `assign_splits`, which decides where the column "split" is missing or empty in all rows. Raises
-    ManifestError, naming the first row that cannot be used and saying how many more there are: for a file, value or
-    column that is missing or unknown, for an image that is there twice, and for whatever is in two splits at once.
+    seed: for `assign_splits`, used if the column "split" is missing or empty in all rows. Raises ManifestError, naming
+    the first unusable row and the number of further ones: for missing or unknown files, values and columns, for
+    repeated images, and for leaks between splits.
     """
     where = Path(path).expanduser().absolute()
     drafts, problems = [], []
@@ -58,9 +58,9 @@ def read_manifest(path: str | os.PathLike[str], *, seed: int = 0) -> Manifest:
 
 
 def write_manifest(path: str | os.PathLike[str], samples: Iterable[Sample]) -> None:
-    """Write a manifest that `read_manifest` reads back as these samples; the file is there whole or not at all.
+    """Write a manifest atomically; `read_manifest` reads these samples back.
 
-    Paths below the manifest's folder are written relative to it. Raises ManifestError for a path that holds ";", and
+    Paths below the manifest's folder are written relative to it. Raises ManifestError for a path with ";", and
     StoreError.
     """
     where = Path(path).expanduser().absolute()
@@ -74,7 +74,7 @@ def write_manifest(path: str | os.PathLike[str], samples: Iterable[Sample]) -> N
 
 
 def refuse(path: Path, problems: Sequence[Problem]) -> None:
-    """Raises ManifestError with the first problem, if there is one, and the number of further rows that have some."""
+    """Raise ManifestError with the first problem, if any, and the number of further rows with problems."""
     if not problems:
         return
     row, text = problems[0]
@@ -84,7 +84,7 @@ def refuse(path: Path, problems: Sequence[Problem]) -> None:
 
 
 def _sample(line: int, cells: Cells, folder: Path) -> Sample:
-    """The row without its split. Raises ManifestError without the row's number."""
+    """A row's sample; its split is set later. Raises ManifestError without the row's number."""
     names = [name.strip() for name in cells["annotation"].split(SEPARATOR)]
     for column, filled in {**{name: bool(cells[name]) for name in REQUIRED}, "annotation": all(names)}.items():
         if not filled:
@@ -108,7 +108,7 @@ def _file(name: str, folder: Path, what: str) -> Path:
         path = Path(os.path.normpath(folder / Path(name).expanduser()))
         there = path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, or with a null byte
-        raise ManifestError(f"{what} {name[:80]!r} cannot be a file: {error}") from error
+        raise ManifestError(f"{what} {name[:80]!r} is not a file name: {error}") from error
     if not there:
         raise ManifestError(f"{what} {path}: no such file")
     if what == "image" and not path.is_file():
@@ -126,9 +126,7 @@ def _mpp(text: str) -> float | None:
     if not (isfinite(mpp) and mpp > 0):
         raise ManifestError(f"mpp {text!r} is not a positive number; give microns per pixel, or leave it empty")
     if not LEAST_MPP <= mpp <= MOST_MPP:
-        raise ManifestError(
-            f"mpp {text!r} is no resolution of a slide; give microns per pixel, {LEAST_MPP:g} to {MOST_MPP:g}"
-        )
+        raise ManifestError(f"mpp {text!r} is out of range; give microns per pixel, {LEAST_MPP:g} to {MOST_MPP:g}")
     return mpp
 
 
@@ -152,7 +150,7 @@ def _with_splits(path: Path, drafts: Sequence[tuple[Sample, Split | None]], seed
     refuse(
         path,
         [
-            (sample.row, "split is empty, but other rows have one; fill it in all rows or in none")
+            (sample.row, "split is empty, but other rows have one; fill it in all rows or none")
             for sample, split in drafts
             if split is None
         ],
@@ -163,7 +161,9 @@ def _with_splits(path: Path, drafts: Sequence[tuple[Sample, Split | None]], seed
 def _written(sample: Sample, folder: Path) -> list[str]:
     for path in sample.annotations:
         if SEPARATOR in str(path):
-            raise ManifestError(f"annotation {path} holds {SEPARATOR!r}, which parts the files of a cell; rename it")
+            raise ManifestError(
+                f"annotation {path} holds {SEPARATOR!r}, which separates the files of a cell; rename it"
+            )
     return [
         _relative(sample.image, folder),
         SEPARATOR.join(_relative(path, folder) for path in sample.annotations),

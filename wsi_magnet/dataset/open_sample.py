@@ -1,4 +1,4 @@
-"""A sample of the manifest, open: its pixels and its label sets at any scale, and a pool that keeps some open."""
+"""Open samples of a manifest: pixels and label sets at any scale; and an LRU pool of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ decoded whole: the 244 cores of Gleason 2019, with up to six maps each, would ta
 
 @contextmanager
 def naming_row(sample: Sample) -> Iterator[None]:
-    """Turn this package's errors into ManifestErrors that name the sample's row."""
+    """Turn WsiMagnetErrors into ManifestErrors that name the sample's row."""
     try:
         yield
     except ManifestError:
@@ -44,9 +44,9 @@ def naming_row(sample: Sample) -> Iterator[None]:
 
 
 def open_sample(sample: Sample, classes: Sequence[ClassInfo]) -> OpenSample:
-    """Open an image and its annotations. Label images are opened only, drawn regions are read.
+    """Open an image and its annotations. Label images are only opened, drawn regions are read.
 
-    Raises ManifestError, naming the row, for what cannot be opened, does not fit together, or has no mpp.
+    Raises ManifestError, naming the row, for files that cannot be opened or do not fit together, and without an mpp.
     """
     with ExitStack() as stack, naming_row(sample):
         files = zip(sample.annotations, codings(sample.labels, len(sample.annotations)), strict=True)
@@ -65,7 +65,7 @@ def open_sample(sample: Sample, classes: Sequence[ClassInfo]) -> OpenSample:
 
 
 class OpenSample:
-    """A sample that can be read, from several threads at once. Closed by `close`, or when nobody holds it any more."""
+    """An open sample; reading is thread-safe. Closed by `close`, or when no reference is left."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class OpenSample:
         ignored: int,
         close: Callable[[], None],
     ) -> None:
-        """ignored: the set of what is not labelled; close: releases reader and annotations."""
+        """ignored: the label set of unlabelled pixels. close: releases reader and annotations."""
         self.sample = sample
         self.reader = reader
         self.annotations = annotations
@@ -86,7 +86,7 @@ class OpenSample:
     def decoded_bytes(self) -> int:
         """Upper bound of the decoded pixels that stay in memory while the sample is open.
 
-        A plain image keeps 3 bytes a pixel, each of its label images one; of an OpenSlide slide only its tile cache.
+        A plain image keeps 3 bytes per pixel, each of its label images one; of an OpenSlide slide only its tile cache.
         """
         info = self.reader.info
         if info.reader != "image":
@@ -94,7 +94,7 @@ class OpenSample:
         return info.canvas.pixels * (3 + len(self.annotations))
 
     def scale(self, mpp: float) -> Scale:
-        """The scale of that mpp on this image."""
+        """Scale of that mpp on this image."""
         return scale_at(mpp, self.reader.info.require_mpp(), self.reader.info.canvas)
 
     def image(self, scale: Scale, box: Box) -> Image:
@@ -103,9 +103,9 @@ class OpenSample:
             return read_scale(self.reader, scale, box)
 
     def sets(self, scale: Scale, box: Box, rng: np.random.Generator | None = None) -> Sets:
-        """What all annotations say together, by the sample's consensus: uint32 (box height, box width).
+        """Label sets by the sample's consensus, uint32 (box height, box width).
 
-        rng: draws the annotation that a "soft" read is of; without it a soft read is by majority. Raises ManifestError.
+        rng: draws the annotation of a "soft" read, which is by majority without it. Raises ManifestError.
         """
         with naming_row(self.sample):
             consensus = self.sample.consensus
@@ -118,12 +118,12 @@ class OpenSample:
         return majority_of(self.each_sets(scale, box), self.ignored, box)
 
     def each_sets(self, scale: Scale, box: Box) -> list[Sets]:
-        """What each annotation says, in the manifest's order. Raises ManifestError."""
+        """Label sets of each annotation, in the manifest's order. Raises ManifestError."""
         with naming_row(self.sample):
             return [annotation.read(scale, box) for annotation in self.annotations]
 
     def close(self) -> None:
-        """Release all files. It cannot be read afterwards."""
+        """Release all files; reading is no longer possible."""
         self._finalizer()
 
     def _first(self, scale: Scale, box: Box) -> Sets:
@@ -137,9 +137,9 @@ class OpenSample:
 
 
 def majority_of(each: Sequence[Sets], ignored: int, box: Box) -> Sets:
-    """The set that most annotations give a pixel, of those that label it; where two are given equally often, none is.
+    """Majority vote: each pixel's most frequent label set among the annotations that label it; unlabelled at a tie.
 
-    each: uint32 (box height, box width). Returns the same.
+    each: uint32 (box height, box width). Returns one of the same shape.
     """
     winner, most = np.full(box.size.hw, ignored, np.uint32), np.zeros(box.size.hw, np.int64)
     for sets in each:

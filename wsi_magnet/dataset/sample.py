@@ -1,4 +1,4 @@
-"""One row of a manifest as a frozen value, and what opens it."""
+"""One row of a manifest."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Consensus = Literal["first", "majority", "soft"]
-"""What several annotations of one image are together: the first that labels a pixel (a stated order: earlier files lie
-on top), the set most of them give it, or one drawn at random for each training crop, whose expected loss is that of
-the mean of their labels."""
+"""Combination of several annotations of one image: the first that labels a pixel (earlier files lie on top), the
+majority of those that label it, or one drawn at random for each training crop, whose expected loss is that of the mean
+of the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +20,22 @@ class Sample:
     """An image or slide and its annotation."""
 
     row: int
-    """Line of the manifest, the header being line 1: what an error names."""
+    """Line of the manifest, for errors; the header is line 1."""
     image: Path
     """Absolute."""
     annotations: tuple[Path, ...]
-    """Absolute; several where several people annotated the same image, or several files lie over one another."""
+    """Absolute; several where several people annotated the image, or several files are layers."""
     mpp: float | None
-    """Microns per pixel at level 0, where the image does not say or says it wrongly."""
+    """Microns per pixel at level 0, where the image states none or a wrong one."""
     group: str
-    """Patient, microarray, or region of tiles that overlap: what may never be parted between splits."""
+    """Unit that is never divided between splits: patient, microarray, or region of overlapping tiles."""
     split: Split
     labels: str = ""
-    """The coding, as text; see `annotations.coding`. Empty: labels mean themselves. Where each file has its own, they
-    stand in the files' order with // between them."""
+    """The coding, as text; see `annotations.coding`. Empty: labels mean themselves. Codings of several files are
+    separated by //, in the files' order."""
     consensus: Consensus = "first"
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         return self.image.stem

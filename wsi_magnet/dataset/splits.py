@@ -1,4 +1,4 @@
-"""Which groups go to which split: whole groups, by a seed, as near to the fractions wanted as they allow."""
+"""Assignment of whole groups to splits, by a seed, as close to the wanted fractions as the groups allow."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from wsi_magnet.dataset.sample import SPLITS, Split
 from wsi_magnet.errors import ManifestError
 
 FRACTIONS = (0.7, 0.15, 0.15)
-"""Of train, validation and test, in samples."""
+"""Shares of train, validation and test, in samples."""
 
-_NOTHING = 1e-9  # what rounding makes of no change
+_NOTHING = 1e-9  # rounding error of an unchanged sum
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A group of one size goes from one part to another, and one of another size comes back (0: none does)."""
+    """A move of a group of one size to another part, or a swap with a group of size `returned` (0: none)."""
 
     giver: int
     taker: int
@@ -29,25 +29,24 @@ class _Step:
 
 
 def assign_splits(groups: Mapping[str, int], fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> dict[str, Split]:
-    """The split of each group, so that no moving or swapping of groups brings the splits nearer to the fractions.
+    """The split of each group, such that no move or swap of groups brings the splits closer to the fractions.
 
-    groups: how many samples each group has. fractions: of train, validation and test; they are scaled to a sum of 1.
-    Nearness is the sum of squared differences, in samples. With as many groups as splits wanted, no split is empty. A
-    function of its arguments alone, whatever the order of the groups. Raises ManifestError for fractions or counts
-    that cannot be meant.
+    groups: number of samples of each group. fractions: of train, validation and test, scaled to a sum of 1. Closeness
+    is the sum of squared differences, in samples. With at least as many groups as splits, no split is empty. The result
+    does not depend on the order of the groups. Raises ManifestError for invalid fractions or counts.
     """
     if len(fractions) != len(SPLITS) or not all(isfinite(f) and f >= 0 for f in fractions) or not sum(fractions):
         raise ManifestError(
-            f"fractions {', '.join(f'{f:g}' for f in fractions)} are not three shares, of train, validation and test"
+            f"fractions {', '.join(f'{f:g}' for f in fractions)} are not three shares for train, validation and test"
         )
     if not fractions[0]:
-        raise ManifestError("the fraction of train is 0; there would be nothing to train with")
+        raise ManifestError("the fraction of train is 0; training needs samples, raise it")
     parts = _share_out(groups, fractions, seed)
     return {name: split for split, part in zip(SPLITS, parts, strict=True) for name in sorted(part)}
 
 
 def _share_out(groups: Mapping[str, int], fractions: Sequence[float], seed: int) -> list[dict[str, int]]:
-    """Groups by part: in a random order each goes where most is missing, then moves and swaps mend the rest."""
+    """Groups by part: in random order each goes where most is missing, then moves and swaps improve the result."""
     for name, size in groups.items():
         if size < 1:
             raise ManifestError(f"group {name!r} has {size} samples; leave it out")
@@ -73,7 +72,7 @@ def _best_step(parts: Sequence[Mapping[str, int]], wanted: Sequence[float]) -> _
 
 
 def _steps(parts: Sequence[Mapping[str, int]], wanted: Sequence[float]) -> Iterator[_Step]:
-    """Groups of one size are as good as each other: few sizes, so few steps, however many groups."""
+    """Possible moves and swaps by size: groups of equal size are interchangeable, so there are few steps."""
     surplus = [sum(part.values()) - share for part, share in zip(parts, wanted, strict=True)]
     sizes = [sorted(set(part.values())) for part in parts]
     for giver, taker in permutations(range(len(parts)), 2):

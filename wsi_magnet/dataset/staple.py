@@ -1,4 +1,4 @@
-"""STAPLE: what several people labelled as one mask, each weighed by how well he agrees with the others."""
+"""STAPLE: one mask from those of several people, each weighted by agreement with the others."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Labels = npt.NDArray[np.uint8]
 """uint8 (height, width)."""
 
 MOST_ITERATIONS = 50
-"""Of the expectation maximisation, which has mostly settled after ten."""
+"""Limit of the expectation maximisation, which usually converges within ten."""
 
-_INPUTS = "wsi-magnet inputs"  # a text in the PNG: the hash of what it was made of
+_INPUTS = "wsi-magnet inputs"  # PNG text with the hash of the inputs
 
 
 def staple(maps: Sequence[Labels]) -> Labels:
-    """One map of several of the same shape; 255 where it cannot be decided.
+    """Merge maps of one shape; 255 where undecided.
 
-    maps: uint8 (height, width) each, one a person. A value that means "not labelled" is a label like the others here:
-    where most left a pixel out, it stays out. Raises AnnotationError for shapes that differ and ConfigError where
-    SimpleITK is not installed.
+    maps: uint8 (height, width) each, one per person. A value for "not labelled" is a label like the others: a pixel
+    that most people left unlabelled stays so. Raises AnnotationError for different shapes and ConfigError without
+    SimpleITK.
     """
     shapes = {one.shape for one in maps}
     if len(shapes) != 1:
         raise AnnotationError(
-            f"maps of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} pixels are no one image's"
+            f"maps of {' and '.join(f'{w} x {h}' for h, w in sorted(shapes))} pixels are not of one image"
         )
     if all(np.array_equal(maps[0], one) for one in maps[1:]):
         return maps[0].copy()
@@ -47,7 +47,7 @@ def staple(maps: Sequence[Labels]) -> Labels:
         import SimpleITK
     except ImportError as error:
         raise ConfigError("STAPLE needs SimpleITK: pip install '.[staple]' in wsi-magnet's checkout") from error
-    toolkit: Any = SimpleITK  # its functions are not typed
+    toolkit: Any = SimpleITK  # untyped
     method = toolkit.MultiLabelSTAPLEImageFilter()
     method.SetLabelForUndecidedPixels(IGNORE_VALUE)
     method.SetMaximumNumberOfIterations(MOST_ITERATIONS)
@@ -56,17 +56,17 @@ def staple(maps: Sequence[Labels]) -> Labels:
 
 
 def write_staple(paths: Sequence[Path], labels: str, target: Path) -> None:
-    """Write the STAPLE of several mask files as a PNG of the same values; nothing is done where it is there already.
+    """Write the STAPLE mask of several mask files as a PNG of the same values, unless it exists already.
 
-    labels: their coding; values that mean the same count as one, the first of them. Raises AnnotationError for a file
-    that is no mask of values, and StoreError.
+    labels: their coding; values of equal meaning count as one, the first of them. Raises AnnotationError for a file
+    that is not a mask of values, and StoreError.
     """
-    made_of = _hash(paths, labels)
-    if _made_of(target) == made_of:
+    inputs_hash = _hash(paths, labels)
+    if _inputs_hash(target) == inputs_hash:
         return
     merged = staple([_read(path, _same_meaning(labels)) for path in paths])
     info = PngImagePlugin.PngInfo()
-    info.add_text(_INPUTS, made_of)
+    info.add_text(_INPUTS, inputs_hash)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(target) as file:
@@ -74,7 +74,7 @@ def write_staple(paths: Sequence[Path], labels: str, target: Path) -> None:
 
 
 def _same_meaning(labels: str) -> dict[int, int]:
-    """Values to be replaced, and by which: of "1=0|1; 6=0|1" 6 by 1."""
+    """Replacements of values of equal meaning: {6: 1} for "1=0|1; 6=0|1"."""
     pairs = [tuple(part.strip() for part in piece.split("=")) for piece in labels.split(";") if "=" in piece]
     by_value = {int(label): meaning for label, meaning in pairs if label.isdecimal()}
     first = {meaning: value for value, meaning in reversed(by_value.items())}
@@ -91,7 +91,7 @@ def _read(path: Path, replaced: dict[int, int]) -> Labels:
     with closing(pixels), decoding(path):
         values = pixels.codes(pixels.read(Box.of(pixels.size)))
     if values.max() > IGNORE_VALUE:
-        raise AnnotationError(f"{path} is no mask of one byte a pixel; STAPLE needs values, not colours")
+        raise AnnotationError(f"{path} is not a mask of one byte per pixel; STAPLE needs values, not colours")
     table = np.arange(256, dtype=np.uint8)
     table[list(replaced)] = list(replaced.values())
     return table[values]
@@ -107,8 +107,8 @@ def _hash(paths: Sequence[Path], labels: str) -> str:
     return digest.hexdigest()
 
 
-def _made_of(target: Path) -> str | None:
-    """What an earlier call says it made the file of; None where there is none or it is damaged."""
+def _inputs_hash(target: Path) -> str | None:
+    """Hash of the inputs of an existing file; None without one, or if it is damaged."""
     try:
         with Pillow.open(target) as picture:
             picture.load()

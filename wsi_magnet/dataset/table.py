@@ -1,4 +1,4 @@
-"""A CSV file as rows of named cells, with its line numbers: what spreadsheets write, and nothing guessed in silence."""
+"""CSV files as rows of named cells with line numbers: tolerant of spreadsheets' variants, without silent guesses."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ from pathlib import Path
 from wsi_magnet.errors import ManifestError
 
 COLUMNS = ("image", "annotation", "mpp", "group", "split", "labels", "consensus")
-"""In the order in which they are written; columns that are none of these are the user's own."""
+"""In the order of writing; any other column is the user's own."""
 
 REQUIRED = ("image", "annotation", "group")
 
 
 @dataclass(frozen=True, slots=True)
 class TableKind:
-    """What the columns of a file mean."""
+    """Known columns of a kind of file."""
 
     columns: tuple[str, ...]
     aliases: Mapping[str, str]
-    """Other names of columns, in lower case."""
+    """Alternative names of columns, in lower case."""
     required: tuple[str, ...]
     hint: str = ""
-    """Where a required one is missing, what else there is to say."""
+    """Explanation for the error about a missing required column."""
 
 
 MANIFEST = TableKind(
     COLUMNS,
     {"slide": "image", "mask": "annotation"},
     REQUIRED,
-    "; a group is the patient, or whatever else may not be parted between splits",
+    "; a group is the patient, or another unit that may not be divided between splits",
 )
 
 SEPARATOR = ";"
-"""Between the files of one annotation cell."""
+"""Separator of the files in an annotation cell."""
 
 DELIMITERS = (",", ";", "\t")
-"""What may part the cells of a row."""
+"""Possible separators of cells."""
 
 _SEPARATOR_LINE = re.compile(r"sep=.?\s*$", re.IGNORECASE)
 
 CODING_SEPARATOR = "//"
-"""Between codings in the labels column, where the annotation files of a row do not share one."""
+"""Separator of codings in the labels column, where a row's annotation files have different ones."""
 
 Cells = dict[str, str]
-"""By column, stripped; a cell that a row lacks is empty."""
+"""Cells by column, stripped; a missing cell is empty."""
 
 
 def read_table(path: Path, kind: TableKind = MANIFEST) -> list[tuple[int, Cells]]:
-    """(line, cells by column) of each row that is not blank; the header is the first of them and not returned.
+    """(line, cells by column) of each non-blank row after the header.
 
-    UTF-8, with or without its mark; parted by commas, semicolons or tabs, whichever the header has most of. A first
-    line "sep=;", by which spreadsheets tell each other so, is passed over. Raises ManifestError.
+    UTF-8 with or without a byte order mark; separated by commas, semicolons or tabs, whichever is most frequent in the
+    header. A first line "sep=;", as spreadsheets write it, is skipped. Raises ManifestError.
     """
     text = _text(path)
     head = [line for line in text.splitlines() if line.strip() and not _SEPARATOR_LINE.match(line)]
     delimiter = max(DELIMITERS, key=head[0].count) if head else DELIMITERS[0]
-    # Strict, for a quote that is never closed would swallow the rows below it.
+    # Strict: an unclosed quote would otherwise swallow the rows below it.
     lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
     try:
         rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if any(cell.strip() for cell in row)]
@@ -79,13 +79,15 @@ def read_table(path: Path, kind: TableKind = MANIFEST) -> list[tuple[int, Cells]
 
 
 def codings(labels: str, files: int) -> tuple[str, ...]:
-    """The coding of each of a row's annotation files: one for all, or as many as there are, "//" between them.
+    """The coding of each of a row's annotation files; the cell has one for all, or one per file separated by "//".
 
     Raises ManifestError for any other number.
     """
     found = tuple(part.strip() for part in labels.split(CODING_SEPARATOR))
     if len(found) not in (1, files):
-        raise ManifestError(f"labels has {len(found)} codings ({CODING_SEPARATOR} between them) for {files} files")
+        raise ManifestError(
+            f"labels has {len(found)} codings ({CODING_SEPARATOR} between them) for {files} files; give 1 or {files}"
+        )
     return found * files if len(found) == 1 else found
 
 
@@ -104,7 +106,7 @@ def _columns(path: Path, header: Sequence[str], kind: TableKind) -> list[str]:
         if name in kind.columns and count > 1:
             raise ManifestError(f"{path} has {count} columns for {name!r}; leave one")
     for given, name in zip(header, names, strict=True):
-        # Other columns are the user's own; but a column whose name is misspelt would be ignored in silence.
+        # Other columns are the user's own, but a misspelt name would be ignored silently.
         known = [*kind.columns, *kind.aliases]
         if name not in kind.columns and (near := difflib.get_close_matches(name, known, 1, 0.8)):
             raise ManifestError(f"{path} has a column {given!r}; is {near[0]!r} meant? Rename it")
@@ -125,5 +127,5 @@ def _cells(path: Path, line: int, columns: Sequence[str], row: Sequence[str], de
         )
     cells = dict(zip(columns, [*row, *[""] * (len(columns) - len(row))], strict=True))
     if delimiter == ";" and "mpp" in cells:
-        cells["mpp"] = cells["mpp"].replace(",", ".")  # spreadsheets that part by ";" write 0,25
+        cells["mpp"] = cells["mpp"].replace(",", ".")  # spreadsheets that separate by ";" write 0,25
     return cells

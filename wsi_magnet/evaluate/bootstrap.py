@@ -1,6 +1,6 @@
-"""Intervals by bootstrap over groups: patients, and not pixels or images, are what was drawn at random.
+"""Bootstrap intervals over groups: the random sample consists of patients, not of pixels or images.
 
-All rows of a table are computed on the same draws, so that their differences are paired.
+All rows of a table use the same draws, so their differences are paired.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from wsi_magnet.evaluate.counts import Counts
 from wsi_magnet.metrics.confusion import Values
 
 LEVEL = 95.0
-"""Of an interval, in percent: between its percentiles 2.5 and 97.5."""
+"""Level of an interval, in percent: between percentiles 2.5 and 97.5."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and its 95 % interval; NaN where it cannot be said."""
+    """A number and its 95 % interval; NaN where undefined."""
 
     value: float
     low: float
@@ -31,25 +31,25 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Draws:
-    """Every measure of one row, of all images and of each resample."""
+    """Every measure of one row, over all images and in each resample."""
 
     value: dict[str, float]
-    """By the measure's key."""
+    """Values by the measure's key."""
     resampled: dict[str, Values]
-    """The same in each resample, float64 (R,); empty arrays with fewer than two groups."""
+    """The measure in each resample, float64 (R,); empty with fewer than two groups."""
 
     def estimate(self, key: str) -> Estimate:
         """A measure with its interval."""
         return Estimate(self.value[key], *_interval(self.resampled[key]))
 
     def difference(self, other: Draws, key: str) -> Estimate:
-        """How much larger a measure is than in another row, on the same draws."""
+        """Difference of a measure to another row, on the same draws."""
         drawn = self.resampled[key] - other.resampled[key]
         return Estimate(self.value[key] - other.value[key], *_interval(drawn))
 
 
 def group_weights(n_groups: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
-    """How often each group is drawn, int64 (resamples, groups): as many as there are, with replacement."""
+    """Number of times each group is drawn, int64 (resamples, groups): with replacement, as many draws as groups."""
     if n_groups < 2:
         return np.zeros((0, n_groups), np.int64)
     chances = np.full(n_groups, 1 / n_groups)
@@ -59,9 +59,9 @@ def group_weights(n_groups: int, resamples: int, seed: int) -> npt.NDArray[np.in
 def draw(
     counts: Sequence[Counts], groups: Sequence[str], measures: Sequence[Measure], weights: npt.NDArray[np.int64]
 ) -> Draws:
-    """Add up the counts of each image, by group, and compute every measure of every resample.
+    """Add up the images' counts by group, and compute every measure of every resample.
 
-    counts, groups: one for each image. weights: of `group_weights` for the groups in the order of their names.
+    counts, groups: one per image. weights: from `group_weights`, for the groups in the order of their names.
     """
     images = Counts.stack(counts)
     names = sorted(set(groups))

@@ -1,4 +1,4 @@
-"""The columns of the table: what each is called, how it is shown, and how it follows from counts."""
+"""Columns of the evaluation table: name, format, and computation from counts."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ GLEASON_2019 = "gleason2019"
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number that says how good a result is."""
+    """One quality measure of a result."""
 
     key: str
-    """In files for machines."""
+    """Name in JSON and CSV."""
     title: str
-    """In tables for people."""
+    """Heading in tables."""
     percent: bool
-    """Shown a hundred times as large."""
+    """Shown in percent."""
     value: Callable[[Counts], Values]
-    """Of counts with any axes in front, which it keeps."""
+    """Computes it from counts; leading axes are kept."""
 
 
 def measures(class_names: Sequence[str], tolerances_um: Sequence[float]) -> tuple[Measure, ...]:
-    """All that mean something for these classes: the poster's own first, then IoU by class, then the others.
+    """The measures that are meaningful for these classes: the poster's own first, then IoU by class, then others.
 
-    Two classes are always next to each other, so that quadratic kappa is kappa; the Gleason 2019 score is for patterns.
+    With two classes quadratic kappa equals kappa and is left out; the Gleason 2019 score needs Gleason patterns.
     """
     patterns = {f"gleason {pattern}" for pattern in PATTERNS}
     found = sum(name.lower() in patterns for name in class_names)
@@ -55,7 +55,7 @@ def measures(class_names: Sequence[str], tolerances_um: Sequence[float]) -> tupl
 
 
 def iou_key(class_name: str) -> str:
-    """Of the measure that is a class's IoU."""
+    """Key of a class's IoU."""
     return f"iou: {class_name}"
 
 

@@ -1,4 +1,4 @@
-"""The whole flow of an evaluation: have each row's results made, or take those that are there, and count."""
+"""Evaluation from start to end: make each row's results, or take existing ones, and count."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ class ScoredRow:
 
     name: str
     bundle: str
-    """What the bundle is called."""
+    """Name of the bundle."""
     counts: tuple[Counts, ...]
-    """Of each image."""
+    """One per image."""
     seconds: tuple[float, ...] | None
-    """Of each image; None for results that were made elsewhere."""
+    """Wall time of each image; None for existing results."""
     peak: PeakMemory | None
     refined_share: float | None
-    """Of the cells of all scales after the first, over all images; None with one scale."""
+    """Share of refined cells among the cells of all scales after the first, over all images; None with one scale."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Comparison:
-    """Everything that the numbers follow from."""
+    """Counts of all rows, from which every number follows."""
 
     images: tuple[ScoredImage, ...]
     target: Target
     rows: tuple[ScoredRow, ...]
     reference: str
-    """Name of the row that the others' differences are to."""
+    """Name of the reference row for differences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row to be: a method with a bundle."""
+    """A method with a bundle, to become a row."""
 
     name: str
     method: Method
@@ -60,19 +60,19 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What is the same for all methods."""
+    """Conditions that all methods share."""
 
     tissue: bool | None
-    """Whether only tissue is analysed; None: on slides, and not on plain images."""
+    """True to analyse only tissue; None: only tissue on slides, everything on plain images."""
     execution: Execution
     folder: Path
-    """Results go into folders in it, by the name of their row."""
+    """Parent of the rows' result folders."""
     keep_results: bool
-    """False deletes each row's results once they are counted."""
+    """If False, each row's results are deleted after counting."""
 
 
 def candidates(methods: Sequence[Method], bundles: Sequence[Path]) -> list[Candidate]:
-    """A row for each method and bundle, the bundle named where there are several."""
+    """One candidate per method and bundle; with several bundles the name includes the bundle."""
     if len(bundles) == 1:
         return [Candidate(method.name, method, bundles[0]) for method in methods]
     names = [read_spec(bundle)[0].name for bundle in bundles]
@@ -90,40 +90,40 @@ def candidates(methods: Sequence[Method], bundles: Sequence[Path]) -> list[Candi
 def compare_methods(
     samples: Sequence[Sample], open_truth: Opener, rows: Sequence[Candidate], conditions: Conditions, notify: Notify
 ) -> Comparison:
-    """Run every method on every image, one method at a time, and count. Raises WsiMagnetError."""
+    """Run every method on every image, one method after the other, and count. Raises WsiMagnetError."""
     specs = {row.bundle: read_spec(row.bundle)[0] for row in rows}
     scorer = Scorer(samples, open_truth, list(specs.values()))
-    images, target = scorer.survey(lambda info, _: min(ladder_of(info, s).finest.mpp for s in specs.values()))
-    judged = []
+    images, target = scorer.prepare(lambda info, _: min(ladder_of(info, s).finest.mpp for s in specs.values()))
+    scored = []
     for row in rows:
         with _folder(conditions.folder / _file_name(row.name), keep=conditions.keep_results) as folder:
             done, peak = _segment(row, images, folder, conditions, notify)
             counts, share = scorer.count(row.name, [Prediction(one.folder) for one in done], notify)
             seconds = tuple(one.seconds for one in done)
-            judged.append(ScoredRow(row.name, specs[row.bundle].name, counts, seconds, peak, share))
+            scored.append(ScoredRow(row.name, specs[row.bundle].name, counts, seconds, peak, share))
     reference = next((r.name for r in rows if r.method.name == "MagNet"), rows[-1].name)
-    return Comparison(images, target, tuple(judged), reference)
+    return Comparison(images, target, tuple(scored), reference)
 
 
 def compare_results(
     samples: Sequence[Sample], open_truth: Opener, rows: Mapping[str, Sequence[Prediction]], notify: Notify
 ) -> Comparison:
-    """Count finished results, a list of them for each row; images that not every row has are left out, with a word.
+    """Count finished results, a list per row; images without a result in every row are left out, with a notice.
 
-    Raises WsiMagnetError, and ManifestError for a result of a slide that is none of `samples`.
+    Raises WsiMagnetError, and ManifestError for a result of a slide that is not in `samples`.
     """
     specs = [one.spec for results in rows.values() for one in results]
     scorer = Scorer(samples, open_truth, specs)
     by_row = {name: {one.identity: one for one in results} for name, results in rows.items()}
     scorer.keep_only(by_row, notify)
-    images, target = scorer.survey(lambda _, identity: min(found[identity].scale.mpp for found in by_row.values()))
-    judged = []
+    images, target = scorer.prepare(lambda _, identity: min(found[identity].scale.mpp for found in by_row.values()))
+    scored = []
     for name, found in by_row.items():
         results = [found[identity] for identity in scorer.identities]
         counts, share = scorer.count(name, results, notify)
-        judged.append(ScoredRow(name, results[0].spec.name, counts, None, None, share))
-    reference = next((name for name in rows if name.lower() == "magnet"), judged[-1].name)
-    return Comparison(images, target, tuple(judged), reference)
+        scored.append(ScoredRow(name, results[0].spec.name, counts, None, None, share))
+    reference = next((name for name in rows if name.lower() == "magnet"), scored[-1].name)
+    return Comparison(images, target, tuple(scored), reference)
 
 
 def _segment(
@@ -134,7 +134,7 @@ def _segment(
     for image in images:
         tissue = image.reader == "openslide" if conditions.tissue is None else conditions.tissue
         config = RunConfig(mpp=image.sample.mpp, tissue=tissue, keep_probabilities=True)
-        # Results are named after their slides, and two slides may have one name.
+        # Results are named after their slides, and two slides may share a name.
         unique = stems.count(image.sample.image.stem) == 1
         out = folder if unique else folder / f"row {image.sample.row}"
         items.append(Item(image.sample.image, out, Settings(config, conditions.execution)))

@@ -1,4 +1,4 @@
-"""What is counted of one image under one method: whole tables that can be added up over images and groups."""
+"""Counts of one image under one method: tables that add up over images and groups."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from wsi_magnet.scales import Scale
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Counts:
-    """Tables of one image, or of many with an axis in front."""
+    """Tables of one image, or of many with a leading axis."""
 
     confusion: Confusion
-    """int64 (..., C, C + 1), true class by answer, the last column being no answer."""
+    """int64 (..., C, C + 1), true class by predicted class; the last column is "no prediction"."""
     boundary: Confusion
     """int64 (..., tolerances, 4); see `metrics.boundary`."""
     calibration: Values
-    """float64 (..., 3, BINS); all 0 where there are no probabilities."""
+    """float64 (..., 3, BINS); all 0 without probabilities."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -35,7 +35,7 @@ class Counts:
         )
 
     def summed(self, weights: npt.NDArray[np.int64]) -> Counts:
-        """Weighted sums over the axis in front, (G, ...) to (R, ...); weights are (R, G)."""
+        """Weighted sums over the leading axis, (G, ...) to (R, ...); weights are (R, G)."""
         return Counts(
             np.tensordot(weights, self.confusion, 1),
             np.tensordot(weights, self.boundary, 1),
@@ -44,14 +44,14 @@ class Counts:
 
     @staticmethod
     def none(n_classes: int, n_tolerances: int) -> Counts:
-        """Of nothing."""
+        """Zero counts."""
         return Counts(
             np.zeros((n_classes, n_classes + 1), np.int64), np.zeros((n_tolerances, 4), np.int64), np.zeros((3, BINS))
         )
 
     @staticmethod
     def stack(several: Sequence[Counts]) -> Counts:
-        """With an axis in front."""
+        """Counts stacked along a new leading axis."""
         return Counts(
             np.stack([c.confusion for c in several]),
             np.stack([c.boundary for c in several]),
@@ -62,9 +62,7 @@ class Counts:
 def count(
     truth: OpenTruth, scale: Scale, prediction: Prediction, target: Target, tolerances_um: Sequence[float]
 ) -> Counts:
-    """Hold a result against its annotation on the grid of `scale`, block by block; blocks without a label are passed
-    over.
-    """
+    """Compare a result with the annotation on the grid of `scale`, block by block; unlabelled blocks are skipped."""
     tolerances_px = [um / scale.mpp for um in tolerances_um]
     margin = boundary_margin_px(tolerances_px)
     total = Counts.none(len(target), len(tolerances_um))
@@ -85,16 +83,16 @@ def _count_block(
     place: tuple[Scale, Box],
     tolerances_px: Sequence[float],
 ) -> Counts:
-    """Of the pixels of `inner`; `true` and the box of `place` have a margin round it."""
-    answer = prediction.read(target, *place)
-    here, told = true[inner.slices_yx], answer.parts[inner.slices_yx]
+    """Counts of the pixels of `inner`; `true` and the box of `place` include a margin."""
+    predicted = prediction.read(target, *place)
+    here, predicted_here = true[inner.slices_yx], predicted.parts[inner.slices_yx]
     calibration = np.zeros((3, BINS))
-    if answer.confidence is not None:
-        answered = (here != UNLABELLED) & (told != len(target))
-        sure = answer.confidence[inner.slices_yx][answered]
-        calibration = calibration_counts(sure, (here == told)[answered])
+    if predicted.confidence is not None:
+        has_prediction = (here != UNLABELLED) & (predicted_here != len(target))
+        confidence = predicted.confidence[inner.slices_yx][has_prediction]
+        calibration = calibration_counts(confidence, (here == predicted_here)[has_prediction])
     return Counts(
-        confusion_matrix(here, told, len(target)),
-        boundary_counts(true, answer.parts, inner, tolerances_px),
+        confusion_matrix(here, predicted_here, len(target)),
+        boundary_counts(true, predicted.parts, inner, tolerances_px),
         calibration,
     )

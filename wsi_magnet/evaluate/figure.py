@@ -1,4 +1,4 @@
-"""The table as a picture: a dot for each number and a line for its interval; and the refine curve."""
+"""Figures of the table, with a dot per number and a line for its interval, and of the refine curve."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from wsi_magnet.evaluate.report import Report
 from wsi_magnet.evaluate.tables import images_text
 
 AUTO = "auto"
-"""ScoredRow of a curve whose share of cells the bundle's own thresholds chose."""
+"""ScoredName of a curve's row that uses the bundle's own thresholds."""
 
 COLUMNS = 4
-"""Most panels side by side."""
+"""Maximum number of panels side by side."""
 
 LEAST_SPAN = 10.0
-"""Points that an axis of percentages shows at least: what differs by a tenth of one looks alike."""
+"""Minimum span of a percentage axis, in points, so that differences of a tenth of a point look small."""
 
 _INK, _ACCENT, _PALE = "#33475b", "#c8102e", "#c9d1d9"
-"""Of the other rows, the row of reference, and what is only for the eye's guidance."""
+"""Colours of the other rows, of the reference row, and of guide lines."""
 
 _DPI = 150
 
 
 def draw_comparison(report: Report) -> bytes:
-    """A PNG: mIoU and each class's IoU for each row, and the seconds a megapixel where they were measured."""
+    """PNG of mIoU and each class's IoU by row, and of the seconds per megapixel if measured."""
     rows = report.comparison.rows
     names = [name for name, n in zip(report.comparison.target.names, report.labelled(), strict=True) if n]
     panels = [("mIoU %", MIOU), *((f"IoU %, {name}", iou_key(name)) for name in names)]
@@ -52,7 +52,7 @@ def draw_comparison(report: Report) -> bytes:
 
 
 def draw_curve(report: Report) -> bytes:
-    """A PNG: mIoU against the share of cells refined, a line for each bundle; "auto" as a mark of its own."""
+    """PNG of mIoU against the share of refined cells, a line per bundle; "auto" has its own marker."""
     figure = Figure(figsize=(6.4, 4.2), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
     bundles = list(dict.fromkeys(row.bundle for row in report.comparison.rows))
@@ -103,7 +103,7 @@ def _dot(axes: Axes, found: Estimate, place: int, color: str) -> None:
 
 
 def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """Of an axis of percentages: round the numbers and their intervals, within 0 to 100."""
+    """Limits of a percentage axis: around the numbers and their intervals, within 0 to 100."""
     ends = [100 * end for one in estimates for end in (one.value, one.low, one.high) if not isnan(end)] or [0.0, 100.0]
     low, high = min(ends), max(ends)
     margin = max(0.15 * (high - low), (LEAST_SPAN - (high - low)) / 2)
@@ -114,14 +114,14 @@ def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
 
 def _seconds(axes: Axes, report: Report, *, named: bool) -> None:
     for place, row in enumerate(report.comparison.rows):
-        seconds = report.seconds_a_megapixel(row)
+        seconds = report.seconds_per_megapixel(row)
         axes.barh(place, seconds, height=0.5, color=_color(report, row), alpha=0.5)
         axes.annotate(
             f"{seconds:.2f}", (seconds, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
         )
     axes.margins(x=0.25)
     axes.set_xlim(left=0)
-    _panel(axes, report, "seconds a megapixel", named=named)
+    _panel(axes, report, "seconds per megapixel", named=named)
 
 
 def _panel(axes: Axes, report: Report, title: str, *, named: bool) -> None:

@@ -1,4 +1,4 @@
-"""What is held to be true: annotated slides, and the classes that their labels tell apart."""
+"""Ground truth: annotated slides, and the classes that their labels distinguish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import SlideReader
 
 BLOCK_PX = 1024
-"""Side of the blocks in which maps are read and compared: memory does not depend on the slide's size."""
+"""Side of the blocks in which maps are read and compared, so that memory does not depend on the slide's size."""
 
 
 class OpenTruth(Protocol):
@@ -30,11 +30,11 @@ class OpenTruth(Protocol):
         ...
 
     def scale(self, mpp: float) -> Scale:
-        """The grid of that mpp."""
+        """Scale of that mpp."""
         ...
 
     def sets(self, scale: Scale, box: Box) -> Sets:
-        """The label sets of a box of that grid, uint32 (box height, box width); the full set is not labelled."""
+        """Label sets of a box of that scale's grid, uint32 (box height, box width); the full set is unlabelled."""
         ...
 
     def close(self) -> None:
@@ -43,17 +43,17 @@ class OpenTruth(Protocol):
 
 
 Opener = Callable[[Sample, Sequence[ClassInfo]], OpenTruth]
-"""Opens a row in terms of a bundle's classes."""
+"""Opens a sample in terms of a bundle's classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The classes that are judged: those of the bundle, joined where no label tells them apart."""
+    """The scored classes: those of the bundle, joined where labels do not distinguish them."""
 
     part_of: tuple[int, ...]
-    """For each class of the bundle the judged class it belongs to."""
+    """The scored class of each of the bundle's classes."""
     names: tuple[str, ...]
-    """Of the judged classes, by their lowest label value: that is their order for the quadratic kappa."""
+    """Names of the scored classes, ordered by their lowest label value, which is the order of quadratic kappa."""
     colors: tuple[tuple[int, int, int], ...]
 
     def __len__(self) -> int:
@@ -61,14 +61,14 @@ class Target:
 
 
 def make_target(label_sets: Iterable[int], classes: Sequence[ClassInfo]) -> Target:
-    """Join the classes that share a label set; a class in no set stays alone, and pixels that are given it are errors.
+    """Join classes that share a label set; a class in no set stays separate, and pixels predicted as it are errors.
 
-    label_sets: all that occur in what is judged. Raises ManifestError where they tell no two classes apart.
+    label_sets: all that occur in the scored images. Raises ManifestError where they distinguish no two classes.
     """
     unknown = full_set(len(classes))
     sets = sorted({one for one in label_sets if one and one != unknown})
     if not sets:
-        raise ManifestError("no pixel is labelled in what is to be judged; look at its annotations and labels columns")
+        raise ManifestError("no pixel is labelled in the images to score; check their annotation and labels columns")
     parts = partition(sets, len(classes))
     members = sorted(
         ([i for i in range(len(classes)) if parts[i] == part] for part in set(parts)),
@@ -80,7 +80,7 @@ def make_target(label_sets: Iterable[int], classes: Sequence[ClassInfo]) -> Targ
     labelled = {part_of[one.bit_length() - 1] for one in sets}
     if len(labelled) < 2:
         only = names[labelled.pop()]
-        raise ManifestError(f"the labels know one class only, {only}: there is nothing to tell apart; label another")
+        raise ManifestError(f"the labels have one class only, {only}; scoring needs a second labelled class")
     return Target(part_of, names, tuple(classes[own[0]].color for own in own_lists))
 
 
@@ -93,5 +93,5 @@ def label_sets(truth: OpenTruth, scale: Scale) -> set[int]:
 
 
 def blocks(scale: Scale) -> Iterator[Box]:
-    """The squares that cover a scale's grid, each pixel once, row by row."""
+    """Blocks that cover a scale's grid, each pixel once, row by row."""
     return scale.grid.squares(BLOCK_PX)

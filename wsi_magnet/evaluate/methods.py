@@ -1,6 +1,6 @@
-"""The rows of the table: each a method that makes a result folder of a slide; other packages may bring more.
+"""Methods, the rows of the table: each makes a result folder from a slide; other packages may add more.
 
-A package offers a method by an entry point of the group "wsi_magnet.methods" whose object is a `Method`.
+A package adds a method by an entry point of the group "wsi_magnet.methods" whose object is a `Method`.
 """
 
 from __future__ import annotations
@@ -25,59 +25,59 @@ GROUP = "wsi_magnet.methods"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What every method is told of one slide."""
+    """Settings of a method for one slide."""
 
     config: RunConfig
-    """Resolution, tissue, and that probabilities are kept; `refine` is the method's own affair."""
+    """Resolution, tissue, and kept probabilities; the method itself sets `refine`."""
     execution: Execution
-    """Where the networks run."""
+    """Device and workers."""
 
 
 @runtime_checkable
 class Method(Protocol):
-    """A way to segment a slide, a value that can be sent to another process."""
+    """A way to segment a slide; a value that can be pickled."""
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Name in the table."""
         ...
 
     def prepare(self, slide: Path, bundle: Path, folder: Path, settings: Settings) -> Path:
-        """The bundle that `segment` is to be given; what is made for it goes into `folder`. Not timed."""
+        """Return the bundle for `segment`, made in `folder` if necessary. Not timed."""
         ...
 
     def segment(self, slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
-        """Segment the slide and return the finished result folder in `out`. Its seconds are the method's."""
+        """Segment the slide and return the finished result folder in `out`. Timed."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class MagNet:
-    """The product itself, coarse to fine; a fraction of the cells makes it MagNet-Fast."""
+    """Coarse-to-fine refinement as in `wsi-magnet run`; with a fraction of the cells it is MagNet-Fast."""
 
     name: str = "MagNet"
     refine: Refine = "all"
-    """As in a run: which cells of each scale after the first are refined."""
+    """Cells to refine at each scale after the first, as in a run."""
 
     def prepare(self, slide: Path, bundle: Path, folder: Path, settings: Settings) -> Path:
-        """The bundle as it is."""
+        """Return the bundle unchanged."""
         return bundle
 
     def segment(self, slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
-        """A run over all scales."""
+        """Run all scales."""
         return _run(slide, bundle, out, replace(settings, config=replace(settings.config, refine=self.refine)))
 
 
 @dataclass(frozen=True, slots=True)
 class OneScale:
-    """The bundle's network at one scale alone, without refinement."""
+    """The bundle's network at one scale, without refinement."""
 
     name: str
     which: Literal["finest", "coarsest"]
-    """Of the scales that the slide has pixels for."""
+    """Choice among the scales that the slide has pixels for."""
 
     def prepare(self, slide: Path, bundle: Path, folder: Path, settings: Settings) -> Path:
-        """A bundle of that scale and no refiner."""
+        """Make a bundle with that scale and no refiner."""
         spec, _ = read_spec(bundle)
         with closing(open_slide(slide, mpp=settings.config.mpp)) as reader:
             index = len(ladder_of(reader.info, spec)) - 1 if self.which == "finest" else 0
@@ -88,12 +88,12 @@ class OneScale:
         return path
 
     def segment(self, slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
-        """A run over that scale."""
+        """Run that scale."""
         return _run(slide, bundle, out, settings)
 
 
 def single_scale(spec: BundleSpec, index: int) -> BundleSpec:
-    """The same bundle with one of its scales and no refiner."""
+    """The description with one of its scales and no refiner."""
     return replace(
         spec,
         mpps=(spec.mpps[index],),
@@ -106,7 +106,7 @@ def single_scale(spec: BundleSpec, index: int) -> BundleSpec:
 
 
 def built_in(fast: float) -> tuple[Method, ...]:
-    """The poster's rows that need nothing but a bundle; `fast` is the share of cells that MagNet-Fast refines."""
+    """The poster's methods that need only a bundle; `fast` is the share of cells that MagNet-Fast refines."""
     return (
         OneScale("Patching", "finest"),
         OneScale("Downsample", "coarsest"),
@@ -116,34 +116,34 @@ def built_in(fast: float) -> tuple[Method, ...]:
 
 
 def all_methods(fast: float) -> tuple[Method, ...]:
-    """The built-in rows and those that other packages bring. Raises ConfigError for one that is no method."""
-    brought: list[Method] = []
+    """Built-in methods and those of other packages. Raises ConfigError for an entry point that is not a method."""
+    added: list[Method] = []
     for point in entry_points(group=GROUP):
         try:
             found = point.load()
-        except Exception as error:  # another package's code: whatever its import ends in
+        except Exception as error:  # another package's code may raise anything
             raise ConfigError(
                 f"entry point {point.name!r} of group {GROUP} ({point.value}) cannot be loaded: "
                 f"{type(error).__name__}: {error}"
             ) from error
         if not isinstance(found, Method):
-            raise ConfigError(f"entry point {point.name!r} of group {GROUP} ({point.value}) is no method")
-        brought.append(found)
-    return (*brought, *built_in(fast))
+            raise ConfigError(f"entry point {point.name!r} of group {GROUP} ({point.value}) is not a Method")
+        added.append(found)
+    return (*added, *built_in(fast))
 
 
 def choose(methods: Sequence[Method], names: Sequence[str]) -> tuple[Method, ...]:
-    """Those of these names, upper or lower case, in the table's order; all for no names. Raises ConfigError."""
+    """Methods with these names, ignoring case, in the table's order; all if no name is given. Raises ConfigError."""
     wanted = {name.strip().lower() for name in names}
     unknown = wanted - {method.name.lower() for method in methods}
     if unknown:
         known = ", ".join(method.name for method in methods)
-        raise ConfigError(f"--methods: no method is called {sorted(unknown)[0]!r}; there are {known}")
+        raise ConfigError(f"--methods: unknown method {sorted(unknown)[0]!r}; available are {known}")
     return tuple(method for method in methods if not wanted or method.name.lower() in wanted)
 
 
 def _run(slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
-    # Begun anew even where a finished result lies: what is not computed again cannot be timed.
+    # Restart even over a finished result: a skipped run cannot be timed.
     folder = segment_slide(
         slide, out, bundle=bundle, config=settings.config, execution=settings.execution, existing="restart"
     ).folder

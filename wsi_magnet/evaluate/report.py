@@ -1,4 +1,4 @@
-"""The numbers of a comparison: every measure of every row, with its interval."""
+"""Numbers of a comparison: every measure of every row, with its interval."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Report:
     comparison: Comparison
     measures: tuple[Measure, ...]
     draws: dict[str, Draws]
-    """By the row's name."""
+    """Draws by the row's name."""
     resamples: int
     seed: int
 
     @property
     def groups(self) -> int:
-        """How many were drawn from: patients, microarrays, regions."""
+        """Number of groups: patients, microarrays or regions."""
         return len({image.sample.group for image in self.comparison.images})
 
     def measure(self, key: str) -> Measure:
@@ -38,23 +38,23 @@ class Report:
         return self.draws[row.name].estimate(key)
 
     def difference(self, row: ScoredRow, key: str) -> Estimate | None:
-        """How much larger it is than in the row of reference, on the same draws; None for that row itself."""
+        """Difference to the reference row, on the same draws; None for that row itself."""
         reference = self.comparison.reference
         return None if row.name == reference else self.draws[row.name].difference(self.draws[reference], key)
 
-    def seconds_a_megapixel(self, row: ScoredRow) -> float:
-        """Over all images, of the grid on which they are judged; NaN where it was not measured."""
+    def seconds_per_megapixel(self, row: ScoredRow) -> float:
+        """Seconds per megapixel of the scoring grid, over all images; NaN if not measured."""
         megapixels = sum(image.megapixels for image in self.comparison.images)
         return sum(row.seconds) / megapixels if row.seconds else float("nan")
 
     def labelled(self) -> Sequence[int]:
-        """Pixels of each judged class in the annotations, over all images."""
+        """Labelled pixels of each scored class, over all images."""
         rows = self.comparison.rows[0].counts
         return [int(n) for n in np.sum([c.confusion.sum(axis=1) for c in rows], axis=0)]
 
 
 def make_report(comparison: Comparison, *, resamples: int = 1000, seed: int = 0) -> Report:
-    """Compute everything; the same for the same counts and seed."""
+    """Compute all numbers; deterministic for the same counts and seed."""
     groups = [image.sample.group for image in comparison.images]
     all_measures = measures(comparison.target.names, TOLERANCES_UM)
     weights = group_weights(len(set(groups)), resamples, seed)

@@ -1,7 +1,8 @@
-"""A map of a coarser grid at a finer one's pixels, at float positions: bilinear for probabilities, nearest for labels.
+"""Resampling of a coarser grid's map to a finer grid: bilinear for probabilities, nearest for labels.
 
-Both grids start at the canvas's corner. Pixel x has its centre at x + 1/2, so a pixel of a grid `ratio` times as fine
-lies at (x + 1/2) * ratio - 1/2 of the coarser; beyond the outermost centres the outermost pixels go on.
+Both grids start at the canvas's corner. Pixel x has its centre at x + 1/2, so pixel x of the finer grid,
+`ratio` coarser pixels wide, lies at (x + 1/2) * ratio - 1/2 of the coarser; beyond the outermost centres the outermost
+pixels are repeated.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 _SAME_POSITION = 1e-6
-"""Positions this near a pixel's centre, in pixels, are meant to be on it: 3.9999999996 is 4."""
+"""Positions this close to a pixel's centre, in pixels, are taken to be on it: 3.9999999996 is 4."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Axis:
-    """Where the pixels of one axis lie on the coarser grid."""
+    """Positions of one axis's pixels on the coarser grid."""
 
     first: Indices
-    """The source pixel before each."""
+    """Source pixel before each position."""
     second: Indices
-    """The one after it, the same where the position is on a pixel or beyond the last."""
+    """Source pixel after it; the same pixel for a position on a pixel or beyond the last."""
     share: Floats
-    """What the second has of each, 0 to 1."""
+    """Weight of the second pixel, 0 to 1."""
 
 
 def axis(start: int, end: int, ratio: float, length: int) -> Axis:
-    """Of pixels start to end, `ratio` source pixels wide each, on a source of `length` pixels."""
+    """Positions of pixels start to end, `ratio` source pixels wide each, on a source of `length` pixels."""
     at = np.clip((np.arange(start, end) + 0.5) * ratio - 0.5, 0, length - 1)
     at = np.where(np.abs(at - at.round()) < _SAME_POSITION, at.round(), at)
     first = np.floor(at).astype(np.int64)
@@ -43,9 +44,9 @@ def axis(start: int, end: int, ratio: float, length: int) -> Axis:
 
 
 def bilinear(source: Scale, target: Scale, box: Box, read: Callable[[Box], Floats]) -> Floats:
-    """Float32 (C, box height, box width) of `box` on the target's grid.
+    """Interpolate a map to `box` on the target's grid, float32 (C, box height, box width).
 
-    read: gives float32 (C, height, width) of a box on the source's grid.
+    read: returns float32 (C, height, width) of a box on the source's grid.
     """
     x, y = _axes(source.size, _ratio_xy(source, target), box)
     needed = Box(int(x.first[0]), int(y.first[0]), int(x.second[-1]) + 1, int(y.second[-1]) + 1)
@@ -57,7 +58,7 @@ def bilinear(source: Scale, target: Scale, box: Box, read: Callable[[Box], Float
 def nearest(
     source: Scale, target: Scale, box: Box, read: Callable[[Box], npt.NDArray[np.uint8]]
 ) -> npt.NDArray[np.uint8]:
-    """Uint8 (box height, box width): the source pixel that each pixel's centre lies in."""
+    """Source pixel that contains each pixel's centre, uint8 (box height, box width)."""
     ratio_x, ratio_y = _ratio_xy(source, target)
     cols = _covering(box.x0, box.x1, ratio_x, source.size.width)
     rows = _covering(box.y0, box.y1, ratio_y, source.size.height)

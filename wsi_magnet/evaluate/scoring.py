@@ -1,4 +1,4 @@
-"""What all rows are held to alike: the same images, on the same grids, by the same classes."""
+"""Scoring of all rows on the same images, grids and classes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from wsi_magnet.nets.spec import BundleSpec, ClassInfo
 from wsi_magnet.slides.types import SlideInfo
 
 TOLERANCES_UM = (10.0, 25.0)
-"""Of the boundaries, in microns."""
+"""Tolerances of boundary measures, in microns."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredImage:
-    """One image that was judged."""
+    """One scored image."""
 
     sample: Sample
     reader: str
-    """Which reader opened it: "openslide" or "image"."""
+    """Its reader: "openslide" or "image"."""
     mpp: float
-    """Of the grid on which every row is held against the annotation: the finest of all rows."""
+    """Resolution of the scoring grid, on which every row is compared with the annotation: the finest of all rows."""
     megapixels: float
-    """Of that grid."""
+    """Size of that grid."""
 
 
 class Scorer:
-    """The images, their grids and the classes that all rows are held to."""
+    """Counts results on common images, grids and classes."""
 
     def __init__(self, samples: Sequence[Sample], open_truth: Opener, specs: Sequence[BundleSpec]) -> None:
         self._classes = _common_classes(specs)
@@ -48,23 +48,23 @@ class Scorer:
         return [self._identity(sample) for sample in self.samples]
 
     def keep_only(self, by_row: Mapping[str, Mapping[str, Prediction]], notify: Notify) -> None:
-        """Leave out the images that not every row has a result of."""
+        """Leave out images without a result in every row."""
         own = self.identities
         for name, found in by_row.items():
             if strange := [one for identity, one in found.items() if identity not in own]:
                 raise ManifestError(
-                    f"{name}: {strange[0].folder} is the result of {strange[0].slide.name}, which is none of the "
-                    f"{len(own)} images to be judged; is it in another split, or another file of that name?"
+                    f"{name}: {strange[0].folder} is the result of {strange[0].slide.name}, which is not one of the "
+                    f"{len(own)} images to score; is it in another split, or another file of that name?"
                 )
         common = [all(identity in found for found in by_row.values()) for identity in own]
         if not any(common):
             raise ManifestError(f"no image has a result in every row ({', '.join(by_row)}); nothing can be compared")
         if left := len(own) - sum(common):
-            notify(f"{left} of {len(own)} images are left out: not every row has a result of them")
+            notify(f"{left} of {len(own)} images are left out: not every row has a result for them")
         self.samples = [sample for sample, kept in zip(self.samples, common, strict=True) if kept]
 
-    def survey(self, finest_mpp: Callable[[SlideInfo, str], float]) -> tuple[tuple[ScoredImage, ...], Target]:
-        """Look through all annotations on the grid of the mpp given for each slide and its identity."""
+    def prepare(self, finest_mpp: Callable[[SlideInfo, str], float]) -> tuple[tuple[ScoredImage, ...], Target]:
+        """Read all annotations on the grid of `finest_mpp(slide, identity)`; return the images and scored classes."""
         sets: set[int] = set()
         images = []
         for sample in self.samples:
@@ -80,12 +80,12 @@ class Scorer:
     def count(
         self, name: str, results: Sequence[Prediction], notify: Notify
     ) -> tuple[tuple[Counts, ...], float | None]:
-        """Counts of each image, and the share of cells that were refined."""
+        """Counts of each image, and the share of refined cells."""
         counted = []
         for image, result in zip(self._images, results, strict=True):
             if result.failures:
                 notify(
-                    f"{name}: {len(result.failures)} cells of {result.slide.name} were not analysed: they are errors"
+                    f"{name}: {len(result.failures)} cells of {result.slide.name} could not be read and count as errors"
                 )
             with self._open(image.sample) as truth:
                 counted.append(count(truth, truth.scale(image.mpp), result, self._target, TOLERANCES_UM))
@@ -108,8 +108,8 @@ def _common_classes(specs: Sequence[BundleSpec]) -> tuple[ClassInfo, ...]:
     for spec in specs[1:]:
         if [(c.value, c.name) for c in spec.classes] != [(c.value, c.name) for c in first.classes]:
             raise BundleError(
-                f"bundles {first.name!r} and {spec.name!r} have other classes ({_listed(first)}; {_listed(spec)}); "
-                "judge them one by one"
+                f"bundles {first.name!r} and {spec.name!r} have different classes ({_listed(first)}; {_listed(spec)}); "
+                "evaluate them one by one"
             )
     return first.classes
 

@@ -1,4 +1,4 @@
-"""A report as plain values, for JSON and CSV."""
+"""Serialisation of a report to JSON and CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENDS = ("value", "low", "high")
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """Plain values; None where a number cannot be said."""
+    """Values for JSON; None for undefined numbers."""
     comparison, pixels = report.comparison, report.labelled()
     return {
         "classes": [{"name": n, "pixels": p} for n, p in zip(comparison.target.names, pixels, strict=True)],
@@ -34,7 +34,7 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def to_csv(report: Report) -> str:
-    """A line for each row and measure."""
+    """CSV with a line per row and measure."""
     text = StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["method", "bundle", "measure", *_ENDS, *(f"difference_{end}" for end in _ENDS)])
@@ -60,7 +60,7 @@ def _row_json(report: Report, row: ScoredRow) -> dict[str, Any]:
             }
             for i, counts in enumerate(row.counts)
         ],
-        "seconds_a_megapixel": _plain(report.seconds_a_megapixel(row)),
+        "seconds_a_megapixel": _plain(report.seconds_per_megapixel(row)),
         "peak_memory_bytes": None if row.peak is None else row.peak.ram,
         "peak_gpu_memory_bytes": None if row.peak is None else row.peak.gpu,
         "refined_share": row.refined_share,

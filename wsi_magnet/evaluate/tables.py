@@ -1,4 +1,4 @@
-"""A report as tables and notes for people."""
+"""Text tables and notes of a report."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from wsi_magnet.evaluate.comparison import ScoredRow
 from wsi_magnet.evaluate.report import Report
 
 UNKNOWN = "-"
-"""Shown where a number cannot be said."""
+"""Shown for undefined numbers."""
 
 FEW_GROUPS = 10
-"""With fewer, the percentiles of a bootstrap are known to lie too close together."""
+"""Number of groups below which bootstrap percentiles are known to be too close together."""
 
 CAUTIONS = {
     QUADRATIC_KAPPA: "quadratic kappa takes the classes as ordered by their label values",
-    GLEASON_2019: "the weights of the Gleason 2019 score are from memory of the challenge, unverified",
+    GLEASON_2019: "the weights of the Gleason 2019 score are from memory of the challenge and unverified",
 }
-"""What must be known of a measure where it is shown."""
+"""Cautions to print with a measure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A head and rows, all text."""
+    """A table of text."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 def tables(report: Report) -> list[Table]:
-    """The poster's table first, then IoU by class, then the others; a number in brackets is an interval's end."""
+    """The poster's table, IoU by class, and the other measures; intervals are in brackets."""
     others = [m.key for m in report.measures if m.key != MIOU and not m.key.startswith("iou: ")]
     return [
         _poster_table(report),
@@ -44,13 +44,13 @@ def tables(report: Report) -> list[Table]:
 
 
 def curve_table(report: Report) -> Table:
-    """MIoU against the share of cells that were refined."""
+    """Table of mIoU against the share of refined cells."""
     rows = [
         (
             row.name,
             UNKNOWN if row.refined_share is None else f"{100 * row.refined_share:.1f}",
             estimate_text(report.estimate(row, MIOU), percent=True),
-            number_text(report.seconds_a_megapixel(row), 3),
+            number_text(report.seconds_per_megapixel(row), 3),
         )
         for row in report.comparison.rows
     ]
@@ -58,16 +58,16 @@ def curve_table(report: Report) -> Table:
 
 
 def notes(report: Report, *, curve: bool = False) -> list[str]:
-    """What must be known to read the tables, or the table of a curve."""
+    """Notes needed to read the tables, or a curve's table."""
     comparison, pixels = report.comparison, report.labelled()
     known = [name for name, n in zip(comparison.target.names, pixels, strict=True) if n]
     missing = [name for name, n in zip(comparison.target.names, pixels, strict=True) if not n]
     grids = ", ".join(f"{mpp:g}" for mpp in sorted({image.mpp for image in comparison.images}))
     found = [
-        f"{images_text(report)}; {sum(pixels) / 1e6:.3g} megapixels are labelled "
-        f"at {grids} µm/px, and all rows are judged on these",
+        f"{images_text(report)}; {sum(pixels) / 1e6:.3g} labelled megapixels "
+        f"at {grids} µm/px, on which all rows are scored",
         f"mIoU and Dice are means over {', '.join(known)}"
-        + (f"; {', '.join(missing)}: nowhere labelled, and pixels taken for it are errors" if missing else ""),
+        + (f"; {', '.join(missing)}: nowhere labelled, and pixels predicted as it are errors" if missing else ""),
     ]
     if not curve:
         found += [CAUTIONS[one.key] for one in report.measures if one.key in CAUTIONS]
@@ -76,15 +76,15 @@ def notes(report: Report, *, curve: bool = False) -> list[str]:
 
 def _interval_note(report: Report, *, curve: bool) -> str:
     if report.groups < 2:
-        return "there are no intervals: they need at least two groups (column group)"
-    few = f"; of {report.groups} groups they are only a hint" if report.groups < FEW_GROUPS else ""
+        return "no intervals: they need at least two groups (column group)"
+    few = f"; with {report.groups} groups they are only a hint" if report.groups < FEW_GROUPS else ""
     paired = "" if curve or _alone(report) else f"; differences to {report.comparison.reference} are paired"
     how = f"by {report.resamples} resamples of groups (seed {report.seed})"
-    return f"in brackets {LEVEL:g} % intervals, {how}{few}{paired}"
+    return f"in brackets: {LEVEL:g} % intervals {how}{few}{paired}"
 
 
 def estimate_text(estimate: Estimate, *, percent: bool) -> str:
-    """As "70.60 [69.10, 72.03]", the interval in brackets where there is one."""
+    """Text of an estimate, "70.60 [69.10, 72.03]"; the brackets are left out without an interval."""
     factor, digits = (100, 2) if percent else (1, 3)
     value, low, high = (factor * n for n in (estimate.value, estimate.low, estimate.high))
     interval = "" if isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
@@ -92,13 +92,13 @@ def estimate_text(estimate: Estimate, *, percent: bool) -> str:
 
 
 def images_text(report: Report) -> str:
-    """As "2 images of 1 group"."""
+    """Number of images and groups, "2 images of 1 group"."""
     images, groups = len(report.comparison.images), report.groups
     return f"{images} image{'s' * (images != 1)} of {groups} group{'s' * (groups != 1)}"
 
 
 def number_text(value: float, digits: int) -> str:
-    """With so many digits behind the point."""
+    """Number with that many decimal places."""
     return UNKNOWN if isnan(value) else f"{value:.{digits}f}"
 
 
@@ -109,7 +109,7 @@ def _poster_table(report: Report) -> Table:
         "mIoU %": [estimate_text(report.estimate(row, MIOU), percent=True) for row in rows],
         f"difference to {report.comparison.reference}": [_difference(report, row) for row in rows],
         "memory MB": [_megabytes(row.peak.ram if row.peak else None) for row in rows],
-        "s/megapixel": [number_text(report.seconds_a_megapixel(row), 3) for row in rows],
+        "s/megapixel": [number_text(report.seconds_per_megapixel(row), 3) for row in rows],
         "GPU memory MB": [_megabytes(row.peak.gpu if row.peak else None) for row in rows],
     }
     if _alone(report):
@@ -120,7 +120,7 @@ def _poster_table(report: Report) -> Table:
 
 
 def _alone(report: Report) -> bool:
-    """True where there is no other row to differ from."""
+    """True for a single row, which has no difference."""
     return len(report.comparison.rows) == 1
 
 

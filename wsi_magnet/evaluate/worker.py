@@ -17,7 +17,7 @@ from wsi_magnet.evaluate.methods import Method, Settings
 from wsi_magnet.runtime.isolation import ProcessDied, stream_isolated
 
 Notify = Callable[[str], None]
-"""Takes progress, a line at a time."""
+"""Progress callback, called with one line of text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,3 @@
-"""Metrics of a segmentation as functions of counts that are additive over pixels, images and groups."""
+"""Segmentation metrics as functions of counts that add up over pixels, images and groups."""
 
 from __future__ import annotations

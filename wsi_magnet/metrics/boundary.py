@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def boundary(classes: Classes) -> Mask:
-    """Bool (H, W): True for the boundary pixels of a map of classes; UNLABELLED pixels border on nothing."""
+    """Mask of the boundary pixels of a map of classes, bool (H, W); UNLABELLED pixels border on nothing."""
     found = np.zeros(classes.shape, bool)
     for here, there in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
         a, b = classes[here], classes[there]
@@ -31,7 +31,7 @@ def boundary(classes: Classes) -> Mask:
 
 
 def boundary_margin_px(tolerances_px: Sequence[float]) -> int:
-    """Margin round a block within which labels must be known for exact counts."""
+    """Margin around a block in which labels must be known for exact counts."""
     return ceil(max(tolerances_px)) + 1
 
 
@@ -42,11 +42,11 @@ def boundary_counts(truth: Classes, predicted: Classes, inner: Box, tolerances_p
     inner: the block within them, whose pixels are counted. The four are predicted boundary pixels near a true one, all
     of them, true boundary pixels near a predicted one, all of them; near is at most the tolerance, by Euclid.
     """
-    true = boundary(truth)
-    told = boundary(np.where(truth == UNLABELLED, UNLABELLED, predicted))
-    told_gaps, true_gaps = _gaps(told, true, inner), _gaps(true, told, inner)
+    true_edge = boundary(truth)
+    predicted_edge = boundary(np.where(truth == UNLABELLED, UNLABELLED, predicted))
+    predicted_gaps, true_gaps = _gaps(predicted_edge, true_edge, inner), _gaps(true_edge, predicted_edge, inner)
     rows = [
-        (int((told_gaps <= near).sum()), told_gaps.size, int((true_gaps <= near).sum()), true_gaps.size)
+        (int((predicted_gaps <= near).sum()), predicted_gaps.size, int((true_gaps <= near).sum()), true_gaps.size)
         for near in tolerances_px
     ]
     return np.array(rows, np.int64)
@@ -57,10 +57,10 @@ def boundary_f(counts: Confusion) -> Values:
 
     0 where only one of the two maps has a boundary, NaN where neither has.
     """
-    near_true, told, near_told, true = (counts[..., i].astype(np.float64) for i in range(4))
-    precision, recall = np.nan_to_num(ratio(near_true, told)), np.nan_to_num(ratio(near_told, true))
+    near_true, predicted, near_predicted, true = (counts[..., i].astype(np.float64) for i in range(4))
+    precision, recall = np.nan_to_num(ratio(near_true, predicted)), np.nan_to_num(ratio(near_predicted, true))
     found = np.nan_to_num(ratio(2 * precision * recall, precision + recall))
-    return np.where(told + true > 0, found, np.nan)
+    return np.where(predicted + true > 0, found, np.nan)
 
 
 def _gaps(pixels: Mask, others: Mask, inner: Box) -> Values:

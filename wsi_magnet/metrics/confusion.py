@@ -23,7 +23,7 @@ UNLABELLED = -1
 def confusion_matrix(truth: Classes, predicted: Classes, n_classes: int) -> Confusion:
     """Counts, int64 (C, C + 1), of two arrays of one shape.
 
-    truth: 0 to C - 1, or UNLABELLED. predicted: 0 to C - 1, or C where there is no answer.
+    truth: 0 to C - 1, or UNLABELLED. predicted: 0 to C - 1, or C for no prediction.
     """
     known = truth != UNLABELLED
     pairs = truth[known].astype(np.int64) * (n_classes + 1) + predicted[known]
@@ -32,8 +32,8 @@ def confusion_matrix(truth: Classes, predicted: Classes, n_classes: int) -> Conf
 
 def class_iou(confusion: Confusion) -> Values:
     """Intersection over union of each class, (..., C); NaN for a class without true pixels."""
-    hit, true, answered = _margins(confusion)
-    return np.where(true > 0, ratio(hit, true + answered - hit), np.nan)
+    hit, true, predicted = _margins(confusion)
+    return np.where(true > 0, ratio(hit, true + predicted - hit), np.nan)
 
 
 def mean_iou(confusion: Confusion) -> Values:
@@ -49,8 +49,8 @@ def frequency_weighted_iou(confusion: Confusion) -> Values:
 
 def class_dice(confusion: Confusion) -> Values:
     """Dice's coefficient of each class, which is its F1, (..., C); NaN for a class without true pixels."""
-    hit, true, answered = _margins(confusion)
-    return np.where(true > 0, ratio(2 * hit, true + answered), np.nan)
+    hit, true, predicted = _margins(confusion)
+    return np.where(true > 0, ratio(2 * hit, true + predicted), np.nan)
 
 
 def mean_dice(confusion: Confusion) -> Values:
@@ -99,8 +99,8 @@ def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Values:
 def _margins(confusion: Confusion) -> tuple[Confusion, Confusion, Confusion]:
     """Correct, true and predicted pixels of each class, (..., C)."""
     classes = confusion.shape[-2]
-    answers = confusion[..., :classes]
-    return np.diagonal(answers, axis1=-2, axis2=-1), confusion.sum(-1), answers.sum(-2)
+    predicted = confusion[..., :classes]
+    return np.diagonal(predicted, axis1=-2, axis2=-1), confusion.sum(-1), predicted.sum(-2)
 
 
 def _mean_known(values: Values) -> Values:

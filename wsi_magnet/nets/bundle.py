@@ -1,4 +1,4 @@
-"""A bundle: weights with all that is needed to use them, in one .safetensors file."""
+"""A bundle: weights and everything needed to use them, in one .safetensors file."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Bundle:
     spec: BundleSpec
     path: Path
     sha256: str
-    """Of the file."""
+    """Hash of the file."""
     backbone: nn.Module
     """Float (N, 3, H, W), normalised, to logits (N, C, H, W)."""
     refiners: tuple[nn.Module, ...]
-    """Called as `refiner(fine=..., coarse=...)`; `spec.refiner_of` says which serves which scale."""
+    """Called as `refiner(fine=..., coarse=...)`; `spec.refiner_of` assigns them to scales."""
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors lie; the CPU if it has none."""
+        """Device of its tensors; the CPU if it has none."""
         modules = nn.ModuleList([self.backbone, *self.refiners])
         return next((p.device for p in modules.parameters()), torch.device("cpu"))
 
@@ -44,8 +44,8 @@ class Bundle:
 def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "cpu") -> Bundle:
     """Read a bundle and put its networks on a device.
 
-    bundle: its path; None or "default" is the one shipped. Raises BundleError for a file that is not one, or whose
-    tensors do not fit its description.
+    bundle: its path; None or "default" is the shipped one. Raises BundleError for any other file, and where the
+    tensors do not fit the description.
     """
     path = bundle_path(bundle)
     spec, sha256 = read_spec(path)
@@ -65,9 +65,9 @@ def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "
 
 
 def save_bundle(path: str | Path, spec: BundleSpec, backbone: nn.Module, refiners: Sequence[nn.Module]) -> None:
-    """Write a bundle: the same bytes for the same weights, and either all of them or none.
+    """Write a bundle atomically; the same weights give the same bytes.
 
-    Raises BundleError where the networks are not those of `spec` or the file cannot be written.
+    Raises BundleError where the networks do not fit `spec` or the file cannot be written.
     """
     path = Path(path).expanduser()
     tensors = {
@@ -87,7 +87,7 @@ def save_bundle(path: str | Path, spec: BundleSpec, backbone: nn.Module, refiner
 
 
 def build(spec: BundleSpec) -> tuple[nn.Module, tuple[nn.Module, ...]]:
-    """The backbone and refiners of a description, without storage: their weights are still to come."""
+    """Backbone and refiners of a description, on the meta device: without storage for weights."""
     classes, order = len(spec.classes), cast(ChannelOrder, spec.channel_order)
     with torch.device("meta"):
         backbone = build_network(spec.network, classes, **spec.network_args)
@@ -112,11 +112,11 @@ def _check_fit(spec: BundleSpec, tensors: Mapping[str, Tensor], what: str) -> No
     }
     found = {key: tensor.shape for key, tensor in tensors.items()}
     if wrong := sorted({*wanted.items()} ^ {*found.items()}):
-        raise BundleError(f"{what}: the networks are not those of the description; the first difference is {wrong[0]}")
+        raise BundleError(f"{what}: the networks do not fit the description; the first difference is {wrong[0]}")
 
 
 def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Safetensors with a sorted header: the library writes metadata in an order that changes from run to run."""
+    """Safetensors with a sorted header; the library's own order of metadata changes from run to run."""
     content = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()

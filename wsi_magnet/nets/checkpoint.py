@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from wsi_magnet.errors import BundleError
 
 PREFIXES = ("module.", "model.")
-"""What a parallel wrapper and the trainer's wrapper put before each key, outermost first."""
+"""Key prefixes of the parallel wrapper and of the trainer's wrapper, outermost first."""
 
 TRAINER_ONLY = "loss."
-"""The trainer's loss is saved beside the network; it is no part of it."""
+"""Prefix of the trainer's loss, which is saved beside the network and not part of it."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The network's tensors in a .pth file, by the network's own keys. Raises BundleError for any other file."""
+    """Tensors of a .pth file by the network's own keys. Raises BundleError for any other file."""
     path = Path(path).expanduser()
     return strip_prefixes(_tensors(_load(path), path))
 
 
 def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without `module.`, then `model.`, where a key begins with them, and without the trainer's loss.
+    """Remove `module.`, then `model.`, from the start of keys, and drop the trainer's loss.
 
-    Inside a key they stay: a layer may be called so.
+    Inside a key both stay: a layer may have that name.
     """
     for prefix in PREFIXES:
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
@@ -36,10 +36,10 @@ def strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Put `state` into a network, floats as float32; the tensors become the network's own.
+    """Load `state` into a network, floats as float32; the tensors become the network's own.
 
-    what: how errors call the state, e.g. "b.pth as fpn". Raises BundleError, naming the first tensor that is missing,
-    unexpected, of another shape or not finite, and how many there are.
+    what: name of the state in errors, e.g. "b.pth as fpn". Raises BundleError, naming the first tensor that is
+    missing, unexpected, of another shape or not finite, and their number.
     """
     wanted = network.state_dict()
     misfits = {
@@ -47,8 +47,8 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
         "tensors unexpected": sorted(state.keys() - wanted.keys()),
     }
     if any(misfits.values()):
-        said = [f"{len(keys)} {problem}, the first {keys[0]!r}" for problem, keys in misfits.items() if keys]
-        raise BundleError(f"{what} does not fit: {'; '.join(said)}")
+        problems = [f"{len(keys)} {problem}, the first {keys[0]!r}" for problem, keys in misfits.items() if keys]
+        raise BundleError(f"{what} does not fit: {'; '.join(problems)}")
     for key, tensor in state.items():
         if tensor.shape != wanted[key].shape:
             shapes = f"{list(tensor.shape)}, not {list(wanted[key].shape)}"
@@ -63,22 +63,22 @@ def load_exactly(network: nn.Module, state: Mapping[str, Tensor], what: str) -> 
 
 def _load(path: Path) -> object:
     try:
-        with warnings.catch_warnings(action="ignore"):  # of pickle protocols, which tell the user nothing
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols, useless to the user
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise BundleError(f"checkpoint {path}: {error.strerror or error}") from None
     except Exception as error:
-        # A file of another kind ends in whatever its bytes lead to: KeyError, EOFError, RuntimeError and more.
+        # Files of other kinds raise whatever their bytes lead to: KeyError, EOFError, RuntimeError and more.
         if "GLOBAL" in str(error):
-            raise BundleError(f"checkpoint {path} holds code, not only tensors; it is not read") from None
-        raise BundleError(f"{path} is no PyTorch checkpoint, or is cut short; get the file again") from None
+            raise BundleError(f"checkpoint {path} contains code, not only tensors; it is not read") from None
+        raise BundleError(f"{path} is not a PyTorch checkpoint, or is truncated; get the file again") from None
 
 
 def _tensors(content: object, path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]  # the trainer's own checkpoints keep epoch and optimiser beside it
     if not isinstance(content, dict) or not content:
-        raise BundleError(f"checkpoint {path} holds no tensors by name but {type(content).__name__} {content!r:.40}")
+        raise BundleError(f"checkpoint {path} has no named tensors but {type(content).__name__} {content!r:.40}")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise BundleError(f"checkpoint {path}: {key!r} is {type(value).__name__}, not a tensor")

@@ -1,4 +1,4 @@
-"""Labels and colours for class names: the canonical ones where a name is known, free ones where it is not."""
+"""Labels and colours of classes by name: canonical for known names, free ones for others."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ _PALETTE: tuple[Color, ...] = (
     (117, 112, 179),
     (102, 166, 30),
 )
-"""Easily told apart; after ColorBrewer's qualitative sets."""
+"""Easily distinguished colours, after ColorBrewer's qualitative sets."""
 
 
 def unnamed_classes(count: int) -> tuple[ClassInfo, ...]:
-    """Classes numbered from 1, their labels too, for a network of which only their number is known."""
+    """Classes numbered from 1, with labels from 1, for a network of which only their number is known."""
     return tuple(ClassInfo(f"class {i + 1}", i + 1, palette_color(i)) for i in range(count))
 
 
 def named_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
-    """Classes of those names, in the network's order.
+    """Classes of the given names, in the network's order.
 
     "background" is 0, "stroma" 1, "benign epithelium" and "benign gland" 2, "Gleason 3", "4", "5" are 3, 4, 5; others
     get the free labels in order, from 6 where any of these is among the names. Raises BundleError for a name that is
-    empty or comes twice, or two names of one label.
+    empty or repeated, and for two names of one label.
     """
     keys = [" ".join(name.lower().split()) for name in names]
     if "" in keys or len(set(keys)) < len(keys):
-        raise BundleError(f"class names must be there and differ; got {', '.join(map(repr, names))}")
+        raise BundleError(f"class names must not be empty or repeated; got {', '.join(map(repr, names))}")
     taken = [_CANONICAL[key][0] for key in keys if key in _CANONICAL]
     if len(set(taken)) < len(taken):
         raise BundleError(f"two class names have the same label in {', '.join(map(repr, names))}; rename one")
-    # Where some names are canonical, a label of theirs would be taken for the canonical class by whoever knows it.
+    # Beside canonical names, a free class with a canonical label would be mistaken for the canonical class.
     used = _RESERVED if set(taken) - {0} else {0}
     free = iter([value for value in range(1, 255) if value not in used])
     colors = iter(map(palette_color, range(len(names))))
@@ -68,7 +68,7 @@ def named_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
 
 
 def palette_color(index: int) -> Color:
-    """A colour for the class with that number: the palette's, then a darker round of it, and so on."""
+    """Colour of the class with that number: from the palette, then from darker rounds of it."""
     round_, place = divmod(index, len(_PALETTE))
     red, green, blue = (round(channel * 0.7**round_) for channel in _PALETTE[place])
     return red, green, blue

@@ -16,14 +16,14 @@ from wsi_magnet.nets.checkpoint import load_exactly, read_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """Where a network has the layers of an ImageNet classifier."""
+    """Position of an ImageNet classifier's layers in a network."""
 
     prefix: str
-    """Before the classifier's own keys."""
+    """Prefix of the classifier's own keys."""
     layers: tuple[str, ...]
-    """First parts of the classifier's keys that the trunk has."""
+    """Top-level names of the classifier's layers in the trunk."""
     heads: tuple[str, ...]
-    """And those that it has not: what is left out of the file."""
+    """Top-level names of the layers that the trunk lacks; dropped from the file."""
 
 
 _RESNET = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
@@ -34,17 +34,17 @@ TRUNKS: Mapping[str, Trunk] = {
     "psp": Trunk("feats.", _RESNET, ("fc",)),
     "hrnet18+ocr": Trunk("", (*_HRNET, "stage4"), ("incre_modules", "downsamp_modules", "final_layer", "classifier")),
 }
-"""By network: ResNet-50, ResNet-101, and HRNetV2-W18-small-v2 in the keys of their usual ImageNet checkpoints."""
+"""Trunk by network: ResNet-50, ResNet-101 and HRNetV2-W18-small-v2, with their usual ImageNet keys."""
 
 COUNTER = ".num_batches_tracked"
-"""Checkpoints of before 2018 lack it, and nothing depends on it."""
+"""Suffix of a counter that checkpoints of before 2018 lack; nothing depends on it."""
 
 
 def load_encoder(network: nn.Module, name: str, path: str | Path) -> None:
-    """Put ImageNet weights into the trunk of a network, all of them or none; the rest stays as it is.
+    """Load ImageNet weights into the trunk of a network, all or none; the rest is unchanged.
 
-    name: the network's. path: a .pth or .safetensors, read without running code. Raises BundleError for a file that
-    does not fit, or a network without such a trunk.
+    name: of the network. path: a .pth or .safetensors, read without running code. Raises BundleError for a file that
+    does not fit, and for a network without such a trunk.
     """
     if name not in TRUNKS:
         raise BundleError(f"network {name!r} takes no encoder weights; those that do are {', '.join(TRUNKS)}")

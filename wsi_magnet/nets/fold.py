@@ -1,6 +1,6 @@
-"""Batch normalisation folded into the convolutions before it: the same function, with a third less to do.
+"""Folding of batch normalisation into the preceding convolutions: the same function with a third less arithmetic.
 
-For using a network, not for training it: keys of the state dict are gone afterwards.
+For inference only: the state dict loses keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode whose logits are the same but for rounding (about 1e-6 of the largest).
 
-    Folded are convolutions followed by batch normalisation in an `nn.Sequential`, and `convN` followed by `bnN`.
+    Folds convolutions followed by batch normalisation in an `nn.Sequential`, and `convN` followed by `bnN`.
     """
     folded = copy.deepcopy(network)
     for module in folded.modules():
@@ -27,7 +27,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 
 def _pairs(module: nn.Module) -> Iterator[tuple[nn.Conv2d, tuple[nn.Module, str]]]:
-    """Each convolution with where the normalisation after it is kept."""
+    """Each convolution with the owner and the name of the normalisation after it."""
     children = dict(module.named_children())
     if isinstance(module, nn.Sequential):
         for (_, first), (name, second) in pairwise(children.items()):

@@ -1,6 +1,6 @@
 """ResNet-50 with a feature pyramid (Lin et al. 2017), the published backbone for DeepGlobe.
 
-N: batch, C: classes, H, W: input size. Names of layers are those of the published checkpoints.
+N: batch, C: classes, H, W: input size. Layer names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SMOOTH = 128
 
 
 class Fpn(nn.Module):
-    """The pyramid has neither activation nor normalisation: above the trunk everything is linear."""
+    """Feature pyramid without activation or normalisation: above the trunk everything is linear."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()

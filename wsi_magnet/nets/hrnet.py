@@ -1,6 +1,6 @@
-"""HRNetV2-W18 "small v2" (Wang et al. 2020): branches of every resolution side by side, at the input's full size.
+"""HRNetV2-W18 "small v2" (Wang et al. 2020): parallel branches at four resolutions, the finest at full size.
 
-N: batch, H, W: input size. Names of layers are those of the published checkpoints.
+N: batch, H, W: input size. Layer names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ WIDTHS = (18, 36, 72, 144)
 """Channels of the branches at strides 1, 2, 4 and 8."""
 
 BLOCKS = 2
-"""Basic blocks of a branch in each module, and bottlenecks of the first stage."""
+"""Basic blocks per branch of each module, and bottlenecks of the first stage."""
 
 MODULES = (1, 3, 2)
 """Modules of stages 2, 3 and 4."""
 
 FEATURES = sum(WIDTHS)
 MOMENTUM = 0.01
-"""Of batch normalisation's running means."""
+"""Momentum of batch normalisation's running statistics."""
 
 
 def conv_bn(inputs: int, outputs: int, side: int = 3, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Convolution without bias, batch normalisation, and ReLU unless told otherwise."""
+    """Convolution without bias, batch normalisation, and an optional ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, side, stride=stride, padding=side // 2, bias=False),
         nn.BatchNorm2d(outputs, momentum=MOMENTUM),
@@ -38,7 +38,7 @@ def conv_bn(inputs: int, outputs: int, side: int = 3, stride: int = 1, relu: boo
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions round which the input is added; size and channels stay."""
+    """Residual block of two 3 x 3 convolutions; size and channels stay."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class BasicBlock(nn.Module):
 
 
 class FusionModule(nn.Module):
-    """Each branch on its own for a while, then each takes up all the others, resized."""
+    """Basic blocks in each branch, then the sum of all branches, resized, in each."""
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class FusionModule(nn.Module):
         )
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
-        """One (N, width, H / stride, W / stride) a branch, finest first, to the same."""
+        """One (N, width, H / stride, W / stride) per branch, finest first, to the same."""
         x = [branch(one) for branch, one in zip(self.branches, x, strict=True)]
         return [self._fuse(x, target) for target in range(len(x))]
 
@@ -80,7 +80,7 @@ class FusionModule(nn.Module):
 
 
 def _path(widths: Sequence[int], source: int, target: int) -> nn.Module:
-    """From one branch to another: 1 x 1 to a finer one (the caller enlarges), 3 x 3 of stride 2 to a coarser one."""
+    """Path between branches: 1 x 1 to a finer one (the caller upsamples), 3 x 3 of stride 2 to a coarser one."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -90,7 +90,7 @@ def _path(widths: Sequence[int], source: int, target: int) -> nn.Module:
 
 
 class Hrnet(nn.Module):
-    """The stem has stride 1: the finest branch keeps every pixel, which costs memory."""
+    """HRNet whose stem has stride 1: the finest branch keeps every pixel, which costs memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Hrnet(nn.Module):
         self.stage4 = _stage(4)
 
     def features(self, x: Tensor) -> Tensor:
-        """Float (N, 3, H, W) to (N, 270, H, W): all branches, enlarged."""
+        """Float (N, 3, H, W) to (N, 270, H, W): all branches, upsampled."""
         x = conv_relu(self.conv1, self.bn1, x)
         x = conv_relu(self.conv2, self.bn2, x)
         x = self.layer1(x)
@@ -125,7 +125,7 @@ def _stage(branches: int) -> nn.Sequential:
 
 
 def _transition(branches: int) -> nn.ModuleList:
-    """A new branch made from the coarsest one; the others stay as they are."""
+    """A new branch from the coarsest one; the others pass unchanged."""
     kept = [nn.Identity() for _ in range(branches)]
     new = nn.Sequential(conv_bn(WIDTHS[branches - 1], WIDTHS[branches], stride=2))
     return nn.ModuleList([*kept, new])

@@ -1,6 +1,6 @@
 """HRNet with object-contextual representations (Yuan et al. 2020), the published backbone for Cityscapes.
 
-N: batch, C: classes, H, W: input size. Names of layers are those of the published checkpoints.
+N: batch, C: classes, H, W: input size. Layer names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from wsi_magnet.nets.hrnet import FEATURES, MOMENTUM, Hrnet
 MIDDLE = 512
 KEY = 256
 AUXILIARY_WEIGHT = 0.4
-"""Of the auxiliary head's logits, the main one's counting 1, in training and in use."""
+"""Weight of the auxiliary head's logits, in training and inference; the main head's is 1."""
 
 
 class HrnetOcr(Hrnet):
-    """A first guess of the classes gathers one context vector a class; each pixel then takes up what concerns it."""
+    """HRNet whose auxiliary logits pool one context vector per class, to which each pixel then attends."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class HrnetOcr(Hrnet):
         return (main + AUXILIARY_WEIGHT * auxiliary) / (1 + AUXILIARY_WEIGHT)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The main and the auxiliary head's logits, (N, C, H, W) each; what training weighs apart."""
+        """Logits of the main and the auxiliary head, (N, C, H, W) each; training weighs them separately."""
         features = self.features(x)
         auxiliary = self.aux_head(features)
         pixels = self.conv3x3_ocr(features)
@@ -50,7 +50,7 @@ class HrnetOcr(Hrnet):
 
 
 def class_context(pixels: Tensor, logits: Tensor) -> Tensor:
-    """One vector a class: the mean of its pixels' features, weighted by the softmax of its logits over all pixels.
+    """One vector per class: the mean of all pixels' features, weighted by the softmax of its logits over the pixels.
 
     pixels: (N, F, H, W), logits: (N, C, H, W). Returns (N, F, C, 1).
     """
@@ -60,7 +60,7 @@ def class_context(pixels: Tensor, logits: Tensor) -> Tensor:
 
 
 class ContextHead(nn.Module):
-    """Each pixel's features beside the context it attends to, mixed."""
+    """Each pixel's features concatenated with its attended context, then mixed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ContextHead(nn.Module):
 
 
 class Attention(nn.Module):
-    """Pixels ask, classes answer: scaled dot products between 256-vectors."""
+    """Scaled dot-product attention of pixels (queries) to classes (keys, values), of 256 channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,6 +96,6 @@ class Attention(nn.Module):
 
 
 def _mix(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
-    """1 x 1 convolution; batch normalisation and ReLU, nested as the published names have them."""
+    """1 x 1 convolution; batch normalisation and ReLU, nested as in the published names."""
     normalised = nn.Sequential(nn.BatchNorm2d(outputs, momentum=MOMENTUM), nn.ReLU(inplace=True))
     return nn.Conv2d(inputs, outputs, 1, bias=False), normalised

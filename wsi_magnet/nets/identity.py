@@ -1,4 +1,4 @@
-"""Networks that compute next to nothing: the tiny truths that the whole flow is tested and timed against."""
+"""Networks of negligible arithmetic and known output, for tests and timing of the whole pipeline."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor, nn
 from wsi_magnet.errors import BundleError
 
 N_CLASSES = 3
-"""One for each colour channel."""
+"""One per colour channel."""
 
 LEAST_PROBABILITY = 1e-30
-"""Stands for 0 before the logarithm: float32 can hold it, and it is nought for every purpose."""
+"""Replaces 0 before the logarithm; float32 holds it."""
 
 
 class IdentityNet(nn.Module):
-    """Logits are the colour channels times a gain, so that the label is the strongest colour; it has no weights."""
+    """Logits are the colour channels times a gain: the label is the strongest colour. It has no weights."""
 
     def __init__(self, n_classes: int = N_CLASSES, gain: float = 1.0) -> None:
-        """n_classes: 3, as there are colours; raises BundleError for any other."""
+        """n_classes: 3, one per colour channel. Raises BundleError for any other number."""
         super().__init__()
         if n_classes != N_CLASSES:
             raise BundleError(f"the identity network has {N_CLASSES} classes, one a colour channel; got {n_classes}")
@@ -29,10 +29,10 @@ class IdentityNet(nn.Module):
 
 
 class IdentityRefiner(nn.Module):
-    """Believes the finer map wholly: its softmax is O."""
+    """Returns the finer map: the softmax of its logits is O."""
 
     reach_px = 0
 
     def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Both probabilities, float (N, C, H, W); returns log(fine). `coarse` is not looked at."""
+        """Both probabilities, float (N, C, H, W); returns log(fine). `coarse` is ignored."""
         return fine.clamp(min=LEAST_PROBABILITY).log()

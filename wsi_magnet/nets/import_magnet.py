@@ -1,4 +1,4 @@
-"""From the published program's checkpoints to a bundle."""
+"""Import of the published program's checkpoints as a bundle."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from wsi_magnet.nets.spec import BundleSpec, ClassInfo
 from wsi_magnet.scales import check_mpps
 
 LAST_LAYER = {"fpn": "classify.weight", "psp": "final.weight", "hrnet18+ocr": "cls_head.weight"}
-"""The tensor of each published backbone whose first axis is the classes."""
+"""Tensor of each published backbone whose first axis has the classes."""
 
 REFINER_LAST_LAYER = "seg_conv.weight"
 
 COARSEST_MPP = 2.0
 DEFAULT_STEPS = 3
-"""Scales where nobody says: 2, 1, 0.5 and 0.25 µm/px, as many as the published Gleason set has."""
+"""Steps of the default scales 2, 1, 0.5 and 0.25 µm/px, as many as in the published Gleason set."""
 
 HALO_PX = 64
-"""Two of the deepest features (stride 32) on each side, so that the zeros with which convolutions pad the patch's edge
-are not next to the cell's own. No halo is exact: pooling (psp) and attention (hrnet18+ocr) see the whole patch."""
+"""Two of the deepest features (stride 32) on each side, so that the zero padding of convolutions at the patch's edge is
+not next to the cell's own features. No halo is exact: pooling (psp) and attention (hrnet18+ocr) see the whole patch."""
 
 MEDIAN_PX = 5
 
@@ -42,15 +42,15 @@ def import_magnet(
     mpps: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> BundleSpec:
-    """Make a bundle of published MagNet checkpoints, which are read without running any code in them.
+    """Make a bundle from published MagNet checkpoints, which are read without running their code.
 
-    network: "fpn", "psp" or "hrnet18+ocr". refiner_paths: one for all steps between scales, or one a step, coarse to
+    network: "fpn", "psp" or "hrnet18+ocr". refiner_paths: one for all steps between scales, or one per step, coarse to
     fine. mpps: microns per pixel of the scales, coarse to fine. class_names: in the order of the network's channels.
-    Nothing is written unless all fits. Raises BundleError, one line, for files that do not, ConfigError for scales that
-    do not halve.
+    Nothing is written unless everything fits. Raises BundleError, in one line, for files that do not fit, ConfigError
+    for scales that do not halve.
     """
     if network not in LAST_LAYER:
-        raise BundleError(f"no published backbone is called {network!r}; there are {', '.join(LAST_LAYER)}")
+        raise BundleError(f"unknown published backbone {network!r}; available are {', '.join(LAST_LAYER)}")
     scales = _scales(mpps, len(refiner_paths))
     backbone, n_classes = _load(backbone_path, network, LAST_LAYER[network], partial(build_network, network))
     refiners = []
@@ -66,9 +66,9 @@ def import_magnet(
 
 
 def _load(path: str | Path, role: str, last_layer: str, make: Callable[[int], nn.Module]) -> tuple[nn.Module, int]:
-    """The network that a checkpoint is of, and how many classes it has."""
+    """The network of a checkpoint, and its number of classes."""
     state = read_checkpoint(path)
-    # A checkpoint of something else may lack the last layer: any number of classes then, since the rest will not fit.
+    # A checkpoint of another network may lack the last layer; then any number will do, since the rest will not fit.
     n_classes = next(iter(state[last_layer].shape), 1) if last_layer in state else 1
     with torch.device("meta"):
         network = make(n_classes)
@@ -80,14 +80,14 @@ def _classes(names: Sequence[str] | None, count: int) -> tuple[ClassInfo, ...]:
     if names is None:
         return unnamed_classes(count)
     if len(names) != count:
-        raise BundleError(f"{len(names)} class names for {count} classes; give one a class, in the network's order")
+        raise BundleError(f"{len(names)} class names for {count} classes; give one per class, in the network's order")
     return named_classes(names)
 
 
 def _scales(mpps: Sequence[float] | None, n_refiners: int) -> tuple[float, ...]:
-    """The scales given, or the default ones, if the refiners serve them: one serves any number of steps."""
+    """The given or default scales, checked against the number of refiners; one refiner serves any number of steps."""
     if n_refiners == 0:
-        raise BundleError("no refiner given; give one for all steps between scales, or one a step")
+        raise BundleError("no refiner given; give one for all steps between scales, or one per step")
     if mpps is None:
         steps = DEFAULT_STEPS if n_refiners == 1 else n_refiners
         return tuple(COARSEST_MPP / 2**i for i in range(steps + 1))
@@ -111,11 +111,11 @@ def _describe(
         classes=classes,
         mpps=mpps,
         refiner_of=(0,) * steps if one_refiner else tuple(range(steps)),
-        channel_order="fine_first",  # the published weights match the test program's order, not the training program's
+        channel_order="fine_first",  # the published weights fit the test program's order, not the training program's
         halo_px=HALO_PX,
         median_px=MEDIAN_PX,
-        # Without slides to fit thresholds on, none is made up: every pixel of a refined cell is overwritten, which is
-        # the paper's k = 1, and no cell is left out.
+        # Without slides to fit thresholds on, all are 0: every pixel of a refined cell is overwritten, the paper's
+        # k = 1, and every cell is refined.
         select_above=(0.0,) * steps,
         refine_above=(0.0,) * steps,
         temperature=(1.0,) * len(mpps),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 @runtime_checkable
 class Fused(Protocol):
-    """A convolution, its normalisation folded into it, that can do what comes after it as well."""
+    """A convolution with folded normalisation that also computes the following operation."""
 
     def with_relu(self, x: Tensor) -> Tensor:
         """relu(convolution(x))."""
@@ -41,7 +41,7 @@ def resize(x: Tensor, like: Tensor) -> Tensor:
 
 
 def resize_corners(x: Tensor, like: Tensor) -> Tensor:
-    """The same, but pixels are points and the corner ones coincide (align_corners=True), as HRNet was trained."""
+    """Resize with pixels as points and coinciding corners (align_corners=True), as in the training of HRNet."""
     return _resize(x, like, corners=True)
 
 

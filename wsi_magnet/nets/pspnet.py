@@ -1,6 +1,6 @@
 """PSPNet (Zhao et al. 2017) on ResNet-101, the published backbone for Gleason 2019.
 
-N: batch, C: classes, H, W: input size. Names of layers are those of the published checkpoints.
+N: batch, C: classes, H, W: input size. Layer names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from wsi_magnet.nets.layers import resize
 from wsi_magnet.nets.resnet import CHANNELS, RESNET101, ResNet
 
 BINS = (1, 2, 3, 6)
-"""Sides of the grids into which the features are averaged."""
+"""Sides of the grids over which features are averaged."""
 
 POOLED = 1024
 AUXILIARY_WEIGHT = 0.4
-"""Of the auxiliary classifier's logits, the main one's counting 1, in training and in use."""
+"""Weight of the auxiliary classifier's logits, in training and inference; the main one's is 1."""
 
 
 class PspNet(nn.Module):
-    """An undilated trunk (stride 32), context pooled over the whole patch, three steps up to stride 4."""
+    """PSPNet with an undilated trunk (stride 32), context pooled over the patch, and upsampling blocks to stride 4."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class PspNet(nn.Module):
         return (main + AUXILIARY_WEIGHT * auxiliary) / (1 + AUXILIARY_WEIGHT)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The main and the auxiliary classifier's logits, (N, C, H, W) each; what training weighs apart."""
+        """Logits of the main and the auxiliary classifier, (N, C, H, W) each; training weighs them separately."""
         features = self.feats(x)[-1]
         up = self.drop_1(self.psp(features))
         up = self.drop_2(self.up_1(up))
@@ -52,7 +52,7 @@ class PspNet(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """Features beside their averages over 1, 2 x 2, 3 x 3 and 6 x 6 parts of the patch, mixed to fewer channels."""
+    """Features and their averages over 1, 2 x 2, 3 x 3 and 6 x 6 parts of the patch, mixed to fewer channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class PyramidPooling(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Twice the size, then a 3 x 3 convolution."""
+    """Upsampling by 2, then a 3 x 3 convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The refinement module: merges what a scale sees with what the scales before it have said (paper, section 3.2).
+"""The refinement module: merges a scale's own prediction with that of the coarser scales (paper, section 3.2).
 
-N: batch, C: classes, H, W: size of the patch. Names of layers are those of the published checkpoints.
+N: batch, C: classes, H, W: size of the patch. Layer names are those of the published checkpoints.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from wsi_magnet.nets.resnet import Bottleneck, bottlenecks
 from wsi_magnet.nets.spec import ChannelOrder
 
 WIDTH = 64
-"""Channels of the published module; those of its bottlenecks are half as many within and twice as many between."""
+"""Channels of the published module; its bottlenecks have half as many within and twice as many between."""
 
 LIGHT_WIDTH = 16
-"""Of a module for small networks, beside which the published one would be most of the arithmetic: a fourteenth of it
-(`python pipelines/flops.py`)."""
+"""Channels of the light module, for small networks, where the published one would be most of the arithmetic: it has a
+fourteenth of it (`python pipelines/flops.py`)."""
 
 REACH_PX = 4
-"""How far a pixel's logits see: four 3 x 3 convolutions."""
+"""Receptive radius of a pixel's logits: four 3 x 3 convolutions."""
 
 BAND_PX = 64
-"""Rows at a time on a CPU: 64 channels of them stay in its cache, which makes a patch of 576 pixels a third quicker and
-takes a fifth of the memory."""
+"""Rows computed at once on a CPU: 64 channels of them stay in its cache, which makes a patch of 576 pixels a third
+quicker and takes a fifth of the memory."""
 
 MOMENTUM = 0.01
-"""Of the running means: the published module was trained on batches of 8 and fewer."""
+"""Momentum of the running statistics: the published module was trained on batches of 8 and fewer."""
 
 
 class RefinementModule(nn.Module):
-    """Two probability maps in, logits out; sees neither colour nor uncertainty. Receptive field 9 x 9.
+    """Two probability maps to logits; its input has neither colour nor uncertainty. Receptive field 9 x 9.
 
-    As published about 85,000 weights for 5 classes; 60 tensors.
+    As published: about 85,000 weights for 5 classes, 60 tensors.
     """
 
     reach_px = REACH_PX
 
     def __init__(self, n_classes: int, channel_order: ChannelOrder = "fine_first", width: int = WIDTH) -> None:
-        """channel_order: which map comes first among the input channels. width: channels of its first layers, even.
+        """channel_order: order of the maps in the input channels. width: channels of the first layers, even.
 
-        The published weights want "fine_first"; those made with the published training program, which feeds the maps
-        the other way round than its test program, want "coarse_first".
+        The published weights need "fine_first"; weights made with the published training program need "coarse_first",
+        because it passes the maps in the opposite order of its test program.
         """
         super().__init__()
         self.channel_order = channel_order
@@ -62,13 +62,13 @@ class RefinementModule(nn.Module):
         return torch.cat([self._merge_band(maps, top) for top in range(0, maps.shape[2], BAND_PX)], dim=2)
 
     def _merge_band(self, maps: Tensor, top: int) -> Tensor:
-        """The logits of BAND_PX rows, which are those that the whole map would give."""
+        """Logits of BAND_PX rows, equal to those of the whole map."""
         above = min(top, REACH_PX)
         band = self.merge_whole(maps[:, :, top - above : top + BAND_PX + REACH_PX])
         return band[:, :, above : above + BAND_PX]
 
     def merge_whole(self, maps: Tensor) -> Tensor:
-        """Both maps as one, float (N, 2C, H, W), to logits (N, C, H, W), not in bands."""
+        """Concatenated maps, float (N, 2C, H, W), to logits (N, C, H, W), without bands."""
         x = self.bn0(maps)
         x = conv_relu(self.conv1, self.bn1, x)
         x = conv_relu(self.conv2, self.bn2, x)

@@ -18,10 +18,10 @@ _NETWORKS: dict[str, tuple[str, str, frozenset[str]]] = {
     "small": ("small", "SmallNet", frozenset({"width"})),
     "identity": ("identity", "IdentityNet", frozenset({"gain"})),
 }
-"""Module, class and what else it takes, by name."""
+"""Module, class and accepted arguments, by name."""
 
 INPUT_MULTIPLE = {"small": 32}
-"""What the sides of the input must be multiples of, by name; a network that is not here takes any size."""
+"""Required divisor of the input's sides, by name; other networks take any size."""
 
 NETWORKS = tuple(_NETWORKS)
 REFINERS = ("magnet", "light", "identity")
@@ -30,11 +30,11 @@ REFINERS = ("magnet", "light", "identity")
 def build_network(network: str, n_classes: int, **network_args: float) -> nn.Module:
     """A segmentation network with fresh weights.
 
-    It takes float (N, 3, H, W), normalised RGB, and returns logits (N, n_classes, H, W). Raises BundleError for a name
-    or an argument that is not known.
+    It takes float (N, 3, H, W), normalised RGB, and returns logits (N, n_classes, H, W). Raises BundleError for an
+    unknown name or argument.
     """
     if network not in _NETWORKS:
-        raise BundleError(f"unknown network {network!r}; there are {', '.join(NETWORKS)}")
+        raise BundleError(f"unknown network {network!r}; available are {', '.join(NETWORKS)}")
     module, name, accepted = _NETWORKS[network]
     if unknown := sorted(network_args.keys() - accepted):
         raise BundleError(f"network {network!r} takes no {unknown[0]!r}")
@@ -50,4 +50,4 @@ def build_refiner(refiner: str, n_classes: int, channel_order: ChannelOrder = "f
         return RefinementModule(n_classes, channel_order, LIGHT_WIDTH)
     if refiner == "identity":
         return IdentityRefiner()
-    raise BundleError(f"unknown refiner {refiner!r}; there are {', '.join(REFINERS)}")
+    raise BundleError(f"unknown refiner {refiner!r}; available are {', '.join(REFINERS)}")

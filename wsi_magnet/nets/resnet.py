@@ -1,6 +1,6 @@
-"""ResNet's trunk of bottlenecks (He et al. 2016), as the published backbones use it: features, no classifier.
+"""ResNet's trunk of bottlenecks (He et al. 2016), as in the published backbones: features without a classifier.
 
-N: batch, H, W: input size. The stride lies on the 3 x 3 convolution. Names of layers are those of the usual ImageNet
+N: batch, H, W: input size. The stride lies on the 3 x 3 convolution. Layer names are those of the usual ImageNet
 checkpoints, which the published ones inherit.
 """
 
@@ -19,7 +19,7 @@ RESNET101 = (3, 4, 23, 3)
 """Bottlenecks at strides 4, 8, 16 and 32."""
 
 CHANNELS = (256, 512, 1024, 2048)
-"""Of the features at strides 4, 8, 16 and 32."""
+"""Channels of the features at strides 4, 8, 16 and 32."""
 
 
 class Bottleneck(nn.Module):
@@ -30,7 +30,7 @@ class Bottleneck(nn.Module):
     def __init__(
         self, inputs: int, width: int, stride: int = 1, downsample: nn.Module | None = None, momentum: float = 0.1
     ) -> None:
-        """downsample: brings the input to the output's shape; None where it has it. momentum: batch normalisation's."""
+        """downsample: projects the input to the output's shape, if needed. momentum: of batch normalisation."""
         super().__init__()
         outputs = width * self.expansion
         self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
@@ -50,7 +50,7 @@ class Bottleneck(nn.Module):
 
 
 def shortcut(inputs: int, outputs: int, stride: int = 1, momentum: float = 0.1) -> nn.Sequential:
-    """The projection that brings a block's input to its output's shape."""
+    """Projection of a block's input to its output's shape."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs, momentum=momentum)
     )
@@ -64,7 +64,7 @@ def bottlenecks(inputs: int, width: int, count: int, stride: int = 1, momentum: 
 
 
 class ResNet(nn.Module):
-    """The trunk, undilated: stem to stride 4, then four stages."""
+    """Undilated trunk: stem to stride 4, then four stages."""
 
     def __init__(self, blocks: Sequence[int] = RESNET50) -> None:
         """blocks: bottlenecks of each stage, RESNET50 or RESNET101."""

@@ -1,6 +1,6 @@
-"""A segmentation network for processors: few channels where the pixels are many, depth where they are few.
+"""A segmentation network for CPUs: few channels at fine strides, depth at coarse ones.
 
-N: batch, C: classes, H, W: input size. Strides are against the input. The design is our own, from common parts.
+N: batch, C: classes, H, W: input size. Strides are relative to the input. The design is our own, from common parts.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BLOCKS = (1, 2, 2, 2)
 class SmallNet(nn.Module):
     """Residual encoder down to stride 32, top-down decoder at stride 4, bilinear to the input's size.
 
-    Plain 3x3 convolutions throughout: depthwise ones have a fifth of the arithmetic, but on a processor they wait for
-    memory and the whole network takes as long as this one.
+    Plain 3x3 convolutions throughout: depthwise ones have a fifth of the arithmetic, but on a CPU they wait for
+    memory, and the network takes as long as this one.
     """
 
     def __init__(self, n_classes: int, width: int = 16) -> None:
-        """n_classes: channels of the output. width: channels of the stem; all others are multiples of it."""
+        """n_classes: channels of the output. width: channels of the stem, of which all others are multiples."""
         super().__init__()
         self.n_classes = n_classes
         widths = (2 * width, 4 * width, 6 * width, 8 * width)
@@ -44,7 +44,7 @@ class SmallNet(nn.Module):
         self.classify = nn.Conv2d(decoder, n_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Segment a batch of normalised patches.
+        """Logits of a batch of normalised patches.
 
         x: float (N, 3, H, W), H and W multiples of 32. Returns logits, the same dtype, (N, C, H, W).
         """
@@ -67,7 +67,7 @@ class SmallNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is added; size and channels stay."""
+    """Residual block of two 3x3 convolutions; size and channels stay."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class ResidualBlock(nn.Module):
 
 
 def conv_bn(inputs: int, outputs: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """3x3 convolution without bias, batch normalisation, and ReLU unless told otherwise."""
+    """3x3 convolution without bias, batch normalisation, and an optional ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
@@ -89,5 +89,5 @@ def conv_bn(inputs: int, outputs: int, *, stride: int = 1, relu: bool = True) ->
 
 
 def upsample(x: Tensor, size_hw: tuple[int, int] | torch.Size) -> Tensor:
-    """Bilinear, half-pixel centres (align_corners=False)."""
+    """Bilinear resizing with half-pixel centres (align_corners=False)."""
     return F.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: everything but the tensors. Knows no torch, so that planning and showing stay quick."""
+"""A bundle's description: everything but the tensors. Imports no torch, so that planning and showing stay quick."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 SHIPPED = Path(__file__).parent.parent / "bundles"
 DEFAULT_BUNDLE = "prostate-glands"
-"""Name of the bundle that is used where none is given."""
+"""Name of the bundle used by default."""
 
 MOST_HALO_PX, MOST_MEDIAN_PX = 512, 51
-"""Beyond these a patch would need more memory and time than any network is worth."""
+"""Upper limits: larger patches would need more memory and time than any network is worth."""
 
 _HEADER_LIMIT_BYTES = 100_000_000
-"""As in the safetensors library: what says it has a longer header is some other file."""
+"""Limit of the safetensors library: a file that declares a longer header is of another kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ClassInfo:
 
     name: str
     value: int
-    """Label in the mask: 1 to 254, 0 for background alone (255 is "not analysed")."""
+    """Label in the mask: 1 to 254, and 0 only for background (255 is "not analysed")."""
     color: tuple[int, int, int]
     """RGB, 0 to 255."""
 
@@ -53,16 +53,16 @@ class ClassInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleSpec:
-    """All that is needed to use a bundle's tensors; scales run from coarse (0) to fine.
+    """Everything needed to use a bundle's tensors; scales run from coarse (0) to fine.
 
-    Raises BundleError, naming the field, for values that cannot be used or do not go together.
+    Raises BundleError, naming the field, for invalid or inconsistent values.
     """
 
     name: str
     network: str
     """"fpn", "psp", "hrnet18+ocr", "small" or "identity"."""
     network_args: Mapping[str, int | float] = field(default_factory=dict)
-    """What the network is built with besides the number of classes."""
+    """Arguments of the network besides the number of classes."""
     refiner: str = "magnet"
     """"magnet", "light" or "identity"."""
     classes: tuple[ClassInfo, ...]
@@ -70,57 +70,57 @@ class BundleSpec:
     mpps: tuple[float, ...]
     """Microns per pixel of each scale, each half of the one before."""
     refiner_of: tuple[int, ...]
-    """Which refiner serves scale 1, 2, ...; all 0 where one is shared."""
+    """Index of the refiner of scale 1, 2, ...; all 0 for a shared one."""
     channel_order: str = "fine_first"
-    """Which of its two maps a refiner takes first, "fine_first" or "coarse_first"."""
+    """Order of a refiner's two input maps, "fine_first" or "coarse_first"."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted from RGB / 255 ..."""
     std: tuple[float, float, float] = IMAGENET_STD
     """... which is then divided by this."""
     cell_px: int = CELL_PX
-    """Side of the squares that `refine_above` was fitted for."""
+    """Side of the cells that `refine_above` was fitted for, in pixels."""
     halo_px: int = 32
-    """Margin that the networks see round a cell, at least."""
+    """Minimum margin around a cell that the networks see, in pixels."""
     median_px: int = 5
-    """Odd side of the query score's median, in pixels of the coarsest scale."""
+    """Odd side of the query score's median filter, in pixels of the coarsest scale."""
     select_above: tuple[float, ...]
-    """Of scale 1, 2, ...: pixels with at least this query score are overwritten."""
+    """For scale 1, 2, ...: pixels with at least this query score are overwritten."""
     select_width: tuple[float, ...] = ()
-    """Of scale 1, 2, ...: over how much more of the score a pixel passes from Y to R; 0 or none is a hard overwrite, as
-    published."""
+    """For scale 1, 2, ...: width of the score interval over which a pixel changes from Y to R; 0 or none is a hard
+    overwrite, as published."""
     refine_above: tuple[float, ...]
-    """Of scale 1, 2, ...: with `--refine auto`, cells with at least this mean uncertainty are refined."""
+    """For scale 1, 2, ...: with `--refine auto`, cells with at least this mean uncertainty are refined."""
     temperature: tuple[float, ...]
-    """Of scale 0, 1, ...: what the backbone's logits are divided by before the softmax; 1 changes nothing."""
+    """For scale 0, 1, ...: divisor of the backbone's logits before the softmax; 1 changes nothing."""
     card: Mapping[str, str] = field(default_factory=dict)
-    """For people: licence, data, intended use, not for, held-out figures, made by."""
+    """Model card for people: licence, data, intended use, not for, held-out figures, made by."""
 
     def __post_init__(self) -> None:
         for problem in _problems(self):
             raise BundleError(f"bundle {self.name!r}: {problem}")
 
     def width_of(self, step: int) -> float:
-        """The width of the selection of scale `step + 1`."""
+        """Width of the selection of scale `step + 1`."""
         return self.select_width[step] if self.select_width else 0.0
 
     @property
     def background_index(self) -> int | None:
-        """Channel of the class whose label is 0; None where there is none."""
+        """Channel of the class whose label is 0; None without one."""
         return next((i for i, c in enumerate(self.classes) if c.value == 0), None)
 
     @property
     def n_refiners(self) -> int:
-        """How many refiners the bundle holds."""
+        """Number of refiners in the bundle."""
         return len(set(self.refiner_of))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Values for JSON."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return values
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> BundleSpec:
-        """The inverse of `to_json`. Raises BundleError naming a field that is unknown, missing or of the wrong type."""
+        """Inverse of `to_json`. Raises BundleError, naming a field that is unknown, missing or of the wrong type."""
         try:
             spec: BundleSpec = parse(BundleSpec, values, "bundle")
         except SchemaError as error:
@@ -129,16 +129,16 @@ class BundleSpec:
 
 
 def bundle_path(bundle: str | Path | None) -> Path:
-    """Where a bundle lies: the path given, or that of the one shipped for None or "default"."""
+    """Path of a bundle: the one given; for None or "default", the shipped one."""
     if bundle is None or str(bundle) == "default":
         return SHIPPED / f"{DEFAULT_BUNDLE}.safetensors"
     return Path(bundle).expanduser()
 
 
 def read_spec(bundle: str | Path | None) -> tuple[BundleSpec, str]:
-    """The description in a bundle's header, and the SHA-256 of the whole file; no tensor is loaded.
+    """Description in a bundle's header, and SHA-256 of the whole file; no tensor is loaded.
 
-    bundle: its path; None or "default" is the one shipped. Raises BundleError for whatever is not a bundle.
+    bundle: its path; None or "default" is the shipped one. Raises BundleError for any other file.
     """
     path = bundle_path(bundle)
     try:
@@ -151,9 +151,9 @@ def read_spec(bundle: str | Path | None) -> tuple[BundleSpec, str]:
 
 
 def _read_header(file: BinaryIO, path: Path) -> BundleSpec:
-    """A safetensors file begins with the length of its header, 8 bytes, and the header, JSON."""
+    """Parse the start of a safetensors file: the header's length in 8 bytes, then the header as JSON."""
     refusal = BundleError(
-        f"{path} is not a wsi-magnet bundle; make one of .pth checkpoints with `wsi-magnet bundle import-magnet`"
+        f"{path} is not a wsi-magnet bundle; make one from .pth checkpoints with `wsi-magnet bundle import-magnet`"
     )
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= _HEADER_LIMIT_BYTES:
@@ -176,7 +176,7 @@ def _read_header(file: BinaryIO, path: Path) -> BundleSpec:
 
 
 def _problems(spec: BundleSpec) -> list[str]:
-    """What cannot be used or does not go together, most telling first."""
+    """Invalid and inconsistent values, the most telling first."""
     steps = len(spec.mpps) - 1
     values = [c.value for c in spec.classes]
     lengths = {"refiner_of": steps, "select_above": steps, "refine_above": steps, "temperature": steps + 1}

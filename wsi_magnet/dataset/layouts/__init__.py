@@ -1,3 +1,3 @@
-"""The folders of public data sets as they are unpacked, and how each becomes rows of a manifest."""
+"""Folder layouts of public data sets, and their conversion to rows of a manifest."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""AGGC 2022: whole slides, with a mask of each class in a folder of its own."""
+"""AGGC 2022: whole slides, each with a folder of one mask per class."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from wsi_magnet.dataset.layouts.base import (
 )
 from wsi_magnet.dataset.table import CODING_SEPARATOR
 
-ABOUT = """AGGC 2022: Subset*_Train_image/NAME.tiff and Subset*_Train_annotation/NAME/ with Stroma_Mask.tif,
-Normal_Mask.tif, G3_Mask.tif, G4_Mask.tif, G5_Mask.tif, those that there are; nested or not. 0 in all of them is not
+ABOUT = """AGGC 2022: Subset*_Train_image/NAME.tiff and Subset*_Train_annotation/NAME/ with any of Stroma_Mask.tif,
+Normal_Mask.tif, G3_Mask.tif, G4_Mask.tif, G5_Mask.tif; nested or not. A pixel that is 0 in all of them is not
 labelled; where they overlap the higher pattern is on top. Group: the slide; scans of one slide by several scanners
 (Subset3) are one group. The resolution is the slide's."""
 
 CLASSES = {"g5": 5, "g4": 4, "g3": 3, "normal": 2, "stroma": 1}
-"""Class values by the name of the mask, from the top down."""
+"""Class values by mask name, from top to bottom."""
 
 MASK = rf"({'|'.join(CLASSES)})_mask\.tiff?"
 SLIDE = re.compile(r"subset\d+_[a-z]+_\d+", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""What a layout finds in a folder: images with their annotations, before splits and consensus are decided."""
+"""Interface and helpers of layouts, which find images and their annotations in a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_magnet.errors import ManifestError
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """One image, what is annotated on it, and what the data set says of it."""
+    """One image with its annotations and the data set's information about it."""
 
     image: Path
     annotations: tuple[Path, ...]
@@ -22,14 +22,14 @@ class FoundImage:
     labels: str = ""
     """The coding; see `annotations.coding`."""
     mpp: float | None = None
-    """Microns per pixel; None where the image says it."""
+    """Microns per pixel; None if the image states it."""
     split: Split | None = None
-    """As published; a layout gives one to all its rows or to none."""
+    """The published split; a layout sets it in all rows or in none."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundDataset:
-    """All rows of a data set, and what the user should know of them."""
+    """All rows of a data set, and notes for the user."""
 
     rows: tuple[FoundImage, ...]
     notes: tuple[str, ...] = ()
@@ -37,39 +37,39 @@ class FoundDataset:
 
 @dataclass(frozen=True, slots=True)
 class LayoutOptions:
-    """What a user decides of a layout; most layouts look at none of it."""
+    """User options of particular layouts."""
 
     remove: Path | None = None
-    """gleason2019: the list of maps that are not to be used."""
+    """gleason2019: list of maps to leave out."""
     images: str | None = None
-    """folders: where the images lie, below the root."""
+    """folders: folder of the images, below the root."""
     masks: str | None = None
-    """folders: where the annotations lie, below the root."""
+    """folders: folder of the annotations, below the root."""
     group_pattern: str | None = None
     """folders: a regular expression whose one group, searched in an image's stem, is the row's group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A data set that can be read."""
+    """A known data set."""
 
     about: str
-    """For `wsi-magnet manifest -h`: files, labels, group, split, resolution."""
+    """Text for `wsi-magnet manifest -h`: files, labels, group, split, resolution."""
     find: Callable[[Path, LayoutOptions], FoundDataset]
-    """Looks through a root. Raises ManifestError where it finds nothing, saying what it looked for."""
+    """Searches a root. Raises ManifestError, naming the expected files, if it finds none."""
     consensus: Consensus = "first"
-    """What several annotations of an image are to each other unless the user says otherwise."""
+    """Default consensus of several annotations of an image."""
     raters: bool = False
-    """Several people annotated the same image, so that there is a consensus to choose."""
+    """True if several people annotated the same image, so that the user may choose a consensus."""
     options: tuple[str, ...] = ()
-    """Fields of `LayoutOptions` that it looks at."""
+    """Fields of `LayoutOptions` that it uses."""
 
 
 def files_below(root: Path, pattern: str) -> list[tuple[Path, re.Match[str]]]:
-    """Files below a folder, at any depth, whose whole name matches the regular expression, whatever its case; sorted.
+    """Files below a folder, at any depth, whose whole name matches the regular expression, ignoring case; sorted.
 
-    Links to folders are followed; names that begin with a dot are passed over; a folder "*.zarr" counts as a file.
-    Raises ManifestError where `root` is no folder.
+    Links to folders are followed; names that start with a dot are skipped; a folder "*.zarr" counts as a file. Raises
+    ManifestError if `root` is not a folder.
     """
     if not root.is_dir():
         raise ManifestError(f"{root} is not a folder; give the one into which the data set was unpacked")
@@ -78,24 +78,24 @@ def files_below(root: Path, pattern: str) -> list[tuple[Path, re.Match[str]]]:
 
 
 def unique(paths: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """Paths by name. Raises ManifestError where two have one name: a data set that was unpacked twice."""
+    """Paths by name. Raises ManifestError for a repeated name, as when a data set was unpacked twice."""
     found: dict[str, Path] = {}
     for name, path in paths:
         if name in found:
-            raise ManifestError(f"{path} and {found[name]} are both {name}; leave one copy below the folder given")
+            raise ManifestError(f"{path} and {found[name]} are both {name}; keep one copy below the given folder")
         found[name] = path
     return found
 
 
 def require(rows: Sequence[FoundImage], root: Path, wanted: str, notes: Iterable[str] = ()) -> FoundDataset:
-    """The rows as a found, empty notes left out. Raises ManifestError where there are no rows."""
+    """The rows as a data set, without empty notes. Raises ManifestError without rows."""
     if not rows:
         raise ManifestError(f"{root} holds no {wanted}; give the folder into which the data set was unpacked")
     return FoundDataset(tuple(rows), tuple(note for note in notes if note))
 
 
 def left_out(names: Iterable[str], what: str) -> str:
-    """A note on what is left out; "" for nothing."""
+    """Note about items left out; "" for none."""
     listed = sorted(names)
     if not listed:
         return ""
@@ -104,7 +104,7 @@ def left_out(names: Iterable[str], what: str) -> str:
 
 
 def without(have: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
-    """Names of the first that the second lacks."""
+    """Names of the first mapping that are missing in the second."""
     return [name for name in have if name not in other]
 
 

@@ -23,7 +23,7 @@ Split as published; the labels of test are withheld, so it is left out. 1.0 "mic
 deepglobe."""
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""Of the train ids 0, 1, ..., 18."""
+"""Label ids of the train ids 0, 1, ..., 18."""
 
 LABELS = "; ".join([*(f"{label}={train}" for train, label in enumerate(LABEL_IDS)), "*=ignore"])
 

@@ -21,7 +21,7 @@ ABOUT = """DeepGlobe land cover: *_sat.jpg and *_mask.png. Colours 00ffff urban,
 the image. Not a microscope's: 1.0 "micron" stands for a pixel, so that scales are factors (8,4,2,1)."""
 
 COLOURS = ("#00ffff", "#ffff00", "#ff00ff", "#00ff00", "#0000ff", "#ffffff")
-"""Of the values 1, 2, ..., in the data set's order."""
+"""Colours of the values 1, 2, ..., in the data set's order."""
 
 LABELS = "; ".join([*(f"{colour}={value}" for value, colour in enumerate(COLOURS, 1)), "#000000=ignore", "*=ignore"])
 

@@ -1,4 +1,4 @@
-"""Anybody's own data: a folder of images and a folder of annotations, matched by their names."""
+"""The user's own data: a folder of images and a folder of annotations, matched by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsi_magnet.dataset.layouts.base import (
 from wsi_magnet.errors import ManifestError
 
 ABOUT = """Your own: images in ROOT/img or ROOT/images and annotations in ROOT/mask, ROOT/masks or ROOT/labels
-(--images and --masks name other folders), with the same name, or with _mask or _label behind it: masks (PNG, TIFF,
+(--images and --masks name other folders), with the same name, or with _mask or _label appended: masks (PNG, TIFF,
 OME-Zarr), QuPath GeoJSON, ASAP or ImageScope XML. Labels mean themselves, or what --labels says, e.g.
 "0=ignore; 1=stroma; 2=3|4|5". Group: each image, unless --group-pattern finds the patient in its name:
 "^(P[0-9]+)_"."""
@@ -38,7 +38,7 @@ def find(root: Path, options: LayoutOptions) -> FoundDataset:
     mask_folder = _folder(root, options.masks, MASK_FOLDERS, "--masks")
     images = _named(image_folder, IMAGE)
     masks = _named(mask_folder, ANNOTATION)
-    # An image may be called "a_mask.jpg" itself.
+    # An image itself may be named "a_mask.jpg".
     masks |= {name: path for name, path in _named(mask_folder, WHOLE_NAME).items() if name in images}
     rows = [
         FoundImage(images[name], (masks[name],), _group(name, options.group_pattern))
@@ -49,13 +49,13 @@ def find(root: Path, options: LayoutOptions) -> FoundDataset:
     notes = (
         left_out(without(images, masks), "images without an annotation"),
         left_out({path.name for path in masks.values() if path not in used}, "annotations without an image"),
-        "" if options.group_pattern else "each image is a group of its own; --group-pattern finds patients in names",
+        "" if options.group_pattern else "each image is its own group; --group-pattern finds patients in names",
     )
     return require(rows, root, f"images in {image_folder} with an annotation of the same name in {mask_folder}", notes)
 
 
 def _named(folder: Path, pattern: str) -> dict[str, Path]:
-    """Files by their names below the folder, without what the pattern leaves out."""
+    """Files below a folder by relative name, reduced to the pattern's first group."""
     return unique(
         ((path.relative_to(folder).parent / match[1]).as_posix(), path) for path, match in files_below(folder, pattern)
     )
@@ -77,12 +77,14 @@ def _group(name: str, pattern: str | None) -> str:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ManifestError(f"group pattern {pattern!r} is no regular expression: {error}") from error
+        raise ManifestError(f"group pattern {pattern!r} is not a regular expression: {error}") from error
     if compiled.groups != 1:
         raise ManifestError(f"group pattern {pattern!r} has {compiled.groups} groups in parentheses; give it one")
     match = compiled.search(name)
     if not match or not match[1]:
-        raise ManifestError(f"group pattern {pattern!r} finds no group in {name!r}; it must in the name of each image")
+        raise ManifestError(
+            f"group pattern {pattern!r} finds no group in {name!r}; it must match the name of each image"
+        )
     return match[1]
 
 

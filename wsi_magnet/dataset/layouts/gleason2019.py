@@ -23,7 +23,7 @@ from wsi_magnet.errors import ManifestError
 ABOUT = """Gleason 2019 (UBC, MICCAI): Train_imgs/slideNNN_coreNNN.jpg and Maps1_T ... Maps6_T with
 slideNNN_coreNNN_classimg_nonconvex.png, nested or not. Values 0 not labelled; 1 and 6 (a known mistake for 1) benign
 tissue: background, stroma or benign epithelium; 3, 4, 5 Gleason patterns. Group: the microarray (slideNNN). 0.25 µm/px
-(40x) is assumed. Up to six pathologists an image: --consensus. --remove takes the list of maps with unclosed contours
+(40x) is assumed. Up to six pathologists per image: --consensus. --remove takes the list of maps with unclosed contours
 (final_list_to_remove.json)."""
 
 LABELS = "0=ignore; 1=0|1|2; 6=0|1|2; 3=3; 4=4; 5=5"
@@ -51,10 +51,10 @@ def find(root: Path, options: LayoutOptions) -> FoundDataset:
         if core in kept
     ]
     notes = (
-        f"{ASSUMED_MPP:g} µm/px is assumed (40x); --mpp says otherwise",
+        f"{ASSUMED_MPP:g} µm/px is assumed (40x); override it with --mpp",
         left_out(without(images, kept), "images without a map"),
         left_out(without(maps, images), "cores with maps but no image"),
-        f"{removed} maps of the list {options.remove} are not used" if options.remove else "",
+        f"{removed} maps of the list {options.remove} are left out" if options.remove else "",
     )
     return require(rows, root, "slideNNN_coreNNN.jpg with Maps1_T ... Maps6_T/*_classimg_nonconvex.png", notes)
 
@@ -64,7 +64,7 @@ def _maps(root: Path) -> _Maps:
     for path, match in files_below(root, MAP):
         number = _rater(path)
         if number is None:
-            raise ManifestError(f"{path} lies in no folder Maps1_T ... Maps6_T, so that nobody knows whose map it is")
+            raise ManifestError(f"{path} is not in a folder Maps1_T ... Maps6_T, so its pathologist is unknown")
         core = match["core"].lower()
         if number in maps[core]:
             raise ManifestError(f"{path} and {maps[core][number]} are the same map; leave one copy")
@@ -79,7 +79,7 @@ def _rater(path: Path) -> int | None:
 
 
 def _remove(maps: _Maps, listed: Path) -> int:
-    """Take out the maps of the list; returns how many there were. Raises ManifestError for what is no such list."""
+    """Remove the maps of the list; return their number. Raises ManifestError for a file of another kind."""
     removed = 0
     for core, folders in _read_list(listed).items():
         for folder in folders:

@@ -1,4 +1,4 @@
-"""PANDA: prostate biopsies of two hospitals, whose masks mean different things."""
+"""PANDA: prostate biopsies of two hospitals, whose mask values differ in meaning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ABOUT_KAROLINSKA = f"""PANDA, Karolinska: {_COMMON} Values 0 background or unkno
 stroma or benign epithelium; 2 cancer: Gleason 3, 4 or 5."""
 
 LABELS = {"radboud": "0=ignore; 1=1; 2=2; 3=3; 4=4; 5=5", "karolinska": "0=ignore; 1=1|2; 2=3|4|5"}
-"""By value: the masks are RGB files with the value in red, which is how they are read where no colour is listed."""
+"""Codings by value: the masks are RGB files with the value in red, read as such because no colour is listed."""
 
 
 def find(root: Path, options: LayoutOptions, provider: str) -> FoundDataset:
@@ -54,7 +54,7 @@ def find(root: Path, options: LayoutOptions, provider: str) -> FoundDataset:
 def _ids(root: Path, provider: str) -> list[str]:
     tables = files_below(root, r"train\.csv")
     if not tables:
-        raise ManifestError(f"{root} holds no train.csv, which says which hospital an image is from; put it there")
+        raise ManifestError(f"{root} has no train.csv, which names each image's hospital; put it there")
     path = tables[0][0]
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)

@@ -1,4 +1,4 @@
-"""Which data sets there are. Imports nothing heavy: the command line's help reads from here."""
+"""Registry of data-set layouts. Imports nothing heavy, because the command line's help uses it."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ LAYOUTS: Mapping[str, Layout] = {
     "deepglobe": deepglobe.LAYOUT,
     "cityscapes": cityscapes.LAYOUT,
 }
-"""By the name that `wsi-magnet manifest` takes."""
+"""Layouts by their name in `wsi-magnet manifest`."""

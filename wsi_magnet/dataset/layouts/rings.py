@@ -1,4 +1,4 @@
-"""RINGS: tiles of prostate biopsies, some with all glands outlined, some with tumour and benign glands told apart."""
+"""RINGS: tiles of prostate biopsies, with outlines of all glands, or of tumour and benign glands."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ TUMOUR_LABELS, TUMOUR_MPP = "#ff0000=3|4|5|6|7; #00ff00=2|6; #000000=ignore", 1.
 
 
 def region_of(name: str) -> str:
-    """The region that a tile is cut from: "P1_D5_3_12_4" is a tile of P1_D5_3_12."""
+    """Region of a tile: "P1_D5_3_12_4" is a tile of P1_D5_3_12."""
     return re.sub(r"_\d+$", "", name)
 
 
 def core_of(name: str) -> str:
-    """Patient and core: "P3_C10_3_5_1" is of P3_C10."""
+    """Patient and core of a tile: P3_C10 for "P3_C10_3_5_1"."""
     return "_".join(name.split("_")[:2])
 
 
 def find(root: Path, options: LayoutOptions, group_of: Callable[[str], str], labels: str, mpp: float) -> FoundDataset:
-    """Images and masks of the same name, in folders img and mask below the root; what has no mask is left out."""
+    """Images and masks of the same name, in folders img and mask below the root; images without a mask are left out."""
     tiles = [(path, match[1]) for path, match in files_below(root, r"(P\d+_.+)\.png")]
     images, masks = (
         unique((name, path) for path, name in tiles if path.parent.name == folder) for folder in ("img", "mask")
@@ -53,7 +53,7 @@ def find(root: Path, options: LayoutOptions, group_of: Callable[[str], str], lab
         if name in masks
     ]
     notes = (
-        f"{mpp:g} µm/px is not verified; --mpp says otherwise",
+        f"{mpp:g} µm/px is not verified; override it with --mpp",
         left_out(without(images, masks), "images without a mask"),
     )
     return require(rows, root, "img/P*.png with mask/P*.png of the same name", notes)

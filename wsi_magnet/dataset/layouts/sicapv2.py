@@ -1,4 +1,4 @@
-"""SICAPv2: patches of prostate biopsies at 10x, with the published test set where its lists can be read."""
+"""SICAPv2: patches of prostate biopsies at 10x, with the published test set if its lists were saved as CSV."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from wsi_magnet.errors import ManifestError
 
 ABOUT = """SICAPv2: images/*.jpg and masks/*.png of the same name, 512 px. Values 0 not cancer: background, stroma or
 benign epithelium; 1, 2, 3 Gleason 3, 4, 5. Group: the slide, the name before "_Block_". Split: by slide; as published
-where the lists partition/Test/Test.xlsx and partition/Validation/Val1/Test.xlsx were saved as .csv beside themselves.
+where the lists partition/Test/Test.xlsx and partition/Validation/Val1/Test.xlsx were saved as .csv beside the .xlsx.
 1.0 µm/px (10x)."""
 
 LABELS = "0=0|1|2; 1=3; 2=4; 3=5"
 MPP = 1.0
 
 LISTS: dict[tuple[str, str], Split] = {("Test", "Test"): "test", ("Val1", "Test"): "validation"}
-"""(folder, file) of the published lists: what Val1 tests is what a training validates on."""
+"""Split by (folder, file) of the published lists: the test list of Val1 is the validation set."""
 
 
 def find(root: Path, options: LayoutOptions) -> FoundDataset:
@@ -58,7 +58,7 @@ def _split(name: str, published: dict[str, Split]) -> Split | None:
 
 
 def _published(root: Path) -> dict[str, Split]:
-    """Splits by image name, train left out; empty where there are no lists."""
+    """Splits by image name, without train; empty without lists."""
     found: dict[str, Split] = {}
     for path, _ in files_below(root, r"Test\.csv"):
         split = LISTS.get((path.parent.name, path.stem))

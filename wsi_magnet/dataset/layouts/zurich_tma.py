@@ -48,7 +48,7 @@ def find(root: Path, options: LayoutOptions) -> FoundDataset:
 def _row(core: str, image: Path, masks: list[Path]) -> FoundImage:
     tma = core.partition("_")[0]
     if tma not in SPLITS:
-        raise ManifestError(f"{image}: {tma} is none of the microarrays published ({', '.join(sorted(SPLITS))})")
+        raise ManifestError(f"{image}: {tma} is not a published microarray ({', '.join(sorted(SPLITS))})")
     return FoundImage(image, tuple(masks), tma, LABELS, MPP, SPLITS[tma])
 
 
