@@ -61,7 +61,7 @@ def write_stage(folder: Path) -> Stage:
 
 def environment(**changes: str) -> dict[str, str]:
     """Environment of every process of a drill: one thread, the package of this checkout, and slow tiles."""
-    paths = [str(ROOT / "tests" / "drill" / "inject"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    paths = [str(ROOT / "drill" / "inject"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     drill = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "WSI_MAGNET_DRILL_NAP_S": str(NAP_S)}
     return {**os.environ, **threads, **drill, **changes}

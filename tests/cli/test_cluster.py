@@ -28,7 +28,7 @@ def test_a_job_script_and_its_plan(call: Call, tmp_path: Path, monkeypatch: pyte
 
 def test_what_cannot_be_meant(call: Call, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("kind: slurm\nworkers: 1\n")
-    assert "options: cores is missing" in one_line(call("cluster", tmp_path / "c.yaml"))
+    assert "options: cores of one job is missing" in one_line(call("cluster", tmp_path / "c.yaml"))
     assert "cannot be read" in one_line(call("cluster", tmp_path / "d.yaml"))
 
 
