@@ -53,6 +53,8 @@ SETTINGS = {
 _lock = threading.Lock()
 _holders = 0
 _scope: Any = None
+_environment: dict[str, str | None] = {}
+"""Variables that Dask's nannies set in their parent process, as they were before."""
 _is_command_line = False
 
 
@@ -68,6 +70,8 @@ def dask_settings() -> Iterator[None]:
     with _lock:
         _holders += 1
         if _holders == 1:
+            variables = ("PYTHONHASHSEED", *dask.config.get("distributed.nanny.pre-spawn-environ", {}))
+            _environment.update({name: os.environ.get(name) for name in variables})
             defaults = dask.config.merge(*dask.config.defaults)
             untouched = {
                 name: value
@@ -83,6 +87,16 @@ def dask_settings() -> Iterator[None]:
             if _holders == 0 and _scope is not None:
                 _scope.__exit__(None, None, None)
                 _scope = None
+                _restore_environment()
+
+
+def _restore_environment() -> None:
+    for name, value in _environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _environment.clear()
 
 
 def configure_command_line() -> None:
