@@ -1,4 +1,4 @@
-"""What all tests share: where the real slides are, one thread a process, and Ctrl-C as in a terminal."""
+"""Shared fixtures: folder of real slides, one thread a process, Ctrl-C as in a terminal."""
 
 from __future__ import annotations
 

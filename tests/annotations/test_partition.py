@@ -1,4 +1,4 @@
-"""Which classes labels tell apart, and in which part of them a pixel lies."""
+"""The classes that labels distinguish, and the part of each pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is there is never lost: not by a command that fails, and not by a folder that somebody has damaged."""
+"""Results that exist are never lost: by no command that fails, and by no damaged folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a pixel is: what a slide says, what a batch says of slides that say nothing, what a list says of one."""
+"""Microns per pixel from the slide, from the batch, and from a list."""
 
 from __future__ import annotations
 

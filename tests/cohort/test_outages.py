@@ -1,4 +1,4 @@
-"""What is nobody's fault among the slides ends a batch in order, or is passed over; no slide fails by it."""
+"""Outages and full disks, which no slide causes: they end a batch in order, or are waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in the output is not lost: inputs of a batch, results that stay, a restart that was stopped."""
+"""Results and inputs in the output folder are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a batch is doing, told by its folder alone."""
+"""Status of a batch, read from its folder alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may work in a folder: one, alive; who is gone is found out and does not come back unnoticed."""
+"""Lock of a folder: one live owner; a lost owner is replaced, and learns of it."""
 
 from __future__ import annotations
 

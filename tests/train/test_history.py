@@ -1,4 +1,4 @@
-"""What is remembered of a stage: the best look, how long ago it was, and the same rows from a checkpoint."""
+"""History of a stage: the best step, patience, and equal rows after a checkpoint."""
 
 from __future__ import annotations
 

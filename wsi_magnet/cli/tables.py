@@ -1,4 +1,4 @@
-"""What commands print for people: plain text, aligned, no colours."""
+"""Plain-text tables of the commands: aligned, without colours."""
 
 from __future__ import annotations
 

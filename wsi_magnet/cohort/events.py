@@ -1,4 +1,4 @@
-"""What a batch tells whoever watches it, beside what each of its runs tells."""
+"""Events of a batch for its observers, in addition to the events of each run."""
 
 from __future__ import annotations
 
