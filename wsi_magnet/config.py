@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from wsi_magnet.errors import ConfigError
@@ -68,12 +67,6 @@ class RunConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain values for run.json."""
         return asdict(self)
-
-    @staticmethod
-    def from_json(values: Mapping[str, Any]) -> RunConfig:
-        """The inverse of `to_json`; unknown names are ignored, so that an older result can still be read."""
-        known = {f.name for f in fields(RunConfig)}
-        return RunConfig(**{k: v for k, v in values.items() if k in known})
 
 
 @dataclass(frozen=True, slots=True)

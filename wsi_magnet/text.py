@@ -57,6 +57,17 @@ def duration_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def rough_duration_text(seconds: float) -> str:
+    """A duration for progress, in its largest units: "12 s", "3 min", "5 h 20 min", "2.1 days"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"
+
+
 def byte_text(count: float) -> str:
     """A number of bytes in decimal units: "1.4 GB"."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -1,4 +1,4 @@
-"""What a batch shows: a line a slide that ends, and on a terminal a bar of all and a line for each in flight."""
+"""Progress of a batch: a line for each slide that ends, and bars on a terminal."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from wsi_magnet.cli import cohort_progress
-from wsi_magnet.cli.cohort_progress import duration_text, ended_text, watching_batch
+from wsi_magnet.cli.cohort_progress import ended_text, watching_batch
 from wsi_magnet.cohort.events import BatchBegun, BatchWorkers, CohortEvent, SlideBegun, SlideEnded, SlideTold
 from wsi_magnet.cohort.state import Grade, ResultMetrics, SlideState
 from wsi_magnet.results.events import Note, ScaleStarted, TileFinished
 from wsi_magnet.results.journal import CellResult, TileResult
+from wsi_magnet.text import rough_duration_text
 
 BAD = tuple(CellResult(0, col, True, ((0, 1),) * 4, "no JPEG [bold]") for col in range(5))
 TOLD = ResultMetrics(
@@ -88,4 +89,4 @@ def test_a_slide_with_unreadable_cells_says_so() -> None:
     [(0.4, "0 s"), (99, "99 s"), (150, "2 min"), (7_200, "2 h 0 min"), (20_000, "5 h 33 min"), (400_000, "4.6 days")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text
+    assert rough_duration_text(seconds) == text

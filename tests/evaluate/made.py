@@ -22,6 +22,7 @@ from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
 from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.scales import Scale, scale_at
+from wsi_magnet.schema import parse
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
 
@@ -100,7 +101,7 @@ class MadeOpener:
 def result_of(image: Path, bundle: Path, out: Path, **config: object) -> Path:
     """A finished result, made in this thread."""
     values = {"mpp": MPP, "tissue": False, "keep_probabilities": True, **config}
-    return run_serially(MadeRun(image, bundle), out, RunConfig.from_json(values)).folder
+    return run_serially(MadeRun(image, bundle), out, parse(RunConfig, values, "config")).folder
 
 
 def work_here(

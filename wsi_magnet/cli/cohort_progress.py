@@ -23,7 +23,7 @@ from wsi_magnet.cohort.events import (
 )
 from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.results.events import Note, TileFinished
-from wsi_magnet.text import counted
+from wsi_magnet.text import counted, rough_duration_text
 
 CELLS_TOLD = 3
 """Of a slide's cells that cannot be analysed so many are told of; all are in its run.json."""
@@ -128,7 +128,7 @@ class _Watcher:
             return
         done = self._done_bytes + sum(slide.bytes * slide.pace.share for slide in self._slides.values())
         left = seconds_left(done, self._all_bytes - done, time.monotonic() - self._begun)
-        about = f"{self._ended} of {self._to_do}" + (f", {duration_text(left)} left" if left else "")
+        about = f"{self._ended} of {self._to_do}" + (f", {rough_duration_text(left)} left" if left else "")
         self._progress.update(self._bar, completed=done, about=about)
 
 
@@ -158,7 +158,7 @@ class _InFlight:
 
 def ended_text(event: SlideEnded) -> str:
     """A line for a slide that has ended."""
-    state, seconds = event.state, duration_text(event.seconds)
+    state, seconds = event.state, rough_duration_text(event.seconds)
     if event.how in ("failed", "refused"):
         return f"{state.name}: {event.how.upper()} after {seconds}: {event.reason}"
     areas = state.figures.classes
@@ -167,14 +167,3 @@ def ended_text(event: SlideEnded) -> str:
     if grade := state.figures.gleason:
         text += f", Gleason {grade.primary} + {grade.secondary}"
     return f"{text}; {event.reason}" if event.reason else text
-
-
-def duration_text(seconds: float) -> str:
-    """As people say it: "12 s", "3 min", "5 h 20 min"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, rest = divmod(minutes, 60)
-    return f"{hours} h {rest} min" if hours < 48 else f"{hours / 24:.1f} days"

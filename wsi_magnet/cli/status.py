@@ -38,11 +38,11 @@ def command(out: str, as_json: bool) -> None:
 
 
 def _text(status: Status) -> str:
-    from wsi_magnet.cli.cohort_progress import duration_text
     from wsi_magnet.cli.tables import facts, failures_text, table
+    from wsi_magnet.text import rough_duration_text
 
     who = status.worker or "nobody works on it"
-    heard = "" if status.silent_s is None else f"; last sign of life {duration_text(status.silent_s)} ago"
+    heard = "" if status.silent_s is None else f"; last sign of life {rough_duration_text(status.silent_s)} ago"
     begun = "running" if status.worker else "begun"
     counts = ", ".join(f"{count} {begun if state == 'running' else state}" for state, count in status.counts.items())
     pairs: list[tuple[str, object]] = [(status.kind, status.folder), ("state", f"{status.state} ({who}{heard})")]
@@ -51,7 +51,7 @@ def _text(status: Status) -> str:
     if status.slides_an_hour is not None:
         pairs.append(("pace", f"{status.slides_an_hour:.3g} slides an hour"))
     if status.left_s is not None and status.worker is not None:
-        pairs.append(("left", f"about {duration_text(status.left_s)}"))
+        pairs.append(("left", f"about {rough_duration_text(status.left_s)}"))
     parts = [facts(pairs)]
     if status.in_flight:
         parts.append(

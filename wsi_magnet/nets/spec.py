@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Literal
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.labels import LabelClass
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
 
@@ -49,6 +50,11 @@ class ClassInfo:
             raise BundleError(f"class {self.name!r}: value {self.value} is not between 0 and 254")
         if not all(0 <= channel <= 255 for channel in self.color):
             raise BundleError(f"class {self.name!r}: colour {self.color} is not RGB between 0 and 255")
+
+    @property
+    def label(self) -> LabelClass:
+        """The class as a label of a mask."""
+        return LabelClass(self.value, self.name, self.color)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

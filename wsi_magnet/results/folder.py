@@ -13,9 +13,10 @@ from typing import Any, Literal
 from wsi_magnet.config import Ngff, RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size
-from wsi_magnet.results.pyramid import PyramidSpec, replace_text
+from wsi_magnet.results.pyramid import Pyramid, PyramidSpec, replace_text
 from wsi_magnet.results.record import FORMAT, RUN_VERSION, RunRecord
 from wsi_magnet.schema import SchemaError
+from wsi_magnet.storage.atomic import PARTIAL
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, delete, names, read_bytes
 from wsi_magnet.storage.lock import LOCK_FILES, FolderLock, locked_folder
@@ -56,6 +57,10 @@ class Products:
             )
             for name, count in channels.items()
         ]
+
+    def pyramids(self, folder: Location) -> dict[str, Pyramid]:
+        """The images in a result folder by name: "mask", "probabilities" and, where kept, "uncertainty"."""
+        return {spec.path.name.split(".")[0]: Pyramid(spec) for spec in self.specs(folder)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +185,7 @@ class ResultFolder:
         # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
         with storage_errors(self.path):
             found = {*names(self.path)}
-        others = sorted(found - LOCK_FILES - {_TURN, self.run_json.name + ".partial"})
+        others = sorted(found - LOCK_FILES - {_TURN, self.run_json.name + PARTIAL})
         if others:
             raise ResultMismatchError(
                 f"{self.path} holds files that are no result of this program ({', '.join(others[:3])}); "

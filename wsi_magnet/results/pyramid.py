@@ -26,7 +26,7 @@ from wsi_magnet.config import CELL_PX, Ngff
 from wsi_magnet.errors import StoreError
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.results.chunks import ChunkFiles
-from wsi_magnet.storage.atomic import sync
+from wsi_magnet.storage.atomic import PARTIAL, sync
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import (
     Location,
@@ -239,7 +239,7 @@ class Pyramid:
     def sweep(self) -> None:
         """Delete temporary files of killed writers; an object store has none."""
         if isinstance(self.spec.path, Path):
-            for path in self.spec.path.rglob("*.partial"):
+            for path in self.spec.path.rglob(f"*{PARTIAL}"):
                 path.unlink(missing_ok=True)
 
 

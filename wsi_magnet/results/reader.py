@@ -107,7 +107,7 @@ class Result:
         config, slide = record.config, record.slide
         sizes = halved_until([Size(*scale.size_wh) for scale in reversed(record.scales)], CELL_PX)
         products = Products(sizes, len(self.classes), config.ngff, config.tile_px, True, config.keep_uncertainty)
-        images = {spec.path.name.split(".")[0]: Pyramid(spec) for spec in products.specs(folder)}
+        images = products.pyramids(folder)
         self.mask_image = images["mask"]
         self.level = self._finest_complete()
         """Finest level of the mask that is complete, 0 in a finished result."""

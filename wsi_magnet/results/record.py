@@ -99,7 +99,7 @@ class BundleRecord:
     @staticmethod
     def of(spec: BundleSpec, sha256: str) -> BundleRecord:
         """The record of a bundle whose file has that SHA-256."""
-        classes = tuple(LabelClass(c.value, c.name, c.color) for c in spec.classes)
+        classes = tuple(one.label for one in spec.classes)
         return BundleRecord(spec.name, sha256, classes, spec.to_json())
 
     def spec(self) -> BundleSpec:

@@ -13,7 +13,6 @@ from wsi_magnet.config import Execution, Precision
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.inference.devices import gpu_gib, resolve_device
-from wsi_magnet.labels import LabelClass
 from wsi_magnet.planning.budget import Budget, choose_refined
 from wsi_magnet.planning.plan import Cells, ScalePlan, pool_any, square
 from wsi_magnet.planning.prepare import PreparedRun
@@ -21,7 +20,6 @@ from wsi_magnet.results.describe import describe_images, describe_ome, describe_
 from wsi_magnet.results.events import Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_history
-from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunCounts, RunSummary
 from wsi_magnet.runtime.types import Executor
@@ -49,8 +47,8 @@ class Run:
             config.keep_probabilities,
             config.keep_uncertainty,
         )
-        self._pyramids = {s.path.name.split(".")[0]: Pyramid(s) for s in self._products.specs(folder.path)}
-        self._classes = [LabelClass(c.value, c.name, c.color) for c in prepared.spec.classes]
+        self._pyramids = self._products.pyramids(folder.path)
+        self._classes = [one.label for one in prepared.spec.classes]
         self._counts = RunCounts(self._plan)
 
     def complete(self, execution: Execution | Executor, wanted: Fingerprint, *, go_on: bool) -> RunSummary:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_magnet.errors import StoreError
-from wsi_magnet.storage.atomic import sync
+from wsi_magnet.storage.atomic import PARTIAL, sync
 from wsi_magnet.storage.errors import storage_errors
 
 
@@ -42,7 +42,7 @@ def refuse_existing(target: Path, *, overwrite: bool) -> None:
 
 def provisional(target: Path, part: int = 1) -> Path:
     """Temporary name of a file; each process has its own, so that two exports do not write to one file."""
-    return target.with_name(f"{target.name}.{os.getpid()}.{part}.partial")
+    return target.with_name(f"{target.name}.{os.getpid()}.{part}{PARTIAL}")
 
 
 @contextmanager

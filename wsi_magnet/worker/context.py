@@ -158,7 +158,7 @@ def close_hall(job: RunSpec) -> None:
 
 def pyramids_of(job: RunSpec) -> dict[str, Pyramid]:
     """The images of a job's result, by name."""
-    return {spec.path.name.split(".")[0]: Pyramid(spec) for spec in job.products.specs(to_location(job.folder))}
+    return job.products.pyramids(to_location(job.folder))
 
 
 @cache
