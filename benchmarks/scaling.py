@@ -60,7 +60,7 @@ class Run:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Amount of work."""
-    parser.add_argument("--cells", type=int, default=36, help="squares of tissue at the finest scale")
+    parser.add_argument("--cells", type=int, default=36, help="cells of tissue at the finest scale")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1_000, 10_000], help="that cost nothing")
 
 
@@ -76,12 +76,12 @@ def measure_all(options: argparse.Namespace) -> Measurement:
         Table(["what", "one core s", "two cores s", "speed-up", "ms a task"], rows),
         aims,
         [
-            "ResNet50-FPN with the published refinement module in fp32 at 2, 1 and 0.5 µm/px, tiles of one square. "
+            "ResNet50-FPN with the published refinement module in fp32 at 2, 1 and 0.5 µm/px, tiles of one cell. "
             "*Passes* are what the program says that they took: from the first tile to the last, pyramids included; "
             "*whole* is the command with its start, which is mostly Python's imports. The cores are those of "
             "`taskset`, and the command, the scheduler and the workers share them.",
             "*Networks alone*: seconds of a forward pass in one process, and in each of two at once.",
-            "*Tasks that cost nothing* return a result such as a tile of four squares has, made beforehand, on two "
+            "*Tasks that cost nothing* return a result such as a tile of four cells has, made beforehand, on two "
             "workers. The job that travels with each is that of a real plan.",
         ],
     )
@@ -120,7 +120,7 @@ def cores() -> tuple[int, int]:
 
 
 def made_slide(folder: Path, cells: int) -> Path:
-    """Tissue nearly everywhere, that many squares of it at 0.5 µm."""
+    """Tissue nearly everywhere, that many cells of it at 0.5 µm."""
     side = ceil(sqrt(cells)) * CELL_PX * 2
     return write_stained_slide(folder / "slide.tif", Size(side, side), tissue_share=0.9)
 

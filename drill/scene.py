@@ -212,7 +212,7 @@ def _unreadable(result: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def lost_tiles(result: Path) -> set[tuple[int, int, int]]:
-    """Tiles of which a square could not be analysed."""
+    """Tiles with a cell that could not be analysed."""
     lines = (result / "journal.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines if line.startswith('{"tile"')]
     return {tuple(entry["tile"]) for entry in entries if any(cell[4] for cell in entry["cells"])}

@@ -17,7 +17,7 @@ from wsi_magnet.geometry import Size
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = Size(4608, 3584)
-"""At 0.5 µm: 9 x 7 squares at the finest of three scales, about eighty tiles of one square in all."""
+"""At 0.5 µm: 9 x 7 cells at the finest of three scales, about eighty tiles of one cell in all."""
 
 NAP_S = 0.25
 """That every tile takes longer than it would: the networks cost nothing, and faults are to meet tiles at work."""
@@ -44,7 +44,7 @@ class Stage:
 
 
 def write_slide(path: Path) -> Path:
-    """A section of H&E on glass, every square of it different, in JPEG."""
+    """A section of H&E on glass, every part of it different, in JPEG."""
     picture, bare = stained(SIZE, seed=1), glass(SIZE)
     y, x = np.ogrid[: SIZE.height, : SIZE.width]
     outside = (x / SIZE.width * 2 - 1) ** 2 + (y / SIZE.height * 2 - 1) ** 2 > 0.8

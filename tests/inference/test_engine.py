@@ -419,7 +419,7 @@ def test_bfloat16_is_nearly_the_same(bundle: Bundle, index: int) -> None:
 
 
 def with_holes(stored: Pixels, seed: int = 0) -> Pixels:
-    """Squares in it were never stored."""
+    """Cells in it were never stored."""
     rng, holes = np.random.default_rng(seed), stored.copy()
     for y, x in rng.integers(0, stored.shape[-1] - 12, (12, 2)):
         holes[:, y : y + 12, x : x + 12] = 0

@@ -46,7 +46,7 @@ def test_no_grade_without_gleason_classes() -> None:
     assert grading(tuple(class_areas({1: 5}, CLASSES[:2], 1.0))) is None
 
 
-def test_the_square_of_each_scale_as_its_journal_says(graded: Path) -> None:
+def test_the_cells_of_each_scale_as_its_journal_says(graded: Path) -> None:
     facts = gather(graded)
     history, scales = read_history(graded / "journal.jsonl"), facts.record.scales
     rows, cols = facts.refined_at.shape

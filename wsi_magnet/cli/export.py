@@ -88,7 +88,7 @@ def command(ctx: click.Context, /, result: str, kind: str, output: Path, **given
 
     \b
       geojson        regions as polygons for QuPath: .geojson, .geojson.gz
-      tiles          squares with the mean probability of each class, for QuPath's measurement maps
+      tiles          tiles of tissue with the mean probability of each class, for QuPath's measurement maps
       qupath-script  a Groovy script that brings both into the image open in QuPath, and sets colours
       ome-tiff       an image with pyramid: QuPath, napari, ImageJ
       csv            areas by class

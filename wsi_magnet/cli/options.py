@@ -66,7 +66,7 @@ def work_options(command: Command) -> Command:
                 default="all",
                 show_default=True,
                 metavar="all|auto|FRACTION",
-                help="Which squares of tissue (512 px) finer scales refine: all, the uncertain, or that part of "
+                help="Which cells of tissue (512 x 512 px) finer scales refine: all, the uncertain, or that part of "
                 "them all, spent where it clears up most.",
             ),
             click.option(

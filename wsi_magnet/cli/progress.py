@@ -148,7 +148,7 @@ class _Watcher:
                     self._console.print(f"{mpp:g} µm/px finished in {seconds:.1f} s", markup=False)
 
     def _start(self, event: ScaleStarted) -> None:
-        refined = f"{event.refined_cells} of {counted(event.cells, 'square')}"
+        refined = f"{event.refined_cells} of {counted(event.cells, 'cell')}"
         title = f"scale {event.scale + 1}/{event.scales}  {event.mpp:g} µm/px  {refined}"
         if event.done:
             self._console.print(

@@ -96,9 +96,9 @@ def plan_text(prepared: PreparedRun, cost: Cost) -> str:
         ]
         for p in cost.passes
     ]
-    text = table(["scale", "level", "tiles", "squares with tissue", "patches", "decoded", "disk at most"], rows)
+    text = table(["scale", "level", "tiles", "cells with tissue", "patches", "decoded", "disk at most"], rows)
     pairs = [
-        ("tissue", f"{100 * prepared.plan.tissue_share:.1f} % of the squares"),
+        ("tissue", f"{100 * prepared.plan.tissue_share:.1f} % of the cells"),
         ("patches", sum(p.patches for p in cost.passes)),
         ("decoded", byte_text(sum(p.decoded_bytes for p in cost.passes))),
         ("memory", f"about {byte_text(cost.memory_bytes)} a worker, whatever the slide's size"),
@@ -130,7 +130,7 @@ def _segmented(one: Mapping[str, Any]) -> str:
     """What a scale did; results of an older version do not say what was certain."""
     certain = one.get("cells_certain", 0)
     unread = f" ({certain} of them certain without being read)" if certain else ""
-    return f"{one['cells_refined']} of {counted(one['cells'], 'square')} at {one['mpp']:g} µm/px{unread}"
+    return f"{one['cells_refined']} of {counted(one['cells'], 'cell')} at {one['mpp']:g} µm/px{unread}"
 
 
 def unreadable_text(summary: RunSummary) -> str:

@@ -16,7 +16,7 @@ from wsi_magnet.evaluate.report import Report
 from wsi_magnet.evaluate.tables import images_text
 
 AUTO = "auto"
-"""ScoredName of a curve's row that uses the bundle's own thresholds."""
+"""Name of a curve's row that uses the bundle's own thresholds."""
 
 COLUMNS = 4
 """Maximum number of panels side by side."""

@@ -13,7 +13,7 @@ import shapely
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.polygonize.polygons import Shape, ShapeLimits, shapes_of
-from wsi_magnet.export.polygonize.regions import CUT, Block, Region, Tracing, trace
+from wsi_magnet.export.polygonize.regions import CUT, Block, LabelRegion, Tracing, trace
 from wsi_magnet.export.polygonize.simplify import Simplifier
 from wsi_magnet.geometry import Box
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
@@ -155,7 +155,7 @@ class _Reader:
         for polygon in self._placed(shape.polygon, frame):
             yield SlideObject(label, polygon, shape.area_px * pixel_um2, probability, uncertainty)
 
-    def _means(self, region: Region, label: LabelClass) -> tuple[float | None, float | None]:
+    def _means(self, region: LabelRegion, label: LabelClass) -> tuple[float | None, float | None]:
         if label.value == NOT_ANALYSED:
             return None, None
         means = iter((region.sums / (FULL * region.pixels)).tolist())

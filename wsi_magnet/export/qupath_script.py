@@ -24,7 +24,7 @@ _SCRIPT = Template("""\
 def folder = $folder
 def regions = [$regions]
 def tiles = [$tiles]
-def importTiles = false   // true: also the squares with mean probabilities, for Measure > Show measurement maps
+def importTiles = false   // true: also the tiles with mean probabilities, for Measure > Show measurement maps
 
 // The image that they were made for, as QuPath opens it.
 def expectedWidth = $width

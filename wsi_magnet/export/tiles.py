@@ -1,4 +1,4 @@
-"""Squares of tissue with the mean probability of each class in them, for QuPath's measurement maps."""
+"""Tiles of tissue with the mean probability of each class, for QuPath's measurement maps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class TileOptions:
-    """Which squares."""
+    """Size of the tiles, and which of them are exported."""
 
     side_um: float = 128
     frame: CoordinateFrame = "qupath"

@@ -76,7 +76,7 @@ class TissueMap:
         return float(self.tissue.mean())
 
     def cells(self, scale: Scale, cell_px: int) -> Map:
-        """Bool (rows, columns): which squares of `cell_px` pixels of a scale hold tissue or lie next to it."""
+        """Bool (rows, columns): which cells of `cell_px` pixels of a scale hold tissue or lie next to it."""
         x, y = (own / of_map for own, of_map in zip(scale.downsample_xy, self.downsample_xy, strict=True))
         top, bottom = _spans(scale.size.height, cell_px, y, self.tissue.shape[0])
         left, right = _spans(scale.size.width, cell_px, x, self.tissue.shape[1])

@@ -27,14 +27,14 @@ class ScaleUse:
 
     mpp: float
     cells: int
-    """Squares of tissue that were looked at so far."""
+    """Cells of tissue analysed so far."""
     refined: int
     """Of these, the ones that were read and segmented there; the others took over the coarser result."""
     complete: bool
 
     @property
     def percent(self) -> float:
-        """Of the squares, those that were refined."""
+        """Cells that were refined."""
         return 100 * self.refined / self.cells if self.cells else 0.0
 
 
@@ -57,7 +57,7 @@ class SlideFacts:
     analysed_mm2: float
     not_analysed_mm2: float
     failures: tuple[str, ...]
-    """A line for each square that could not be analysed."""
+    """A line for each cell that could not be read."""
     scales: tuple[ScaleUse, ...]
     """Coarse to fine."""
     refined_at: Codes
@@ -124,8 +124,8 @@ def _refined_at(source: Result, history: History) -> Codes:
         for tile in history.of_scale(index):
             for cell in tile.cells:
                 if cell.failure or cell.refined:
-                    square = codes[cell.row * side : (cell.row + 1) * side, cell.col * side : (cell.col + 1) * side]
-                    square[...] = NOT_ANALYSED if cell.failure else index + 1
+                    part = codes[cell.row * side : (cell.row + 1) * side, cell.col * side : (cell.col + 1) * side]
+                    part[...] = NOT_ANALYSED if cell.failure else index + 1
     return codes
 
 

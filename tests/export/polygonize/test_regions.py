@@ -10,11 +10,11 @@ from skimage.measure import label as label_regions
 
 from tests.export.polygonize.traced import Labels, labels, painted, traced
 from wsi_magnet.export.polygonize.polygons import polygon_of, signed_area
-from wsi_magnet.export.polygonize.regions import Block, Region, Tracing, split_ring, trace
+from wsi_magnet.export.polygonize.regions import Block, LabelRegion, Tracing, split_ring, trace
 from wsi_magnet.geometry import Box, Size
 
 
-def polygons(regions: list[Region]) -> list[tuple[shapely.Polygon, int]]:
+def polygons(regions: list[LabelRegion]) -> list[tuple[shapely.Polygon, int]]:
     return [(polygon_of(region.rings), region.code) for region in regions]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from shapely.geometry.base import BaseGeometry
 
-from wsi_magnet.export.polygonize.regions import Block, Region, Tracing, trace
+from wsi_magnet.export.polygonize.regions import Block, LabelRegion, Tracing, trace
 from wsi_magnet.geometry import Size
 
 Labels = npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ def labels(most: int = 12, classes: int = 3) -> st.SearchStrategy[Labels]:
 
 def traced(
     image: Labels, side_px: int = 512, values: npt.NDArray[np.uint8] | None = None, **options: Any
-) -> list[Region]:
+) -> list[LabelRegion]:
     """All regions of an image that is handed over in blocks of that side."""
 
     def read(box: Any) -> Block | None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Codes = npt.NDArray[np.uint8]
-"""Region classes, one more row above and one more column on the left than there are pixels; 0 = no region."""
+"""Classes of regions, one more row above and one more column on the left than there are pixels; 0 = no region."""
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from wsi_magnet.export.polygonize.regions import BLOCK_PX, Region
+from wsi_magnet.export.polygonize.regions import BLOCK_PX, LabelRegion
 from wsi_magnet.export.polygonize.rings import Points
 
 GRID_PX = BLOCK_PX
@@ -35,12 +35,12 @@ class Shape:
     polygon: shapely.Polygon
     """In pixels of the mask: (0, 0) is the upper left corner of the first."""
     area_px: float
-    region: Region
+    region: LabelRegion
     part: bool
     """True where it is not the whole region."""
 
 
-def shapes_of(region: Region, limits: ShapeLimits) -> Iterator[Shape]:
+def shapes_of(region: LabelRegion, limits: ShapeLimits) -> Iterator[Shape]:
     """The polygons of a region: one, unless it has too many points; none if it is too small."""
     if region.pixels < limits.min_region_px and not region.cut:
         return

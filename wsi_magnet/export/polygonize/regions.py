@@ -46,7 +46,7 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Region:
+class LabelRegion:
     """A 4-connected region of one class."""
 
     code: int
@@ -80,7 +80,7 @@ class Tracing:
     """Of a block."""
 
 
-def trace(tracing: Tracing) -> Iterator[Region]:
+def trace(tracing: Tracing) -> Iterator[LabelRegion]:
     """All regions, each as soon as its last row is known; of one strip, in the order of their first pixels."""
     width, height = tracing.size.wh
     tracer, side = _Tracer(tracing), tracing.side_px
@@ -257,7 +257,7 @@ class _Tracer:
             corners = replace(corners, kept=keep(codes[1:, 1:], corners, origin_xy))
         self._corners.append(corners)
 
-    def end_strip(self) -> Iterator[Region]:
+    def end_strip(self) -> Iterator[LabelRegion]:
         """The regions that are complete."""
         joins = np.concatenate(self._joins, axis=1)
         graph = coo_array((np.ones(joins.shape[1], bool), tuple(joins)), shape=(self._known, self._known))
@@ -277,7 +277,7 @@ class _Tracer:
         self._carry(tally, group, rings, np.flatnonzero(still))
         for number in np.flatnonzero((tally.code > 0) & ~still).tolist():
             parts = tuple(part for ring in rings[number] for part in split_ring(ring))
-            yield Region(
+            yield LabelRegion(
                 int(tally.code[number]), parts, int(tally.pixels[number]), tally.sums[number], bool(tally.cut[number])
             )
 

@@ -16,7 +16,7 @@ import shapely
 
 from wsi_magnet.export.polygonize.corners import Bools, Codes, Corners
 from wsi_magnet.export.polygonize.polygons import polygon_of
-from wsi_magnet.export.polygonize.regions import Block, Region, Tracing, trace
+from wsi_magnet.export.polygonize.regions import Block, LabelRegion, Tracing, trace
 from wsi_magnet.geometry import Size
 
 Geometries = npt.NDArray[np.object_]
@@ -61,7 +61,7 @@ class Simplifier:
         return bool(np.all(shapely.dwithin(outlines[index], shapely.points(points), self.tolerance_px + _ROUNDING)))
 
 
-def _coverage(codes: Codes) -> Iterator[Region]:
+def _coverage(codes: Codes) -> Iterator[LabelRegion]:
     """The regions of a block, background included, with a point wherever three of them meet."""
     size = Size(codes.shape[1], codes.shape[0])
     keep_all = lambda _codes, corners, _origin: np.ones(len(corners), bool)  # noqa: E731

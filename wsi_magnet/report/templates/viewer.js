@@ -81,7 +81,7 @@
       const colors = table(data.scales), faint = new Uint32Array(colors);
       new Uint8Array(faint.buffer).forEach((_, i, bytes) => { if (i % 4 === 3) bytes[i] *= 0.4; });
       const column = Uint16Array.from({ length: width }, (_, x) => x / data.cell);
-      // Squares are drawn in full on tissue, and faintly on the glass that they hold besides.
+      // Cells are drawn in full on tissue, and faintly on the glass that they hold besides.
       return (i) => (labels[i] ? colors : faint)[refined[Math.floor(Math.floor(i / width) / data.cell) * refinedWidth + column[i % width]]];
     },
   };
@@ -235,13 +235,13 @@
   for (const box of document.querySelectorAll('input[name="class"]')) box.addEventListener("change", paint);
   new ResizeObserver(draw).observe(canvas);
 
-  Promise.all([data.slide, data.labels, data.uncertainty, data.refined].map(load)).then(([slide, mask, unsure, squares]) => {
+  Promise.all([data.slide, data.labels, data.uncertainty, data.refined].map(load)).then(([slide, mask, unsure, cells]) => {
     images.slide = slide;
     labels = values(mask);
     edges = outlines();
     doubt = unsure && values(unsure);
-    refined = values(squares);
-    refinedWidth = squares.width;
+    refined = values(cells);
+    refinedWidth = cells.width;
     document.documentElement.classList.add("live");
     canvas.style.aspectRatio = `${width} / ${height}`;
     paint();
