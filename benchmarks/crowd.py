@@ -148,7 +148,7 @@ class Round:
                 self._working.set()
                 times.append(time.perf_counter())
 
-        out, config = self.folder / f"out{number}", stand.function.job.config
+        out, config = self.folder / f"out{number}", stand.function.run.config
         summary = segment_slide(
             stand.slide, out, bundle=stand.bundle, config=config, execution=executor, observe=observe
         )

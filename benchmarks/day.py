@@ -113,7 +113,7 @@ def _cells(plan: Plan) -> int:
 
 def _decoded_gb(plan: Plan) -> float:
     """RGB bytes of all patches."""
-    return sum(int(one.tissue.sum()) * one.frame.patch_px**2 * 3 for one in plan.passes) / 1e9
+    return sum(int(one.tissue.sum()) * one.layout.patch_px**2 * 3 for one in plan.passes) / 1e9
 
 
 def _record(name: str) -> dict[str, dict[str, list[list[str]]]]:

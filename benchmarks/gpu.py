@@ -96,7 +96,7 @@ def network_row(
 ) -> list[str]:
     """Patches of the finest scale a second, full batches one after the other."""
     engine, plan = _engine(slide, bundle, replace(config, precision=precision), arguments.device)
-    rate = patches_per_second(engine, plan.frames[-1].geometry, arguments.batches)
+    rate = patches_per_second(engine, plan.layouts[-1].geometry, arguments.batches)
     return [f"network and refiner alone, {precision}, batches of {engine.batch_size}", f"{rate:.1f}", "patches/s"]
 
 
@@ -104,7 +104,7 @@ def alone_s(slide: Path, bundle: Path, config: RunConfig, arguments: argparse.Na
     """Seconds that the networks alone take for all patches of the plan."""
     engine, plan = _engine(slide, bundle, config, arguments.device)
     return sum(
-        float(one.tissue.sum()) / patches_per_second(engine, one.frame.geometry, arguments.batches)
+        float(one.tissue.sum()) / patches_per_second(engine, one.layout.geometry, arguments.batches)
         for one in plan.passes
     )
 
@@ -113,7 +113,7 @@ def _engine(slide: Path, bundle: Path, config: RunConfig, device: str) -> tuple[
     loaded = load_bundle(bundle)
     with closing(open_slide(slide)) as reader:
         plan = prepare(reader, loaded.spec, config).plan
-    return Engine(loaded, resolve_device(device), config), plan
+    return Engine(loaded, resolve_device(device), precision=config.precision, batch_size=config.batch_size), plan
 
 
 def patches_per_second(engine: Engine, geometry: PatchGeometry, batches: int) -> float:

@@ -36,7 +36,7 @@ from benchmarks.made import fpn_bundle
 from benchmarks.record import Aim, Measurement, Table, benchmark
 from tests.runs import free_spec, write_bundle
 from tests.slides_made import write_gigapixel_slide
-from wsi_magnet.config import CELL_PX, Execution, RunConfig
+from wsi_magnet.config import CELL_PX, Execution
 from wsi_magnet.geometry import Box
 from wsi_magnet.inference.devices import one_torch_thread
 from wsi_magnet.inference.engine import Engine, PatchInput
@@ -201,7 +201,7 @@ def reading_s(slide: Path, seen: Seen, threads: int) -> float:
 
 def networks_s(bundle: Path | None, seen: Seen, threads: int) -> float:
     """Backbone and refinement module alone, for all patches of the run."""
-    engine = Engine(load_bundle(bundle), torch.device("cpu"), RunConfig())
+    engine = Engine(load_bundle(bundle), torch.device("cpu"))
     return sum(count * seconds_a_patch(engine, geometry, threads) for geometry, count in seen.patches.items())
 
 

@@ -34,8 +34,8 @@ MPPS = (1.0, 0.5, 0.25)
 class SimulatedTile:
     """In the place of RunTile."""
 
-    job: RunSpec
-    turn: str = ""
+    run: RunSpec
+    fencing_token: str = ""
     patch_s: float = 0.0
 
     def __call__(self, task: TileTask) -> TileResult:
@@ -55,8 +55,8 @@ class SimulatedTile:
 class SimulatedHalve:
     """In the place of RunHalve."""
 
-    job: RunSpec
-    turn: str = ""
+    run: RunSpec
+    fencing_token: str = ""
     pixel_s: float = 0.0
 
     def __call__(self, task: HalveTask) -> None:
@@ -88,9 +88,9 @@ class Stand:
             prepared = prepare(reader, spec, config)
         plan, info = prepared.plan, prepared.info
         products = Products(plan.pyramid_sizes, len(spec.classes), config.ngff, tile_px, False, False)
-        names = (info.path, info.identity, str(bundle), sha256, str(folder / "out" / slide.stem))
-        job = RunSpec(*names, config, plan.frames, products, "cpu", prepared.tissue.downsample_xy)
-        return Stand(slide, bundle, plan, SimulatedTile(job, "", tile_s))
+        names = (info.path, info.identity, str(bundle), sha256, folder / "out" / slide.stem)
+        run = RunSpec(*names, config, plan.layouts, products, "cpu", prepared.tissue.downsample_xy)
+        return Stand(slide, bundle, plan, SimulatedTile(run, "", tile_s))
 
     def tasks(self, count: int) -> Iterator[TileTask]:
         """So many, those of the finest scale again and again."""
@@ -118,7 +118,7 @@ def least_s(plan: Plan, patch_s: float, workers: int) -> float:
     seconds = 0.0
     for one in plan.passes:
         seconds += makespan([patch_s * len(task.cells) for task in one.tasks(one.tissue)], workers)
-        halving_s = halving_pixel_s() * 4 * one.frame.tile_px**2
+        halving_s = halving_pixel_s() * 4 * one.layout.tile_px**2
         seconds += sum(makespan([halving_s] * count, workers) for count in coarser(one, plan))
     return seconds
 
@@ -134,6 +134,6 @@ def makespan(durations: Sequence[float], workers: int) -> float:
 def coarser(one: ScalePlan, plan: Plan) -> Iterator[int]:
     """Tasks that make each of a pass's coarser levels."""
     tiles = one.tiles
-    for _ in range(one.frame.mask_level + 1, len(plan.pyramid_sizes)):
+    for _ in range(one.layout.mask_level + 1, len(plan.pyramid_sizes)):
         tiles = pool_any(tiles, 2)
         yield int(tiles.sum())

@@ -69,12 +69,10 @@ def make_result(
         ngff.level_frame(str(level), made.mpp * 2**level, (made.slide_mpp,) * 2, made.bounds_xy)
         for level in range(made.first_level, len(sizes))
     ]
-    for spec in products.specs(folder):
-        name = spec.path.name.split(".")[0]
+    for name, pyramid in products.pyramids(folder).items():
         pixels = images[name]
         if pixels is None:
             continue
-        pyramid = Pyramid(spec)
         pyramid.remove()
         pyramid.create()
         write_all(pyramid, pixels, labels=name == "mask")
@@ -91,7 +89,7 @@ def make_sparse_result(folder: Path, side: int, patches: Iterable[tuple[int, int
     made = Made(mpp=0.5)
     sizes = halved_until([Size(side, side)], CELL_PX)
     config = RunConfig(tile_px=512)
-    pyramid = Pyramid(Products(sizes, len(CLASSES), "0.4", 512, True, False).specs(folder)[0])
+    pyramid = Products(sizes, len(CLASSES), "0.4", 512, True, False).pyramids(folder)["mask"]
     pyramid.create()
     waiting: dict[tuple[int, int], Pixels] = {}
     for x, y, labels in patches:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from tests.runs import free_spec, write_bundle
-from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ConfigError, DeviceError
 from wsi_magnet.geometry import Size
 from wsi_magnet.inference.batching import _MAX_OVERTAKING, BatchingPredictor, DirectPredictor
@@ -42,7 +41,7 @@ def _small_cells(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def engine_of(folder: Path, spec: BundleSpec | None = None, device: str = "cpu", **config: object) -> Engine:
     bundle = load_bundle(write_bundle(folder / "made.safetensors", spec or free_spec()))
-    return Engine(bundle, torch.device(device), RunConfig(**config))  # type: ignore[arg-type]
+    return Engine(bundle, torch.device(device), **config)  # type: ignore[arg-type]
 
 
 def patch_of(engine: Engine, geometry: PatchGeometry, seed: int) -> PatchInput:

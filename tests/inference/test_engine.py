@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.nets.made import networks_of, small_spec
-from wsi_magnet.config import CELL_PX, Precision, RunConfig
+from wsi_magnet.config import CELL_PX, Precision
 from wsi_magnet.inference.engine import UNKNOWN, Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.labels import NOT_ANALYSED
@@ -116,7 +116,7 @@ def with_median(bundle: Bundle, median_px: int) -> Bundle:
 
 
 def engine_of(bundle: Bundle, precision: Precision = "fp32", **config: Any) -> Engine:
-    return Engine(bundle, CPU, RunConfig(precision=precision, **config))
+    return Engine(bundle, CPU, precision=precision, **config)
 
 
 def geometry_of(index: int, median_px: int, least_px: int = 32) -> PatchGeometry:
@@ -368,7 +368,7 @@ class Honest(Displaced):
     """Says how far."""
 
     @property
-    def reach_px(self) -> int:
+    def receptive_radius_px(self) -> int:
         """How far it looks."""
         return self.px
 
@@ -548,7 +548,7 @@ def test_inputs_are_left_as_they_are(bundle: Bundle) -> None:
 class Sure(nn.Module):
     """Is sure of everything, and of another class than the coarse map: whatever may be selected is, and changes."""
 
-    reach_px = 0
+    receptive_radius_px = 0
 
     def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
         """See `Refiner`."""
@@ -714,7 +714,7 @@ def test_a_gpu_comes_near_the_twin(bundle: Bundle, index: int, precision: str, m
     patch = patch_of(geometry, 3)
     if index:
         bundle = selecting(with_median(bundle, 3), geometry, 0.1, 0.5)
-    engine = Engine(bundle, torch.device("cuda"), RunConfig(batch_size=2, precision=precision))  # type: ignore[arg-type]
+    engine = Engine(bundle, torch.device("cuda"), batch_size=2, precision=precision)  # type: ignore[arg-type]
     found = segmented(engine, geometry, patch)
     beside = torch.from_numpy(found.probabilities.astype(np.float32)) - 255 * by_twin(bundle, geometry, patch)
     assert beside.abs().max() <= most

@@ -43,7 +43,7 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
 def call(network: nn.Module) -> Call:
     """Gives a network the same input each time, and returns its logits."""
     torch.manual_seed(1)
-    if hasattr(network, "reach_px"):
+    if hasattr(network, "receptive_radius_px"):
         fine, coarse = torch.randn(2, 2, N_CLASSES, 70, 30).mul(2).softmax(dim=2)
         return lambda one: one(fine=fine.to(_place(one)), coarse=coarse.to(_place(one)))
     image = torch.randn(2, 3, 64, 96)

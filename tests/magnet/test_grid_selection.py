@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from wsi_magnet.magnet.grid_selection import may_select, median_reaches, sample, select_on_grid, spread
-from wsi_magnet.magnet.selection import mixing_weight
+from wsi_magnet.magnet.grid_selection import (
+    may_select,
+    median_reaches,
+    sample,
+    select_fraction_on_grid,
+    select_on_grid,
+    spread,
+)
+from wsi_magnet.magnet.selection import mixing_weight, select_fraction
 from wsi_magnet.magnet.uncertainty import median_blur, query_score
 
 GRID_HW = (9, 13)
@@ -160,3 +167,13 @@ def test_sampling_and_spreading_are_nearest_resizing(ratio: int) -> None:
     sampled = sample(x, ratio)
     assert torch.equal(sampled, F.interpolate(x, size=GRID_HW, mode="nearest"))
     assert torch.equal(spread(sampled, ratio), F.interpolate(sampled, size=x.shape[-2:], mode="nearest"))
+
+
+@pytest.mark.parametrize("points", [0, 1, 7, 100, 1000, 0.25, 0.75, 1.0, 4095, 5000])
+@pytest.mark.parametrize(("ratio", "median_px"), [(1, 1), (2, 3), (4, 5)])
+def test_the_best_k_are_those_of_all_pixels(points: float, ratio: int, median_px: int) -> None:
+    coarse, refined = torch.randn(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(6)).mul(3).softmax(dim=2)
+    refined[..., :32, :] = coarse[..., :32, :] = 1 / 3  # half of all scores are equal
+    score = query_score(coarse=coarse, refined=refined, grid_hw=(64 // ratio, 64 // ratio), median_px=median_px)
+    found = select_fraction_on_grid(coarse=coarse, refined=refined, ratio=ratio, points=points, median_px=median_px)
+    assert torch.equal(found > 0, select_fraction(score, points))

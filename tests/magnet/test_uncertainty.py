@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.magnet.uncertainty import confidence, median_blur, query_score, score_bound, uncertainty
+from wsi_magnet.magnet.uncertainty import confidence, median_blur, query_score, uncertainty
 
 
 def maps(*shape: int, seed: int = 0) -> Tensor:
@@ -72,10 +72,3 @@ def test_the_score_lies_between_nought_and_one(seed: int, median_px: int) -> Non
     coarse, refined = maps(1, 4, 8, 8, seed=seed), maps(1, 4, 8, 8, seed=seed + 1)
     score = query_score(coarse=coarse, refined=refined, grid_hw=(4, 4), median_px=median_px)
     assert 0 <= score.min() <= score.max() <= 1
-    assert (score <= score_bound(coarse=coarse, grid_hw=(4, 4), median_px=median_px)).all()
-
-
-def test_the_bound_is_reached_where_the_refined_map_is_sure() -> None:
-    coarse, sure = maps(1, 3, 8, 8), torch.eye(3)[0].view(1, 3, 1, 1).expand(1, 3, 8, 8)
-    score = query_score(coarse=coarse, refined=sure, grid_hw=(4, 4), median_px=3)
-    assert torch.equal(score, score_bound(coarse=coarse, grid_hw=(4, 4), median_px=3))

@@ -45,7 +45,7 @@ def test_the_light_one_is_a_fourteenth_of_the_arithmetic_in_the_same_form() -> N
         sum(c.weight.numel() for c in module.modules() if isinstance(c, nn.Conv2d)) for module in (published, light)
     ]
     assert 13 < macs[0] / macs[1] < 14
-    assert light.reach_px == published.reach_px
+    assert light.receptive_radius_px == published.receptive_radius_px
 
 
 @torch.inference_mode()

@@ -57,7 +57,7 @@ def test_the_device_that_is_asked_for_reaches_the_tiles(made_run: MadeRun, tmp_p
 
     class Watching(DaskExecutor):
         def map(self, function: Any, tasks: Any, **options: Any) -> Any:
-            devices.update([function.job.device] if isinstance(function, RunTile) else [])
+            devices.update([function.run.device] if isinstance(function, RunTile) else [])
             return super().map(function, tasks, **options)
 
     executor.__class__ = Watching
@@ -139,7 +139,7 @@ def test_who_comes_late_writes_nothing(made_run: MadeRun, tmp_path: Path) -> Non
         function(task)
     assert (labels_of(summary.folder, level=2) == before).all()
     folder = ResultFolder(summary.folder)
-    assert folder.turn() is None
-    folder.take_turn(late[-1][0].turn)
+    assert folder.fencing_token() is None
+    folder.set_fencing_token(late[-1][0].fencing_token)
     with pytest.raises(ResultBusyError):
         function(task)

@@ -157,6 +157,31 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(pixels._cache) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, 0),  # mapped into memory
+        ({"compression": "deflate", "rowsperstrip": 10}, SIZE.pixels * 3),
+        ({"compression": "deflate", "rowsperstrip": 100}, 100 * SIZE.width * 3),
+        ({"compression": "deflate", "tile": (64, 64)}, 64 * 64 * 3 * 9),
+    ],
+    ids=str,
+)
+def test_a_tiff_keeps_its_cache_or_its_largest_strip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], kept: int
+) -> None:
+    if options.get("rowsperstrip") == 100:
+        monkeypatch.setattr(tiff_module, "CACHE_BYTES", 1000)
+    tifffile.imwrite(tmp_path / "a.tif", IMAGE, photometric="rgb", **options)
+    assert open_image(tmp_path / "a.tif").info.cache_bytes == kept
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_is_kept_whole(tmp_path: Path, name: str) -> None:
+    Pillow.fromarray(IMAGE).save(tmp_path / name)
+    assert open_image(tmp_path / name).info.cache_bytes == SIZE.pixels * 3
+
+
 def test_mpp_from_the_tags(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, IMAGE, photometric="rgb", resolution=(20000, 40000), resolutionunit="CENTIMETER")

@@ -38,7 +38,7 @@ def command(slide: str, bundle: str | None, as_json: bool, **work: Any) -> None:
         prepared = prepare(reader, spec, config)
     cost = estimate(
         prepared.plan,
-        prepared.info.levels,
+        prepared.info,
         spec.network,
         classes=len(spec.classes),
         refine=config.refine,

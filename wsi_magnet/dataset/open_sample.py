@@ -19,7 +19,6 @@ from wsi_magnet.errors import ManifestError, WsiMagnetError
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.scales import Scale, scale_at
-from wsi_magnet.slides.openslide import CACHE_BYTES
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import Image, SlideReader
@@ -89,9 +88,7 @@ class OpenSample:
         A plain image keeps 3 bytes per pixel, each of its label images one; of an OpenSlide slide only its tile cache.
         """
         info = self.reader.info
-        if info.reader != "image":
-            return CACHE_BYTES
-        return info.canvas.pixels * (3 + len(self.annotations))
+        return info.cache_bytes + (info.canvas.pixels * len(self.annotations) if info.reader == "image" else 0)
 
     def scale(self, mpp: float) -> Scale:
         """Scale of that mpp on this image."""

@@ -111,7 +111,7 @@ def estimate_needs(path: Path, bundle: str | None) -> Needs:
     one, two = (
         estimate(
             prepared.plan,
-            prepared.info.levels,
+            prepared.info,
             spec.network,
             classes=len(spec.classes),
             refine="all",

@@ -18,16 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.config import CELL_PX, Precision
 from wsi_magnet.geometry import round_up
 from wsi_magnet.inference.devices import default_batch
 from wsi_magnet.inference.optimize import ARITHMETIC, computing_in, inference_form, resolve_precision
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.magnet.grid_selection import may_select, refined_pixels, select_on_grid, spread
-from wsi_magnet.magnet.sparse import refine_blocks
-from wsi_magnet.magnet.step import magnet_step, refine_patch
-from wsi_magnet.magnet.upsample import double_inside
+from wsi_magnet.magnet.step import magnet_step, refine_blocks, refine_patch, upsample_inner
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import PatchGeometry
@@ -66,14 +64,16 @@ class Results(NamedTuple):
 class Engine:
     """Runs a bundle's networks; thread-safe."""
 
-    def __init__(self, bundle: Bundle, device: torch.device, config: RunConfig) -> None:
+    def __init__(
+        self, bundle: Bundle, device: torch.device, *, precision: Precision = "auto", batch_size: int | None = None
+    ) -> None:
         self._spec = spec = bundle.spec
         self.device = device
-        self._arithmetic = ARITHMETIC[resolve_precision(config.precision, device)]
+        self._arithmetic = ARITHMETIC[resolve_precision(precision, device)]
         self._backbone = inference_form(bundle.backbone, device, self._arithmetic.backbone)
         self._refiners = [inference_form(net, device, self._arithmetic.refiner) for net in bundle.refiners]
-        self._radii = [getattr(refiner, "reach_px", None) for refiner in bundle.refiners]
-        self.batch_size = config.batch_size or default_batch(device)
+        self._radii = [getattr(refiner, "receptive_radius_px", None) for refiner in bundle.refiners]
+        self.batch_size = batch_size or default_batch(device)
         self.classes = len(spec.classes)
         scale = 1 / (255 * torch.tensor(spec.std))
         self._scale, self._shift = (
@@ -209,7 +209,7 @@ class Engine:
         rim, median_px = self._spec.median_px // 2, self._spec.median_px
         where = refined_pixels(selectable, rim=rim, ratio=geometry.ratio, median_px=median_px)
         needed = F.pad(where, (around,) * 4)
-        return refine_blocks(fine=fine, coarse=coarse, refiner=refiner, needed=needed, reach_px=radius)
+        return refine_blocks(fine=fine, coarse=coarse, refiner=refiner, needed=needed, radius_px=radius)
 
     def _selectable(self, coarse: Tensor, geometry: PatchGeometry) -> Tensor:
         """Blocks in which R could be selected, whatever its values: bool (N, 1, h, w), including the blocks round the
@@ -249,7 +249,7 @@ def _upsample(stored: Tensor, prior: Tensor) -> Tensor:
         p.div_(total)
     else:
         p = torch.where(total > 0, p / total.clamp(min=1), prior)
-    return double_inside(p)
+    return upsample_inner(p)
 
 
 def _results(p: Tensor, values: Sequence[int]) -> Results:

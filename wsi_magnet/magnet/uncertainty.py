@@ -39,18 +39,7 @@ def query_score(*, coarse: Tensor, refined: Tensor, grid_hw: tuple[int, int], me
     median_px: odd side of the blur's window on that grid. Returns float (N, 1, H, W) in [0, 1].
     Raises ConfigError for an even `median_px`.
     """
-    return _blur_on_grid(uncertainty(coarse) * confidence(refined), grid_hw, median_px)
-
-
-def score_bound(*, coarse: Tensor, grid_hw: tuple[int, int], median_px: int) -> Tensor:
-    """What `query_score` can be at most, known before anything is refined: that of a refined map that is all sure.
-
-    Where it is below the threshold of selection neither network need look: Y stays. Shapes and errors as there.
-    """
-    return _blur_on_grid(uncertainty(coarse), grid_hw, median_px)
-
-
-def _blur_on_grid(score: Tensor, grid_hw: tuple[int, int], median_px: int) -> Tensor:
+    score = uncertainty(coarse) * confidence(refined)
     blurred = median_blur(F.interpolate(score, size=grid_hw, mode="nearest"), median_px)
     return F.interpolate(blurred, size=score.shape[-2:], mode="nearest")
 

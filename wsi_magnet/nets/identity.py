@@ -31,7 +31,7 @@ class IdentityNet(nn.Module):
 class IdentityRefiner(nn.Module):
     """Returns the finer map: the softmax of its logits is O."""
 
-    reach_px = 0
+    receptive_radius_px = 0
 
     def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
         """Both probabilities, float (N, C, H, W); returns log(fine). `coarse` is ignored."""

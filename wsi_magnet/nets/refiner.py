@@ -19,7 +19,7 @@ LIGHT_WIDTH = 16
 """Channels of the light module, for small networks, where the published one would be most of the arithmetic: it has a
 fourteenth of it (`python pipelines/flops.py`)."""
 
-REACH_PX = 4
+RECEPTIVE_RADIUS_PX = 4
 """Receptive radius of a pixel's logits: four 3 x 3 convolutions."""
 
 BAND_PX = 64
@@ -36,7 +36,7 @@ class RefinementModule(nn.Module):
     As published: about 85,000 weights for 5 classes, 60 tensors.
     """
 
-    reach_px = REACH_PX
+    receptive_radius_px = RECEPTIVE_RADIUS_PX
 
     def __init__(self, n_classes: int, channel_order: ChannelOrder = "fine_first", width: int = WIDTH) -> None:
         """channel_order: order of the maps in the input channels. width: channels of the first layers, even.
@@ -57,14 +57,14 @@ class RefinementModule(nn.Module):
     def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
         """fine: O, coarse: Y, probabilities, float (N, C, H, W) each. Returns logits of R, float (N, C, H, W)."""
         maps = torch.cat((fine, coarse) if self.channel_order == "fine_first" else (coarse, fine), dim=1)
-        if self.training or maps.device.type != "cpu" or maps.shape[2] <= BAND_PX + 2 * REACH_PX:
+        if self.training or maps.device.type != "cpu" or maps.shape[2] <= BAND_PX + 2 * RECEPTIVE_RADIUS_PX:
             return self.merge_whole(maps)
         return torch.cat([self._merge_band(maps, top) for top in range(0, maps.shape[2], BAND_PX)], dim=2)
 
     def _merge_band(self, maps: Tensor, top: int) -> Tensor:
         """Logits of BAND_PX rows, equal to those of the whole map."""
-        above = min(top, REACH_PX)
-        band = self.merge_whole(maps[:, :, top - above : top + BAND_PX + REACH_PX])
+        above = min(top, RECEPTIVE_RADIUS_PX)
+        band = self.merge_whole(maps[:, :, top - above : top + BAND_PX + RECEPTIVE_RADIUS_PX])
         return band[:, :, above : above + BAND_PX]
 
     def merge_whole(self, maps: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from wsi_magnet.config import CELL_PX, Refine
 from wsi_magnet.planning.budget import Budget
 from wsi_magnet.planning.plan import Plan, ScalePlan
-from wsi_magnet.slides.types import Level
+from wsi_magnet.slides.types import Level, SlideInfo
 
 ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr": 14_000, "identity": 40}
 """Peak bytes of a forward pass for each pixel of a patch, by network, in float32; `python -m
@@ -18,9 +18,6 @@ REFINER_BYTES_PER_PX = 500
 
 BASE_BYTES = 450 * 2**20
 """A worker process with its libraries loaded, before the first tile."""
-
-SLIDE_CACHE_BYTES = 64 * 2**20
-"""What the slide reader's cache of decoded tiles may grow to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,8 @@ class Cost:
 
     passes: tuple[PassCost, ...]
     memory_bytes: int
-    """Of one worker process; does not depend on the slide's size."""
+    """Of one worker process; does not depend on the slide's size, except for a PNG or JPEG, which is decoded whole. In
+    a cohort of plain images each thread may hold another one, and the one used last stays."""
 
     @property
     def disk_bytes(self) -> int:
@@ -54,12 +52,12 @@ class Cost:
 
 
 def estimate(
-    plan: Plan, levels: Sequence[Level], network: str, *, classes: int, refine: Refine, threads: int, batch: int
+    plan: Plan, info: SlideInfo, network: str, *, classes: int, refine: Refine, threads: int, batch: int
 ) -> Cost:
     """The cost of a plan on workers with that many threads and patches a batch."""
     pairs = zip(plan.passes, _patches(plan, refine), strict=True)
-    passes = tuple(_pass_cost(one, levels, classes, patches) for one, patches in pairs)
-    return Cost(passes, _memory(plan, network, classes, threads, batch))
+    passes = tuple(_pass_cost(one, info.levels, classes, patches) for one, patches in pairs)
+    return Cost(passes, info.cache_bytes + _memory(plan, network, classes, threads, batch))
 
 
 def _patches(plan: Plan, refine: Refine) -> list[int]:
@@ -76,19 +74,19 @@ def _patches(plan: Plan, refine: Refine) -> list[int]:
 
 def _pass_cost(one: ScalePlan, levels: Sequence[Level], classes: int, patches: int) -> PassCost:
     cells = int(one.tissue.sum())
-    frame, level = one.frame, levels[one.frame.slide_level]
-    ratio_xy = [d / s for d, s in zip(frame.scale.downsample_xy, level.downsample_xy, strict=True)]
+    layout, level = one.layout, levels[one.layout.slide_level]
+    ratio_xy = [d / s for d, s in zip(layout.scale.downsample_xy, level.downsample_xy, strict=True)]
     # A patch that reaches beyond the slide is mirrored there.
-    width, height = (min(int(frame.patch_px * r), side) for r, side in zip(ratio_xy, level.size.wh, strict=True))
+    width, height = (min(int(layout.patch_px * r), side) for r, side in zip(ratio_xy, level.size.wh, strict=True))
     decoded = patches * width * height * 3
-    labels_and_probabilities = 1 + (classes if frame.mask_level else 0)
+    labels_and_probabilities = 1 + (classes if layout.mask_level else 0)
     disk = cells * CELL_PX**2 * labels_and_probabilities
-    return PassCost(frame.scale.mpp, frame.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk)
+    return PassCost(layout.scale.mpp, layout.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk)
 
 
 def _memory(plan: Plan, network: str, classes: int, threads: int, batch: int) -> int:
-    patch_px = max(p.frame.patch_px for p in plan.passes)
-    tile_px = max(p.frame.tile_px for p in plan.passes)
+    patch_px = max(p.layout.patch_px for p in plan.passes)
+    tile_px = max(p.layout.tile_px for p in plan.passes)
     activations = batch * patch_px**2 * max(ACTIVATION_BYTES_PER_PX.get(network, 5000), REFINER_BYTES_PER_PX)
     tile = tile_px**2 * (classes + 2) * 2
-    return BASE_BYTES + SLIDE_CACHE_BYTES + threads * (activations + tile)
+    return BASE_BYTES + threads * (activations + tile)

@@ -115,22 +115,22 @@ class ScaleLayout:
 class ScalePlan:
     """One scale over the whole slide: its geometry, and where there is tissue."""
 
-    frame: ScaleLayout
+    layout: ScaleLayout
     tissue: Cells
 
     @property
     def scale(self) -> Scale:
         """The scale that the pass is about."""
-        return self.frame.scale
+        return self.layout.scale
 
     @property
     def tiles(self) -> Cells:
         """Bool (tile rows, tile columns): True where a tile holds tissue."""
-        return pool_any(self.tissue, self.frame.tile_cells)
+        return pool_any(self.tissue, self.layout.tile_cells)
 
     def tasks(self, refined: Cells) -> Iterator[TileTask]:
         """A task for each tile with tissue, row by row; `refined` says which cells are to be refined."""
-        n = self.frame.tile_cells
+        n = self.layout.tile_cells
         for row, col in np.argwhere(self.tiles).tolist():
             cells = tuple(
                 CellTask(r, c, bool(refined[r, c]))
@@ -151,9 +151,9 @@ class Plan:
     """Part of the canvas that is tissue."""
 
     @property
-    def frames(self) -> tuple[ScaleLayout, ...]:
+    def layouts(self) -> tuple[ScaleLayout, ...]:
         """The geometry of every pass."""
-        return tuple(p.frame for p in self.passes)
+        return tuple(p.layout for p in self.passes)
 
     @property
     def pyramid_sizes(self) -> tuple[Size, ...]:
@@ -192,8 +192,8 @@ def make_plan(
         level = best_level(downsamples, min(scale.downsample_xy))
         least = max(least_halo_px, CONTEXT_PX) if scale.index == 0 else least_halo_px
         halo = halo_px(least, median_px, ratio)
-        frame = ScaleLayout(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px)
-        passes.append(ScalePlan(frame, tissue))
+        layout = ScaleLayout(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px)
+        passes.append(ScalePlan(layout, tissue))
     share = float(tissue_cells[-1].mean()) if tissue_cells else 0.0
     return Plan(ladder, tuple(passes), share)
 

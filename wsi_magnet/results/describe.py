@@ -37,7 +37,7 @@ def describe_run(
         bundle=BundleRecord.of(prepared.spec, bundle_sha256),
         config=prepared.config,
         scales=tuple(
-            ScaleRecord(f.scale.mpp, f.scale.size.wh, f.slide_level, f.mask_level) for f in prepared.plan.frames
+            ScaleRecord(f.scale.mpp, f.scale.size.wh, f.slide_level, f.mask_level) for f in prepared.plan.layouts
         ),
         notes=tuple(prepared.notes),
         software=versions(),

@@ -25,7 +25,7 @@ Existing = Literal["resume", "restart", "overwrite"]
 """What becomes of a result that is there already: gone on with; begun again; replaced whatever it is of."""
 
 _CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
-_TURN = ".turn"
+_FENCING_TOKEN = ".turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Products:
     """Kept at the end; while the run needs them they are there in any case."""
     uncertainty: bool
 
-    def specs(self, folder: Location) -> list[PyramidSpec]:
-        """The mask first."""
+    def specs(self, folder: Location) -> dict[str, PyramidSpec]:
+        """Descriptions of the images by product, the mask first."""
         channels = {"mask": None, "probabilities": self.classes, "uncertainty": None}
         if not self.uncertainty:
             del channels["uncertainty"]
-        return [
-            PyramidSpec(
+        return {
+            name: PyramidSpec(
                 folder / f"{name}.ome.zarr",
                 self.sizes,
                 count,
@@ -56,11 +56,11 @@ class Products:
                 durable=name != "probabilities" or self.probabilities,
             )
             for name, count in channels.items()
-        ]
+        }
 
     def pyramids(self, folder: Location) -> dict[str, Pyramid]:
         """The images in a result folder by name: "mask", "probabilities" and, where kept, "uncertainty"."""
-        return {spec.path.name.split(".")[0]: Pyramid(spec) for spec in self.specs(folder)}
+        return {name: Pyramid(spec) for name, spec in self.specs(folder).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,27 +185,27 @@ class ResultFolder:
         # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
         with storage_errors(self.path):
             found = {*names(self.path)}
-        others = sorted(found - LOCK_FILES - {_TURN, self.run_json.name + PARTIAL})
+        others = sorted(found - LOCK_FILES - {_FENCING_TOKEN, self.run_json.name + PARTIAL})
         if others:
             raise ResultMismatchError(
                 f"{self.path} holds files that are no result of this program ({', '.join(others[:3])}); "
                 "choose another output folder with -o, or take them away"
             )
 
-    def take_turn(self, turn: str) -> None:
-        """From now on only tasks of this turn may write here. Raises StoreError."""
-        replace_text(self.path / _TURN, turn)
+    def set_fencing_token(self, token: str) -> None:
+        """From now on only tasks that hold this token may write here. Raises StoreError."""
+        replace_text(self.path / _FENCING_TOKEN, token)
 
-    def end_turns(self) -> None:
+    def clear_fencing_token(self) -> None:
         """From now on no task may write here. Raises StoreError."""
         with storage_errors(self.path):
-            delete(self.path / _TURN)
+            delete(self.path / _FENCING_TOKEN)
 
-    def turn(self) -> str | None:
-        """The turn that was taken last; None where none is. Raises StoreError."""
+    def fencing_token(self) -> str | None:
+        """The token that was set last; None without one. Raises StoreError."""
         with storage_errors(self.path):
             try:
-                return read_bytes(self.path / _TURN).decode()
+                return read_bytes(self.path / _FENCING_TOKEN).decode()
             except FileNotFoundError:
                 return None
 

@@ -25,7 +25,7 @@ from wsi_magnet.results.summary import RunCounts, RunSummary
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.scores import Scores
 from wsi_magnet.storage.errors import storage_errors
-from wsi_magnet.worker.context import RunSpec, close_hall
+from wsi_magnet.worker.context import RunSpec, worker_contexts
 from wsi_magnet.worker.tasks import HalveTask, RecordLost, RunHalve, RunProbe, RunTile
 
 
@@ -54,26 +54,26 @@ class Run:
     def complete(self, execution: Execution | Executor, wanted: Fingerprint, *, go_on: bool) -> RunSummary:
         """Do what is not done yet; unless it goes on, what lies in the folder is deleted once the workers are ready."""
         begun = time.perf_counter()
-        job = self._job(execution.device)
+        run = self._spec(execution.device)
         if go_on:
-            job = job.with_precision(self._begun_in(job.config.precision))
+            run = run.with_precision(self._begun_in(run.config.precision))
         executor = start(execution) if isinstance(execution, Execution) else execution
         try:
             self._observe(WorkersReady(executor.description, executor.dashboard))
-            job = job.with_precision(next(iter(executor.map(RunProbe(job), [None], notify=self._tell))))
+            run = run.with_precision(next(iter(executor.map(RunProbe(run), [None], notify=self._tell))))
             if not go_on:
                 self._folder.empty()
-            description = describe_run(self._prepared, self._sha256, wanted.parts, job.config.precision)
+            description = describe_run(self._prepared, self._sha256, wanted.parts, run.config.precision)
             history = read_history(self._folder.journal)
             self._check_whole(history)
             for pyramid in self._pyramids.values():
                 pyramid.sweep()  # what a killed or refused writer left takes the space that may be needed now
             self._lay_out(description)
-            self._passes(executor, job, history)
+            self._passes(executor, run, history)
         finally:
             if isinstance(execution, Execution):
                 executor.close()
-            close_hall(job)
+            worker_contexts.discard(run)
         return self._finish(description, time.perf_counter() - begun)
 
     def _begun_in(self, asked: Precision) -> Precision:
@@ -90,7 +90,7 @@ class Run:
         for one in self._plan.passes:
             if not history.keys(one.scale.index):
                 continue
-            level, needed = one.frame.mask_level, ["mask"]
+            level, needed = one.layout.mask_level, ["mask"]
             if self._products.uncertainty:
                 needed.append("uncertainty")
             if self._products.probabilities or (level and one.scale.index + 1 not in history.passes):
@@ -112,22 +112,22 @@ class Run:
             with storage_errors(self._folder.tissue_png):
                 self._prepared.tissue.save(self._folder.tissue_png)
 
-    def _job(self, device: str) -> RunSpec:
+    def _spec(self, device: str) -> RunSpec:
         info, config = self._prepared.info, self._prepared.config
         return RunSpec(
             info.path,
             info.identity,
             self._bundle,
             self._sha256,
-            str(self._folder.path),
+            self._folder.path,
             config,
-            self._plan.frames,
+            self._plan.layouts,
             self._products,
             device,
             self._prepared.tissue.downsample_xy if config.tissue else None,
         )
 
-    def _passes(self, executor: Executor, job: RunSpec, history: History) -> None:
+    def _passes(self, executor: Executor, run: RunSpec, history: History) -> None:
         with Journal(self._folder.journal, self._folder.check_lock) as journal:
             coarser, spent = None, 0
             for one in self._plan.passes:
@@ -139,18 +139,18 @@ class Run:
                     self._observe(Note(f"{one.scale.mpp:g} µm/px was finished before"))
                 else:
                     refined = self._choose(one, coarser, spent)
-                    self._pass(one, refined, set(history.keys(one.scale.index)), scores, (executor, job, journal))
+                    self._pass(one, refined, set(history.keys(one.scale.index)), scores, (executor, run, journal))
                 coarser = scores
                 spent += scores.refined if one.scale.index else 0
         for name in self._prepared.config.kept:
-            self._build_pyramid(executor, job, name, self._plan.passes[-1])
+            self._build_pyramid(executor, run, name, self._plan.passes[-1])
 
     def _pass(
         self, one: ScalePlan, refined: Cells, done: Set[Key], scores: Scores, tools: tuple[Executor, RunSpec, Journal]
     ) -> None:
         """One scale: the tiles that are not done, then the mask's pyramid, then the mask shows it."""
         begun = time.perf_counter()
-        executor, job, journal = tools
+        executor, run, journal = tools
         self._observe(
             ScaleStarted(
                 one.scale.index,
@@ -163,7 +163,7 @@ class Run:
             )
         )
         missing = (task for task in one.tasks(refined) if task.key not in done)
-        tile, on_lost = RunTile(job, self._turn(one)), self._record_lost(job)
+        tile, on_lost = RunTile(run, self._set_fencing_token(one)), self._record_lost(run)
         # Closed, since the traceback of an error would keep it, and so the tiles that it has submitted, alive.
         with closing(executor.map(tile, missing, on_lost=on_lost, retry_if=_unread, notify=self._tell)) as results:
             for result in results:
@@ -171,22 +171,22 @@ class Run:
                 scores.add(result)
                 self._counts.add(result)
                 self._observe(TileFinished(result))
-        self._build_pyramid(executor, job, "mask", one)
+        self._build_pyramid(executor, run, "mask", one)
         self._publish(one)
         journal.pass_done(one.scale.index)
         if one.scale.index and not self._products.probabilities:
-            self._pyramids["probabilities"].remove_level(one.frame.mask_level + 1)
+            self._pyramids["probabilities"].remove_level(one.layout.mask_level + 1)
         self._observe(ScaleFinished(one.scale.index, one.scale.mpp, time.perf_counter() - begun))
 
-    def _record_lost(self, job: RunSpec) -> RecordLost:
+    def _record_lost(self, run: RunSpec) -> RecordLost:
         prepared = self._prepared
-        return RecordLost(job, prepared.spec, prepared.tissue if prepared.config.tissue else None)
+        return RecordLost(run, prepared.spec, prepared.tissue if prepared.config.tissue else None)
 
-    def _turn(self, one: ScalePlan) -> str:
+    def _set_fencing_token(self, one: ScalePlan) -> str:
         """From now on workers may write what is of this run and this scale, and nothing else."""
-        turn = f"{self._ticket} {one.scale.index}"
-        self._folder.take_turn(turn)
-        return turn
+        token = f"{self._ticket} {one.scale.index}"
+        self._folder.set_fencing_token(token)
+        return token
 
     def _tell(self, text: str) -> None:
         self._observe(Note(text))
@@ -202,12 +202,12 @@ class Run:
         budget = Budget.of(refine, [int(p.tissue.sum()) for p in self._plan.passes[1:]], index, spent)
         return choose_refined(one.tissue, coarser.of(one.tissue), refine, spec.refine_above[index - 1], budget)
 
-    def _build_pyramid(self, executor: Executor, job: RunSpec, product: str, one: ScalePlan) -> None:
+    def _build_pyramid(self, executor: Executor, run: RunSpec, product: str, one: ScalePlan) -> None:
         """Make all levels coarser than a pass from its own, level by level."""
-        tiles, turn = one.tiles, self._turn(one)
-        for level in range(one.frame.mask_level + 1, len(self._products.sizes)):
+        tiles, token = one.tiles, self._set_fencing_token(one)
+        for level in range(one.layout.mask_level + 1, len(self._products.sizes)):
             tiles = pool_any(tiles, 2)
-            grid, side = Box.of(self._products.sizes[level]), one.frame.tile_px
+            grid, side = Box.of(self._products.sizes[level]), one.layout.tile_px
             assert tiles.shape == (ceil_div(grid.y1, side), ceil_div(grid.x1, side))
             boxes = (
                 square(r, c, side).intersect(grid)
@@ -216,20 +216,20 @@ class Run:
                 if tiles[r, c]
             )
             tasks = (HalveTask(product, level, box) for box in boxes)
-            with closing(executor.map(RunHalve(job, turn), tasks, notify=self._tell)) as halved:
+            with closing(executor.map(RunHalve(run, token), tasks, notify=self._tell)) as halved:
                 for _ in halved:
                     pass
 
     def _publish(self, one: ScalePlan) -> None:
         """From now on the images begin at this scale."""
-        told = (self._prepared, self._products, self._classes, one.frame.mask_level)
+        told = (self._prepared, self._products, self._classes, one.layout.mask_level)
         for name, text in describe_ome(*told).items():
             self._pyramids[name].describe_ome(text)
         for name, attributes in describe_images(*told).items():
             self._pyramids[name].describe(attributes)
 
     def _finish(self, description: RunRecord, seconds: float) -> RunSummary:
-        self._folder.end_turns()
+        self._folder.clear_fencing_token()
         self._publish(self._plan.passes[-1])
         if not self._products.probabilities:
             self._pyramids["probabilities"].remove()

@@ -34,6 +34,8 @@ class Pixels(Protocol):
     """An image file's pixels, whatever its format."""
 
     size: Size
+    cache_bytes: int
+    """Decoded pixels that are kept, at most."""
 
     def read(self, box: Box) -> Image:
         """uint8 (box height, box width, 3) RGB."""
@@ -79,6 +81,7 @@ class ImageReader:
             mpp_xy=mpp[0],
             mpp_source=mpp[1],
             identity=hash_ends(path, pixels.size),
+            cache_bytes=pixels.cache_bytes,
         )
 
     def read_level(self, level: int, box: Box) -> tuple[Image, tuple[float, float]]:
@@ -111,6 +114,7 @@ class DecodedPixels:
                 f"{self.size} pixels are more than the {MOST_DECODED_PIXELS:,} that can be decoded at once; "
                 f"convert it to a tiled TIFF"
             )
+        self.cache_bytes = 3 * self.size.pixels
         self._picture: ImageFile | None = picture
         self._image: Image | None = None
         self._lock = Lock()

@@ -171,6 +171,7 @@ def _describe(path: Path, handle: OpenSlide) -> SlideInfo:
         mpp_source=mpp_source,
         identity=properties.get("openslide.quickhash-1") or hash_ends(path, sizes[0]),
         properties=properties,
+        cache_bytes=CACHE_BYTES,
     )
 
 

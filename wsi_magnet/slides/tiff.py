@@ -41,6 +41,7 @@ class TiffPixels:
             raise
         self.size = Size(self.page.imagewidth, self.page.imagelength)
         self._whole = memmap(path, page=0, mode="r") if self.page.is_memmappable else None
+        self.cache_bytes = 0 if self._whole is not None else _cache_bytes(self.page)
         self._lock = Lock()
         self._cache: OrderedDict[int, Samples] = OrderedDict()
 
@@ -155,6 +156,17 @@ def _unreadable(page: TiffPage) -> str:
     if segment.pixels > MOST_SEGMENT_PIXELS and not page.is_memmappable:
         return f"strips of {segment} pixels"
     return ""
+
+
+def _cache_bytes(page: TiffPage) -> int:
+    """Decoded segments that are kept, at most: the cache's size, or one segment if that is larger."""
+    grid = _segment_size(page)
+    assert page.dtype is not None  # `_unreadable` refuses it
+    sample_bytes = page.dtype.itemsize * (page.samplesperpixel if page.planarconfig == 1 else 1)
+    columns, rows = ceil_div(page.imagewidth, grid.width), ceil_div(page.imagelength, grid.height)
+    planes = 1 if page.planarconfig == 1 else page.samplesperpixel
+    segment = grid.pixels * sample_bytes
+    return int(min(segment * columns * rows * planes, max(segment, CACHE_BYTES)))
 
 
 def _segment_size(page: TiffPage) -> Size:

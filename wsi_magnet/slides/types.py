@@ -52,6 +52,8 @@ class SlideInfo:
     """Hash of the content, the same wherever the file lies (OpenSlide's quickhash-1, or our own)."""
     properties: Mapping[str, str] = field(default_factory=dict)
     """The slide's own metadata, as text."""
+    cache_bytes: int = 0
+    """Decoded pixels that an open reader keeps in memory, at most."""
     said_mpp_xy: tuple[float, float] | None = None
     """What the slide itself says, where the caller says something else."""
 

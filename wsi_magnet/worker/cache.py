@@ -1,4 +1,4 @@
-"""What is dear to open is kept for whoever needs it next: in use by any number, and a few that nobody uses now."""
+"""Reference-counted cache of expensive resources: shared while in use, the most recent idle ones kept."""
 
 from __future__ import annotations
 
@@ -10,78 +10,101 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Closable(Protocol):
-    """What can be let go of."""
+    """A resource."""
 
     def close(self) -> None:
-        """Called once, when nobody uses it."""
+        """Release it; called once, when it has no user."""
         ...
 
 
 Key = TypeVar("Key", bound=Hashable)
-Thing = TypeVar("Thing", bound=Closable)
+Resource = TypeVar("Resource", bound=Closable)
 
 
 @dataclass(eq=False, slots=True)
-class _Place(Generic[Thing]):
-    thing: Thing | None = None
+class _Entry(Generic[Resource]):
+    resource: Resource | None = None
     users: int = 0
-    unwanted: bool = False
-    making: threading.Lock = field(default_factory=threading.Lock)
+    discarded: bool = False
+    opening: threading.Lock = field(default_factory=threading.Lock)
 
 
-class ResourceCache(Generic[Key, Thing]):
-    """Makes a thing when it is first asked for, hands it to all who ask, and closes what nobody has used for longest.
+class ResourceCache(Generic[Key, Resource]):
+    """Opens a resource when it is first borrowed, shares it, and closes the least recently used idle ones.
 
-    Safe to use from several threads; slow makers hold up only those who want the same thing.
+    Thread-safe; a resource that opens slowly blocks only those who borrow the same one.
     """
 
-    def __init__(self, make: Callable[[Key], Thing], *, idle: int) -> None:
-        """Up to `idle` things that nobody uses are kept."""
-        self._make, self._idle = make, idle
-        self._places: dict[Key, _Place[Thing]] = {}
+    def __init__(
+        self,
+        open_resource: Callable[[Key], Resource],
+        *,
+        idle: int,
+        idle_bytes: int = 0,
+        size: Callable[[Resource], int] = lambda resource: 0,
+    ) -> None:
+        """Keep up to `idle` resources without a user.
+
+        size: bytes that a resource holds. Together the idle ones hold up to `idle_bytes`, or only the most recently
+        used one is kept.
+        """
+        self._open, self._idle, self._idle_bytes, self._size = open_resource, idle, idle_bytes, size
+        self._entries: dict[Key, _Entry[Resource]] = {}  # the most recently used last
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, key: Key) -> Iterator[Thing]:
-        """The thing of that key, which stays open within. Raises what making it raises."""
+    def borrow(self, key: Key) -> Iterator[Resource]:
+        """Context with the resource of a key, which stays open within. Raises what opening it raises."""
         with self._lock:
-            place = self._places.pop(key, None) or _Place()
-            self._places[key] = place  # the last is the one that was used last
-            place.users += 1
+            entry = self._entries.pop(key, None) or _Entry()
+            self._entries[key] = entry
+            entry.users += 1
         try:
-            with place.making:
-                if place.thing is None:
-                    place.thing = self._make(key)
-            yield place.thing
+            with entry.opening:
+                if entry.resource is None:
+                    entry.resource = self._open(key)
+            yield entry.resource
         finally:
-            self._back(key, place)
+            self._give_back(key, entry)
 
     def discard(self, key: Key) -> None:
-        """Close the thing of that key as soon as nobody uses it; nothing where there is none."""
+        """Close the resource of a key as soon as it has no user; does nothing without one."""
         with self._lock:
-            place = self._places.get(key)
-            if place is None:
+            entry = self._entries.get(key)
+            if entry is None:
                 return
-            place.unwanted = True
-            idle = self._taken(key, place)
-        if idle is not None:
-            idle.close()
+            entry.discarded = True
+            closing = self._taken(key, entry)
+        _close(closing)
 
-    def _back(self, key: Key, place: _Place[Thing]) -> None:
+    def _give_back(self, key: Key, entry: _Entry[Resource]) -> None:
         with self._lock:
-            place.users -= 1
-            closing = [self._taken(key, place)] if place.unwanted or place.thing is None else []
-            idle = [(k, p) for k, p in self._places.items() if not p.users]
-            closing += [self._taken(k, p) for k, p in idle[: max(0, len(idle) - self._idle)]]
-        for thing in closing:
-            if thing is not None:
-                thing.close()
+            entry.users -= 1
+            closing = self._taken(key, entry) if entry.discarded or entry.resource is None else []
+            closing += self._surplus()
+        _close(closing)
 
-    def _taken(self, key: Key, place: _Place[Thing]) -> Thing | None:
-        """What lay there, to be closed by the caller; None where it is in use, or there was nothing."""
-        if place.users:
-            return None
-        if self._places.get(key) is place:
-            del self._places[key]
-        thing, place.thing = place.thing, None
-        return thing
+    def _surplus(self) -> list[Resource]:
+        """Take out the idle resources that are too many or too large."""
+        idle = [(key, entry) for key, entry in self._entries.items() if not entry.users]
+        held = 0
+        surplus: list[Resource] = []
+        for kept, (key, entry) in enumerate(reversed(idle), start=1):
+            held += 0 if entry.resource is None else self._size(entry.resource)
+            if kept > self._idle or (kept > 1 and held > self._idle_bytes):
+                surplus += self._taken(key, entry)
+        return surplus
+
+    def _taken(self, key: Key, entry: _Entry[Resource]) -> list[Resource]:
+        """Take out a resource that has no user, to be closed by the caller without the lock."""
+        if entry.users:
+            return []
+        if self._entries.get(key) is entry:
+            del self._entries[key]
+        resource, entry.resource = entry.resource, None
+        return [] if resource is None else [resource]
+
+
+def _close(resources: list[Resource]) -> None:
+    for resource in resources:
+        resource.close()

@@ -1,5 +1,6 @@
-"""What a worker keeps open: networks for all slides that are segmented with them, and for each slide what it is read
-from and written to; shared by the worker's threads.
+"""Worker context: the slide, networks and images of a run, opened once for all tiles and shared by a worker's threads.
+
+Networks are kept apart from the rest, since the slides of a cohort share them.
 """
 
 from __future__ import annotations
@@ -7,12 +8,13 @@ from __future__ import annotations
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.errors import BundleError, ResultBusyError, SlideOpenError
+from wsi_magnet.geometry import ceil_div
 from wsi_magnet.inference.batching import predictor_for
 from wsi_magnet.inference.devices import resolve_device
 from wsi_magnet.inference.engine import Engine
@@ -20,49 +22,59 @@ from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.planning.plan import ScaleLayout
 from wsi_magnet.planning.tissue import TissueMap
 from wsi_magnet.results.folder import Products, ResultFolder
-from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
 from wsi_magnet.storage.errors import storage_errors
-from wsi_magnet.storage.location import to_location
+from wsi_magnet.storage.location import Location
 from wsi_magnet.system import cpu_threads
 from wsi_magnet.worker.cache import ResourceCache
 
-READ_THREADS = 4
-"""Threads of a worker that read and decode, at most; where they feed a GPU, at least. Decoding is the cheaper half, so
-that few keep a processor's networks fed, and each has OpenSlide's table of the slide's tiles to itself."""
+LEAST_READ_THREADS = 4
+"""Threads of a worker that read and decode patches, as far as there are cores for them. Each has OpenSlide's table of
+the slide's tiles to itself."""
+
+_IDLE_CONTEXTS, _IDLE_NETWORKS = 4, 1
+"""Kept without a user. A worker mostly has tiles of the first slides of a queue."""
+
+_IDLE_DECODED_BYTES = 256 << 20
+"""Decoded pixels in idle contexts: four plain images of 21 megapixels. A larger one is kept only while it is the most
+recently used one, since the next tile is most likely its own, and decoding it again takes seconds."""
+
+_TOKEN_PAUSES_S = (0.0, 0.5, 3.0)
+"""A shared file system may show a file as it was seconds ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """All that a worker must know to run any tile of a slide; frozen, small, and the key of what workers keep."""
+    """Everything that a worker needs to know of a run; small, and the key of its worker context."""
 
     slide: str
     slide_identity: str
     bundle: str | None
     bundle_sha256: str
-    folder: str
+    folder: Location
+    """The result folder."""
     config: RunConfig
-    frames: tuple[ScaleLayout, ...]
+    layouts: tuple[ScaleLayout, ...]
     products: Products
     device: str
     tissue_downsample_xy: tuple[float, float] | None
-    """Of the tissue map that lies in the folder; None where everything is analysed."""
+    """Downsample of the tissue map in the folder; None where everything is analysed."""
 
     @property
-    def weights(self) -> Weights:
-        """What its tiles are computed with."""
+    def networks(self) -> NetworkKey:
+        """The networks that compute its tiles."""
         config = self.config
-        return Weights(self.bundle, self.bundle_sha256, self.device, config.batch_size, config.precision)
+        return NetworkKey(self.bundle, self.bundle_sha256, self.device, config.batch_size, config.precision)
 
     def with_precision(self, precision: Precision) -> RunSpec:
-        """The same job, in that arithmetic."""
+        """The same run at that precision."""
         return replace(self, config=replace(self.config, precision=precision))
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """Which networks a worker computes with, and how."""
+class NetworkKey:
+    """The networks of a worker: a bundle, and how it is computed."""
 
     bundle: str | None
     sha256: str
@@ -74,128 +86,123 @@ class Weights:
 class Networks:
     """A bundle's networks on a device, for the tiles of any slide."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, key: NetworkKey) -> None:
         """Raises BundleError, ConfigError."""
-        device = resolve_device(weights.device)
-        bundle = _load_bundle(weights)
-        config = RunConfig(batch_size=weights.batch_size, precision=weights.precision)
-        self.engine = Engine(bundle, device, config)
+        device = resolve_device(key.device)
+        bundle = _load_bundle(key)
+        self.engine = Engine(bundle, device, precision=key.precision, batch_size=key.batch_size)
         self.predictor = predictor_for(self.engine)
         self.background = bundle.spec.background_index
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Release the device."""
         self.predictor.close()
 
 
 class WorkerContext:
-    """What a worker keeps open for one job; shared by its threads."""
+    """The open resources of a run; shared by a worker's threads."""
 
-    ahead: int
+    prefetch: int
     """Patches of a tile that are read before they are needed."""
 
-    def __init__(self, job: RunSpec) -> None:
+    def __init__(self, run: RunSpec) -> None:
         """Raises SlideOpenError, BundleError, ConfigError."""
-        self.job = job
+        self.run = run
         with ExitStack() as opened:
-            self._networks = opened.enter_context(_networks.borrow(job.weights))
-            self.reader = _open_checked(job)
+            networks = opened.enter_context(_networks.borrow(run.networks))
+            self.reader = _open_checked(run)
             opened.callback(self.reader.close)
             self._opened = opened.pop_all()
-        self.engine, self.predictor = self._networks.engine, self._networks.predictor
-        self.background = self._networks.background
-        self.readers = _readers(self.engine.device.type)
-        self.ahead = self.engine.batch_size + 1
-        self._folder = ResultFolder(to_location(job.folder))
-        self._pyramids = pyramids_of(job)
+        self.engine, self.predictor = networks.engine, networks.predictor
+        self.background = networks.background
+        self.read_threads = _read_threads(self.engine.device.type)
+        self.prefetch = self.engine.batch_size + 1
+        self.pyramids = run.products.pyramids(run.folder)
+        self._folder = ResultFolder(run.folder)
 
     @cached_property
     def tissue(self) -> TissueMap | None:
         """The tissue map of the result folder; None where everything is analysed."""
-        if self.job.tissue_downsample_xy is None:
+        if self.run.tissue_downsample_xy is None:
             return None
         with storage_errors(self._folder.tissue_png):
-            return TissueMap.load(self._folder.tissue_png, self.job.tissue_downsample_xy)
+            return TissueMap.load(self._folder.tissue_png, self.run.tissue_downsample_xy)
 
-    def pyramid(self, product: str) -> Pyramid:
-        """The image of that name: "mask", "probabilities" or "uncertainty"."""
-        return self._pyramids[product]
+    def require_fencing_token(self, token: str) -> None:
+        """Raises ResultBusyError where the folder has another token.
 
-    def require_turn(self, turn: str) -> None:
-        """Raises ResultBusyError where the work has gone on without us, as it does when a worker was stopped or cut off
-        for long: what it still has in hand is of a scale that is done, or of a run that is over.
+        A worker that was suspended or cut off for long still has a tile of a scale that is finished, or of a run that
+        is over.
         """
-        for pause_s in _TURN_PAUSES_S:
+        for pause_s in _TOKEN_PAUSES_S:
             time.sleep(pause_s)
-            if self._folder.turn() == turn:
+            if self._folder.fencing_token() == token:
                 return
         raise ResultBusyError(f"{self._folder.path}: the run has gone on without this worker; its tile is not written")
 
     def close(self) -> None:
-        """Let go of the slide and the networks."""
+        """Release the slide and the networks."""
         self._opened.close()
 
 
-_TURN_PAUSES_S = (0.0, 0.5, 3.0)
-"""A shared file system may show a file as it was seconds ago."""
-
-_HALLS_KEPT, _NETWORKS_KEPT = 4, 1
-"""What nobody uses now. A worker mostly has tiles of the first slides of a queue."""
-
-_networks: ResourceCache[Weights, Networks] = ResourceCache(Networks, idle=_NETWORKS_KEPT)
-_halls: ResourceCache[RunSpec, WorkerContext] = ResourceCache(WorkerContext, idle=_HALLS_KEPT)
+def _decoded_bytes(context: WorkerContext) -> int:
+    """Decoded pixels that the context alone keeps; OpenSlide's are in one cache for the whole process."""
+    info = context.reader.info
+    return info.cache_bytes if info.reader == "image" else 0
 
 
-def in_hall(job: RunSpec) -> AbstractContextManager[WorkerContext]:
-    """The worker's hall for a job, which stays open within. Raises SlideOpenError, BundleError, ConfigError."""
-    return _halls.borrow(job)
+_networks: ResourceCache[NetworkKey, Networks] = ResourceCache(Networks, idle=_IDLE_NETWORKS)
+worker_contexts: ResourceCache[RunSpec, WorkerContext] = ResourceCache(
+    WorkerContext, idle=_IDLE_CONTEXTS, idle_bytes=_IDLE_DECODED_BYTES, size=_decoded_bytes
+)
+"""The contexts of this process, by run."""
 
 
-def close_hall(job: RunSpec) -> None:
-    """Let go of what this process keeps for a job alone."""
-    _halls.discard(job)
+def count_read_threads(device: str, cores: int) -> int:
+    """Threads of a process that read and decode, for all its tiles.
 
-
-def pyramids_of(job: RunSpec) -> dict[str, Pyramid]:
-    """The images of a job's result, by name."""
-    return job.products.pyramids(to_location(job.folder))
+    For a CPU half the cores: with the shipped networks, which are the quickest, reading takes 3.4 seconds to their 9.4
+    (docs/performance.md), so about a third of the threads that compute keeps them fed. Decoding releases Python's lock.
+    A GPU leaves all cores to reading.
+    """
+    if device == "cpu":
+        return min(cores, max(LEAST_READ_THREADS, ceil_div(cores, 2)))
+    return max(cores, LEAST_READ_THREADS)
 
 
 @cache
-def _readers(device: str) -> ThreadPoolExecutor:
-    """Threads that read and decode for all tiles of the process."""
-    bound = min if device == "cpu" else max
-    return ThreadPoolExecutor(bound(READ_THREADS, cpu_threads()), thread_name_prefix="read")
+def _read_threads(device: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count_read_threads(device, cpu_threads()), thread_name_prefix="read")
 
 
-def _open_checked(job: RunSpec) -> SlideReader:
-    reader = open_here(job.slide, job.config.mpp)
-    if reader.info.identity != job.slide_identity:
+def _open_checked(run: RunSpec) -> SlideReader:
+    reader = open_here(run.slide, run.config.mpp)
+    if reader.info.identity != run.slide_identity:
         reader.close()
         raise SlideOpenError(
-            f"{job.slide} on {socket.gethostname()} is not the file that the run was planned for; "
+            f"{run.slide} on {socket.gethostname()} is not the file that the run was planned for; "
             "was it replaced meanwhile?"
         )
     return reader
 
 
 def open_here(slide: str, mpp: float | None) -> SlideReader:
-    """Open a slide on a worker. Raises SlideOpenError that says on which host, ConfigError."""
+    """Open a slide on a worker. Raises SlideOpenError with the worker's host, ConfigError."""
     try:
         return open_slide(slide, mpp=mpp)
     except SlideOpenError as error:
         raise SlideOpenError(f"worker on {socket.gethostname()}: {error}") from error
 
 
-def _load_bundle(weights: Weights) -> Bundle:
+def _load_bundle(key: NetworkKey) -> Bundle:
     host = socket.gethostname()
     try:
-        bundle = load_bundle(weights.bundle)
+        bundle = load_bundle(key.bundle)
     except BundleError as error:
         raise BundleError(f"worker on {host}: {error}") from error
-    if bundle.sha256 != weights.sha256:
+    if bundle.sha256 != key.sha256:
         raise BundleError(
             f"{bundle.path} on {host} is another bundle than the client's "
-            f"({bundle.sha256[:12]} and {weights.sha256[:12]}); make them the same file"
+            f"({bundle.sha256[:12]} and {key.sha256[:12]}); make them the same file"
         )
     return bundle

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -34,15 +34,15 @@ from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Image
-from wsi_magnet.worker.context import RunSpec, WorkerContext, in_hall, open_here, pyramids_of
+from wsi_magnet.worker.context import RunSpec, WorkerContext, open_here, worker_contexts
 
 
 @dataclass(frozen=True, slots=True)
 class RunTile:
     """The function that workers run: a job, waiting for a tile."""
 
-    job: RunSpec
-    turn: str
+    run: RunSpec
+    fencing_token: str
     """Of the result folder; once that is another's, nothing is written."""
 
     def __call__(self, task: TileTask) -> TileResult:
@@ -51,8 +51,8 @@ class RunTile:
         Raises SlideOpenError, BundleError, StoreError, ResultBusyError; never for a cell's pixels.
         """
         started = time.perf_counter()
-        with in_hall(self.job) as hall:
-            return _Tile(hall, task, self.turn).run(started)
+        with worker_contexts.borrow(self.run) as context:
+            return _TileComputation(context, task, self.fencing_token).run(started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +72,15 @@ class RunSurvey:
 class RunProbe:
     """The function that shows whether a worker can do a job at all, before anything is written or replaced."""
 
-    job: RunSpec
+    run: RunSpec
 
     def __call__(self, task: None) -> Precision:
         """Open the slide, the bundle and the device; returns the arithmetic that "auto" is there.
 
         Raises SlideOpenError, BundleError, ConfigError.
         """
-        settled = self.job.with_precision(resolve_precision(self.job.config.precision, resolve_device(self.job.device)))
-        with in_hall(settled):
+        settled = self.run.with_precision(resolve_precision(self.run.config.precision, resolve_device(self.run.device)))
+        with worker_contexts.borrow(settled):
             return settled.config.precision
 
 
@@ -97,30 +97,30 @@ class HalveTask:
 class RunHalve:
     """The function that workers run to build pyramids."""
 
-    job: RunSpec
-    turn: str
+    run: RunSpec
+    fencing_token: str
 
     def __call__(self, task: HalveTask) -> None:
         """Fill one tile. Raises StoreError, ResultBusyError."""
-        with in_hall(self.job) as hall:
-            hall.require_turn(self.turn)
-            halve_tile(hall.pyramid(task.product), task.level, task.box, labels=task.product == "mask")
+        with worker_contexts.borrow(self.run) as context:
+            context.require_fencing_token(self.fencing_token)
+            halve_tile(context.pyramids[task.product], task.level, task.box, labels=task.product == "mask")
 
 
 @dataclass(frozen=True, slots=True)
 class RecordLost:
     """Write a tile that no worker survives without slide or networks: the coarser result, or label 255 without one."""
 
-    job: RunSpec
+    run: RunSpec
     spec: BundleSpec
     tissue: TissueMap | None
     """None where everything is analysed."""
 
     def __call__(self, task: TileTask, reason: str) -> TileResult:
         """Write the tile in this process; its cells to be refined are recorded with that reason. Raises StoreError."""
-        layout, pyramids = self.job.frames[task.scale], pyramids_of(self.job)
+        layout, pyramids = self.run.layouts[task.scale], self.run.products.pyramids(self.run.folder)
         canvas = TileCanvas(layout.tile_box(task.row, task.col), len(self.spec.classes))
-        coarse = coarse_region(self.job, task, 0, pyramids["probabilities"])
+        coarse = coarse_region(self.run, task, 0, pyramids["probabilities"])
         cells = []
         for cell in task.cells:
             box = layout.cell_box(cell.row, cell.col)
@@ -128,7 +128,7 @@ class RecordLost:
             canvas.put(box, pixels)
             failure = reason if cell.refine else None
             cells.append(CellResult(cell.row, cell.col, False, quarters(pixels.uncertainty, box), failure))
-        write_tile(canvas, layout, self.job.products, pyramids.__getitem__)
+        write_tile(canvas, layout, self.run.products, pyramids)
         values = sorted({0, NOT_ANALYSED, *(c.value for c in self.spec.classes)})
         return TileResult(*task.key, tuple(cells), label_pixels(canvas, layout, task, values), {}, _worker_name())
 
@@ -142,49 +142,51 @@ class RecordLost:
         return background_outside(pixels, self.tissue, layout, box, self.spec.background_index)
 
 
-class _Tile:
+class _TileComputation:
     """One tile under way."""
 
-    def __init__(self, hall: WorkerContext, task: TileTask, turn: str) -> None:
-        self._hall = hall
+    def __init__(self, context: WorkerContext, task: TileTask, fencing_token: str) -> None:
+        self._context = context
         self._task = task
-        self._turn = turn
-        self._frame = hall.job.frames[task.scale]
-        self._box = self._frame.tile_box(task.row, task.col)
-        self._margin_px = hall.engine.margin_px(self._frame.geometry)
-        self._canvas = TileCanvas(self._box, hall.engine.classes)
+        self._fencing_token = fencing_token
+        self._layout = context.run.layouts[task.scale]
+        self._box = self._layout.tile_box(task.row, task.col)
+        self._margin_px = context.engine.margin_px(self._layout.geometry)
+        self._canvas = TileCanvas(self._box, context.engine.classes)
         self._seconds: dict[str, float] = defaultdict(float)
 
     def run(self, started: float) -> TileResult:
         with _timed(self._seconds, "read"):
-            coarse = coarse_region(self._hall.job, self._task, self._margin_px, self._hall.pyramid("probabilities"))
+            coarse = coarse_region(
+                self._context.run, self._task, self._margin_px, self._context.pyramids["probabilities"]
+            )
         results = list(self._results(coarse))
         with _timed(self._seconds, "write"):
             self._write()
         self._seconds["total"] = time.perf_counter() - started
-        labels = label_pixels(self._canvas, self._frame, self._task, self._hall.engine.values)
+        labels = label_pixels(self._canvas, self._layout, self._task, self._context.engine.values)
         cells = tuple(sorted(results, key=lambda cell: (cell.row, cell.col)))
         return TileResult(*self._task.key, cells, labels, dict(self._seconds), _worker_name())
 
     def _results(self, coarse: Region | None) -> Iterator[CellResult]:
         """All cells, each put in its place: refined, upsampled only, or recorded as one that cannot be read."""
-        looked_at: list[tuple[CellTask, Pixels | None]] = []
+        to_segment: list[tuple[CellTask, Pixels | None]] = []
         for cell in self._task.cells:
-            maps = None if coarse is None else coarse.cut(coarse_box(self._depended_on(cell)))
-            if maps is None or (cell.refine and not self._certain(maps)):
-                looked_at.append((cell, maps))
+            maps = None if coarse is None else coarse.cut(coarse_box(self._needed_box(cell)))
+            if maps is None or (cell.refine and not self._is_unaffected(maps)):
+                to_segment.append((cell, maps))
             else:
                 with _timed(self._seconds, "compute"), one_torch_thread():
-                    pixels = self._hall.engine.upsample_only(maps, self._frame.geometry)
-                yield self._put(cell, self._on_tissue(cell, pixels), unread=cell.refine)
-        yield from self._looked_at(looked_at)
+                    pixels = self._context.engine.upsample_only(maps, self._layout.geometry)
+                yield self._place(cell, self._on_tissue(cell, pixels), unread=cell.refine)
+        yield from self._segmented(to_segment)
 
-    def _certain(self, maps: Pixels) -> bool:
+    def _is_unaffected(self, maps: Pixels) -> bool:
         """True where nothing that is seen could change a cell: then it is what refining would make of it, unread."""
         with _timed(self._seconds, "compute"), one_torch_thread():
-            return self._hall.engine.is_unaffected(maps, self._frame.geometry)
+            return self._context.engine.is_unaffected(maps, self._layout.geometry)
 
-    def _looked_at(self, cells: Sequence[tuple[CellTask, Pixels | None]]) -> Iterator[CellResult]:
+    def _segmented(self, cells: Sequence[tuple[CellTask, Pixels | None]]) -> Iterator[CellResult]:
         """Cells that are read and segmented."""
         unread: list[CellResult] = []
 
@@ -195,41 +197,41 @@ class _Tile:
                 else:
                     yield cell, PatchInput(image, maps)
 
-        analysed = self._hall.predictor.predict(patches(), self._frame.geometry)
+        analysed = self._context.predictor.predict(patches(), self._layout.geometry)
         while (one := self._next(analysed)) is not None:
-            yield self._put(one[0], self._on_tissue(*one))
+            yield self._place(one[0], self._on_tissue(*one))
         yield from unread
 
     def _unreadable(self, cell: CellTask, maps: Pixels | None, reason: str) -> CellResult:
         """Keep the coarser result of a cell that cannot be read at this scale; label 255 where there is none."""
         if maps is None:
-            pixels = not_analysed(self._hall.engine.classes)
+            pixels = not_analysed(self._context.engine.classes)
         else:
             with one_torch_thread():
-                pixels = self._on_tissue(cell, self._hall.engine.upsample_only(maps, self._frame.geometry))
-        return self._put(cell, pixels, failure=reason)
+                pixels = self._on_tissue(cell, self._context.engine.upsample_only(maps, self._layout.geometry))
+        return self._place(cell, pixels, failure=reason)
 
     def _next(self, analysed: Iterator[tuple[CellTask, CellPixels]]) -> tuple[CellTask, CellPixels] | None:
         """The next cell; the time it took, without what was spent waiting for pixels, is computing."""
-        begun, read_s = time.perf_counter(), self._seconds["read"]
+        started, read_s = time.perf_counter(), self._seconds["read"]
         one = next(analysed, None)
-        self._seconds["compute"] += time.perf_counter() - begun - (self._seconds["read"] - read_s)
+        self._seconds["compute"] += time.perf_counter() - started - (self._seconds["read"] - read_s)
         return one
 
     def _on_tissue(self, cell: CellTask, pixels: CellPixels) -> CellPixels:
         """Glass is background, whatever a network takes it for; a cell that was not analysed stays so."""
-        tissue, background = self._hall.tissue, self._hall.background
-        return background_outside(pixels, tissue, self._frame, self._cell(cell), background)
+        tissue, background = self._context.tissue, self._context.background
+        return background_outside(pixels, tissue, self._layout, self._cell(cell), background)
 
     def _images(self, cells: Iterable[CellTask]) -> Iterator[Image | SlideReadError]:
         """The cells' patches in order, always a few ahead of the networks."""
-        ahead: deque[Future[Image | SlideReadError]] = deque()
+        waiting: deque[Future[Image | SlideReadError]] = deque()
         for cell in cells:
-            ahead.append(self._hall.readers.submit(self._read, self._frame.patch_box(cell.row, cell.col)))
-            if len(ahead) > self._hall.ahead:
-                yield self._wait(ahead.popleft())
-        while ahead:
-            yield self._wait(ahead.popleft())
+            waiting.append(self._context.read_threads.submit(self._read, self._layout.patch_box(cell.row, cell.col)))
+            if len(waiting) > self._context.prefetch:
+                yield self._wait(waiting.popleft())
+        while waiting:
+            yield self._wait(waiting.popleft())
 
     def _wait(self, image: Future[Image | SlideReadError]) -> Image | SlideReadError:
         with _timed(self._seconds, "read"):
@@ -237,18 +239,18 @@ class _Tile:
 
     def _read(self, box: Box) -> Image | SlideReadError:
         try:
-            return read_scale(self._hall.reader, self._frame.scale, box)
+            return read_scale(self._context.reader, self._layout.scale, box)
         except SlideReadError as error:
             return error
 
-    def _depended_on(self, cell: CellTask) -> Box:
+    def _needed_box(self, cell: CellTask) -> Box:
         """The square of the maps that a cell's result depends on; it may reach beyond the grid."""
-        return self._frame.patch_box(cell.row, cell.col).grow(self._margin_px - self._frame.halo_px)
+        return self._layout.patch_box(cell.row, cell.col).grow(self._margin_px - self._layout.halo_px)
 
     def _cell(self, cell: CellTask) -> Box:
-        return self._frame.cell_box(cell.row, cell.col)
+        return self._layout.cell_box(cell.row, cell.col)
 
-    def _put(
+    def _place(
         self, cell: CellTask, pixels: CellPixels, failure: str | None = None, *, unread: bool = False
     ) -> CellResult:
         box = self._cell(cell)
@@ -257,17 +259,17 @@ class _Tile:
         return CellResult(cell.row, cell.col, refined, quarters(pixels.uncertainty, box), failure, unread)
 
     def _write(self) -> None:
-        self._hall.require_turn(self._turn)
-        write_tile(self._canvas, self._frame, self._hall.job.products, self._hall.pyramid)
+        self._context.require_fencing_token(self._fencing_token)
+        write_tile(self._canvas, self._layout, self._context.run.products, self._context.pyramids)
 
 
-def coarse_region(job: RunSpec, task: TileTask, margin_px: int, probabilities: Pyramid) -> Region | None:
+def coarse_region(run: RunSpec, task: TileTask, margin_px: int, probabilities: Pyramid) -> Region | None:
     """The coarser scale's stored probabilities under a tile and its margin; None at the coarsest. Raises StoreError."""
     if task.scale == 0:
         return None
-    coarser = job.frames[task.scale - 1]
+    coarser = run.layouts[task.scale - 1]
     grid = coarser.scale.grid
-    tile = job.frames[task.scale].tile_box(task.row, task.col)
+    tile = run.layouts[task.scale].tile_box(task.row, task.col)
     box = coarse_box(tile.grow(margin_px)).grow(1).intersect(grid)
     return Region(box, grid, probabilities.read(coarser.mask_level, box))
 
@@ -294,15 +296,15 @@ def label_pixels(canvas: TileCanvas, layout: ScaleLayout, task: TileTask, values
     return dict(sorted(counts.items()))
 
 
-def write_tile(canvas: TileCanvas, frame: ScaleLayout, products: Products, pyramid: Callable[[str], Pyramid]) -> None:
+def write_tile(canvas: TileCanvas, layout: ScaleLayout, products: Products, pyramids: Mapping[str, Pyramid]) -> None:
     """All that is kept of a tile; `pyramid` gives the image of a name. Raises StoreError."""
-    level, box = frame.mask_level, canvas.box
+    level, box = layout.mask_level, canvas.box
     if products.probabilities or level:  # the finest scale's are nobody's input
-        pyramid("probabilities").write(level, box, canvas.probabilities)
+        pyramids["probabilities"].write(level, box, canvas.probabilities)
     if products.uncertainty:
-        pyramid("uncertainty").write(level, box, canvas.uncertainty)
+        pyramids["uncertainty"].write(level, box, canvas.uncertainty)
     # The mask last: a viewer that sees a tile's labels may rely on everything else.
-    pyramid("mask").write(level, box, canvas.labels)
+    pyramids["mask"].write(level, box, canvas.labels)
 
 
 @contextmanager
