@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm"), pytest.mark.t
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "pipelines" / "slurm"
-WAIT_S = 250
+WAIT_S = 500
 
 JOB = f"""
 options:
@@ -86,12 +86,15 @@ def test_the_only_job_of_a_run_that_adapts_is_cancelled_in_the_middle(
     made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path
 ) -> None:
     folder = tmp_path / made_run.slide.stem
-    process = begin(made_run, tmp_path, "adapt: {minimum: 1, maximum: 2}")
+    process = begin(made_run, tmp_path, "adapt: {minimum: 1, maximum: 1}")  # a second job would finish the run alone
     wait_until(lambda: tiles_done(folder) >= 1 or process.poll() is not None, "nothing happens")
+    process.send_signal(signal.SIGSTOP)  # while the run is stopped, no scale after the first can be handed out
     subprocess.run(["scancel", *queue("running")], check=True)
+    wait_until(lambda: not queue(), "the job goes on")
+    process.send_signal(signal.SIGCONT)
     _, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, error
-    assert "over before their work is; submitted again" in error
+    assert "1 jobs ended before the run did; submitted again" in error
     assert (labels_of(folder) == undisturbed).all()
 
 
