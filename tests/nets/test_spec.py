@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +113,28 @@ assert read_spec({str(path)!r})[1] == {sha256!r}
 assert not {{"torch", "safetensors", "numpy"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_bundle_is_hashed_once_until_its_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, path = small_spec(), tmp_path / "small.safetensors"
+    save_bundle(path, spec, *networks_of(spec))
+    digest, hashed = hashlib.file_digest, list[str]()
+
+    def count(file: Any, name: str) -> Any:
+        hashed.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    first = read_spec(path)
+    assert (read_spec(str(path)), len(hashed)) == (first, 1)
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    assert (read_spec(path), len(hashed)) == (first, 2), "touched"
+    other, stat = small_spec(name=spec.name[::-1]), path.stat()
+    save_bundle(tmp_path / "other.safetensors", other, *networks_of(other))
+    os.utime(tmp_path / "other.safetensors", ns=(0, stat.st_mtime_ns))
+    (tmp_path / "other.safetensors").replace(path)
+    assert path.stat().st_size == stat.st_size
+    assert read_spec(path)[0] == other, "another file of the same size and time"
+    path.unlink()
+    with pytest.raises(BundleError, match="No such file"):
+        read_spec(path)

@@ -14,17 +14,8 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path, read_spec
 from wsi_magnet.results.folder import Existing
-from wsi_magnet.storage.location import Location, to_location
-
-FLAGS: dict[str, tuple[str, Any]] = {
-    "mpp": ("--mpp", None),
-    "refine": ("--refine", "all"),
-    "tile_px": ("--tile", 1024),
-    "ngff": ("--ngff", "0.4"),
-    "batch_size": ("--batch-size", None),
-    "precision": ("--precision", "auto"),
-}
-"""Of the configuration's values: the option, and what it is where it is not given."""
+from wsi_magnet.segment.command_line import execution_words, work_words
+from wsi_magnet.storage.location import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,43 +69,10 @@ class CohortOptions:
         return shlex.join(words + (["--fail-fast"] if self.fail_fast else []))
 
     def _options(self, config: RunConfig, bundle: str | None) -> Iterator[str]:
-        yield from option_words(config, bundle)
+        yield from work_words(config, bundle)
         yield from execution_words(self.execution)
         if self.in_flight is not None:
             yield from ("--in-flight", str(self.in_flight))
-
-
-def run_command(slide: str, output: str, config: RunConfig, bundle: str | None, execution: Execution) -> str:
-    """What goes on with a run of one slide, from any folder, for a shell."""
-    slide = str(Path(slide).expanduser().absolute())
-    words = ["wsi-magnet", "run", slide, "-o", str(to_location(output).absolute())]
-    return shlex.join([*words, *option_words(config, bundle), *execution_words(execution)])
-
-
-def option_words(config: RunConfig, bundle: str | None) -> Iterator[str]:
-    """The options that ask for a configuration and a bundle, from any folder; none for what is so without."""
-    if bundle is not None:
-        yield from ("--bundle", bundle if bundle == "default" else str(bundle_path(bundle).absolute()))
-    values = config.to_json()
-    for name, (flag, default) in FLAGS.items():
-        if values[name] != default:
-            yield from (flag, str(values[name]))
-    if not config.tissue:
-        yield "--no-tissue"
-    if config.kept:
-        yield from ("--keep", ",".join(config.kept))
-
-
-def execution_words(execution: Execution) -> Iterator[str]:
-    """The options that ask for the same workers."""
-    if execution.device != "auto":
-        yield from ("--device", execution.device)
-    if execution.workers is not None:
-        yield from ("--workers", str(execution.workers))
-    if execution.scheduler is not None:
-        yield from ("--scheduler", execution.scheduler)
-    if execution.cluster is not None:
-        yield from ("--cluster", str(Path(execution.cluster).expanduser().absolute()))
 
 
 class Bundles:

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from wsi_magnet.cohort.eta import seconds_left, share_done
 from wsi_magnet.cohort.logs import Log, changed, tiles_done
-from wsi_magnet.cohort.options import run_command
 from wsi_magnet.cohort.paths import LOG, STATES
 from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import CohortError
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.record import RunRecord
+from wsi_magnet.segment.command_line import run_command
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists, names
 from wsi_magnet.storage.lock import lock_owner

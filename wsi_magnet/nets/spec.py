@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -144,16 +145,25 @@ def bundle_path(bundle: str | Path | None) -> Path:
 def read_spec(bundle: str | Path | None) -> tuple[BundleSpec, str]:
     """Description in a bundle's header, and SHA-256 of the whole file; no tensor is loaded.
 
-    bundle: its path; None or "default" is the shipped one. Raises BundleError for any other file.
+    bundle: its path; None or "default" is the shipped one. A file is hashed once in a process, and again after a change
+    of its size, times or inode: a cohort asks for every slide, and the largest bundles have 290 MB. Raises BundleError
+    for any other file.
     """
     path = bundle_path(bundle)
     try:
-        with path.open("rb") as file:
-            spec = _read_header(file, path)
-            file.seek(0)
-            return spec, hashlib.file_digest(file, "sha256").hexdigest()
+        found = path.stat()
+        return _read_spec(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
     except OSError as error:
         raise BundleError(f"bundle {path}: {error.strerror or error}; pass the path of a bundle") from None
+
+
+@lru_cache(maxsize=64)
+def _read_spec(path: Path, stamp: tuple[int, ...]) -> tuple[BundleSpec, str]:
+    """stamp: tells apart the files that were at this path at different times."""
+    with path.open("rb") as file:
+        spec = _read_header(file, path)
+        file.seek(0)
+        return spec, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_header(file: BinaryIO, path: Path) -> BundleSpec:

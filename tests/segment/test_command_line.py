@@ -1,0 +1,41 @@
+"""The command of a run, parsed by the command line itself."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from wsi_magnet.cli import options as cli_options
+from wsi_magnet.cli.run import command
+from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.segment.command_line import run_command
+
+CONFIGS = [
+    RunConfig(),
+    RunConfig(0.123456789, "auto", False, 512, "0.5", True, True, 3, "bf16"),
+    RunConfig(refine=0.2, keep_uncertainty=True, precision="fp32"),
+]
+EXECUTIONS = [
+    Execution(),
+    Execution("cuda:1", 3),
+    Execution("cpu", scheduler="tcp://h:1"),
+    Execution(cluster="/c.yaml"),
+]
+WORK = ("mpp", "refine", "no_tissue", "keep", "ngff", "tile", "batch_size", "precision")
+WORKERS = ("device", "workers", "scheduler", "cluster")
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_command_asks_for_the_same_from_any_folder(
+    config: RunConfig, execution: Execution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, name, *words = shlex.split(run_command("it's a.svs", "o ut", config, "b.safetensors", execution))
+    values = command.make_context(name, words).params
+    assert (values["slide"], values["output"]) == (f"{tmp_path}/it's a.svs", f"{tmp_path}/o ut")
+    assert values["bundle"] == f"{tmp_path}/b.safetensors"
+    assert cli_options.make_config(**{name: values[name] for name in WORK}) == config
+    assert cli_options.make_execution(**{name: values[name] for name in WORKERS}) == execution
