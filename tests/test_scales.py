@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil
 
 import pytest
 from hypothesis import given
@@ -35,11 +36,31 @@ def test_scales_finer_than_the_slide_are_left_out(slide_mpp: float, kept: int) -
     assert not ladder.upsampled
 
 
-def test_the_coarsest_scale_is_always_kept() -> None:
-    ladder = build_ladder((4.0, 2.0), (28.97, 28.97), Size(1152, 700))
-    assert len(ladder) == 1
+@pytest.mark.parametrize("slide_mpp_xy", [(8.0, 8.0), (5.1, 5.1), (2.0, 7.9)])
+def test_a_slide_up_to_twice_as_coarse_as_the_coarsest_scale_is_upsampled(slide_mpp_xy: tuple[float, float]) -> None:
+    ladder = build_ladder((4.0, 2.0), slide_mpp_xy, Size(1152, 700))
+    assert [scale.mpp for scale in ladder.scales] == [4.0]
+    assert ladder.left_out_mpp == (2.0,)
     assert ladder.upsampled
-    assert ladder.scales[0].size == Size(8344, 5070)
+    assert ladder.finest.size == Size(ceil(288 * slide_mpp_xy[0]), ceil(175 * slide_mpp_xy[1]))
+
+
+@pytest.mark.parametrize("slide_mpp_xy", [(28.97, 28.97), (16.1, 16.1), (0.25, 17.0)])
+def test_a_coarser_slide_is_refused_with_numbers_and_remedy(slide_mpp_xy: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_ladder(LADDER, slide_mpp_xy, Size(1152, 700))
+    message = str(caught.value)
+    assert f"{max(slide_mpp_xy):g} µm" in message
+    assert f"{max(slide_mpp_xy) / 8:.1f} times" in message
+    assert "8 µm/px" in message
+    assert "finer scan" in message
+    assert "--mpp" in message
+
+
+@pytest.mark.parametrize("slide_mpp", [0.25, 8.0, 9.9])
+def test_a_slide_of_the_coarsest_scale_is_not_upsampled(slide_mpp: float) -> None:
+    """Up to the tolerance, scanners' 0.2528 for 0.25, nothing is said of it."""
+    assert not build_ladder(LADDER, (slide_mpp, slide_mpp), Size(1000, 1000)).upsampled
 
 
 @pytest.mark.parametrize("mpps", [(), (1.0, 0.6), (0.5, 1.0), (0.0,), (-1.0,)])

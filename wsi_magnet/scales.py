@@ -20,6 +20,10 @@ UPSAMPLING_TOLERANCE = 1.25
 """A scale is used up to this factor finer than the slide's pixels: 0.25 on a slide of 0.2528 or 0.263 is meant,
 0.25 on a slide of 0.5 is not."""
 
+MOST_UPSAMPLING = 2.0
+"""A slide whose level-0 pixels are coarser than the coarsest scale by more than this factor is refused: no scale shows
+what the networks have learned to see. One step of the ladder is the most that a mask may be guessed across."""
+
 MPP_RANGE = (0.01, 1000.0)
 """Of a scale, in microns per pixel: from finer than light shows to a slide in a few pixels."""
 
@@ -60,7 +64,8 @@ class Ladder:
     left_out_mpp: tuple[float, ...]
     """Scales of the bundle finer than the slide's own pixels."""
     upsampled: bool
-    """True where even the coarsest scale is finer than the slide's pixels: it is kept, but it is guesswork."""
+    """True where even the coarsest scale is finer than the slide's pixels (by up to `MOST_UPSAMPLING`): it is kept, but
+    its mask is a guess."""
 
     def __len__(self) -> int:
         return len(self.scales)
@@ -90,10 +95,18 @@ def check_mpps(mpps: Sequence[float]) -> tuple[float, ...]:
 def build_ladder(mpps: Sequence[float], slide_mpp_xy: tuple[float, float], canvas: Size) -> Ladder:
     """Place the scales `mpps` (coarse to fine) on a canvas of level-0 pixels with that resolution (x, y).
 
-    The coarsest is always kept, so that every slide has a result. Raises ConfigError for scales that do not halve.
+    The coarsest is kept also for a slide that is up to `MOST_UPSAMPLING` times coarser. Raises ConfigError for a slide
+    that is coarser still, and for scales that do not halve.
     """
     values = check_mpps(mpps)
-    finest_useful = max(slide_mpp_xy) / UPSAMPLING_TOLERANCE
+    slide_mpp = max(slide_mpp_xy)
+    if slide_mpp > values[0] * MOST_UPSAMPLING * (1 + 1e-9):
+        raise ConfigError(
+            f"the slide's pixels are {slide_mpp:g} µm, {slide_mpp / values[0]:.1f} times as coarse as the coarsest "
+            f"scale of the bundle ({values[0]:g} µm/px), and at most {MOST_UPSAMPLING:g} times can be segmented; use a "
+            "finer scan or a bundle with coarser scales, or pass --mpp if the slide's resolution is wrong"
+        )
+    finest_useful = slide_mpp / UPSAMPLING_TOLERANCE
     kept = [m for m in values if m >= finest_useful] or [values[0]]
     scales = tuple(_place(index, mpp, slide_mpp_xy, canvas) for index, mpp in enumerate(kept))
     return Ladder(scales, tuple(values[len(kept) :]), upsampled=values[0] < finest_useful)

@@ -31,6 +31,7 @@ def test_info_for_machines(call: Call, made_run: MadeRun) -> None:
 def test_info_without_mpp_still_shows_the_slide(call: Call, made_run: MadeRun, demo_slide: Path) -> None:
     result = call("info", demo_slide, "--bundle", made_run.bundle)
     assert result.exit_code == 0
+    assert "No scales: " in result.stdout
     assert "pass --mpp" in result.stdout
     assert "1 µm/px" in call("info", demo_slide, "--bundle", made_run.bundle, "--mpp", "0.93").stdout
 
@@ -38,6 +39,30 @@ def test_info_without_mpp_still_shows_the_slide(call: Call, made_run: MadeRun, d
 def test_scales_finer_than_the_slide_are_named(call: Call, made_run: MadeRun) -> None:
     text = call("info", made_run.slide, "--bundle", made_run.bundle, "--mpp", "1.0").stdout
     assert "Left out, finer than the slide: 0.5" in text
+
+
+def test_a_slide_too_coarse_for_the_bundle_is_refused(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
+    given = [made_run.slide, "--bundle", made_run.bundle, "--mpp", "29"]
+    for command in (["plan", *given], ["run", *given, "-o", tmp_path]):
+        text = one_line(call(*command))
+        assert made_run.slide.name in text
+        assert "29 µm, 14.5 times as coarse as the coarsest scale of the bundle (2 µm/px)" in text
+    assert not list(tmp_path.iterdir())
+    shown = call("info", *given)
+    assert shown.exit_code == 0
+    assert "14.5 times as coarse" in shown.stdout
+    assert "14.5 times" in json.loads(call("info", *given, "--json").stdout)["refused"]
+
+
+def test_a_slide_twice_as_coarse_as_the_bundle_is_segmented_with_a_note(
+    call: Call, made_run: MadeRun, tmp_path: Path
+) -> None:
+    given = [made_run.slide, "--bundle", made_run.bundle, "--mpp", "4", "--no-tissue", "--refine", "0"]
+    assert "the mask is a guess" in call("plan", *given).stdout
+    result = call("run", *given, "-o", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "the mask is a guess" in result.stderr
+    assert "the mask is a guess" in (tmp_path / made_run.slide.stem / "run.json").read_text()
 
 
 def test_plan_counts(call: Call, made_run: MadeRun) -> None:

@@ -56,6 +56,14 @@ def test_what_a_slide_says_is_replaced_only_on_demand_and_that_is_told(mixed: Ba
     assert "(--mpp) was 1 x 1 and is 0.5 x 0.5" in again.refused["told"]
 
 
+def test_a_slide_too_coarse_for_the_bundle_fails_alone(mixed: Batches) -> None:
+    (mixed.slides / "list.csv").write_text("slide,mpp\ntold.tif,\nuntold.tif,29\n")
+    states = mixed.run("list.csv").states
+    assert states["told"].state == "finished"
+    assert (states["untold"].state, states["untold"].error_type) == ("failed", "ConfigError")
+    assert "29 µm, 29.0 times as coarse as the coarsest scale of the bundle (1 µm/px)" in (states["untold"].error or "")
+
+
 def test_a_row_of_a_list_overrides(mixed: Batches) -> None:
     (mixed.slides / "list.csv").write_text("slide,mpp\ntold.tif,1.0\nuntold.tif,\n")
     options: dict[str, Any] = {"config": at(0.5)}

@@ -27,7 +27,7 @@ from tests.evaluate.made import (
 from tests.runs import write_bundle
 from wsi_magnet.config import Execution
 from wsi_magnet.dataset.sample import Sample
-from wsi_magnet.errors import BundleError, ManifestError
+from wsi_magnet.errors import BundleError, ConfigError, ManifestError
 from wsi_magnet.evaluate.bootstrap import Estimate
 from wsi_magnet.evaluate.columns import MIOU, measures
 from wsi_magnet.evaluate.comparison import (
@@ -201,6 +201,18 @@ def test_several_bundles_are_named(tmp_path: Path) -> None:
     found = compare_methods(samples, opener, candidates([MagNet()], bundles), conditions(tmp_path), quiet)
     assert [row.name for row in found.rows] == ["MagNet [a]", "MagNet [b]"]
     assert found.reference == "MagNet [a]"
+
+
+def test_images_coarser_than_the_bundle_are_noted_or_refused(tmp_path: Path) -> None:
+    samples, opener = data(tmp_path, 1)
+    spec = two_scales(mpps=(0.25,), temperature=(1.0,), refiner_of=(), select_above=(), refine_above=())
+    told: list[str] = []
+    rows = candidates([MagNet()], [write_bundle(tmp_path / "finer.safetensors", spec)])
+    compare_methods(samples, opener, rows, conditions(tmp_path), told.append)
+    assert "the mask is a guess" in told[0]
+    rows = candidates([MagNet()], [write_bundle(tmp_path / "finest.safetensors", replace(spec, mpps=(0.2,)))])
+    with pytest.raises(ConfigError, match=r"2\.5 times as coarse"):
+        compare_methods(samples, opener, rows, conditions(tmp_path), quiet)
 
 
 def test_bundles_of_other_classes_are_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def command(slide: str, bundle: str | None, mpp: float | None, as_json: bool) ->
       wsi-magnet info mosaic.tif --mpp 0.93 --json
     """
     from wsi_magnet.cli.tables import info_text
+    from wsi_magnet.errors import ConfigError, MissingMppError
     from wsi_magnet.nets.spec import read_spec
     from wsi_magnet.planning.prepare import ladder_of
     from wsi_magnet.slides.registry import open_slide
@@ -30,9 +31,13 @@ def command(slide: str, bundle: str | None, mpp: float | None, as_json: bool) ->
     spec, _ = read_spec(bundle)
     with closing(open_slide(slide, mpp=mpp)) as reader:
         info = reader.info
-    ladder = ladder_of(info, spec) if info.mpp_xy else None
+    ladder, refused = None, None
+    try:
+        ladder = ladder_of(info, spec)
+    except (ConfigError, MissingMppError) as error:
+        refused = str(error)
     if not as_json:
-        click.echo(info_text(info, ladder))
+        click.echo(info_text(info, ladder or f"No scales: {refused}"))
         return
     values = {
         "path": info.path,
@@ -49,5 +54,6 @@ def command(slide: str, bundle: str | None, mpp: float | None, as_json: bool) ->
             for s in (ladder.scales if ladder else ())
         ],
         "scales_left_out_mpp": list(ladder.left_out_mpp) if ladder else [],
+        "refused": refused,
     }
     click.echo(json.dumps(values, indent=2))

@@ -39,8 +39,8 @@ def facts(pairs: Sequence[tuple[str, object]]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
 
 
-def info_text(info: SlideInfo, ladder: Ladder | None) -> str:
-    """What `info` prints."""
+def info_text(info: SlideInfo, ladder: Ladder | str) -> str:
+    """Text of `info`; `ladder` may be the reason why there is none."""
     mpp = "none; pass --mpp" if info.mpp_xy is None else f"{info.mpp_xy[0]:g} x {info.mpp_xy[1]:g} µm"
     bounds = f"{info.bounds.x0}, {info.bounds.y0}, {info.canvas}" if info.canvas != info.size else "all of level 0"
     head = facts(
@@ -60,9 +60,9 @@ def info_text(info: SlideInfo, ladder: Ladder | None) -> str:
     return f"{head}\n\n{levels}\n\n{_ladder_text(info, ladder)}"
 
 
-def _ladder_text(info: SlideInfo, ladder: Ladder | None) -> str:
-    if ladder is None:
-        return "No scales without a resolution: pass --mpp (microns per pixel at level 0)."
+def _ladder_text(info: SlideInfo, ladder: Ladder | str) -> str:
+    if isinstance(ladder, str):
+        return ladder
     from wsi_magnet.scales import best_level
 
     downsamples = [level.downsample for level in info.levels]

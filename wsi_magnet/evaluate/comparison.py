@@ -17,8 +17,9 @@ from wsi_magnet.evaluate.methods import Method, Settings
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.evaluate.scoring import ScoredImage, Scorer
 from wsi_magnet.evaluate.worker import Item, Notify, PeakMemory, Segmented, segment_isolated
-from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.planning.prepare import ladder_of
+from wsi_magnet.nets.spec import BundleSpec, read_spec
+from wsi_magnet.planning.prepare import ladder_of, upsampling_note
+from wsi_magnet.slides.types import SlideInfo
 from wsi_magnet.storage.errors import storage_errors
 
 
@@ -93,7 +94,7 @@ def compare_methods(
     """Run every method on every image, one method after the other, and count. Raises WsiMagnetError."""
     specs = {row.bundle: read_spec(row.bundle)[0] for row in rows}
     scorer = Scorer(samples, open_truth, list(specs.values()))
-    images, target = scorer.prepare(lambda info, _: min(ladder_of(info, s).finest.mpp for s in specs.values()))
+    images, target = scorer.prepare(lambda info, _: min(_finest_mpp(info, s, notify) for s in specs.values()))
     scored = []
     for row in rows:
         with _folder(conditions.folder / _file_name(row.name), keep=conditions.keep_results) as folder:
@@ -103,6 +104,13 @@ def compare_methods(
             scored.append(ScoredRow(row.name, specs[row.bundle].name, counts, seconds, peak, share))
     reference = next((r.name for r in rows if r.method.name == "MagNet"), rows[-1].name)
     return Comparison(images, target, tuple(scored), reference)
+
+
+def _finest_mpp(info: SlideInfo, spec: BundleSpec, notify: Notify) -> float:
+    ladder = ladder_of(info, spec)
+    if ladder.upsampled:
+        notify(f"{info.path}: {upsampling_note(info, ladder)}")
+    return ladder.finest.mpp
 
 
 def compare_results(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.errors import ConfigError
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import Plan, make_plan
 from wsi_magnet.planning.tissue import TissueMap, find_tissue
@@ -26,12 +27,27 @@ class PreparedRun:
 
 
 def ladder_of(info: SlideInfo, spec: BundleSpec) -> Ladder:
-    """The scales at which a bundle would segment a slide. Raises MissingMppError."""
-    return build_ladder(spec.mpps, info.require_mpp(), info.canvas)
+    """Scales at which a bundle segments a slide.
+
+    Raises MissingMppError, and ConfigError for a slide that is too coarse for the bundle.
+    """
+    mpp_xy = info.require_mpp()
+    try:
+        return build_ladder(spec.mpps, mpp_xy, info.canvas)
+    except ConfigError as error:
+        raise ConfigError(f"{info.path}: {error}") from None
+
+
+def upsampling_note(info: SlideInfo, ladder: Ladder) -> str:
+    """A note for the user about a slide that is coarser than every scale of the bundle."""
+    return (
+        f"the slide's pixels are {max(info.require_mpp()):g} µm, coarser than every scale of the bundle: it is "
+        f"upsampled to {ladder.scales[0].mpp:g} µm/px and the mask is a guess"
+    )
 
 
 def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> PreparedRun:
-    """Find the tissue and lay out the passes. Raises MissingMppError, SlideReadError."""
+    """Find the tissue and lay out the scales. Raises MissingMppError, ConfigError as `ladder_of`, SlideReadError."""
     info = reader.info
     ladder = ladder_of(info, spec)
     if config.tissue:
@@ -53,11 +69,7 @@ def _notes(info: SlideInfo, ladder: Ladder, tissue: TissueMap) -> list[str]:
         finer = ", ".join(f"{m:g}" for m in ladder.left_out_mpp)
         notes.append(f"the slide's pixels are {mpp:g} µm: the bundle's finer scales ({finer} µm/px) are left out")
     if ladder.upsampled:
-        coarsest = ladder.scales[0].mpp
-        notes.append(
-            f"the slide's pixels are {mpp:g} µm, coarser than every scale of the bundle: "
-            f"it is upsampled to {coarsest:g} µm/px and the mask is a guess"
-        )
+        notes.append(upsampling_note(info, ladder))
     if not tissue.tissue.any():
         notes.append("no tissue found: the mask is empty; pass --no-tissue to analyse all of the slide")
     return notes

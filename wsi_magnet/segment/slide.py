@@ -9,7 +9,7 @@ from pathlib import Path
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultMismatchError, SlideOpenError
 from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
-from wsi_magnet.planning.prepare import PreparedRun, prepare
+from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
 from wsi_magnet.results.events import Note, Observer, ignore
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
 from wsi_magnet.results.record import RunRecord
@@ -57,6 +57,7 @@ def segment_slide(
         finished = _finished_before(folder, folder.admit(wanted, existing))
         if finished:
             return finished
+        ladder_of(info, spec)  # a slide that is too coarse is refused before its folder is made
         require_writable(folder.path)
         with folder.locked():
             earlier = folder.admit(wanted, existing)  # again: another run may have ended before the folder was ours
