@@ -34,12 +34,27 @@ CACHE_BYTES = 64 << 20
 neighbours share is needed again within a few patches of 5 to 20 MB each; 256 MiB were no faster, and their filling up
 made memory grow with the slide."""
 
+MOST_TILE_PIXELS = 1 << 30
+"""A slide with larger tiles is damaged: OpenSlide decodes a tile whole, here to 4 GB or more, and where it gets no
+memory for that it ends the process."""
+
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
 
 
 def open_openslide(path: Path) -> OpenSlideReader:
-    """Open a slide of any format that OpenSlide reads. Raises SlideOpenError with OpenSlide's reason."""
-    return OpenSlideReader(path, _open_handle(path))
+    """Open a slide of any format that OpenSlide reads. Raises SlideOpenError with the reason."""
+    try:
+        return OpenSlideReader(path, _open_handle(path))
+    except SlideOpenError:
+        raise
+    except OSError as error:
+        raise SlideOpenError(error.strerror or str(error)) from error
+    except Exception as error:
+        # Properties of a damaged file raise KeyError (a name that is no UTF-8), its sizes ValueError, and so on.
+        what = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise SlideOpenError(
+            f"its metadata are damaged ({what}); copy the file again, or export it anew from the scanner"
+        ) from error
 
 
 def openslide_versions() -> tuple[str, str]:
@@ -160,6 +175,7 @@ def _location(level_px: int, downsample: float, corner: int) -> int:
 def _describe(path: Path, handle: OpenSlide) -> SlideInfo:
     properties = dict(handle.properties)
     sizes = [Size(*wh) for wh in handle.level_dimensions]
+    _check_tiles(properties, len(sizes))
     mpp_xy, mpp_source = mpp_from_properties(properties)
     return SlideInfo(
         path=str(path),
@@ -173,6 +189,19 @@ def _describe(path: Path, handle: OpenSlide) -> SlideInfo:
         properties=properties,
         cache_bytes=CACHE_BYTES,
     )
+
+
+def _check_tiles(properties: Mapping[str, str], levels: int) -> None:
+    """Raise SlideOpenError for tiles that cannot be decoded, where OpenSlide says how large they are."""
+    for level in range(levels):
+        width, height = (
+            int(properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("width", "height")
+        )
+        if width * height > MOST_TILE_PIXELS:
+            raise SlideOpenError(
+                f"its metadata are damaged (tiles of {width} x {height} pixels in level {level}); copy the file again, "
+                "or export it anew from the scanner"
+            )
 
 
 def bounds_of(properties: Mapping[str, str], size: Size) -> Box:
