@@ -83,7 +83,7 @@ def test_what_the_slide_does_not_give_is_grey_and_the_rest_is_there(
 
     with closing(open_slide(str(small_svs))) as reader:
         whole = tissue_at(reader, Size(277, 370), 4.0)
-        monkeypatch.setattr("wsi_magnet.slides.whole.read_scale", torn)
+        monkeypatch.setattr("wsi_magnet.slides.read.read_scale", torn)
         part = tissue_at(reader, Size(277, 370), 4.0)
     assert np.all(part[150, 150] == UNREADABLE)
     changed = np.argwhere(np.abs(part.astype(int) - whole).max(axis=2) > 2)

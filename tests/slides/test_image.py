@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,8 @@ from wsi_magnet.errors import SlideOpenError, SlideReadError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.slides import image as image_module
 from wsi_magnet.slides import tiff as tiff_module
+from wsi_magnet.slides.colour import Samples
 from wsi_magnet.slides.image import open_image
-from wsi_magnet.slides.tiff_colour import Samples
 
 SIZE = Size(150, 130)
 IMAGE = stained(SIZE)
@@ -154,7 +156,44 @@ def test_the_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     tifffile.imwrite(path, IMAGE, photometric="rgb", compression="deflate", rowsperstrip=10)
     pixels = tiff_module.TiffPixels(path)
     assert np.array_equal(pixels.read(Box.of(SIZE)), IMAGE)
-    assert len(pixels._cache) == 2
+    assert len(pixels._cache._segments) == 2
+
+
+def test_threads_decode_different_tiles_at_once_and_none_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, IMAGE, photometric="rgb", compression="deflate", tile=(64, 64))
+    both, decoded = Barrier(2, timeout=60), []
+    decode = tiff_module.TiffPixels._decode
+
+    def together(self: tiff_module.TiffPixels, index: int) -> Samples:
+        decoded.append(index)
+        both.wait()
+        return decode(self, index)
+
+    monkeypatch.setattr(tiff_module.TiffPixels, "_decode", together)
+    pixels = tiff_module.TiffPixels(path)
+    boxes = [Box(0, 0, 64, 64), Box(64, 0, 128, 64)] * 4
+    with ThreadPoolExecutor(8) as threads:
+        got = list(threads.map(pixels.read, boxes))
+    assert sorted(decoded) == [0, 1]
+    assert all(np.array_equal(one, IMAGE[box.slices_yx]) for one, box in zip(got, boxes, strict=True))
+
+
+def test_a_tile_that_cannot_be_decoded_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, IMAGE, photometric="rgb", compression="deflate", tile=(64, 64))
+    decode, failures = tiff_module.TiffPixels._decode, [OSError("no answer")]
+
+    def once(self: tiff_module.TiffPixels, index: int) -> Samples:
+        if failures:
+            raise failures.pop()
+        return decode(self, index)
+
+    monkeypatch.setattr(tiff_module.TiffPixels, "_decode", once)
+    reader = open_image(path)
+    with pytest.raises(SlideReadError, match="no answer"):
+        reader.read_level(0, Box.of(SIZE))
+    assert np.array_equal(reader.read_level(0, Box.of(SIZE))[0], IMAGE)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from tifffile import COMPRESSION, PHOTOMETRIC, RESUNIT
 from wsi_magnet.annotations.labels import COLOUR, NOTHING, Codes, colour_codes, value_codes
 from wsi_magnet.errors import AnnotationError, SlideOpenError
 from wsi_magnet.geometry import Box, Size
+from wsi_magnet.slides.colour import samples_to_rgb
 from wsi_magnet.slides.image import JPEG_MAGIC, MOST_DECODED_PIXELS, PNG_MAGIC, TIFF_MAGIC
 from wsi_magnet.slides.mpp import MppXY, mpp_from_tiff_tags
 from wsi_magnet.slides.tiff import TiffPixels
-from wsi_magnet.slides.tiff_colour import samples_to_rgb
 
 Stored = npt.NDArray[Any]
 """(height, width, samples per pixel), as stored."""

@@ -18,8 +18,8 @@ from skimage.filters import threshold_otsu
 
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.scales import Scale
+from wsi_magnet.slides.read import read_whole
 from wsi_magnet.slides.types import Image, SlideReader
-from wsi_magnet.slides.whole import read_whole
 from wsi_magnet.storage.location import Location, read_bytes, replace_bytes
 
 Map = npt.NDArray[np.bool_]

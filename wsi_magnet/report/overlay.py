@@ -16,9 +16,9 @@ from wsi_magnet.geometry import Box, Size
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
 from wsi_magnet.results.reader import Result
 from wsi_magnet.scales import Scale
+from wsi_magnet.slides.read import read_whole
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
-from wsi_magnet.slides.whole import read_whole
 from wsi_magnet.storage.location import Location
 
 Pixels = npt.NDArray[np.uint8]

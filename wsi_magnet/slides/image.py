@@ -17,11 +17,11 @@ from tifffile import RESUNIT
 
 from wsi_magnet.errors import SlideOpenError, SlideReadError
 from wsi_magnet.geometry import Box, Size
+from wsi_magnet.slides.colour import on_white
 from wsi_magnet.slides.fingerprint import hash_ends
 from wsi_magnet.slides.mpp import MppXY, mpp_from_tiff_tags
 from wsi_magnet.slides.tiff import TiffPixels
 from wsi_magnet.slides.types import Image, Level, SlideInfo
-from wsi_magnet.slides.white import on_white
 
 MOST_DECODED_PIXELS = 500_000_000
 """Larger PNG and JPEG files are refused: they can only be decoded whole, and 1.5 GB is what a worker can hold."""

@@ -1,4 +1,4 @@
-"""A region of a slide at any scale: one stored level, resampled once, at float positions."""
+"""Regions of a slide at any scale: read from one stored level and resampled once, at float positions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from math import ceil, floor
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image as Pillow
 
+from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box, FloatBox, Size, ceil_div, round_up
 from wsi_magnet.scales import Scale, best_level
 from wsi_magnet.slides.types import Image, Level, SlideReader
@@ -25,6 +27,9 @@ below it; a slide without a pyramid does not: 576 px at 8 mpp are 18,000 px of i
 
 BLOCK_PX = 2048
 """Side of the blocks in which larger regions are read and shrunk: 48 MiB at OpenSlide's 12 bytes a pixel."""
+
+LEAST_BLOCK_PX = 64
+"""Smallest side of the quarters into which `read_whole` divides a block that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,29 @@ def read_scale(reader: SlideReader, scale: Scale, box: Box) -> Image:
         raise ValueError(f"{box} at {scale.mpp:g} mpp has no pixel on the canvas of {reader.info.path}")
     piece = _mirror(_read(source, inside), inside, needed, source.step_xy)
     return _resample(piece, source.step_xy, wanted, box.size)
+
+
+def read_whole(
+    reader: SlideReader, scale: Scale, *, block_px: int, unread_grey: int
+) -> tuple[Image, npt.NDArray[np.bool_]]:
+    """Read the whole canvas at a scale where it fits in memory, in blocks of `block_px`; nothing is raised.
+
+    Returns uint8 (rows, columns, 3) RGB, and bool (rows, columns), True where the slide could not be read and the
+    pixels are `unread_grey`.
+    """
+    pixels = np.full((*scale.size.hw, 3), unread_grey, np.uint8)
+    unread = np.zeros(scale.size.hw, np.bool_)
+    blocks = list(scale.grid.squares(block_px))
+    while blocks:
+        block = blocks.pop()
+        try:
+            pixels[block.slices_yx] = read_scale(reader, scale, block)
+        except SlideReadError:
+            if (side := max(block.size.wh)) > LEAST_BLOCK_PX:
+                blocks += block.squares(ceil_div(side, 2))
+            else:
+                unread[block.slices_yx] = True
+    return pixels, unread
 
 
 def _source(reader: SlideReader, scale: Scale) -> _Source:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 
 import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage, memmap
 
 from wsi_magnet.errors import SlideOpenError
 from wsi_magnet.geometry import Box, Size, ceil_div
-from wsi_magnet.slides.tiff_colour import COLOURS, Samples, samples_to_rgb
+from wsi_magnet.slides.colour import COLOURS, Samples, samples_to_rgb
 from wsi_magnet.slides.types import Image
 
 CACHE_BYTES = 256 << 20
 """Decoded strips and tiles kept: a strip is as wide as the image, and all the regions of a row need the same ones."""
+
+MOST_DECODED_AT_ONCE = 16
+"""Segments that threads decode at the same time, fewer where these would take more memory than the cache."""
 
 MOST_SEGMENT_PIXELS = 1 << 28
 """A larger strip is refused: it can only be decoded whole, to 1 GB or more."""
@@ -42,8 +46,8 @@ class TiffPixels:
         self.size = Size(self.page.imagewidth, self.page.imagelength)
         self._whole = memmap(path, page=0, mode="r") if self.page.is_memmappable else None
         self.cache_bytes = 0 if self._whole is not None else _cache_bytes(self.page)
-        self._lock = Lock()
-        self._cache: OrderedDict[int, Samples] = OrderedDict()
+        self._file_lock = Lock()
+        self._cache = _SegmentCache(self._decode, _segment_bytes(self.page))
 
     def read(self, box: Box) -> Image:
         """uint8 (box height, box width, 3) RGB. Raises whatever tifffile's decoders raise."""
@@ -78,30 +82,65 @@ class TiffPixels:
         for plane in range(self._planes):
             for row in range(box.y0 // grid.height, ceil_div(box.y1, grid.height)):
                 for column in range(box.x0 // grid.width, ceil_div(box.x1, grid.width)):
-                    segment = self._segment((plane * rows + row) * columns + column)
+                    segment = self._cache.get((plane * rows + row) * columns + column)
                     height, width = segment.shape[:2]
                     yield plane, Box.of(Size(width, height)).shift(column * grid.width, row * grid.height), segment
 
-    def _segment(self, index: int) -> Samples:
-        # Decoded inside the lock: the threads of a worker want the same strip at the same time, and one does the work.
-        with self._lock:
-            if index not in self._cache:
-                self._cache[index] = self._decode(index)
-                while len(self._cache) > 1 and sum(s.nbytes for s in self._cache.values()) > CACHE_BYTES:
-                    self._cache.popitem(last=False)
-            self._cache.move_to_end(index)
-            return self._cache[index]
-
     def _decode(self, index: int) -> Samples:
         page = self.page
-        self._file.filehandle.seek(page.dataoffsets[index])
-        data = self._file.filehandle.read(page.databytecounts[index])
-        tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in _JPEGS else {}
-        segment, _, shape = page.decode(data, index, **tables)
+        with self._file_lock:  # the page reads its longer tags through the same handle
+            self._file.filehandle.seek(page.dataoffsets[index])
+            data = self._file.filehandle.read(page.databytecounts[index])
+            jpeg = page.compression in _JPEGS
+            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if jpeg else {}
+            decode = page.decode
+        segment, _, shape = decode(data, index, **tables)
         if segment is None:  # a tile that was never written
             return np.zeros(shape[1:], page.dtype)
         pixels: Samples = segment[0]
         return pixels
+
+
+class _SegmentCache:
+    """The most recently used segments, up to `CACHE_BYTES`, but always the last one.
+
+    Threads decode different segments at the same time; threads that need the same one wait for the first of them.
+    """
+
+    def __init__(self, decode: Callable[[int], Samples], segment_bytes: int) -> None:
+        """segment_bytes: memory of a decoded segment."""
+        self._decode = decode
+        self._lock = Lock()
+        self._segments: OrderedDict[int, Future[Samples]] = OrderedDict()
+        self._bytes = 0
+        self._turns = BoundedSemaphore(min(max(CACHE_BYTES // max(segment_bytes, 1), 1), MOST_DECODED_AT_ONCE))
+
+    def get(self, index: int) -> Samples:
+        """A segment, decoded if it is not in the cache. Raises whatever the decoder raises."""
+        with self._lock:
+            known = self._segments.get(index)
+            segment = known or self._segments.setdefault(index, Future())
+            self._segments.move_to_end(index)
+        return segment.result() if known else self._fill(index, segment)
+
+    def _fill(self, index: int, segment: Future[Samples]) -> Samples:
+        try:
+            with self._turns:
+                pixels = self._decode(index)
+        except BaseException as error:
+            with self._lock:
+                del self._segments[index]
+            segment.set_exception(error)
+            raise
+        with self._lock:
+            segment.set_result(pixels)
+            self._bytes += pixels.nbytes
+            while self._bytes > CACHE_BYTES and (oldest := self._oldest_but(index)) is not None:
+                self._bytes -= self._segments.pop(oldest).result().nbytes
+        return pixels
+
+    def _oldest_but(self, index: int) -> int | None:
+        return next((one for one, segment in self._segments.items() if segment.done() and one != index), None)
 
 
 def _checked(file: TiffFile) -> TiffPage:
@@ -160,13 +199,16 @@ def _unreadable(page: TiffPage) -> str:
 
 def _cache_bytes(page: TiffPage) -> int:
     """Decoded segments that are kept, at most: the cache's size, or one segment if that is larger."""
-    grid = _segment_size(page)
-    assert page.dtype is not None  # `_unreadable` refuses it
-    sample_bytes = page.dtype.itemsize * (page.samplesperpixel if page.planarconfig == 1 else 1)
+    grid, segment = _segment_size(page), _segment_bytes(page)
     columns, rows = ceil_div(page.imagewidth, grid.width), ceil_div(page.imagelength, grid.height)
     planes = 1 if page.planarconfig == 1 else page.samplesperpixel
-    segment = grid.pixels * sample_bytes
     return int(min(segment * columns * rows * planes, max(segment, CACHE_BYTES)))
+
+
+def _segment_bytes(page: TiffPage) -> int:
+    assert page.dtype is not None  # `_unreadable` refuses it
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+    return int(_segment_size(page).pixels * page.dtype.itemsize * samples)
 
 
 def _segment_size(page: TiffPage) -> Size:

@@ -1,4 +1,4 @@
-"""What a TIFF's samples mean as colours: everything becomes 8-bit RGB."""
+"""Conversion of stored pixels to 8-bit RGB: alpha composed on white, and a TIFF's samples by their photometric tag."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from PIL import Image as Pillow
 from tifffile import PHOTOMETRIC, TiffPage
 
 from wsi_magnet.slides.types import Image
-from wsi_magnet.slides.white import on_white
 
 Samples = npt.NDArray[Any]
 """(rows, columns, samples a pixel), as stored: bool, uint8 or uint16."""
@@ -23,7 +22,26 @@ COLOURS = {
     PHOTOMETRIC.YCBCR: 3,
     PHOTOMETRIC.SEPARATED: 4,
 }
-"""What pixels may mean, and how many of their samples carry the colour."""
+"""Photometric interpretations that can be read, each with the number of its samples that carry colour."""
+
+WHITE = (255, 255, 255)
+"""Colour of what no scanner has seen: as bare glass."""
+
+
+def on_white(picture: Pillow.Image) -> Image:
+    """The same picture of any 8-bit mode as uint8 (height, width, 3) RGB; its alpha, where it has one, on white.
+
+    White always, whatever background colour a slide's metadata names: a mask must not depend on a viewer's taste.
+    """
+    if not picture.has_transparency_data:
+        return np.array(picture.convert("RGB"))
+    rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema() == (255, 255):  # nearly every region of nearly every slide
+        return np.array(rgba.convert("RGB"))
+    canvas = Pillow.new("RGB", rgba.size, WHITE)
+    canvas.paste(rgba, mask=alpha)
+    return np.array(canvas)
 
 
 def samples_to_rgb(page: TiffPage, samples: Samples) -> Image:
