@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.slides_made import Floats, coded, shifts, stained, write_pyramid, write_scn, write_stained_slide
+from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.scales import Ladder, Scale, build_ladder
-from wsi_magnet.slides.read import BLOCK_PX, read_scale
+from wsi_magnet.slides.read import BLOCK_PX, read_scale, read_whole
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import Image, Level, SlideInfo, SlideReader
 
@@ -197,6 +199,36 @@ def test_a_region_is_the_same_whatever_was_read_before(tmp_path: Path) -> None:
         futures = {i: threads.submit(read_scale, reader, *asked[i]) for i in order.tolist()}
         together = [futures[i].result() for i in range(0, len(asked), 7)]
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+class Torn(Memory):
+    """A slide with a part that cannot be read, of which two regions must be asked for at once."""
+
+    torn = Box(70, 10, 75, 20)
+
+    def __init__(self, image: Image) -> None:
+        super().__init__(image)
+        self._both = Barrier(2, timeout=60)
+
+    def read_level(self, level: int, box: Box) -> tuple[Image, tuple[float, float]]:
+        """See `SlideReader.read_level`."""
+        if box.size.height >= 128:
+            self._both.wait()
+        if not box.intersect(self.torn).empty:
+            raise SlideReadError("torn")
+        return super().read_level(level, box)
+
+
+def test_a_whole_slide_is_read_with_several_blocks_at_once_and_without_what_cannot_be_read() -> None:
+    image = stained(Size(256, 128))
+    reader = Torn(image)
+    scale = build_ladder((0.25,), (0.25, 0.25), reader.info.canvas).finest
+    pixels, unread = read_whole(reader, scale, block_px=128, unread_grey=7)
+    expected = np.zeros((128, 256), np.bool_)
+    expected[:64, 64:128] = True
+    assert np.array_equal(unread, expected)
+    assert (pixels[unread] == 7).all()
+    assert np.array_equal(pixels[~unread], image[~unread])
 
 
 def test_a_box_outside_is_an_error() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil, floor
 
@@ -30,6 +32,9 @@ BLOCK_PX = 2048
 
 LEAST_BLOCK_PX = 64
 """Smallest side of the quarters into which `read_whole` divides a block that cannot be read."""
+
+BLOCKS_AT_ONCE = 4
+"""Blocks that `read_whole` reads at the same time: of a slide without a pyramid it decodes all of level 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +89,19 @@ def read_whole(
     """
     pixels = np.full((*scale.size.hw, 3), unread_grey, np.uint8)
     unread = np.zeros(scale.size.hw, np.bool_)
-    blocks = list(scale.grid.squares(block_px))
-    while blocks:
-        block = blocks.pop()
+
+    def fill(block: Box) -> None:
         try:
             pixels[block.slices_yx] = read_scale(reader, scale, block)
         except SlideReadError:
-            if (side := max(block.size.wh)) > LEAST_BLOCK_PX:
-                blocks += block.squares(ceil_div(side, 2))
-            else:
+            if (side := max(block.size.wh)) <= LEAST_BLOCK_PX:
                 unread[block.slices_yx] = True
+                return
+            for quarter in block.squares(ceil_div(side, 2)):
+                fill(quarter)
+
+    with ThreadPoolExecutor(BLOCKS_AT_ONCE, thread_name_prefix="read") as threads:
+        deque(threads.map(fill, scale.grid.squares(block_px)), maxlen=0)  # raises what a thread raised
     return pixels, unread
 
 
