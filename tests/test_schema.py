@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import pytest
 
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.schema import Bounds, SchemaError, parse, to_json
+from wsi_magnet.schema import Bounds, SchemaError, parse, stored_as, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +119,30 @@ def test_a_file_without_a_name_names_its_keys_alone() -> None:
 def test_a_dataclass_may_raise_an_error_of_its_own() -> None:
     with pytest.raises(ConfigError, match="--x -101 is far away"):
         parse(Point, {"x": -101}, "point")
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """Fields with keys of their own."""
+
+    started: str = field(metadata=stored_as("begun"))
+    params: Mapping[str, int] = field(metadata=stored_as("asked"), default_factory=dict)
+
+
+def test_a_key_need_not_be_its_fields_name() -> None:
+    value = Renamed("now", {"x": 1})
+    assert to_json(value) == {"begun": "now", "asked": {"x": 1}}
+    assert parse(Renamed, to_json(value), "") == value
+    for values, said in (
+        ({}, "missing field 'begun'"),
+        ({"begun": 1}, "begun is 1, not text"),
+        ({"begun": "now", "started": "then"}, "unknown field 'started'; known are begun, asked"),
+    ):
+        with pytest.raises(SchemaError) as caught:
+            parse(Renamed, values, "")
+        assert str(caught.value) == said
+
+
+def test_a_whole_number_beyond_all_floats_is_no_number() -> None:
+    with pytest.raises(SchemaError, match=r"made\.share is 9+, not a number"):
+        parse(Made, {"needed": 1, "share": int("9" * 400)}, "made")

@@ -13,8 +13,8 @@ from wsi_magnet._version import __version__
 
 if TYPE_CHECKING:
     from wsi_magnet.cohort.batch import segment_cohort
+    from wsi_magnet.cohort.discovery import find_slides
     from wsi_magnet.cohort.options import CohortOptions
-    from wsi_magnet.cohort.sources import find_slides
     from wsi_magnet.config import Execution, RunConfig
     from wsi_magnet.errors import WsiMagnetError
     from wsi_magnet.inference.image import segment_image
@@ -43,7 +43,7 @@ _HOME = {
     "Execution": "wsi_magnet.config",
     "RunConfig": "wsi_magnet.config",
     "WsiMagnetError": "wsi_magnet.errors",
-    "find_slides": "wsi_magnet.cohort.sources",
+    "find_slides": "wsi_magnet.cohort.discovery",
     "load_bundle": "wsi_magnet.nets.bundle",
     "open_result": "wsi_magnet.results.reader",
     "open_slide": "wsi_magnet.slides.registry",

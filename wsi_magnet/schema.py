@@ -7,7 +7,7 @@ The dataclass is the schema: field types, `Literal` words, `Annotated` bounds, d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from math import inf, isfinite
 from types import NoneType, UnionType
@@ -18,6 +18,7 @@ from wsi_magnet.errors import WsiMagnetError
 Unknown = Literal["refuse", "ignore"]
 """Treatment of keys that are no fields: refused in what a user writes, ignored in what a newer program wrote."""
 
+_KEY = "key"
 _WORDS: dict[Any, str] = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -44,6 +45,11 @@ class Bounds:
         if self.most == inf:
             return f"at least {self.least:g}"
         return f"at most {self.most:g}" if self.least == -inf else f"between {self.least:g} and {self.most:g}"
+
+
+def stored_as(key: str) -> Mapping[str, str]:
+    """Metadata of a dataclass field whose key in a file is not its name: `field(metadata=stored_as("key"))`."""
+    return {_KEY: key}
 
 
 def parse(kind: Any, value: object, name: str, *, unknown: Unknown = "refuse") -> Any:
@@ -80,7 +86,7 @@ def parse(kind: Any, value: object, name: str, *, unknown: Unknown = "refuse") -
 def to_json(value: Any) -> Any:
     """Convert dataclasses, mappings and tuples to the plain values that `parse` reads."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {_key(f): to_json(getattr(value, f.name)) for f in fields(value) if f.init}
     if isinstance(value, Mapping):
         return {key: to_json(one) for key, one in value.items()}
     return [to_json(one) for one in value] if isinstance(value, tuple | list) else value
@@ -88,14 +94,17 @@ def to_json(value: Any) -> Any:
 
 def _parse_dataclass(kind: Any, value: object, name: str, unknown: Unknown) -> Any:
     values = _expect(dict, value, name)
-    hints, needed = _fields(kind)
+    known, needed = _fields(kind)
     where = f"{name}: " if name else ""
     if missing := needed - values.keys():
         raise SchemaError(f"{where}missing field {_names(missing)}")
-    if unknown == "refuse" and (strange := values.keys() - hints.keys()):
-        raise SchemaError(f"{where}unknown field {_names(strange)}; known are {', '.join(hints)}")
-    known = {key: one for key, one in values.items() if key in hints}
-    made = {key: parse(hints[key], one, _below(name, key), unknown=unknown) for key, one in known.items()}
+    if unknown == "refuse" and (strange := values.keys() - known.keys()):
+        raise SchemaError(f"{where}unknown field {_names(strange)}; known are {', '.join(known)}")
+    made = {
+        field_name: parse(hint, values[key], _below(name, key), unknown=unknown)
+        for key, (field_name, hint) in known.items()
+        if key in values
+    }
     try:
         return kind(**made)
     except WsiMagnetError:
@@ -105,11 +114,16 @@ def _parse_dataclass(kind: Any, value: object, name: str, unknown: Unknown) -> A
 
 
 @cache
-def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """Types by field name, and the names of fields without a default."""
+def _fields(kind: Any) -> tuple[dict[str, tuple[str, Any]], frozenset[str]]:
+    """(Name, type) of each field by its key, and the keys of fields without a default."""
     hints, own = get_type_hints(kind, include_extras=True), [f for f in fields(kind) if f.init]
-    needed = frozenset(f.name for f in own if f.default is MISSING and f.default_factory is MISSING)
-    return {f.name: hints[f.name] for f in own}, needed
+    needed = frozenset(_key(f) for f in own if f.default is MISSING and f.default_factory is MISSING)
+    return {_key(f): (f.name, hints[f.name]) for f in own}, needed
+
+
+def _key(one: Field[Any]) -> str:
+    key: str = one.metadata.get(_KEY, one.name)
+    return key
 
 
 def _parse_tuple(kinds: tuple[Any, ...], value: object, name: str, unknown: Unknown) -> tuple[Any, ...]:
@@ -148,9 +162,16 @@ def _bounded(value: Any, annotations: tuple[Any, ...], name: str) -> Any:
 
 def _number(value: object, name: str) -> int | float:
     # True is an int to Python and 1 to nobody who writes JSON.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise _not(value, name, "a number")
     return value
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _expect(kind: Any, value: object, name: str) -> Any:

@@ -51,7 +51,7 @@ def test_a_batch_from_the_command_line(call: Call, slides: Path, bundle: Path, t
     assert again.exit_code == 1
     values = json.loads(again.stdout)
     assert (values["worked_on"], values["counts"]) == (0, {"finished": 2, "failed": 1})
-    assert "what failed before is done again with --retry-failed" in again.stderr
+    assert "slides that failed before are repeated with --retry-failed" in again.stderr
     write_slide(slides / "c.svs")
     mended = call(*arguments, "--retry-failed")
     assert mended.exit_code == 0, mended.stderr
@@ -87,7 +87,9 @@ def wait_until(ready: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_batch_says_what_goes_on(call: Call, bundle: Path, tmp_path: Path, sent: signal.Signals) -> None:
+def test_a_stopped_batch_names_its_resuming_command(
+    call: Call, bundle: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
     for i in range(4):
         write_slide(tmp_path / "slides" / f"{i}.tif", i)
     out = tmp_path / "out"

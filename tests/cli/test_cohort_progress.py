@@ -8,14 +8,15 @@ import pytest
 from rich.console import Console
 
 from wsi_magnet.cli import cohort_progress
-from wsi_magnet.cli.cohort_progress import ended_text, watching_batch
-from wsi_magnet.cohort.events import BatchBegun, BatchWorkers, CohortEvent, SlideBegun, SlideEnded, SlideTold
+from wsi_magnet.cli.cohort_progress import ended_lines, watching_batch
+from wsi_magnet.cohort.events import BatchStarted, BatchWorkers, CohortEvent, SlideEnded, SlideEvent, SlideStarted
 from wsi_magnet.cohort.state import Grade, ResultMetrics, SlideState
 from wsi_magnet.results.events import Note, ScaleStarted, TileFinished
 from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.text import rough_duration_text
 
-BAD = tuple(CellResult(0, col, True, ((0, 1),) * 4, "no JPEG [bold]") for col in range(5))
+BAD = tuple(CellResult(0, col, True, ((0, 1),) * 4, f"no JPEG [bold] at byte {col}") for col in range(30))
+MISSING = CellResult(1, 0, True, ((0, 1),) * 4, "no tile")
 TOLD = ResultMetrics(
     analysed_mm2=4.25,
     classes={"gland": 1.5, "stroma": 2.75},
@@ -24,15 +25,21 @@ TOLD = ResultMetrics(
 A = SlideState(name="a", slide="/s/a.svs", state="running", size_bytes=300)
 B = SlideState(name="b[red]", slide="/s/b.svs", state="running", size_bytes=100)
 EVENTS: list[CohortEvent] = [
-    BatchBegun("again", {}, 6, 3, 500, {"finished": 2, "failed": 1}),
+    BatchStarted("again", {}, 6, 3, 500, {"finished": 2, "failed": 1}),
     BatchWorkers("two processes", "http://there", 2, {}),
-    SlideBegun(A),
-    SlideBegun(B),
-    SlideTold("a", ScaleStarted(1, 2, 0.5, 4, 0, 4, 4)),
-    SlideTold("a", Note("something to know")),
-    SlideTold("a", TileFinished(TileResult(1, 0, 0, BAD, {}))),
-    SlideEnded(B.but(state="failed"), "failed", 3.0, "it is empty"),
-    SlideEnded(A.but(state="finished", figures=TOLD), "finished", 12.0),
+    SlideStarted(A),
+    SlideStarted(B),
+    SlideEvent("a", ScaleStarted(1, 2, 0.5, 4, 0, 4, 4)),
+    SlideEvent("a", Note("something to know")),
+    SlideEvent("a", TileFinished(TileResult(1, 0, 0, BAD, {}))),
+    SlideEvent("a", TileFinished(TileResult(1, 1, 0, (*BAD, MISSING), {}))),
+    SlideEnded(B.but(state="failed"), "failed", 3.0, ("it is empty",)),
+    SlideEnded(
+        A.but(state="finished with errors", metrics=TOLD),
+        "finished with errors",
+        12.0,
+        ("60 cells could not be read: no JPEG [bold] at byte 0", "1 cell could not be read: no tile"),
+    ),
 ]
 
 
@@ -53,13 +60,15 @@ def test_lines_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, EVENTS, terminal=False).splitlines() == [
         "Note: nothing in x",
         "6 slides, 2 finished before, 1 failed before, 3 to do",
-        "Note: what failed before is done again with --retry-failed",
+        "Note: slides that failed before are repeated with --retry-failed",
         "Working with two processes, 2 slides at once; dashboard http://there",
         "a: something to know",
-        *(f"a: NOT ANALYSED: row 0, column {col}: no JPEG [bold]" for col in range(3)),
-        "a: further cells are listed in its run.json",
+        "a: UNREADABLE: no JPEG [bold] at byte 0 (cells are counted at the end)",
+        "a: UNREADABLE: no tile (cells are counted at the end)",
         "[1/3] b[red]: FAILED after 3 s: it is empty",
-        "[2/3] a: finished, 12 s, 4.2 mm² (gland 1.5, stroma 2.8), Gleason 3 + 4",
+        "[2/3] a: finished with errors, 12 s, 4.2 mm² (gland 1.5, stroma 2.8), Gleason 3 + 4",
+        "a: 60 cells could not be read: no JPEG [bold] at byte 0",
+        "a: 1 cell could not be read: no tile",
     ]
 
 
@@ -74,14 +83,14 @@ def test_bars_where_somebody_does(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_slide_that_was_stopped_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = SlideEnded(A.but(state="waiting"), "stopped", 1.0)
-    assert "[1/" not in shown(monkeypatch, [EVENTS[0], SlideBegun(A), stopped], terminal=False)
+    assert "[1/" not in shown(monkeypatch, [EVENTS[0], SlideStarted(A), stopped], terminal=False)
 
 
-def test_a_slide_with_unreadable_cells_says_so() -> None:
-    ended = SlideEnded(A.but(figures=TOLD), "finished with errors", 1.0, "3 cells could not be analysed")
-    assert ended_text(ended).endswith("Gleason 3 + 4; 3 cells could not be analysed")
-    refused = SlideEnded(A, "refused", 0.2, "made otherwise")
-    assert ended_text(refused) == "a: REFUSED after 0 s: made otherwise"
+def test_a_finished_and_a_refused_slide_take_a_line_each() -> None:
+    [finished] = ended_lines(SlideEnded(A.but(metrics=TOLD), "finished", 1.0))
+    assert finished == "a: finished, 1 s, 4.2 mm² (gland 1.5, stroma 2.8), Gleason 3 + 4"
+    refused = SlideEnded(A, "refused", 0.2, ("its options differ",))
+    assert ended_lines(refused) == ["a: REFUSED after 0 s: its options differ"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Small cohorts: slides that take a moment each, and ways to run them without any workers."""
+"""Small cohorts: slides of a few cells, and batches of them without workers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 from tests.runs import free_spec, write_bundle
 from tests.slides_made import stained, write_pyramid
 from wsi_magnet.cohort.batch import CohortSummary, segment_cohort
+from wsi_magnet.cohort.discovery import find_slides
 from wsi_magnet.cohort.events import CohortEvent
 from wsi_magnet.cohort.options import CohortOptions
-from wsi_magnet.cohort.sources import find_slides
 from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
 from wsi_magnet.runtime.serial import SerialExecutor
@@ -42,10 +42,10 @@ class Batches:
     slides: Path
     out: Location
     bundle: Path
-    heard: list[CohortEvent] = field(default_factory=list)
-    """By the last one."""
-    hear: Callable[[CohortEvent], None] | None = None
-    """Is told as well, and may raise."""
+    events: list[CohortEvent] = field(default_factory=list)
+    """Events of the last one."""
+    observer: Callable[[CohortEvent], None] | None = None
+    """Another observer, which may raise."""
     executor: Executor = field(default_factory=SerialExecutor)
 
     @property
@@ -56,19 +56,19 @@ class Batches:
 
     def run(self, *sources: str, config: RunConfig | None = None, **options: Any) -> CohortSummary:
         """A batch of all slides, or of some sources below the folder, in this process."""
-        self.heard.clear()
-        asked = CohortOptions(self.out, config or RunConfig(tile_px=512), str(self.bundle), **options)
+        self.events.clear()
+        chosen = CohortOptions(self.out, config or RunConfig(tile_px=512), str(self.bundle), **options)
         found = find_slides([str(self.slides / source) for source in sources or ("",)], self.out)
 
         def observe(event: CohortEvent) -> None:
-            self.heard.append(event)
-            if self.hear is not None:
-                self.hear(event)
+            self.events.append(event)
+            if self.observer is not None:
+                self.observer(event)
 
         return segment_cohort(
-            found.jobs, asked, command=asked.command(sources), executor=self.executor, observe=observe
+            found.slides, chosen, command=chosen.command(sources), executor=self.executor, observe=observe
         )
 
-    def told(self, kind: type) -> list[Any]:
-        """The events of a kind that the last batch told."""
-        return [event for event in self.heard if isinstance(event, kind)]
+    def of_kind(self, kind: type) -> list[Any]:
+        """The events of a kind in the last batch."""
+        return [event for event in self.events if isinstance(event, kind)]

@@ -1,4 +1,4 @@
-"""A batch from begin to end: what fails alone, what is skipped, gone on with, refused, done again, and what ends it."""
+"""A batch from start to end: slides that fail, are skipped, resumed, refused or repeated, and errors that end it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from tests.cohort.made import Batches, write_free_bundle, write_slide
 from tests.runs import labels_of
 from tests.slides_made import write_stained_slide
 from wsi_magnet.cohort import slide_task as slide_run
-from wsi_magnet.cohort.events import BatchBegun, BatchEnded, BatchNote, CohortEvent, SlideBegun, SlideEnded, SlideTold
+from wsi_magnet.cohort.events import (
+    BatchEnded,
+    BatchNote,
+    BatchStarted,
+    CohortEvent,
+    SlideEnded,
+    SlideEvent,
+    SlideStarted,
+)
 from wsi_magnet.cohort.state import States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ClusterError, CohortError, OutOfSpaceError, ResultBusyError
@@ -57,7 +65,7 @@ def test_a_bad_slide_does_not_stop_the_others(batches: Batches) -> None:
     assert failed["retry"].startswith(f"wsi-magnet batch {batches.slides}/b.svs -o {batches.out} --bundle ")
     assert failed["retry"].endswith("--tile 512 --retry-failed")
     assert "b.svs cannot be opened" in (batches.folder / "summary.md").read_text()
-    assert [event.how for event in batches.told(SlideEnded) if event.state.name == "b"] == ["failed"]
+    assert [event.outcome for event in batches.of_kind(SlideEnded) if event.state.name == "b"] == ["failed"]
 
 
 def test_typed_again_nothing_is_done(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +79,7 @@ def test_typed_again_nothing_is_done(batches: Batches, monkeypatch: pytest.Monke
     summary = batches.run()
     assert (summary.worked_on, summary.counts) == (0, {"finished": 1, "failed": 1})
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    [begun] = batches.told(BatchBegun)
+    [begun] = batches.of_kind(BatchStarted)
     assert (begun.to_do, dict(begun.skipped)) == (0, {"finished": 1, "failed": 1})
 
 
@@ -94,7 +102,7 @@ def test_a_finished_slide_is_looked_at_where_its_file_was_touched(batches: Batch
     slide.touch()
     summary = batches.run()
     assert (summary.worked_on, summary.all_well) == (1, True), "the same pixels"
-    assert not [event for event in batches.told(SlideTold) if isinstance(event.event, TileFinished)]
+    assert not [event for event in batches.of_kind(SlideEvent) if isinstance(event.event, TileFinished)]
     assert summary.states["a"].seconds == first.seconds
     assert batches.run().worked_on == 0
 
@@ -107,7 +115,7 @@ def test_another_slide_in_the_place_of_a_finished_one(batches: Batches) -> None:
     summary = batches.run()
     assert summary.states["a"] == first, "its result is what it was"
     assert "holds the result of another slide" in summary.refused["a"]
-    assert summary.refused["a"].endswith("--tile 512 --overwrite"), "what would make it anew"
+    assert summary.refused["a"].endswith("--tile 512 --overwrite"), "the command that rebuilds it"
     assert not summary.all_well
     assert batches.run(existing="restart").refused.keys() == {"a"}
     batches.slides.joinpath("a.tif").write_bytes(old)
@@ -155,8 +163,8 @@ def test_what_one_by_one_runs_have_made_is_taken_over(batches: Batches) -> None:
     write_slide(batches.slides / "p2" / "a.tif", 2)
     summary = batches.run()
     assert list(summary.states) == ["a", "p2-a"]
-    assert not [e for e in batches.told(SlideTold) if e.name == "a" and isinstance(e.event, TileFinished)]
-    assert summary.states["a"].figures.classes
+    assert not [e for e in batches.of_kind(SlideEvent) if e.name == "a" and isinstance(e.event, TileFinished)]
+    assert summary.states["a"].metrics.classes
 
 
 def test_slides_that_were_moved_are_not_done_again(batches: Batches) -> None:
@@ -179,11 +187,11 @@ def stop_at(count: int, error: BaseException) -> Callable[[CohortEvent], None]:
     """An observer that raises with the n-th tile."""
     tiles = iter(range(count))
 
-    def hear(event: CohortEvent) -> None:
-        if isinstance(event, SlideTold) and isinstance(event.event, TileFinished) and next(tiles, None) is None:
+    def observe(event: CohortEvent) -> None:
+        if isinstance(event, SlideEvent) and isinstance(event.event, TileFinished) and next(tiles, None) is None:
             raise error
 
-    return hear
+    return observe
 
 
 @pytest.mark.parametrize(
@@ -192,21 +200,21 @@ def stop_at(count: int, error: BaseException) -> Callable[[CohortEvent], None]:
 def test_what_ends_a_batch_leaves_all_to_be_gone_on_with(batches: Batches, error: BaseException) -> None:
     for i in range(3):
         write_slide(batches.slides / f"{i}.tif", i)
-    batches.hear = stop_at(9, error)
+    batches.observer = stop_at(9, error)
     with pytest.raises(type(error)):
         batches.run(in_flight=2)
     states = States(batches.out).read()
     assert {state.state for state in states.values()} <= {"waiting", "finished"}
     assert "waiting" in {state.state for state in states.values()}
     assert rows(batches.folder).keys() == {"0", "1", "2"}
-    [ended] = batches.told(BatchEnded)
+    [ended] = batches.of_kind(BatchEnded)
     assert ended.error
-    batches.hear = None
+    batches.observer = None
     journals = [journal.read_text() for journal in batches.folder.glob("*/journal.jsonl")]
     tiles = sum(text.count('{"tile"') for text in journals)
     summary = batches.run()
     assert summary.all_well
-    told = [event for event in batches.told(SlideTold) if isinstance(event.event, TileFinished)]
+    told = [event for event in batches.of_kind(SlideEvent) if isinstance(event.event, TileFinished)]
     assert len(told) == 3 * 5 - tiles, "what was in the journals was not done again"
 
 
@@ -244,7 +252,7 @@ def test_cells_that_cannot_be_read_are_told_and_need_a_restart(batches: Batches)
     summary = batches.run()
     state = summary.states["a"]
     assert (state.state, summary.all_well) == ("finished with errors", False)
-    assert "cells could not be analysed; first: " in (state.error or "")
+    assert " could not be read: " in (state.error or "")
     assert state.retry.endswith(" --restart")
     assert batches.run(retry_failed=True).worked_on == 0
     assert not batches.run().all_well
@@ -252,7 +260,7 @@ def test_cells_that_cannot_be_read_are_told_and_need_a_restart(batches: Batches)
     assert batches.run(existing="overwrite").all_well
 
 
-def test_a_list_says_what_is_special(batches: Batches, tmp_path: Path) -> None:
+def test_a_list_gives_slides_their_own_options(batches: Batches, tmp_path: Path) -> None:
     write_slide(batches.slides / "a.tif")
     write_slide(batches.slides / "b.tif")
     other = write_free_bundle(tmp_path / "slides", name="other")
@@ -272,14 +280,14 @@ def test_warnings_of_the_program_are_told_and_logged(batches: Batches, capfd: py
     write_slide(batches.slides / "a.tif")
 
     def warn(event: CohortEvent) -> None:
-        if isinstance(event, SlideBegun):
+        if isinstance(event, SlideStarted):
             threading.Thread(
                 target=logging.getLogger("wsi_magnet.runtime.clusters.cluster").warning, args=("3 jobs wait",)
             ).start()
 
-    batches.hear = warn
+    batches.observer = warn
     batches.run()
-    assert [event.text for event in batches.told(BatchNote)] == ["3 jobs wait"]
+    assert [event.text for event in batches.of_kind(BatchNote)] == ["3 jobs wait"]
     assert '"event": "notice", "text": "3 jobs wait"' in (batches.folder / "log.jsonl").read_text()
     assert "3 jobs wait" not in capfd.readouterr().err
 
@@ -296,9 +304,9 @@ def test_slides_are_in_flight_together_and_no_more_than_asked(batches: Batches) 
     meeting = threading.Barrier(2, timeout=20)
     under_way, most = 0, 0
 
-    def hear(event: CohortEvent) -> None:
+    def observe(event: CohortEvent) -> None:
         nonlocal under_way, most
-        under_way += isinstance(event, SlideBegun)
+        under_way += isinstance(event, SlideStarted)
         under_way -= isinstance(event, SlideEnded)
         most = max(most, under_way)
 
@@ -311,7 +319,7 @@ def test_slides_are_in_flight_together_and_no_more_than_asked(batches: Batches) 
                 meeting.wait()  # both of the first are in flight, or this breaks
             return self
 
-    batches.hear = hear
+    batches.observer = observe
     batches.executor = Meeting()
     assert batches.run(in_flight=2).all_well
     assert most == 2

@@ -1,10 +1,10 @@
-"""How far a slide is, and how long the others take."""
+"""Progress of a slide, and the time left."""
 
 from __future__ import annotations
 
 import pytest
 
-from wsi_magnet.cohort.eta import Pace, seconds_left, share_done
+from wsi_magnet.cohort.eta import SlideProgress, seconds_left, share_done
 from wsi_magnet.results.events import Event, ScaleFinished, ScaleStarted, TileFinished
 from wsi_magnet.results.journal import TileResult
 
@@ -16,11 +16,11 @@ def test_a_scale_is_four_times_the_work_of_the_one_before() -> None:
     assert share_done(2, 3, 16, 16) == share_done(2, 3, 0, 0) == 1
 
 
-def test_a_pace_hears_a_run() -> None:
-    pace = Pace()
-    shares = [pace.share]
+def test_progress_follows_the_events_of_a_run() -> None:
+    progress = SlideProgress()
+    shares = [progress.share]
     tile = TileFinished(TileResult(0, 0, 0, (), {}))
-    heard: list[Event] = [
+    events: list[Event] = [
         ScaleStarted(0, 2, 1.0, 2, 1, 2, 2),
         tile,
         ScaleFinished(0, 1.0, 1.0),
@@ -28,9 +28,9 @@ def test_a_pace_hears_a_run() -> None:
         tile,
         tile,
     ]
-    for event in heard:
-        pace.hear(event)
-        shares.append(pace.share)
+    for event in events:
+        progress.update(event)
+        shares.append(progress.share)
     assert shares == pytest.approx([0, 0.1, 0.2, 0.2, 0.2, 0.4, 0.6])
 
 

@@ -13,7 +13,7 @@ from tests.cohort.made import Batches, write_slide
 from tests.commands import Call
 from tests.runs import labels_of
 from tests.s3 import objects
-from wsi_magnet.cohort.events import CohortEvent, SlideTold
+from wsi_magnet.cohort.events import CohortEvent, SlideEvent
 from wsi_magnet.cohort.status import Status, status_of
 from wsi_magnet.errors import ResultBusyError
 from wsi_magnet.results.events import TileFinished
@@ -25,25 +25,25 @@ def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Pat
     for patient in (1, 2):
         write_slide(batches.slides / f"p{patient}" / "a.tif", patient)
     (batches.slides / "bad.svs").write_bytes(b"")
-    away = replace(batches, out=to_location(bucket), heard=[])
+    away = replace(batches, out=to_location(bucket), events=[])
     stopped: list[Status] = []
 
     def stop(event: CohortEvent) -> None:
-        if isinstance(event, SlideTold) and isinstance(event.event, TileFinished):
+        if isinstance(event, SlideEvent) and isinstance(event.event, TileFinished):
             stopped.append(status_of(away.out))
             raise KeyboardInterrupt
 
-    away.hear = stop
+    away.observer = stop
     with pytest.raises(KeyboardInterrupt):
         away.run(in_flight=1)
     assert (stopped[0].state, stopped[0].counts) == ("running", {"failed": 1, "running": 1, "waiting": 1})
     assert "process" in (stopped[0].worker or "")
     told = status_of(away.out)
     assert (told.state, told.worker, told.counts) == ("stopped", None, {"failed": 1, "waiting": 2})
-    assert told.goes_on is not None
-    assert f"-o {bucket}" in told.goes_on
+    assert told.resume_command is not None
+    assert f"-o {bucket}" in told.resume_command
 
-    away.hear = None
+    away.observer = None
     summary = away.run()
     assert summary.counts == {"finished": 2, "failed": 1}
     assert away.run().worked_on == 0
@@ -60,7 +60,7 @@ def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Pat
 
 def test_one_batch_at_a_time_in_s3(batches: Batches, bucket: str) -> None:
     write_slide(batches.slides / "a.tif")
-    away = replace(batches, out=to_location(bucket), heard=[])
+    away = replace(batches, out=to_location(bucket), events=[])
     with locked_folder(to_location(bucket), "batch"), pytest.raises(ResultBusyError, match="another batch"):
         away.run()
     assert away.run().all_well

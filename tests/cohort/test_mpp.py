@@ -9,7 +9,7 @@ import pytest
 
 from tests.cohort.made import SIZE, Batches, write_slide
 from tests.slides_made import stained, write_pyramid
-from wsi_magnet.cohort.events import SlideTold
+from wsi_magnet.cohort.events import SlideEvent
 from wsi_magnet.config import RunConfig
 from wsi_magnet.results.events import Note
 
@@ -29,7 +29,7 @@ def mpps(batches: Batches) -> dict[str, float]:
 
 
 def notes(batches: Batches) -> list[str]:
-    return [e.event.text for e in batches.told(SlideTold) if e.name == "told" and isinstance(e.event, Note)]
+    return [e.event.text for e in batches.of_kind(SlideEvent) if e.name == "told" and isinstance(e.event, Note)]
 
 
 def at(mpp: float | None) -> RunConfig:
@@ -39,7 +39,7 @@ def at(mpp: float | None) -> RunConfig:
 def test_a_batch_tells_only_what_slides_do_not(mixed: Batches) -> None:
     untold = mixed.run().states["untold"]
     assert (untold.state, untold.error_type) == ("failed", "MissingMppError")
-    assert "or name it in a list" in (untold.error or "")
+    assert "or give it in a list" in (untold.error or "")
     assert untold.retry.endswith("--mpp MICRONS")
     assert mixed.run(config=at(1.0)).all_well
     assert mpps(mixed) == {"told": pytest.approx(0.5), "untold": 1.0}

@@ -1,4 +1,4 @@
-"""Names of results: after the slide, of one slide each, and never another one later."""
+"""Names of results: after the slide, unique, and the same later."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from wsi_magnet.cohort.naming import LONGEST_BYTES, fold, name_slides
 from wsi_magnet.cohort.paths import RESERVED
-from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.errors import CohortError
 
 
-def job(path: str, name: str | None = None) -> SlideJob:
+def slide(path: str, name: str | None = None) -> CohortSlide:
     """A slide that need not be there."""
-    return replace(SlideJob.of(Path(path), "list.csv, row 7"), real=path, name=name)
+    return replace(CohortSlide.of(Path(path), "list.csv, row 7"), real_path=path, name=name)
 
 
 def names(*paths: str, known: dict[str, str] | None = None) -> list[str]:
-    return name_slides([job(path) for path in paths], known or {})
+    return name_slides([slide(path) for path in paths], known or {})
 
 
 def test_a_result_is_named_after_its_slide() -> None:
@@ -60,23 +60,23 @@ def test_names_that_no_folder_may_have(stem: str) -> None:
 
 
 def test_a_list_names() -> None:
-    assert name_slides([job("/s/a.svs", "b"), job("/s/b.svs")], {}) == ["b", "s-b"]
-    assert name_slides([job("/s/a.svs", "b")], {"/s/a.svs": "b"}) == ["b"]
+    assert name_slides([slide("/s/a.svs", "b"), slide("/s/b.svs")], {}) == ["b", "s-b"]
+    assert name_slides([slide("/s/a.svs", "b")], {"/s/a.svs": "b"}) == ["b"]
 
 
 @pytest.mark.parametrize("name", ["../x", "x/y", "summary.csv", "SUMMARY.CSV", ".x", "x.zarr", " x"])
 def test_a_list_cannot_name_what_no_folder_may_be(name: str) -> None:
-    with pytest.raises(CohortError, match=r"list.csv, row 7: name .* cannot be a result folder's"):
-        name_slides([job("/s/a.svs", name)], {})
+    with pytest.raises(CohortError, match=r"list.csv, row 7: name .* cannot be that of a result folder"):
+        name_slides([slide("/s/a.svs", name)], {})
 
 
 def test_a_list_cannot_take_names() -> None:
     with pytest.raises(CohortError, match=r"that of /s/b\.svs"):
-        name_slides([job("/s/b.svs", "x"), job("/s/a.svs", "X")], {})
+        name_slides([slide("/s/b.svs", "x"), slide("/s/a.svs", "X")], {})
     with pytest.raises(CohortError, match=r"that of /old\.svs"):
-        name_slides([job("/s/a.svs", "x")], {"/old.svs": "x"})
+        name_slides([slide("/s/a.svs", "x")], {"/old.svs": "x"})
     with pytest.raises(CohortError, match="named 'a'"):
-        name_slides([job("/s/a.svs", "x")], {"/s/a.svs": "a"})
+        name_slides([slide("/s/a.svs", "x")], {"/s/a.svs": "a"})
 
 
 PARTS = st.sampled_from(["a", "A", "b", "a-b", "ß", "ss", "é", "e\u0301", "x.zarr", ".cohort"])

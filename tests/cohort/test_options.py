@@ -13,7 +13,7 @@ from tests.segment.test_command_line import CONFIGS, EXECUTIONS, WORK, WORKERS
 from wsi_magnet.cli import options as cli_options
 from wsi_magnet.cli.batch import command
 from wsi_magnet.cohort.options import CohortOptions
-from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.config import Execution, RunConfig
 
 
@@ -37,11 +37,11 @@ def test_a_command_asks_for_the_same(config: RunConfig, execution: Execution) ->
 
 def test_a_slides_command_has_what_a_list_said_of_it() -> None:
     asked = CohortOptions(Path("/out"), RunConfig(mpp=0.5), "default")
-    job = SlideJob("/s/a.svs", "/s/a.svs", "list", "a", mpp=0.25, bundle="/b.safetensors")
+    job = CohortSlide("/s/a.svs", "/s/a.svs", "list", "a", mpp=0.25, bundle="/b.safetensors")
     values = parsed(asked.slide_command(job, "--retry-failed"))
     assert (values["sources"], values["mpp"], values["bundle"]) == (("/s/a.svs",), 0.25, "/b.safetensors")
     assert values["retry_failed"]
     assert values["override_mpp"], "whatever the slide says"
-    other = parsed(asked.slide_command(SlideJob.of(Path("/s/b.svs"), "list")))
+    other = parsed(asked.slide_command(CohortSlide.of(Path("/s/b.svs"), "list")))
     assert (other["bundle"], other["mpp"], other["override_mpp"]) == ("default", 0.5, False)
     assert parsed(replace(asked, override_mpp=True).command(["/s"]))["override_mpp"]

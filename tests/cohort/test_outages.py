@@ -55,16 +55,16 @@ def test_a_bundle_that_is_replaced_ends_the_batch(batches: Batches, tmp_path: Pa
     own = replace(batches, bundle=Path(shutil.copy(batches.bundle, tmp_path / "own.safetensors")))
     other = write_free_bundle(tmp_path / "other", name="other")
 
-    def hear(event: CohortEvent) -> None:
+    def observe(event: CohortEvent) -> None:
         if isinstance(event, SlideEnded):
             shutil.copy(other, own.bundle)
 
-    own.hear = hear
+    own.observer = observe
     with pytest.raises(CohortError, match=r"own\.safetensors has been replaced"):
         own.run(in_flight=1)
     assert [state.state for state in States(own.out).read().values()] == ["finished", "waiting"]
     shutil.copy(batches.bundle, own.bundle)
-    own.hear = None
+    own.observer = None
     assert own.run().all_well
 
 
@@ -75,8 +75,8 @@ def test_a_table_that_cannot_be_replaced_stops_no_slide(batches: Batches) -> Non
     with pytest.raises(StoreError, match=r"summary\.csv is damaged .*take it away"):
         batches.run()
     assert {state.state for state in States(batches.out).read().values()} == {"finished"}
-    assert len([note for note in batches.told(BatchNote) if "summary.csv" in note.text]) == 1
-    assert batches.told(BatchEnded)
+    assert len([note for note in batches.of_kind(BatchNote) if "summary.csv" in note.text]) == 1
+    assert batches.of_kind(BatchEnded)
     (batches.folder / "summary.csv").rmdir()
     assert batches.run().all_well
     assert (batches.folder / "summary.csv").is_file()

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from tests.cohort.made import Batches, write_slide
 from wsi_magnet.cli.main import main
-from wsi_magnet.cohort.events import BatchNote, CohortEvent, SlideEnded, SlideTold
+from wsi_magnet.cohort.events import BatchNote, CohortEvent, SlideEnded, SlideEvent
 from wsi_magnet.cohort.inputs import Inputs
 from wsi_magnet.cohort.options import CohortOptions
-from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.cohort.state import States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import CohortError
@@ -65,7 +65,7 @@ def test_slides_inside_a_result_are_refused_before_anything_is_deleted(batches: 
 
 
 def inputs(out: Path | Url, *paths: Path, **options: Any) -> Inputs:
-    return Inputs([SlideJob.of(path, "here") for path in paths], CohortOptions(out, **options))
+    return Inputs([CohortSlide.of(path, "here") for path in paths], CohortOptions(out, **options))
 
 
 def test_parts_lists_bundles_and_links_are_inputs(tmp_path: Path) -> None:
@@ -86,16 +86,16 @@ def test_parts_lists_bundles_and_links_are_inputs(tmp_path: Path) -> None:
     assert found.inside("linked") == str(tmp_path / "way" / "deep" / "y.svs")
     assert found.inside("weights")
     assert found.inside("c") is None
-    assert {"case", "case.mrxs", "linked", "weights"} <= found.holding().keys()
-    listed = replace(SlideJob.of(tmp_path / "z.svs", "list"), listed_in=str(out / "lists" / "l.csv"))
+    assert {"case", "case.mrxs", "linked", "weights"} <= found.reserved_names().keys()
+    listed = replace(CohortSlide.of(tmp_path / "z.svs", "list"), listed_in=str(out / "lists" / "l.csv"))
     assert Inputs([listed], CohortOptions(out)).inside("lists") == str(out / "lists" / "l.csv")
-    assert inputs(Url("s3", "bucket"), tmp_path / "far" / "x.svs").holding() == {}
+    assert inputs(Url("s3", "bucket"), tmp_path / "far" / "x.svs").reserved_names() == {}
 
 
 def test_a_list_where_the_table_goes_is_refused(tmp_path: Path) -> None:
-    job = replace(SlideJob.of(tmp_path / "z.svs", "list"), listed_in=str(tmp_path / "summary.csv"))
-    with pytest.raises(CohortError, match=r"summary\.csv is where a batch writes its table"):
-        Inputs([job], CohortOptions(tmp_path))
+    slide = replace(CohortSlide.of(tmp_path / "z.svs", "list"), listed_in=str(tmp_path / "summary.csv"))
+    with pytest.raises(CohortError, match=r"summary\.csv would be overwritten by the batch's table"):
+        Inputs([slide], CohortOptions(tmp_path))
 
 
 def test_a_damaged_run_json_is_refused_with_a_cure_that_works(batches: Batches) -> None:
@@ -108,11 +108,11 @@ def test_a_damaged_run_json_is_refused_with_a_cure_that_works(batches: Batches) 
         summary = batches.run(**options)
         assert "run.json is damaged" in summary.refused["a"]
         assert (summary.states["a"], summary.all_well) == (first, False)
-    assert typed(summary.refused["a"].partition("this slide alone anew: ")[2]) == 0
+    assert typed(summary.refused["a"].partition("to rebuild this slide alone: ")[2]) == 0
     assert batches.run().all_well
 
 
-def test_a_mask_that_is_gone_is_made_anew_by_the_command_that_is_told(batches: Batches) -> None:
+def test_a_mask_that_is_gone_is_rebuilt_by_the_printed_command(batches: Batches) -> None:
     write_slide(batches.slides / "a.tif")
     batches.run()
     shutil.rmtree(batches.folder / "a" / "mask.ome.zarr")
@@ -129,11 +129,11 @@ def test_results_that_no_batch_made_are_refused_and_kept(batches: Batches) -> No
     segment_slide(slide, batches.out, config=RunConfig(tile_px=512), **made)
     summary = batches.run(config=OTHER)
     assert "--refine was all and is 0.5" in summary.refused["a"]
-    assert (summary.states["a"].state, bool(summary.states["a"].figures.classes)) == ("finished", True)
+    assert (summary.states["a"].state, bool(summary.states["a"].metrics.classes)) == ("finished", True)
     assert batches.run(config=OTHER).refused.keys() == {"a"}, "it is not taken for one with these options"
     again = batches.run()
     assert again.all_well
-    assert not [event for event in batches.told(SlideTold) if isinstance(event.event, TileFinished)]
+    assert not [event for event in batches.of_kind(SlideEvent) if isinstance(event.event, TileFinished)]
 
 
 def test_what_failed_with_other_options_is_tried_with_these(batches: Batches) -> None:
@@ -147,41 +147,39 @@ def stop_after(ended: int, tiles: int) -> Callable[[CohortEvent], None]:
     """An observer that stops a batch with a tile of the slide after so many that have ended."""
     seen = {"ended": 0, "tiles": 0}
 
-    def hear(event: CohortEvent) -> None:
+    def observe(event: CohortEvent) -> None:
         if isinstance(event, SlideEnded):
             seen["ended"] += 1
-        if isinstance(event, SlideTold) and not isinstance(event.event, ScaleStarted) and seen["ended"] == ended:
+        if isinstance(event, SlideEvent) and not isinstance(event.event, ScaleStarted) and seen["ended"] == ended:
             seen["tiles"] += isinstance(event.event, TileFinished)
             if seen["tiles"] == tiles:
                 raise KeyboardInterrupt
 
-    return hear
+    return observe
 
 
 @pytest.mark.parametrize(
     ("config", "existing"), [(RunConfig(tile_px=512), "restart"), (OTHER, "restart"), (OTHER, "overwrite")]
 )
-@pytest.mark.parametrize("tiles", [0, 2], ids=["not yet emptied", "begun anew"])
-def test_a_restart_that_was_stopped_is_gone_on_with(
-    batches: Batches, config: RunConfig, existing: Any, tiles: int
-) -> None:
+@pytest.mark.parametrize("tiles", [0, 2], ids=["not yet emptied", "restarted"])
+def test_a_restart_that_was_stopped_is_resumed(batches: Batches, config: RunConfig, existing: Any, tiles: int) -> None:
     for i in range(3):
         write_slide(batches.slides / f"{i}.tif", i)
     batches.run()
-    batches.hear = stop_after(1, tiles)
+    batches.observer = stop_after(1, tiles)
     with pytest.raises(KeyboardInterrupt):
         batches.run(config=config, existing=existing, in_flight=1)
     states = States(batches.out).read()
-    assert [(state.state, state.due) for state in states.values()] == [
+    assert [(state.state, state.pending_action) for state in states.values()] == [
         ("finished", "resume"),
         ("waiting", "resume" if tiles else existing),
         ("waiting", existing),
     ]
-    batches.hear = None
+    batches.observer = None
     summary = batches.run(config=config)
     assert (summary.all_well, summary.worked_on, summary.refused) == (True, 2, {})
-    done = [e.name for e in batches.told(SlideTold) if isinstance(e.event, TileFinished)]
-    assert done.count("2") == len([n for n in done if n == "1"]) + tiles, "what was done anew is gone on with"
+    done = [e.name for e in batches.of_kind(SlideEvent) if isinstance(e.event, TileFinished)]
+    assert done.count("2") == len([n for n in done if n == "1"]) + tiles, "a restart is resumed"
     refined = {json.loads((batches.folder / str(i) / "run.json").read_text())["config"]["refine"] for i in range(3)}
     assert refined == {config.to_json()["refine"]}
     assert batches.run(config=config).worked_on == 0
@@ -191,12 +189,12 @@ def test_a_restart_is_remembered_only_for_its_options(batches: Batches) -> None:
     for i in range(2):
         write_slide(batches.slides / f"{i}.tif", i)
     batches.run()
-    batches.hear = stop_after(0, 0)
+    batches.observer = stop_after(0, 0)
     with pytest.raises(KeyboardInterrupt):
         batches.run(config=OTHER, existing="restart", in_flight=1)
-    batches.hear = None
+    batches.observer = None
     assert batches.run().all_well, "the results that are there are those of these options"
-    assert not [event for event in batches.told(SlideTold) if isinstance(event.event, TileFinished)]
+    assert not [event for event in batches.of_kind(SlideEvent) if isinstance(event.event, TileFinished)]
 
 
 def test_a_finished_slide_whose_file_is_away_stays_finished(batches: Batches) -> None:
@@ -206,7 +204,7 @@ def test_a_finished_slide_whose_file_is_away_stays_finished(batches: Batches) ->
     slide.rename(batches.slides / "a.away")
     summary = batches.run("a.tif")
     assert (summary.states["a"], summary.worked_on, summary.all_well) == (first, 0, True)
-    assert "whose results stay: 1;" in batches.told(BatchNote)[0].text
+    assert "1 finished slide without a file, whose results stay; first: " in batches.of_kind(BatchNote)[0].text
     other = batches.run("a.tif", config=OTHER)
     assert (other.states["a"], other.all_well) == (first, False)
     assert "no such file" in other.refused["a"]
@@ -220,14 +218,14 @@ def test_what_is_tried_again_is_waiting_till_then(batches: Batches) -> None:
     batches.run()
     seen: list[str] = []
 
-    def hear(event: CohortEvent) -> None:
+    def observe(event: CohortEvent) -> None:
         if isinstance(event, SlideEnded):
             seen.append(States(batches.out).read()["1"].state)
             raise KeyboardInterrupt
 
-    batches.hear = hear
+    batches.observer = observe
     with pytest.raises(KeyboardInterrupt):
         batches.run(retry_failed=True, in_flight=1)
     assert seen[0] == "waiting"
-    batches.hear = None
+    batches.observer = None
     assert batches.run().worked_on >= 1, "the command that goes on has no --retry-failed"

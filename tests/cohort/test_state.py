@@ -1,4 +1,4 @@
-"""State files: there whole or not at all, read back as they were, and quick for ten thousand slides."""
+"""State files: whole or absent, read back as written, and quick for ten thousand slides."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 from tests.cohort.test_tables import RUN
 from wsi_magnet.cohort import planning
 from wsi_magnet.cohort.options import Bundles, CohortOptions
-from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.cohort.state import (
     Grade,
     ResultMetrics,
     SlideState,
     States,
-    file_marks,
+    file_stamp,
     known_names,
-    result_mark,
-    result_marks,
+    result_stamp,
+    result_stamps,
 )
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import CohortError
@@ -73,7 +73,7 @@ def test_states_come_back_as_they_were(tmp_path: Path) -> None:
     assert states.read() == {}
     states.make()
     metrics = ResultMetrics(classes={"x": 1.5}, slide_mpp=(0.25, 0.25), refine="all")
-    first = SlideState(name="b", slide="/s/b.svs", state="failed", attempts=2, error="no", figures=metrics)
+    first = SlideState(name="b", slide="/s/b.svs", state="failed", attempts=2, error="no", metrics=metrics)
     second = SlideState(name="a", slide="/s/\udcff.svs")
     states.write_all([first, second])
     assert list(states.read().items()) == [("a", second), ("b", first)]
@@ -106,7 +106,7 @@ def test_a_damaged_state_is_an_error_that_names_the_value_and_the_cure(
     states.write(SlideState(name="a", slide="/s/a.svs"))
     path = tmp_path / ".cohort" / "a.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    with pytest.raises(CohortError, match=f"a.json is no state .*{reason}.*; delete it and run the batch again"):
+    with pytest.raises(CohortError, match=f"a.json is not a slide's state .*{reason}.*; delete it and run"):
         states.read()
 
 
@@ -115,7 +115,7 @@ def test_a_state_that_is_no_json_of_ours_is_the_same_error(tmp_path: Path, data:
     states = States(tmp_path)
     states.make()
     (tmp_path / ".cohort" / "b.json").write_bytes(data)
-    with pytest.raises(CohortError, match=r"b\.json is no state of a slide.*delete it") as caught:
+    with pytest.raises(CohortError, match=r"b\.json is not a slide's state.*delete it") as caught:
         states.read()
     assert "\n" not in str(caught.value)
 
@@ -125,19 +125,19 @@ def test_a_state_of_version_0_1_0_is_read(tmp_path: Path) -> None:
     states.make()
     (tmp_path / ".cohort" / "a.json").write_text(json.dumps(OF_0_1_0))
     state = states.read()["a"]
-    assert (state.state, state.attempts, state.asked["bundle"]) == ("finished", 1, "mine")
-    assert state.figures.gleason == Grade(primary=3, secondary=4, score=7, grade_group=2)
-    assert (state.figures.slide_mpp, state.figures.classes) == ((0.25, 0.25), {"Gleason 3": 1.5})
+    assert (state.state, state.attempts, state.run_params["bundle"]) == ("finished", 1, "mine")
+    assert state.metrics.gleason == Grade(primary=3, secondary=4, score=7, grade_group=2)
+    assert (state.metrics.slide_mpp, state.metrics.classes) == ((0.25, 0.25), {"Gleason 3": 1.5})
     (tmp_path / ".cohort" / "a.json").write_text(json.dumps({**OF_0_1_0, "state": "waiting", "figures": {}}))
-    assert states.read()["a"].figures == ResultMetrics()
+    assert states.read()["a"].metrics == ResultMetrics()
 
 
-def test_the_mark_of_one_result_takes_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stamp_of_one_result_takes_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
     out, client = Url("s3", "bucket/out"), CountingStore({"bucket/out/a/run.json"})
     monkeypatch.setattr(location, "filesystem", lambda protocol: client)
-    assert result_mark(out / "a") == 0
+    assert result_stamp(out / "a") == 0
     assert client.requests == ["info bucket/out/a/run.json"]
-    assert result_mark(out / "b") == -1
+    assert result_stamp(out / "b") == -1
     assert client.requests[1:] == ["info bucket/out/b/run.json"]
 
 
@@ -183,34 +183,34 @@ def test_thousands_of_finished_slides_are_skipped_in_seconds(tmp_path: Path, fre
     count = 2_000
     out = tmp_path / "out"
     options = CohortOptions(out, RunConfig(), str(free_bundle))
-    asked = Bundles().asked(options.config, options.bundle)
-    jobs, made = [], []
+    params = Bundles().run_params(options.config, options.bundle)
+    slides, made = [], []
     for i in range(count):
         slide, result = tmp_path / f"{i}.svs", out / f"{i}"
         slide.touch()
         result.mkdir(parents=True)
         (result / "run.json").write_text("{}")
-        jobs.append(SlideJob.of(slide, "here"))
-        size, mtime = file_marks(str(slide))
-        marks: dict[str, Any] = {
+        slides.append(CohortSlide.of(slide, "here"))
+        size, mtime = file_stamp(str(slide))
+        stamps: dict[str, Any] = {
             "size_bytes": size,
             "mtime_ns": mtime,
-            "result_mtime_ns": result_marks(options.out, [f"{i}"])[0],
+            "result_mtime_ns": result_stamps(options.out, [f"{i}"])[0],
         }
-        made.append(SlideState(name=f"{i}", slide=str(slide), state="finished", asked=asked, **marks))
+        made.append(SlideState(name=f"{i}", slide=str(slide), state="finished", run_params=params, **stamps))
     states = States(out)
     states.make()
     for state in made:
         (out / ".cohort" / f"{state.name}.json").write_text(_text(state))
     begun = time.process_time()
     read = states.read()
-    planned = planning.plan_batch(jobs, options, read, Bundles())
+    planned = planning.plan_batch(slides, options, read, Bundles())
     seconds = time.process_time() - begun
     assert len(planned) == count
     assert not any(one.to_do for one in planned)
     assert seconds < 5, seconds  # of processor time; a quadratic step would take minutes
     (tmp_path / "7.svs").write_text("changed")
-    again = planning.plan_batch(jobs, options, read, Bundles())
+    again = planning.plan_batch(slides, options, read, Bundles())
     assert [one.before.name for one in again if one.to_do] == ["7"]
 
 

@@ -13,7 +13,7 @@ from tests.cohort.made import Batches, write_slide
 from tests.cohort.test_batch import stop_at
 from tests.commands import Call, one_line
 from tests.test_cli_startup import modules_after
-from wsi_magnet.cohort.events import CohortEvent, SlideTold
+from wsi_magnet.cohort.events import CohortEvent, SlideEvent
 from wsi_magnet.cohort.status import Status, status_of
 from wsi_magnet.results.events import TileFinished
 
@@ -25,10 +25,10 @@ def test_a_batch_that_is_running(batches: Batches) -> None:
     seen: list[Status] = []
 
     def look(event: CohortEvent) -> None:
-        if isinstance(event, SlideTold) and isinstance(event.event, TileFinished):
+        if isinstance(event, SlideEvent) and isinstance(event.event, TileFinished):
             seen.append(status_of(batches.out))
 
-    batches.hear = look
+    batches.observer = look
     batches.run("bad.svs", "", in_flight=1)
     assert {status.state for status in seen} == {"running"}
     assert all(status.is_well for status in seen)
@@ -47,19 +47,19 @@ def test_a_batch_that_is_running(batches: Batches) -> None:
 def test_a_batch_that_was_stopped_says_how_to_go_on(batches: Batches, call: Call) -> None:
     for i in range(3):
         write_slide(batches.slides / f"{i}.tif", i)
-    batches.hear = stop_at(6, KeyboardInterrupt())
+    batches.observer = stop_at(6, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         batches.run(in_flight=1)
     status = status_of(batches.out)
     assert (status.state, status.is_well, status.worker) == ("stopped", False, None)
     assert status.counts == {"finished": 1, "waiting": 2}
-    assert status.goes_on is not None
-    assert status.goes_on.startswith("wsi-magnet batch ")
+    assert status.resume_command is not None
+    assert status.resume_command.startswith("wsi-magnet batch ")
     told = call("status", batches.out)
     assert told.exit_code == 1
-    assert "To go on:" in told.stdout
-    assert status.goes_on in told.stdout
-    batches.hear = None
+    assert "To resume:" in told.stdout
+    assert status.resume_command in told.stdout
+    batches.observer = None
     assert batches.run().all_well
     done = call("status", batches.out, "--json")
     assert done.exit_code == 0
@@ -69,14 +69,14 @@ def test_a_batch_that_was_stopped_says_how_to_go_on(batches: Batches, call: Call
 
 def test_a_result_folder_of_one_run(batches: Batches, call: Call) -> None:
     write_slide(batches.slides / "a.tif")
-    batches.hear = stop_at(3, KeyboardInterrupt())
+    batches.observer = stop_at(3, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         batches.run()
     status = status_of(batches.out / "a")
     assert (status.kind, status.state, status.counts) == ("run", "stopped", {"running": 1})
     [one] = status.in_flight
     assert (one.scale, one.tiles_done, one.tiles) == (1, 3, 4), "a tile is in the journal before it is told of"
-    batches.hear = None
+    batches.observer = None
     batches.run()
     assert status_of(batches.out / "a").is_well
     assert "finished" in call("status", batches.out / "a").stdout
@@ -95,7 +95,7 @@ def test_a_folder_that_is_neither(call: Call, tmp_path: Path) -> None:
     assert "neither the output of a batch nor" in one_line(call("status", tmp_path))
     (tmp_path / "slide").mkdir()
     (tmp_path / "slide" / "run.json").touch()
-    assert one_line(call("status", tmp_path)).endswith("ask for one of the results in it: slide")
+    assert one_line(call("status", tmp_path)).endswith("name one of the results in it: slide")
     assert "neither the output of a batch nor" in one_line(call("status", tmp_path / "slide" / "run.json"))
 
 
@@ -105,7 +105,7 @@ def test_a_batch_that_was_killed_is_seen_to_be_dead(batches: Batches, call: Call
     code = (
         "import os, sys; from pathlib import Path; from tests.cohort.made import Batches\n"
         "made = Batches(*map(Path, sys.argv[1:]))\n"
-        "made.hear = lambda event: os.kill(os.getpid(), 9) if type(event).__name__ == 'SlideTold' else None\n"
+        "made.observer = lambda event: os.kill(os.getpid(), 9) if type(event).__name__ == 'SlideEvent' else None\n"
         "made.run(in_flight=1)"
     )
     command = [sys.executable, "-c", code, str(batches.slides), str(batches.out), str(batches.bundle)]
@@ -113,7 +113,7 @@ def test_a_batch_that_was_killed_is_seen_to_be_dead(batches: Batches, call: Call
     status = status_of(batches.out)
     assert (status.state, status.worker) == ("stopped", None)
     assert status.counts == {"running": 1, "waiting": 1}
-    assert "slides  2: 1 begun, 1 waiting" in call("status", batches.out).stdout
+    assert "slides  2: 1 started, 1 waiting" in call("status", batches.out).stdout
     assert batches.run().all_well
 
 

@@ -1,4 +1,4 @@
-"""The summary of a cohort: every slide is in it, whatever became of it."""
+"""Tables of a cohort: every slide is in them, whatever its outcome."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RUN = RunRecord(
 
 STATES = [
     SlideState(
-        name="a", slide="/s/a.svs", state="finished", attempts=1, seconds=12.34, figures=ResultMetrics.of(SUMMARY, RUN)
+        name="a", slide="/s/a.svs", state="finished", attempts=1, seconds=12.34, metrics=ResultMetrics.of(SUMMARY, RUN)
     ),
     SlideState(name="b|c", slide="/s/b|c.svs", state="failed", attempts=2, error="it, is | bad", retry="do 'it' again"),
     SlideState(name="d", slide="/s/d\udcff.svs"),
@@ -87,7 +87,7 @@ def test_a_row_a_slide() -> None:
 
 def test_grades_have_columns_only_where_there_are_some() -> None:
     assert "grade_group" not in rows(STATES[1:])[0]
-    ungraded = SlideState(name="x", slide="/x", figures=ResultMetrics.of({**SUMMARY, "gleason": None}, RUN))
+    ungraded = SlideState(name="x", slide="/x", metrics=ResultMetrics.of({**SUMMARY, "gleason": None}, RUN))
     assert "grade_group" not in rows([ungraded])[0]
 
 
@@ -114,12 +114,12 @@ def test_tables_are_refreshed_now_and_then(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "summary.csv").unlink()
     written.refresh(states)
     assert not (tmp_path / "summary.csv").exists()
-    now[0] += tables.REST * 0.5
+    now[0] += tables.PAUSE_RATIO * 0.5
     written.refresh(states)
     assert (tmp_path / "summary.csv").exists()
 
 
 def test_grades_have_a_column_where_there_are_any() -> None:
     assert "Gleason (by area)" in tables.markdown(STATES)
-    ungraded = STATES[0].but(figures=replace(STATES[0].figures, gleason=None))
+    ungraded = STATES[0].but(metrics=replace(STATES[0].metrics, gleason=None))
     assert "Gleason (by area)" not in tables.markdown([ungraded])

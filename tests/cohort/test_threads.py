@@ -1,4 +1,4 @@
-"""Threads that take slide after slide: how many, what ends them, and that nobody is waited for who hangs."""
+"""Threads that process slide after slide: their number, their end, and that a hung one is not waited for."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from wsi_magnet.cohort import threads as crews
+from wsi_magnet.cohort import threads as threads_module
 from wsi_magnet.cohort.events import SlideEnded
 from wsi_magnet.cohort.planning import Planned
-from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.cohort.state import SlideState
-from wsi_magnet.cohort.threads import Crew
-from wsi_magnet.cohort.workers import InFlight, enough_in_flight
+from wsi_magnet.cohort.threads import SlideThreads
+from wsi_magnet.cohort.workers import InFlightLimit, enough_in_flight
 from wsi_magnet.errors import ClusterError
 from wsi_magnet.runtime.serial import SerialExecutor
 
 
 def slides(count: int) -> list[Planned]:
-    job = SlideJob.of(Path("/s/a.svs"), "here")
-    return [Planned(i, job, SlideState(name=str(i), slide=job.slide), {}, True) for i in range(count)]
+    slide = CohortSlide.of(Path("/s/a.svs"), "here")
+    return [Planned(i, slide, SlideState(name=str(i), slide=slide.path), {}, True) for i in range(count)]
 
 
 def ended(planned: Planned) -> SlideEnded:
@@ -35,8 +35,8 @@ def test_every_slide_is_taken_once_and_in_order() -> None:
         begun.append(planned.position)
         return ended(planned)
 
-    crew = Crew(do, threading.Event())
-    assert sorted(int(one.state.name) for one in crew.run(slides(20), lambda: 1)) == list(range(20))
+    threads = SlideThreads(do, threading.Event())
+    assert sorted(int(one.state.name) for one in threads.run(slides(20), lambda: 1)) == list(range(20))
     assert begun == list(range(20))
 
 
@@ -50,12 +50,12 @@ def test_an_error_is_raised_and_ends_the_others() -> None:
         return ended(planned)
 
     stopping = threading.Event()
-    crew = Crew(do, stopping)
+    threads = SlideThreads(do, stopping)
     with pytest.raises(ClusterError, match="gone"):
-        list(crew.run(slides(5), lambda: 1))
-    crew.stop()
+        list(threads.run(slides(5), lambda: 1))
+    threads.stop()
     assert stopping.is_set()
-    assert list(crew.last(5)) == []
+    assert list(threads.drain(5)) == []
     assert begun == [0, 1]
 
 
@@ -71,19 +71,19 @@ def test_slides_that_ended_after_the_stop_are_counted_and_who_hangs_is_left() ->
             hangs.wait(10)
         return ended(planned)
 
-    crew = Crew(do, threading.Event())
+    threads = SlideThreads(do, threading.Event())
     with pytest.raises(ClusterError):
-        list(crew.run(slides(3), lambda: 3))
-    crew.stop()
+        list(threads.run(slides(3), lambda: 3))
+    threads.stop()
     go_on.set()
     begun = time.monotonic()
-    assert [one.state.name for one in crew.last(0.5)] == ["1"]
+    assert [one.state.name for one in threads.drain(0.5)] == ["1"]
     assert time.monotonic() - begun < 5
     hangs.set()
 
 
 def test_more_slides_are_begun_as_workers_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr(threads_module, "RECHECK_S", 0.05)
     both = threading.Barrier(2, timeout=10)
     asked = iter([1, 1, 2])
 
@@ -91,7 +91,7 @@ def test_more_slides_are_begun_as_workers_come(monkeypatch: pytest.MonkeyPatch) 
         both.wait()
         return ended(planned)
 
-    assert len(list(Crew(do, threading.Event()).run(slides(2), lambda: next(asked, 2)))) == 2
+    assert len(list(SlideThreads(do, threading.Event()).run(slides(2), lambda: next(asked, 2)))) == 2
 
 
 def test_how_many_are_enough() -> None:
@@ -109,10 +109,10 @@ def test_a_scheduler_that_is_away_does_not_change_how_many() -> None:
             return self.now
 
     cluster = Cluster()
-    in_flight = InFlight(None, cluster)
+    in_flight = InFlightLimit(None, cluster)
     assert in_flight() == 4
     cluster.now = 0
     assert in_flight() == 4
     cluster.now = 1
     assert in_flight() == 4
-    assert InFlight(7, cluster)() == 7
+    assert InFlightLimit(7, cluster)() == 7

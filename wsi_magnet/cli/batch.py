@@ -1,10 +1,9 @@
-"""`wsi-magnet batch`: many slides on one queue, and what came of each."""
+"""`wsi-magnet batch`: segment many slides on one queue."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,18 +29,18 @@ if TYPE_CHECKING:
     "--skip-errors/--fail-fast",
     default=True,
     show_default=True,
-    help="A slide that fails is recorded and the others go on; or it ends the batch.",
+    help="Record a slide that fails and continue with the others, or end the batch.",
 )
-@click.option("--override-mpp", is_flag=True, help="--mpp also replaces what slides say; else it is for the others.")
-@click.option("--retry-failed", is_flag=True, help="Also do again what failed before.")
+@click.option("--override-mpp", is_flag=True, help="Use --mpp for all slides, not only for those without an mpp.")
+@click.option("--retry-failed", is_flag=True, help="Also repeat slides that failed before.")
 @click.option(
     "--in-flight",
     type=click.IntRange(1, 64),
     metavar="N",
     help="Slides at once. [default: 2, and one more for each 16 tiles that can be computed at once, up to 16]",
 )
-@click.option("--restart", is_flag=True, help="Begin these slides again, whatever their results were made with.")
-@click.option("--overwrite", is_flag=True, help="Replace whatever lies in these slides' result folders.")
+@click.option("--restart", is_flag=True, help="Restart these slides, also if their results have other options.")
+@click.option("--overwrite", is_flag=True, help="Replace everything in these slides' result folders.")
 @options.json_option
 def command(
     sources: tuple[str, ...],
@@ -60,9 +59,9 @@ def command(
     as_json: bool,
     **work: Any,
 ) -> None:
-    """Segment all slides of SOURCE into OUT/<slide name>/ and say in OUT/summary.csv and OUT/summary.md what came of
-    each. SOURCE is a slide, a folder with all below it, a pattern ("slides/**/*.svs"), or a CSV file with the columns
-    slide and, if need be, mpp, bundle and name.
+    """Segment all slides of SOURCE into OUT/<slide name>/, and list their outcomes in OUT/summary.csv and
+    OUT/summary.md. SOURCE is a slide, a folder with all below it, a pattern ("slides/**/*.svs"), or a CSV file with the
+    column slide and, where needed, mpp, bundle and name.
 
     \b
       wsi-magnet batch slides -o results
@@ -71,9 +70,9 @@ def command(
       wsi-magnet batch slides -o results --retry-failed
       wsi-magnet status results
 
-    Typed again it skips what is finished and goes on with the rest; slides that failed wait for --retry-failed. Work is
-    done in processes of this machine, one for each 8 threads, so that a slide that crashes its reader does not end the
-    batch. Exit 1 if any slide failed, or parts of one could not be analysed.
+    The same command again skips finished slides and resumes the others; slides that failed need --retry-failed. By
+    default the workers are processes of this machine, one for every 8 threads, so that a slide that crashes its reader
+    does not end the batch. Exit 1 if any slide failed or has cells that could not be read.
     """
     config = options.make_config(**work)
     execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
@@ -83,7 +82,7 @@ def command(
     from wsi_magnet.cohort.options import CohortOptions
     from wsi_magnet.storage.location import to_location
 
-    asked = CohortOptions(
+    cohort_options = CohortOptions(
         to_location(output).absolute(),
         config,
         bundle,
@@ -95,32 +94,34 @@ def command(
         existing="overwrite" if overwrite else "restart" if restart else "resume",
     )
     with stopped_in_order(STOPPED["batch"], EXIT_INTERRUPTED):
-        summary = _segment(sources, asked)
+        summary = _segment(sources, cohort_options)
     click.echo(json.dumps(_values(summary), indent=2) if as_json else _text(summary))
     if not summary.all_well:
         click.echo(f"Error: {_failures(summary)}", err=True)
         sys.exit(1)
 
 
-def _segment(sources: Sequence[str], asked: CohortOptions) -> CohortSummary:
+def _segment(sources: Sequence[str], cohort_options: CohortOptions) -> CohortSummary:
     from wsi_magnet.cli.cohort_progress import watching_batch
     from wsi_magnet.cohort.batch import segment_cohort
-    from wsi_magnet.cohort.sources import find_slides
+    from wsi_magnet.cohort.discovery import find_slides
 
-    found = find_slides(sources, asked.out)
-    if not found.jobs:
-        raise click.UsageError(f"no slides: {'; '.join(found.notes) or 'nothing is there'}")
+    found = find_slides(sources, cohort_options.out)
+    if not found.slides:
+        raise click.UsageError(f"no slides: {'; '.join(found.notes) or 'the sources are empty'}")
     with watching_batch(found.notes) as observe:
-        return segment_cohort(found.jobs, asked, command=asked.command(sources), observe=observe)
+        return segment_cohort(found.slides, cohort_options, command=cohort_options.command(sources), observe=observe)
 
 
 def _values(summary: CohortSummary) -> dict[str, Any]:
+    from wsi_magnet.schema import to_json
+
     return {
         "out": str(summary.out),
         "counts": summary.counts,
         "worked_on": summary.worked_on,
         "refused": dict(summary.refused),
-        "slides": [asdict(state) for state in summary.states.values()],
+        "slides": [to_json(state) for state in summary.states.values()],
     }
 
 
@@ -142,18 +143,18 @@ def _text(summary: CohortSummary) -> str:
 
 
 def _failures(summary: CohortSummary) -> str:
-    """One line: how many, and the first with its reason and the command that does it again."""
+    """One line: counts, and the first failure with its reason and the command that repeats it."""
     from wsi_magnet.text import counted
 
     bad = [state for state in summary.states.values() if state.state not in ("finished", "waiting", "running")]
     kinds = [
         (sum(state.state == "failed" for state in bad), "failed"),
-        (sum(state.state == "finished with errors" for state in bad), "finished with cells that could not be analysed"),
-        (len(summary.refused), "refused, whose results stay as they are"),
+        (sum(state.state == "finished with errors" for state in bad), "finished with cells that could not be read"),
+        (len(summary.refused), "refused, with their results unchanged"),
     ]
-    told = ", ".join(f"{count} {what}" for count, what in kinds if count)
+    counts = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
     if bad:
-        first = f"{bad[0].name}: {bad[0].error}; to do it again: {bad[0].retry}"
+        first = f"{bad[0].name}: {bad[0].error}; to repeat it: {bad[0].retry}"
     else:
         first = next((f"{name}: {reason}" for name, reason in summary.refused.items()), "")
-    return f"of {counted(len(summary.states), 'slide')} {told}; first: {first}"
+    return f"of {counted(len(summary.states), 'slide')} {counts}; first: {first}"

@@ -21,6 +21,8 @@ from rich.progress import (
 )
 
 from wsi_magnet.results.events import Event, Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
+from wsi_magnet.results.journal import TileResult
+from wsi_magnet.results.summary import reason_key
 from wsi_magnet.text import counted
 
 if TYPE_CHECKING:
@@ -119,11 +121,27 @@ class _TrainingWatcher:
         self._console.print(text, markup=False)
 
 
+class UnreadableReasons:
+    """Reasons why cells of one slide could not be read, each printed once."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def new_lines(self, result: TileResult) -> list[str]:
+        """A line for each reason that no tile had before."""
+        reasons: dict[str, str] = {}
+        for failure in (cell.failure for cell in result.cells if cell.failure):
+            reasons.setdefault(reason_key(failure), failure)
+        new = [reason for key, reason in reasons.items() if key not in self._known]
+        self._known |= reasons.keys()
+        return [f"UNREADABLE: {reason} (cells are counted at the end)" for reason in new]
+
+
 class _Watcher:
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
         self._bar: TaskID | None = None
-        self._reasons: set[str] = set()
+        self._unreadable = UnreadableReasons()
         self._began = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -136,11 +154,8 @@ class _Watcher:
             case ScaleStarted():
                 self._start(event)
             case TileFinished(result):
-                for reason in {cell.failure for cell in result.cells if cell.failure} - self._reasons:
-                    self._reasons.add(reason)
-                    self._console.print(
-                        f"UNREADABLE: {reason} (cells are counted at the end)", markup=False, style="red"
-                    )
+                for line in self._unreadable.new_lines(result):
+                    self._console.print(line, markup=False, style="red")
                 if self._bar is not None:
                     self._progress.advance(self._bar)
             case ScaleFinished(_, mpp, seconds):

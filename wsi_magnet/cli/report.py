@@ -35,11 +35,11 @@ def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) 
       wsi-magnet report results/slide -o slide.html
       wsi-magnet report results -o cohort.html
     """
-    from wsi_magnet.cohort.results import results_of
+    from wsi_magnet.cohort.paths import result_folders
     from wsi_magnet.report.write import ReportOptions, write_report
     from wsi_magnet.storage.location import Location, to_location
 
-    found = [result for named in results for result in results_of(to_location(named))]
+    found = [result for named in results for result in result_folders(to_location(named))]
 
     def tell(result: Location) -> None:
         if len(found) > 1:

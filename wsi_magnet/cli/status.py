@@ -1,4 +1,4 @@
-"""`wsi-magnet status`: how a batch or a run is doing, from outside."""
+"""`wsi-magnet status`: progress, failures and the resuming command of a batch or a run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import click
 from wsi_magnet.cli import options
 
 if TYPE_CHECKING:
-    from wsi_magnet.cohort.status import InFlight, Status
+    from wsi_magnet.cohort.status import SlideInFlight, Status
 
 
-@click.command("status", short_help="Say how a batch or a run is doing.")
+@click.command("status", short_help="Show the status of a batch or a run.")
 @click.argument("out", metavar="OUT", type=click.Path())
 @options.json_option
 def command(out: str, as_json: bool) -> None:
-    """Say how the batch in OUT, or the run in a slide's result folder, is doing: whether anybody works on it, what is
-    finished, failed and in flight, how long the rest will take, and the command that goes on with it.
+    """Show the status of the batch in OUT, or of the run in a slide's result folder: the process that works on it, the
+    slides that are finished, failed and in flight, the time left, and the command that resumes it.
 
     \b
       wsi-magnet status results
       wsi-magnet status results/slide --json
 
-    It may be asked at any time and from any machine that sees OUT. Exit 0 while it runs and where all is well, 1 where
-    it was stopped before its end, or something failed.
+    It can be called at any time and on any machine that sees OUT. Exit 0 while it runs and if it finished without
+    failures, 1 if it was stopped before its end or has failures.
     """
     from wsi_magnet.cohort.status import status_of
     from wsi_magnet.storage.location import to_location
@@ -41,11 +41,11 @@ def _text(status: Status) -> str:
     from wsi_magnet.cli.tables import facts, failures_text, table
     from wsi_magnet.text import rough_duration_text
 
-    who = status.worker or "nobody works on it"
-    heard = "" if status.silent_s is None else f"; last sign of life {rough_duration_text(status.silent_s)} ago"
-    begun = "running" if status.worker else "begun"
-    counts = ", ".join(f"{count} {begun if state == 'running' else state}" for state, count in status.counts.items())
-    pairs: list[tuple[str, object]] = [(status.kind, status.folder), ("state", f"{status.state} ({who}{heard})")]
+    worker = status.worker or "no process works on it"
+    written = "" if status.silent_s is None else f"; last write {rough_duration_text(status.silent_s)} ago"
+    started = "running" if status.worker else "started"
+    counts = ", ".join(f"{count} {started if state == 'running' else state}" for state, count in status.counts.items())
+    pairs: list[tuple[str, object]] = [(status.kind, status.folder), ("state", f"{status.state} ({worker}{written})")]
     if status.kind == "batch":
         pairs.append(("slides", f"{sum(status.counts.values())}: {counts}"))
     if status.slides_an_hour is not None:
@@ -56,18 +56,18 @@ def _text(status: Status) -> str:
     if status.in_flight:
         parts.append(
             table(
-                ["in flight" if status.worker else "begun", "scale", "tiles", "done", "attempt"],
+                ["in flight" if status.worker else "started", "scale", "tiles", "done", "attempt"],
                 [_row(one) for one in status.in_flight],
             )
         )
     if status.failed:
         parts.append(failures_text(status.failed))
-    if status.state == "stopped" and status.goes_on:
-        parts.append(f"To go on:\n  {status.goes_on}")
+    if status.state == "stopped" and status.resume_command:
+        parts.append(f"To resume:\n  {status.resume_command}")
     return "\n\n".join(parts)
 
 
-def _row(one: InFlight) -> list[object]:
+def _row(one: SlideInFlight) -> list[object]:
     if not one.scales:
         return [one.name, "opening", "", "", one.attempt]
     done = f"{100 * one.share:.0f} %"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: once to stop in order, twice to stop at once."""
+"""Ctrl-C and SIGTERM: the first stops in order, the second at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import FrameType
 import click
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""What a terminal sends, and what batch systems end a job with."""
+"""The signal of a terminal, and the one with which batch systems end a job."""
 
 
 NOTICE = "stopping notice"
@@ -23,33 +23,33 @@ _NOTICE_S = 5.0
 
 
 @contextmanager
-def stopped_in_order(word: str, code: int) -> Iterator[None]:
-    """Within it the first signal raises KeyboardInterrupt, and the next ends the program, with a word and a code.
+def stopped_in_order(message: str, code: int) -> Iterator[None]:
+    """Context in which the first signal raises KeyboardInterrupt, and the next prints a message and exits with a code.
 
-    The second waits for nothing: worker processes of this machine end by themselves when the program has gone. A signal
-    that is ignored stays ignored: a shell starts `command &` so, because Ctrl-C is meant for the command in front.
+    The second waits for nothing: worker processes of this machine end when the program has gone. An ignored signal
+    stays ignored: a shell starts `command &` so, because Ctrl-C is meant for the command in the foreground.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = threading.Event()
+    signalled = threading.Event()
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        if heard.is_set():
+    def handle(number: int, frame: FrameType | None) -> None:
+        if signalled.is_set():
             below = "\n" if _bar_is_live() else ""
-            click.echo(f"{below}Stopped at once. {word}", err=True)
+            click.echo(f"{below}Stopped at once. {message}", err=True)
             os._exit(code)
-        heard.set()
-        _say("Stopping; once more stops at once.")
+        signalled.set()
+        _print_notice("Stopping; once more stops at once.")
         raise KeyboardInterrupt
 
-    before = {one: signal.signal(one, hear) for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN}
+    before = {one: signal.signal(one, handle) for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN}
     try:
         yield
     finally:
         for notice in [thread for thread in threading.enumerate() if thread.name == NOTICE]:
-            notice.join(_NOTICE_S)  # a daemon, which would end unheard with a program that ends at once
-        if not heard.is_set():  # else the program is on its way out, and may be told to hurry until it has gone
+            notice.join(_NOTICE_S)  # a daemon: its text would be lost in a program that ends at once
+        if not signalled.is_set():  # otherwise the program is ending, and a second signal may still come
             for one, handler in before.items():
                 signal.signal(one, handler)
 
@@ -58,9 +58,11 @@ def _bar_is_live() -> bool:
     return hasattr(sys.stderr, "rich_proxied_file")
 
 
-def _say(text: str) -> None:
-    """A line that stays. Above a live bar it is Rich that must print it, which takes locks that may be held right here;
-    so a thread does that, and they are let go of as KeyboardInterrupt passes.
+def _print_notice(text: str) -> None:
+    """Print a line that stays.
+
+    Above a live bar Rich must print it, and takes locks that the interrupted code may hold: so a thread prints, and
+    gets the locks when KeyboardInterrupt has left that code.
     """
     if not _bar_is_live():
         click.echo(text, err=True)

@@ -135,9 +135,9 @@ def _segmented(one: Mapping[str, Any]) -> str:
 
 def unreadable_text(summary: RunSummary) -> str:
     """Cells that could not be read, a line a reason with a count, and what the mask shows there."""
-    from wsi_magnet.results.summary import by_reason
+    from wsi_magnet.results.summary import reason_lines
 
-    lines = [f"{counted(count, 'cell')} could not be read: {reason}" for reason, count in by_reason(summary.failures)]
+    lines = reason_lines(summary.failures)
     area = summary.summary["not_analysed_mm2"]
     lost = f"{area:.3g} mm² that no scale could read are labelled 255; " if area else ""
     where = f"{lost}elsewhere the coarser result stays" if lost else "the coarser result stays there"

@@ -1,62 +1,68 @@
-"""Events of a batch for its observers, in addition to the events of each run."""
+"""Events of a batch for its observers, besides the events of each run, and the log of them."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wsi_magnet.cohort.paths import LOG
 from wsi_magnet.cohort.state import SlideState
-from wsi_magnet.results.events import Event
+from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.results.event_log import EventLog, told
+from wsi_magnet.results.events import Event, TileFinished, WorkersReady
+from wsi_magnet.results.record import versions
+from wsi_magnet.storage.location import Location
 
-How = Literal["finished", "finished with errors", "failed", "refused", "stopped"]
-"""How a slide ended in this batch: "refused" where its result stays as it is, since it was made otherwise or the slide
-cannot be looked at now; "stopped" where the batch ended before it."""
+Outcome = Literal["finished", "finished with errors", "failed", "refused", "stopped"]
+"""Outcome of a slide in a batch. "refused": its existing result stays, because its options differ or the slide cannot
+be read now; "stopped": the batch ended before the slide did."""
 
 
 @dataclass(frozen=True, slots=True)
-class BatchBegun:
-    """All slides are known, and what is to be done."""
+class BatchStarted:
+    """All slides are known, and which of them are to be done."""
 
     command: str
-    """That goes on with it."""
+    """The command that resumes the batch."""
     options: Mapping[str, Any]
     slides: int
     to_do: int
     bytes_to_do: int
-    """Of the slides' files: how much work there is, about."""
+    """Size of the slides' files: the amount of work, roughly."""
     skipped: Mapping[str, int]
-    """Slides that nothing is done for, by their state."""
+    """Counts by state of the slides that are left as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchWorkers:
-    """The workers are there."""
+    """The workers are ready."""
 
     description: str
     dashboard: str | None
     in_flight: int
     workers: Mapping[str, Any]
-    """What each says of itself, by its name."""
+    """Host, process, threads and versions of each worker, or its error, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchNote:
-    """Something of the whole batch that the user should know."""
+    """A note for the user about the whole batch."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class SlideBegun:
-    """Somebody has begun with a slide."""
+class SlideStarted:
+    """A slide has been started or resumed."""
 
     state: SlideState
 
 
 @dataclass(frozen=True, slots=True)
-class SlideTold:
-    """A slide's run tells something."""
+class SlideEvent:
+    """An event of a slide's run."""
 
     name: str
     event: Event
@@ -64,31 +70,84 @@ class SlideTold:
 
 @dataclass(frozen=True, slots=True)
 class SlideEnded:
-    """A slide has ended, one way or the other."""
+    """A slide has ended, in whatever way; "finished" is one of them."""
 
     state: SlideState
-    how: How
+    outcome: Outcome
     seconds: float
-    reason: str | None = None
-    """Why, where it is not well."""
+    reasons: tuple[str, ...] = ()
+    """A line for each reason if anything is wrong."""
     error: Exception | None = None
-    """What its run raised."""
+    """The error of its run."""
+
+    @property
+    def reason(self) -> str:
+        """All reasons on one line; "" without any."""
+        return "; ".join(self.reasons)
 
 
 @dataclass(frozen=True, slots=True)
 class BatchEnded:
-    """Nothing more comes."""
+    """The last event."""
 
     seconds: float
     counts: Mapping[str, int]
-    """Slides of the batch by their state."""
+    """Slides of the batch by state."""
     error: str | None = None
-    """What ended it before all slides were done."""
+    """The error that ended it before all slides were done."""
 
 
-CohortEvent = BatchBegun | BatchWorkers | BatchNote | SlideBegun | SlideTold | SlideEnded | BatchEnded
+CohortEvent = BatchStarted | BatchWorkers | BatchNote | SlideStarted | SlideEvent | SlideEnded | BatchEnded
 CohortObserver = Callable[[CohortEvent], None]
 
 
 def ignore(event: CohortEvent) -> None:
-    """The observer of those who do not watch."""
+    """An observer that does nothing."""
+
+
+class BatchLog:
+    """An observer that writes log.jsonl of a batch: its options, its workers, and the outcome of each slide."""
+
+    def __init__(self, out: Location) -> None:
+        self._log = EventLog(out / LOG)
+
+    def __call__(self, event: CohortEvent) -> None:
+        """Write the lines of an event."""
+        values: dict[str, Any]
+        match event:
+            case BatchStarted():
+                values = {"command": event.command, "options": event.options, "versions": versions()}
+                counts = {"slides": event.slides, "to_do": event.to_do, "skipped": event.skipped}
+                self._log.write("info", "batch started", {**values, **counts, "bytes_to_do": event.bytes_to_do})
+            case BatchWorkers(description, dashboard, in_flight, workers):
+                values = {"description": description, "dashboard": dashboard, "in_flight": in_flight}
+                self._log.write("info", "workers", {**values, "workers": workers})
+            case BatchNote(text):
+                self._log.write("warning", "notice", {"text": text})
+            case SlideStarted(state):
+                values = {"slide": state.name, "path": state.slide, "attempt": state.attempts}
+                self._log.write("info", "slide started", values)
+            case SlideEvent(_, TileFinished() | WorkersReady()):
+                pass
+            case SlideEvent(name, inner):
+                for level, text, inside in told(inner):
+                    self._log.write(level, text, {"slide": name, **inside})
+            case SlideEnded():
+                self._slide_ended(event)
+            case BatchEnded(seconds, counts, error):
+                values = {"seconds": round(seconds, 1), "slides": dict(counts), "error": error}
+                self._log.write("info" if error is None else "error", "batch ended", values)
+
+    def _slide_ended(self, event: SlideEnded) -> None:
+        values: dict[str, Any] = {"slide": event.state.name, "state": event.outcome, "seconds": round(event.seconds, 1)}
+        if event.reasons:
+            values["reason"] = event.reason
+        if event.error is not None:
+            values["error_type"] = type(event.error).__name__
+            if not isinstance(event.error, WsiMagnetError):
+                values["traceback"] = "".join(traceback.format_exception(event.error))
+        self._log.write("info" if event.outcome == "finished" else "error", "slide ended", values)
+
+    def close(self, *, compact: bool) -> None:
+        """Make all lines durable. compact: as in `Lines.close`."""
+        self._log.close(compact=compact)

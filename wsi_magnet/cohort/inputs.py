@@ -1,4 +1,4 @@
-"""What a batch reads; none of it may lie where one of its results goes, because a result is deleted as a whole."""
+"""Inputs of a batch, and the check that none lies where a result goes: a result is deleted as a whole."""
 
 from __future__ import annotations
 
@@ -9,77 +9,79 @@ from pathlib import Path
 from wsi_magnet.cohort.naming import fold
 from wsi_magnet.cohort.options import CohortOptions
 from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
-from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path
 from wsi_magnet.slides.companions import named_by_hamamatsu
 
 
 class Inputs:
-    """The slides of a batch with their parts, and its lists, bundles and other files."""
+    """Slides of a batch with their parts, its lists, bundles and other files."""
 
-    def __init__(self, jobs: Sequence[SlideJob], options: CohortOptions) -> None:
-        """Raises CohortError for a file that the batch would write over."""
-        self._above: dict[str, str] = {}
+    def __init__(self, slides: Sequence[CohortSlide], options: CohortOptions) -> None:
+        """Raises CohortError for a file that the batch would overwrite."""
+        self._input_at: dict[str, str] = {}
+        """An input by its path and by the path of each folder above it."""
         self._outs: tuple[str, ...] = ()
         if isinstance(options.out, Path):  # inputs are files, so none lies in an object store
             self._outs = str(options.out), os.path.realpath(options.out)
-            for file in _inputs(jobs, options):
+            for file in _input_files(slides, options):
                 self._add(file)
         for name in (SUMMARY_CSV, SUMMARY_MD):
             if (path := self.inside(name)) is not None:
-                raise CohortError(f"{path} is where a batch writes its table; choose another output folder with -o")
+                raise CohortError(f"{path} would be overwritten by the batch's table; choose another folder with -o")
 
-    def holding(self) -> dict[str, str]:
-        """What lies directly in the output and is an input or holds one: its name, folded, and that input."""
+    def reserved_names(self) -> dict[str, str]:
+        """Folded names in the output folder that are an input or contain one, with that input."""
         return {
-            fold(os.path.basename(path)): of for path, of in self._above.items() if os.path.dirname(path) in self._outs
+            fold(os.path.basename(path)): file
+            for path, file in self._input_at.items()
+            if os.path.dirname(path) in self._outs
         }
 
     def inside(self, name: str) -> str | None:
-        """An input that lies where the result of this name goes; None where there is none."""
+        """An input in the result folder of that name; None without one."""
         paths = [os.path.join(out, name) for out in self._outs]
         paths += [os.path.realpath(path) for path in paths if os.path.islink(path)]
-        return next((self._above[path] for path in paths if path in self._above), None)
+        return next((self._input_at[path] for path in paths if path in self._input_at), None)
 
     def _add(self, path: str) -> None:
-        """Note an input and what is above it, as it was named and where it really lies."""
+        """Record an input and the folders above it, by its own path and by the real one."""
         folder = os.path.dirname(path)
-        known = folder in self._above
+        known = folder in self._input_at
         for start in (path,) if known else (path, os.path.realpath(folder)):
             self._climb(start, path)
         self._climb(os.path.realpath(path), path)
 
     def _climb(self, start: str, path: str) -> None:
-        for above in _above(start):
-            if above in self._above:
+        for above in _with_parents(start):
+            if above in self._input_at:
                 return
-            self._above[above] = path
+            self._input_at[above] = path
 
 
-def _above(path: str) -> Iterator[str]:
-    """A path and all folders that it lies in."""
+def _with_parents(path: str) -> Iterator[str]:
     yield path
     while (parent := os.path.dirname(path)) != path:
         path = parent
         yield path
 
 
-def _inputs(jobs: Sequence[SlideJob], options: CohortOptions) -> Iterator[str]:
-    """Absolute paths."""
-    files = {job.listed_in for job in jobs} | {options.execution.cluster}
-    files |= {str(bundle_path(bundle)) for bundle in {options.bundle, *(job.bundle for job in jobs)}}
+def _input_files(slides: Sequence[CohortSlide], options: CohortOptions) -> Iterator[str]:
+    """Yield absolute paths."""
+    files = {slide.listed_in for slide in slides} | {options.execution.cluster}
+    files |= {str(bundle_path(bundle)) for bundle in {options.bundle, *(slide.bundle for slide in slides)}}
     for file in files - {None}:
         yield str(Path(str(file)).expanduser().absolute())
-    for job in jobs:
-        yield job.slide
-        yield from _parts(job)
+    for slide in slides:
+        yield slide.path
+        yield from _parts(slide)
 
 
-def _parts(job: SlideJob) -> Iterator[str]:
-    """What belongs to a slide and need not lie beside it: the folder of a MIRAX, pictures of a Hamamatsu."""
-    for path in {job.slide, job.real}:
-        if job.suffix == ".mrxs":
+def _parts(slide: CohortSlide) -> Iterator[str]:
+    """Yield parts of a slide that need not lie beside it: the folder of a MIRAX slide, a Hamamatsu slide's pictures."""
+    for path in {slide.path, slide.real_path}:
+        if slide.suffix == ".mrxs":
             yield os.path.splitext(path)[0]
-        elif job.suffix in (".vms", ".vmu"):
+        elif slide.suffix in (".vms", ".vmu"):
             yield from named_by_hamamatsu(Path(path))

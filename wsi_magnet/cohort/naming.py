@@ -1,4 +1,4 @@
-"""What each slide's result is named: after the slide, and never the same for two, also where upper case is lower."""
+"""Names of results: after their slides, and distinct also on file systems that ignore case."""
 
 from __future__ import annotations
 
@@ -10,86 +10,86 @@ from pathlib import Path
 from types import MappingProxyType
 
 from wsi_magnet.cohort.paths import RESERVED
-from wsi_magnet.cohort.slide_job import SlideJob
+from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.errors import CohortError
 
 LONGEST_BYTES = 180
-"""Of a name: file systems take 255 bytes, and a state file's has a suffix."""
+"""Length limit of a name: file systems allow 255 bytes, and a state file has a suffix."""
 
 _HASH_DIGITS = 8
 
 
 def name_slides(
-    jobs: Sequence[SlideJob], known: Mapping[str, str], holding: Mapping[str, str] = MappingProxyType({})
+    slides: Sequence[CohortSlide], known: Mapping[str, str], reserved: Mapping[str, str] = MappingProxyType({})
 ) -> list[str]:
-    """The result folder's name of each job, in their order, by which nothing else is decided.
+    """Names of the result folders, in the order of the slides; that order changes no name.
 
-    jobs: of different slides. known: names of results that are there, by where their slide really lies; they stay what
-    they are. holding: folded names of what holds an input of the batch, and that input; these nobody else gets. The
-    others are named after their slide; those that would share a name also after their folder, and those that still
-    would after their whole path. Raises CohortError for a name that a list wants and that cannot be had.
+    slides: distinct. known: names of existing results by the real path of their slide, which stay. reserved: folded
+    names of folders that contain an input of the batch, with that input; no result gets them. Other results are named
+    after their slide; if that is ambiguous also after its folder, and then by a hash of its path. Raises CohortError
+    for a list's name that cannot be used.
     """
-    taken = {**holding, **{fold(name): real for real, name in known.items()}}
-    names = {job.real: known[job.real] for job in jobs if job.real in known}
-    for job in jobs:
-        if job.name is not None:
-            names[job.real] = _asked(job, job.name, taken, names.get(job.real))
-            taken[fold(job.name)] = job.real
-    fresh = [job for job in jobs if job.real not in names]
+    taken = {**reserved, **{fold(name): real_path for real_path, name in known.items()}}
+    names = {slide.real_path: known[slide.real_path] for slide in slides if slide.real_path in known}
+    for slide in slides:
+        if slide.name is not None:
+            names[slide.real_path] = _checked(slide, slide.name, taken, names.get(slide.real_path))
+            taken[fold(slide.name)] = slide.real_path
+    unnamed = [slide for slide in slides if slide.real_path not in names]
     for suggest in (_plain, _with_parent, _with_hash):
-        fresh = _settle(fresh, suggest, taken, names)
-    assert not fresh, "a hash of the whole path is nobody else's"
-    return [names[job.real] for job in jobs]
+        unnamed = _assign(unnamed, suggest, taken, names)
+    assert not unnamed, "a hash of the whole path is unique"
+    return [names[slide.real_path] for slide in slides]
 
 
 def fold(name: str) -> str:
-    """Equal for names that some file system takes for the same."""
+    """A form that is equal for names which some file system does not tell apart."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _settle(
-    jobs: Sequence[SlideJob], suggest: Callable[[SlideJob], str], taken: dict[str, str], names: dict[str, str]
-) -> list[SlideJob]:
-    """Name those whose suggestion nobody else has; returns the others."""
-    suggested = [(job, suggest(job)) for job in jobs]
+def _assign(
+    slides: Sequence[CohortSlide], suggest: Callable[[CohortSlide], str], taken: dict[str, str], names: dict[str, str]
+) -> list[CohortSlide]:
+    """Name the slides whose suggestion is unique; returns the others."""
+    suggested = [(slide, suggest(slide)) for slide in slides]
     counts = Counter(fold(name) for _, name in suggested)
     left = []
-    for job, name in suggested:
+    for slide, name in suggested:
         if counts[fold(name)] > 1 or fold(name) in taken or name in RESERVED:
-            left.append(job)
+            left.append(slide)
         else:
-            names[job.real] = name
-    taken.update({fold(names[job.real]): job.real for job, _ in suggested if job.real in names})
+            names[slide.real_path] = name
+    taken.update({fold(names[one.real_path]): one.real_path for one, _ in suggested if one.real_path in names})
     return left
 
 
-def _asked(job: SlideJob, name: str, taken: Mapping[str, str], before: str | None) -> str:
+def _checked(slide: CohortSlide, name: str, taken: Mapping[str, str], before: str | None) -> str:
     if name != _fit(name) or fold(name) in RESERVED:
-        raise CohortError(f"{job.origin}: name {name!r} cannot be a result folder's; {_fit(name)!r} could")
+        raise CohortError(f"{slide.origin}: name {name!r} cannot be that of a result folder; {_fit(name)!r} could")
     if before not in (None, name):
         raise CohortError(
-            f"{job.origin}: the result of {job.slide} is there already and named {before!r}; leave the name, or choose "
-            "another output folder with -o"
+            f"{slide.origin}: {slide.path} already has a result, named {before!r}; remove the name from the list, or "
+            "choose another output folder with -o"
         )
-    if taken.get(fold(name), job.real) != job.real:
-        raise CohortError(f"{job.origin}: name {name!r} is that of {taken[fold(name)]}; choose another one")
+    if taken.get(fold(name), slide.real_path) != slide.real_path:
+        raise CohortError(f"{slide.origin}: name {name!r} is that of {taken[fold(name)]}; choose another one")
     return name
 
 
-def _plain(job: SlideJob) -> str:
-    return _fit(job.label)
+def _plain(slide: CohortSlide) -> str:
+    return _fit(slide.label)
 
 
-def _with_parent(job: SlideJob) -> str:
-    return _fit(f"{Path(job.slide).parent.name}-{job.label}")
+def _with_parent(slide: CohortSlide) -> str:
+    return _fit(f"{Path(slide.path).parent.name}-{slide.label}")
 
 
-def _with_hash(job: SlideJob) -> str:
-    return _hashed(job.label, job.real)
+def _with_hash(slide: CohortSlide) -> str:
+    return _hashed(slide.label, slide.real_path)
 
 
 def _fit(text: str) -> str:
-    """A text as the name of a folder that is not hidden and no Zarr (QuPath takes the first in a path for the root)."""
+    """A folder name from a text: not hidden, and not a Zarr, since QuPath takes the first in a path for the root."""
     name = "".join("_" if c in "/\\" or not c.isprintable() else c for c in text).strip()
     if name.startswith("."):
         name = "_" + name[1:]

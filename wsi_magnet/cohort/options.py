@@ -1,4 +1,4 @@
-"""What a batch was asked for, and the command that asks for the same again."""
+"""Options of a batch, the commands that repeat it, and the bundles that it uses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wsi_magnet.cohort.slide_job import SlideJob
-from wsi_magnet.cohort.state import file_marks
+from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path, read_spec
@@ -20,55 +19,55 @@ from wsi_magnet.storage.location import Location
 
 @dataclass(frozen=True, slots=True)
 class CohortOptions:
-    """What a batch was asked for, but for the slides."""
+    """All options of a batch besides its slides."""
 
     out: Location
-    """Absolute."""
+    """Output folder, absolute."""
     config: RunConfig = field(default_factory=RunConfig)
     bundle: str | None = None
     execution: Execution = field(default_factory=Execution)
     in_flight: int | None = None
     """Slides at once; None: as many as keep all workers busy."""
     fail_fast: bool = False
-    """True ends the batch with the first slide that fails."""
+    """True: the first slide that fails ends the batch."""
     retry_failed: bool = False
     override_mpp: bool = False
-    """True where the configuration's mpp also replaces what slides say; else it is for those that say nothing."""
+    """True: the configuration's mpp replaces that of every slide; otherwise it is for slides without one."""
     existing: Existing = "resume"
-    """What becomes of results that are there."""
+    """Treatment of existing results."""
 
-    def config_of(self, job: SlideJob) -> RunConfig:
-        """A slide's configuration: the batch's, with what a list says of the slide."""
-        return self.config if job.mpp is None else replace(self.config, mpp=job.mpp)
+    def config_of(self, slide: CohortSlide) -> RunConfig:
+        """Configuration for a slide: the batch's, with the mpp of a list."""
+        return self.config if slide.mpp is None else replace(self.config, mpp=slide.mpp)
 
-    def overrides_mpp(self, job: SlideJob) -> bool:
-        """True where a slide's configuration says its mpp, whatever the slide itself says."""
-        return job.mpp is not None or (self.override_mpp and self.config.mpp is not None)
+    def overrides_mpp(self, slide: CohortSlide) -> bool:
+        """True if the configuration's mpp replaces the one in the slide's file."""
+        return slide.mpp is not None or (self.override_mpp and self.config.mpp is not None)
 
-    def config_where_told(self, job: SlideJob) -> RunConfig:
-        """A slide's configuration as long as the slide itself says its mpp."""
-        config = self.config_of(job)
-        return config if self.overrides_mpp(job) else replace(config, mpp=None)
+    def config_without_default_mpp(self, slide: CohortSlide) -> RunConfig:
+        """Configuration for a slide with an mpp in its file."""
+        config = self.config_of(slide)
+        return config if self.overrides_mpp(slide) else replace(config, mpp=None)
 
-    def bundle_of(self, job: SlideJob) -> str | None:
-        """A slide's bundle, likewise."""
-        return self.bundle if job.bundle is None else job.bundle
+    def bundle_of(self, slide: CohortSlide) -> str | None:
+        """Bundle for a slide: that of a list, or the batch's."""
+        return self.bundle if slide.bundle is None else slide.bundle
 
-    def slide_command(self, job: SlideJob, *more: str) -> str:
-        """What goes on with one slide, for a shell. more: options to be added."""
-        words = ["wsi-magnet", "batch", job.slide, "-o", str(self.out)]
-        if self.overrides_mpp(job):
+    def slide_command(self, slide: CohortSlide, *more: str) -> str:
+        """The shell command that resumes one slide. more: options to add."""
+        words = ["wsi-magnet", "batch", slide.path, "-o", str(self.out)]
+        if self.overrides_mpp(slide):
             more = ("--override-mpp", *more)
-        return shlex.join([*words, *self._options(self.config_of(job), self.bundle_of(job)), *more])
+        return shlex.join([*words, *self._words(self.config_of(slide), self.bundle_of(slide)), *more])
 
     def command(self, sources: Sequence[str]) -> str:
-        """What goes on with the batch, from any folder."""
+        """The shell command that resumes the batch, from any working folder."""
         slides = [str(Path(source).expanduser().absolute()) for source in sources]
-        words = ["wsi-magnet", "batch", *slides, "-o", str(self.out), *self._options(self.config, self.bundle)]
+        words = ["wsi-magnet", "batch", *slides, "-o", str(self.out), *self._words(self.config, self.bundle)]
         words += ["--override-mpp"] if self.override_mpp else []
         return shlex.join(words + (["--fail-fast"] if self.fail_fast else []))
 
-    def _options(self, config: RunConfig, bundle: str | None) -> Iterator[str]:
+    def _words(self, config: RunConfig, bundle: str | None) -> Iterator[str]:
         yield from work_words(config, bundle)
         yield from execution_words(self.execution)
         if self.in_flight is not None:
@@ -76,36 +75,31 @@ class CohortOptions:
 
 
 class Bundles:
-    """Name and hash of each bundle, read once however many slides want it."""
+    """Names and hashes of a batch's bundles, as they were when each was first used."""
 
     def __init__(self) -> None:
-        self._read: dict[str | None, tuple[str, str]] = {}
-        self._marks: dict[str | None, tuple[int, int]] = {}
+        self._first: dict[str | None, tuple[str, str]] = {}
 
-    def told(self, bundle: str | None) -> tuple[str, str]:
-        """(name, SHA-256) of a bundle. Raises BundleError."""
-        if bundle not in self._read:
-            self._marks[bundle] = file_marks(str(bundle_path(bundle)))
+    def identity(self, bundle: str | None) -> tuple[str, str]:
+        """(name, SHA-256) of a bundle when it was first used. Raises BundleError."""
+        if bundle not in self._first:
             spec, sha256 = read_spec(bundle)
-            self._read[bundle] = spec.name, sha256
-        return self._read[bundle]
+            self._first[bundle] = spec.name, sha256
+        return self._first[bundle]
 
     def require_unchanged(self, bundle: str | None) -> None:
-        """Raises CohortError where a bundle that was told is not the same any more, BundleError where it is none."""
-        path = bundle_path(bundle)
-        if bundle in self._read and file_marks(str(path)) != self._marks[bundle]:
-            _, sha256 = read_spec(bundle)
-            if sha256 != self._read[bundle][1]:
-                raise CohortError(
-                    f"{path} has been replaced since this batch began, and one batch has one bundle; put back what was "
-                    "there, or choose another output folder with -o; what is finished is kept"
-                )
+        """Raises CohortError for a bundle that has been replaced since its first use, BundleError if it is gone."""
+        if read_spec(bundle)[1] != self.identity(bundle)[1]:
+            raise CohortError(
+                f"{bundle_path(bundle)} has been replaced since this batch started, and one batch has one bundle; "
+                "restore it, or choose another output folder with -o; finished slides are kept"
+            )
 
-    def asked(self, config: RunConfig, bundle: str | None, *, override_mpp: bool = True) -> dict[str, Any]:
-        """What a slide's mask depends on besides the slide: where it is equal to what was recorded, nothing differs.
+    def run_params(self, config: RunConfig, bundle: str | None, *, override_mpp: bool = True) -> dict[str, Any]:
+        """Everything that a slide's mask depends on besides the slide; equal values give an equal mask.
 
-        override_mpp: whether the configuration's mpp is the slide's whatever that says itself.
+        override_mpp: the configuration's mpp is the slide's, whatever its file has.
         """
-        name, sha256 = self.told(bundle)
-        asked = {"config": config.to_json(), "bundle": name, "bundle_sha256": sha256}
-        return asked if override_mpp or config.mpp is None else {**asked, "mpp": "where the slide says none"}
+        name, sha256 = self.identity(bundle)
+        params = {"config": config.to_json(), "bundle": name, "bundle_sha256": sha256}
+        return params if override_mpp or config.mpp is None else {**params, "mpp": "where the slide says none"}

@@ -1,4 +1,4 @@
-"""What is to be done for each slide of a batch, decided from what is recorded; no slide is opened."""
+"""Plan of a batch: which slides are to be done, decided from the recorded states; no slide is opened."""
 
 from __future__ import annotations
 
@@ -11,103 +11,110 @@ from typing import Any
 from wsi_magnet.cohort.inputs import Inputs
 from wsi_magnet.cohort.naming import name_slides
 from wsi_magnet.cohort.options import Bundles, CohortOptions
-from wsi_magnet.cohort.slide_job import SlideJob
-from wsi_magnet.cohort.state import SlideState, file_marks, known_names, result_marks
+from wsi_magnet.cohort.slide import CohortSlide
+from wsi_magnet.cohort.state import SlideState, file_stamp, known_names, result_stamps
 from wsi_magnet.results.folder import Existing
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A slide of a batch."""
+    """A slide of a batch, and what is to be done with it."""
 
     position: int
-    """In the order of the batch, from 0: work of earlier slides is begun first."""
-    job: SlideJob
+    """Index in the batch; earlier slides have priority."""
+    slide: CohortSlide
     before: SlideState
-    """As it was when the batch began; of a slide that nobody has seen, "waiting"."""
-    asked: Mapping[str, Any]
-    """What its mask will depend on besides the slide."""
+    """State when the batch started; "waiting" for a new slide."""
+    run_params: Mapping[str, Any]
+    """Everything that its mask is to depend on besides the slide."""
     to_do: bool
-    """False where it has ended and is left as it is."""
+    """False: it has ended and stays as it is."""
     existing: Existing = "resume"
-    """What becomes of what lies in its result folder: as this batch was asked, or one that was stopped before it."""
-    holds: str | None = None
+    """Treatment of its result folder, as chosen for this batch or for one that was stopped before it."""
+    contains_input: str | None = None
     """An input of the batch that lies in its result folder."""
 
     @property
-    def laid_out(self) -> SlideState:
-        """Its state before it is begun, by which a batch that is stopped can be gone on with."""
+    def initial_state(self) -> SlideState:
+        """State to record before the slide is started, from which a stopped batch is resumed."""
         if not self.to_do or (self.existing == "resume" and self.before.has_result):
             return self.before
-        unbegun = self.before.but(state="waiting", error=None, error_type=None, ended=None, due=self.existing)
-        return unbegun if self.existing == "resume" else unbegun.but(asked=self.asked)
+        waiting = self.before.but(
+            state="waiting", error=None, error_type=None, ended=None, pending_action=self.existing
+        )
+        return waiting if self.existing == "resume" else waiting.but(run_params=self.run_params)
 
     @property
     def is_away(self) -> bool:
-        """True where it is left as it is although its file is not there."""
-        return self.before.has_result and not self.to_do and file_marks(self.job.slide)[0] < 0
+        """True if its result stays although its file is missing."""
+        return self.before.has_result and not self.to_do and file_stamp(self.slide.path)[0] < 0
 
     @property
-    def made_otherwise(self) -> bool:
-        """True where there is something of it, begun with other options than are asked for now."""
-        return self.before.attempts > 0 and dict(self.before.asked) != dict(self.asked)
+    def made_with_other_params(self) -> bool:
+        """True if it was started before with other parameters."""
+        return self.before.attempts > 0 and dict(self.before.run_params) != dict(self.run_params)
 
 
 def plan_batch(
-    jobs: Sequence[SlideJob], options: CohortOptions, states: Mapping[str, SlideState], bundles: Bundles
+    slides: Sequence[CohortSlide], options: CohortOptions, states: Mapping[str, SlideState], bundles: Bundles
 ) -> list[Planned]:
     """Name all slides and decide which are to be done. Raises CohortError for names, BundleError, StoreError."""
     known = dict(known_names(options.out, states))
-    inputs = Inputs(jobs, options)
-    known |= _moved([job for job in jobs if job.real not in known], states)
-    names = name_slides(jobs, known, inputs.holding())
-    marks = result_marks(options.out, names)
+    inputs = Inputs(slides, options)
+    known |= _names_of_moved([slide for slide in slides if slide.real_path not in known], states)
+    names = name_slides(slides, known, inputs.reserved_names())
+    stamps = result_stamps(options.out, names)
     return [
         replace(
-            _plan(position, job, options, bundles, (states.get(name) or _unseen(name, job), mark)),
-            holds=inputs.inside(name),
+            _plan(position, slide, options, bundles, (states.get(name) or _new_state(name, slide), stamp)),
+            contains_input=inputs.inside(name),
         )
-        for position, (job, name, mark) in enumerate(zip(jobs, names, marks, strict=True))
+        for position, (slide, name, stamp) in enumerate(zip(slides, names, stamps, strict=True))
     ]
 
 
-def _moved(strange: Sequence[SlideJob], states: Mapping[str, SlideState]) -> dict[str, str]:
-    """Names of results by where their slides lie now: files of the same name, size and time whose place is another.
+def _names_of_moved(unknown: Sequence[CohortSlide], states: Mapping[str, SlideState]) -> dict[str, str]:
+    """Names of the results of moved slides by their real path now: a moved file keeps its name, size and time.
 
-    A share that is mounted elsewhere is no reason to do ten thousand slides again.
+    A share that is mounted elsewhere is no reason to repeat ten thousand slides.
     """
-    left: dict[tuple[str, int, int], list[str]] = {}
-    for state in states.values() if strange else ():
+    missing: dict[tuple[str, int, int], list[str]] = {}
+    for state in states.values() if unknown else ():
         if state.size_bytes >= 0 and not os.path.lexists(state.slide):
-            left.setdefault((os.path.basename(state.slide), state.size_bytes, state.mtime_ns), []).append(state.name)
-    marks = {job.real: (os.path.basename(job.slide), *file_marks(job.slide)) for job in strange}
-    twice = {mark for mark, count in Counter(marks.values()).items() if count > 1}
-    return {real: left[mark][0] for real, mark in marks.items() if len(left.get(mark, ())) == 1 and mark not in twice}
+            missing.setdefault((os.path.basename(state.slide), state.size_bytes, state.mtime_ns), []).append(state.name)
+    stamps = {slide.real_path: (os.path.basename(slide.path), *file_stamp(slide.path)) for slide in unknown}
+    ambiguous = {stamp for stamp, count in Counter(stamps.values()).items() if count > 1}
+    return {
+        real_path: missing[stamp][0]
+        for real_path, stamp in stamps.items()
+        if len(missing.get(stamp, ())) == 1 and stamp not in ambiguous
+    }
 
 
-def _unseen(name: str, job: SlideJob) -> SlideState:
-    size, mtime = file_marks(job.slide)
-    return SlideState(name=name, slide=job.slide, size_bytes=size, mtime_ns=mtime)
+def _new_state(name: str, slide: CohortSlide) -> SlideState:
+    size, mtime = file_stamp(slide.path)
+    return SlideState(name=name, slide=slide.path, size_bytes=size, mtime_ns=mtime)
 
 
 def _plan(
-    position: int, job: SlideJob, options: CohortOptions, bundles: Bundles, found: tuple[SlideState, int]
+    position: int, slide: CohortSlide, options: CohortOptions, bundles: Bundles, recorded: tuple[SlideState, int]
 ) -> Planned:
-    """found: the slide's state, and the mark of its result."""
-    before, mark = found[0].but(slide=job.slide), found[1]
-    overriding = options.overrides_mpp(job)
-    asked = bundles.asked(options.config_of(job), options.bundle_of(job), override_mpp=overriding)
+    """recorded: the slide's state, and the stamp of its result."""
+    before, result_stamp = recorded[0].but(slide=slide.path), recorded[1]
+    overrides = options.overrides_mpp(slide)
+    params = bundles.run_params(options.config_of(slide), options.bundle_of(slide), override_mpp=overrides)
     if options.existing != "resume" or before.state in ("waiting", "running"):
         to_do = True
     elif before.state == "failed":
-        to_do = options.retry_failed or dict(before.asked) != asked
-    else:  # where its file or the options are not as recorded, its run looks closer, and refuses if they differ
-        recorded = (before.size_bytes, before.mtime_ns, before.result_mtime_ns)
-        now = (*file_marks(job.slide), mark)
-        away = now[0] < 0 and mark >= 0 and before.size_bytes >= 0  # a share that is not mounted changes no result
-        as_it_was = mark == before.result_mtime_ns if away else recorded == now and -1 not in now
-        to_do = dict(before.asked) != asked or not as_it_was
+        to_do = options.retry_failed or dict(before.run_params) != params
+    else:  # if its file or the options have changed, its run compares the result, and refuses if that differs
+        stamps = (before.size_bytes, before.mtime_ns, before.result_mtime_ns)
+        now = (*file_stamp(slide.path), result_stamp)
+        # A share that is not mounted changes no result.
+        away = now[0] < 0 and result_stamp >= 0 and before.size_bytes >= 0
+        unchanged = result_stamp == before.result_mtime_ns if away else stamps == now and -1 not in now
+        to_do = dict(before.run_params) != params or not unchanged
     existing = options.existing
-    if existing == "resume" and dict(before.asked) == asked:
-        existing = before.due
-    return Planned(position, job, before, asked, to_do, existing)
+    if existing == "resume" and dict(before.run_params) == params:
+        existing = before.pending_action
+    return Planned(position, slide, before, params, to_do, existing)

@@ -1,4 +1,4 @@
-"""State of each slide of a cohort: one small JSON file a slide, written atomically and read strictly."""
+"""States of a cohort's slides: a small JSON file for each, written atomically and read strictly."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from wsi_magnet.cohort.paths import STATES
+from wsi_magnet.cohort.paths import STATE_SUFFIX, STATES, state_names
 from wsi_magnet.config import Refine
 from wsi_magnet.errors import CohortError, WsiMagnetError
 from wsi_magnet.results.folder import Existing, ResultFolder, write_json
 from wsi_magnet.results.record import RunRecord
-from wsi_magnet.schema import SchemaError, parse, to_json
+from wsi_magnet.schema import SchemaError, parse, stored_as, to_json
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, Url, make_folder, names, read_bytes, size_bytes
 
 Stage = Literal["waiting", "running", "finished", "finished with errors", "failed"]
 
 _FORMAT, _VERSION = "wsi-magnet-slide-state", 1
-_SUFFIX = ".json"
 _AT_ONCE = 16
-"""Files that are read or written at once; each waits for its disk or its network, not for this program."""
+"""Concurrent reads or writes: each waits for the disk or the network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ class Grade:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultMetrics:
-    """The few numbers of a result that the cohort's tables show; None where they are not known."""
+    """Numbers of a result for the cohort's tables; None if unknown."""
 
     bundle: str | None = None
     bundle_sha256: str | None = None
@@ -49,10 +48,10 @@ class ResultMetrics:
     slide_mpp: tuple[float, ...] | None = None
     """(x, y) at level 0."""
     mpp: float | None = None
-    """Of the mask."""
+    """Microns per pixel of the mask."""
     tissue_share: float | None = None
     refined_share: float | None = None
-    """Refined cells of all tissue cells of the finer scales, 0 to 1."""
+    """Share of the finer scales' tissue cells that were refined, 0 to 1."""
     cells_not_analysed: int | None = None
     analysed_mm2: float | None = None
     not_analysed_mm2: float | None = None
@@ -85,70 +84,72 @@ class ResultMetrics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideState:
-    """A slide of a cohort, as it was last seen."""
+    """Last known state of a slide. Keys of its file that differ from the names here are those of version 0.1.0."""
 
     name: str
-    """Of its result folder."""
+    """Name of its result folder."""
     slide: str
     """Absolute path."""
     state: Stage = "waiting"
     size_bytes: int = -1
-    """Of the slide's file when it was begun; -1 where there was none."""
+    """Size of the slide's file when it was started; -1 without a file."""
     mtime_ns: int = -1
-    """When the file was last changed, likewise."""
+    """Time of the file's last change, likewise."""
     result_mtime_ns: int = -1
-    """When run.json was last changed, once the slide has ended; -1 where that is not known."""
-    asked: Mapping[str, Any] = field(default_factory=dict)
-    """Configuration and bundle that it was last begun with, or is to be begun with anew."""
-    due: Existing = "resume"
-    """What is still to become of what lies in its result folder, where a batch that was asked for it was stopped."""
+    """Time of the last change of run.json after the slide has ended; -1 if unknown."""
+    run_params: Mapping[str, Any] = field(metadata=stored_as("asked"), default_factory=dict)
+    """Configuration and bundle of its last start, or of the restart that is pending."""
+    pending_action: Existing = field(metadata=stored_as("due"), default="resume")
+    """Treatment of its result folder that a stopped batch was asked for and has not begun."""
     attempts: int = 0
     seconds: float = 0.0
-    """That all attempts together took."""
+    """Duration of all attempts together."""
     error: str | None = None
     error_type: str | None = None
     retry: str = ""
-    """The command that does it again, for a shell."""
-    begun: str | None = None
+    """The shell command that repeats it."""
+    started: str | None = field(metadata=stored_as("begun"), default=None)
+    """Time of the last start, ISO 8601."""
     ended: str | None = None
-    figures: ResultMetrics = field(default_factory=ResultMetrics)
+    """Time of its end, whatever the outcome."""
+    metrics: ResultMetrics = field(metadata=stored_as("figures"), default_factory=ResultMetrics)
 
     @property
     def has_result(self) -> bool:
-        """True where it was segmented to the end."""
+        """True if it was segmented to the end."""
         return self.state in ("finished", "finished with errors")
 
     @property
     def failure(self) -> dict[str, str] | None:
-        """Name, state, reason and command, where it is not as it should be."""
+        """Name, state, reason and command of a slide that failed or has errors; None for any other."""
         if self.state not in ("failed", "finished with errors"):
             return None
         return {"name": self.name, "state": self.state, "reason": self.error or "", "retry": self.retry}
 
     def but(self, **changes: Any) -> SlideState:
-        """The same with other values."""
+        """A copy with other values."""
         return replace(self, **changes)
 
 
 class States:
-    """The state files below the folder of a cohort."""
+    """The state files in the folder of a cohort."""
 
     def __init__(self, out: Location) -> None:
-        self.folder = out / STATES
+        self._out, self.folder = out, out / STATES
 
     def read(self) -> dict[str, SlideState]:
-        """Read all of them, by name and in order of the names. Raises CohortError for a damaged one, StoreError."""
-        with storage_errors(self.folder):
-            paths = [self.folder / name for name in names(self.folder) if name.endswith(_SUFFIX)]
+        """Read all states, by name in order. Raises CohortError for a damaged one, StoreError."""
+        paths = [self.folder / f"{name}{STATE_SUFFIX}" for name in state_names(self._out)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             return {state.name: state for state in pool.map(_read, paths)}
 
     def write(self, state: SlideState) -> None:
         """Replace a slide's state. Raises StoreError."""
-        write_json(self.folder / f"{state.name}{_SUFFIX}", {"format": _FORMAT, "version": _VERSION, **to_json(state)})
+        values = {"format": _FORMAT, "version": _VERSION, **to_json(state)}
+        write_json(self.folder / f"{state.name}{STATE_SUFFIX}", values)
 
     def write_all(self, states: Iterable[SlideState]) -> None:
-        """Replace many, some at once. Raises StoreError."""
+        """Replace many states. Raises StoreError."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for _ in pool.map(self.write, states):
                 pass
@@ -169,18 +170,18 @@ def _read(path: Location) -> SlideState:
         if values.get("version") != _VERSION:
             raise SchemaError(f"its version is {values.get('version')!r:.20}, not {_VERSION}")
         state: SlideState = parse(SlideState, values, "", unknown="ignore")
-        if f"{state.name}{_SUFFIX}" != path.name:
+        if f"{state.name}{STATE_SUFFIX}" != path.name:
             raise SchemaError(f"its name is {state.name!r:.60}")
     except (ValueError, RecursionError) as error:  # JSON's errors, those of its encoding, and SchemaError
         raise CohortError(
-            f"{path} is no state of a slide that this version reads: {error}; delete it and run the batch again, "
-            "which looks at that slide's result anew"
+            f"{path} is not a slide's state that this version can read: {error}; delete it and run the batch again, "
+            "which then checks that slide's result"
         ) from error
     return state
 
 
-def file_marks(slide: str) -> tuple[int, int]:
-    """(bytes, time of the last change in ns) of a slide's file; -1 where there is none."""
+def file_stamp(slide: str) -> tuple[int, int]:
+    """(bytes, time of the last change in ns) of a slide's file; -1 each without a file."""
     try:
         found = os.stat(slide)
     except (OSError, ValueError):
@@ -188,10 +189,10 @@ def file_marks(slide: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
-def result_marks(out: Location, results: Sequence[str]) -> list[int]:
-    """When the run.json of each result was last changed, in ns; -1 where there is none.
+def result_stamps(out: Location, results: Sequence[str]) -> list[int]:
+    """Time of the last change of each result's run.json in ns; -1 without one.
 
-    In an object store, where to ask for each would take long, it is 0 for every result that is there.
+    In an object store, where a request for each would take long, 0 for every result that exists.
     """
     if isinstance(out, Url):
         with storage_errors(out):
@@ -200,8 +201,8 @@ def result_marks(out: Location, results: Sequence[str]) -> list[int]:
     return [_changed_ns(out / name / "run.json") for name in results]
 
 
-def result_mark(folder: Location) -> int:
-    """The mark that `result_marks` has for one result; in an object store one request, however many lie beside it."""
+def result_stamp(folder: Location) -> int:
+    """The stamp of one result, as from `result_stamps`; one request in an object store, whatever lies beside it."""
     run = folder / "run.json"
     if isinstance(run, Path):
         return _changed_ns(run)
@@ -217,10 +218,7 @@ def _changed_ns(path: Path) -> int:
 
 
 def known_names(out: Location, states: Mapping[str, SlideState]) -> Iterator[tuple[str, str]]:
-    """(where its slide really lies, name) of all results below `out`: those with a state, and those made one by one.
-
-    Raises StoreError.
-    """
+    """Yield (real path of its slide, name) of each result in `out`, also those of single runs. Raises StoreError."""
     for state in states.values():
         yield os.path.realpath(state.slide), state.name
     with storage_errors(out):

@@ -1,4 +1,4 @@
-"""What came of all slides of a cohort, for spreadsheets and for people: summary.csv and summary.md."""
+"""Tables of a cohort's slides: summary.csv for spreadsheets, summary.md for people."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.results.pyramid import replace_text
 from wsi_magnet.storage.location import Location
 
-REST = 20
-"""Tables are made anew so often that they take no more than a twentieth of the time, however many slides there are."""
+PAUSE_RATIO = 20
+"""Pause between two writes of the tables relative to the time of one: a twentieth of the time, for any number of
+slides."""
 
 _ORDER = ("failed", "finished with errors", "running", "waiting", "finished")
 
 
 class Tables:
-    """The two files, rewritten as slides end."""
+    """Both files, rewritten as slides end."""
 
     def __init__(self, out: Location) -> None:
         self._out = out
         self._next = 0.0
 
     def refresh(self, states: Mapping[str, SlideState]) -> None:
-        """Write them, unless that was done a moment ago. Raises StoreError."""
+        """Write both, unless they are recent. Raises StoreError."""
         if time.monotonic() >= self._next:
             self.write(states)
 
     def write(self, states: Mapping[str, SlideState]) -> None:
-        """Write them. Raises StoreError."""
-        begun = time.monotonic()
+        """Write both. Raises StoreError."""
+        started = time.monotonic()
         ordered = sorted(states.values(), key=lambda state: state.name)
         replace_text(self._out / SUMMARY_CSV, csv_text(ordered))
         replace_text(self._out / SUMMARY_MD, markdown(ordered))
         ended = time.monotonic()
-        self._next = ended + REST * (ended - begun)
+        self._next = ended + PAUSE_RATIO * (ended - started)
 
 
 def csv_text(states: Sequence[SlideState]) -> str:
-    """A row a slide, whatever became of it; a column for the area of each class that any slide has."""
+    """summary.csv: a row for each slide, and a column for the area of each class that any slide has."""
     classes = _classes(states)
-    graded = any(state.figures.gleason for state in states)
+    graded = any(state.metrics.gleason for state in states)
     text = StringIO()
     rows: list[dict[str, object]] = [_row(state, classes, graded=graded) for state in states]
     writer = csv.DictWriter(
@@ -56,8 +57,8 @@ def csv_text(states: Sequence[SlideState]) -> str:
 
 
 def _row(state: SlideState, classes: Sequence[str], *, graded: bool) -> dict[str, object]:
-    told, areas, grade = state.figures, state.figures.classes, state.figures.gleason
-    slide_mpp = told.slide_mpp or (None,)
+    metrics, areas, grade = state.metrics, state.metrics.classes, state.metrics.gleason
+    slide_mpp = metrics.slide_mpp or (None,)
     row: dict[str, object] = {
         "name": state.name,
         "slide": state.slide,
@@ -66,17 +67,17 @@ def _row(state: SlideState, classes: Sequence[str], *, graded: bool) -> dict[str
         "retry": state.retry if state.state in ("failed", "finished with errors") else None,
         "seconds": round(state.seconds, 1) if state.attempts else None,
         "attempts": state.attempts,
-        "bundle": told.bundle,
-        "bundle_sha256": told.bundle_sha256,
-        "refine": told.refine,
-        "precision": told.precision,
+        "bundle": metrics.bundle,
+        "bundle_sha256": metrics.bundle_sha256,
+        "refine": metrics.refine,
+        "precision": metrics.precision,
         "slide_mpp": _number(slide_mpp[0]),
-        "mask_mpp": _number(told.mpp),
-        "tissue_share": _number(told.tissue_share),
-        "refined_share": _number(told.refined_share),
-        "cells_not_analysed": told.cells_not_analysed,
-        "not_analysed_mm2": _number(told.not_analysed_mm2),
-        "analysed_mm2": _number(told.analysed_mm2),
+        "mask_mpp": _number(metrics.mpp),
+        "tissue_share": _number(metrics.tissue_share),
+        "refined_share": _number(metrics.refined_share),
+        "cells_not_analysed": metrics.cells_not_analysed,
+        "not_analysed_mm2": _number(metrics.not_analysed_mm2),
+        "analysed_mm2": _number(metrics.analysed_mm2),
         **{f"{name}_mm2": _number(areas.get(name)) for name in classes},
     }
     if graded:
@@ -86,13 +87,13 @@ def _row(state: SlideState, classes: Sequence[str], *, graded: bool) -> dict[str
 
 
 def markdown(states: Sequence[SlideState]) -> str:
-    """What failed and how to do it again first, then all slides."""
+    """summary.md: failures with their commands, then all slides."""
     counts = counts_text(states)
     parts = ["# Cohort", f"{len(states)} slides: {counts}. Not for diagnosis."]
     if bad := [state for state in states if state.state in ("failed", "finished with errors")]:
         parts += ["## Failures", *(_failure(state) for state in bad)]
     classes = _classes(states)
-    graded = any(state.figures.gleason for state in states)
+    graded = any(state.metrics.gleason for state in states)
     grades = ["Gleason (by area)"] if graded else []
     head = ["slide", "state", *(f"{name}, mm²" for name in classes), *grades, "refined", "seconds"]
     rows = [_cells(state, classes, graded=graded) for state in states]
@@ -101,7 +102,7 @@ def markdown(states: Sequence[SlideState]) -> str:
 
 
 def counts_text(states: Iterable[SlideState]) -> str:
-    """How many are in which state: "50 finished, 10 failed"."""
+    """Counts by state: "50 finished, 10 failed"."""
     counts: Counter[str] = Counter(state.state for state in states)
     return ", ".join(f"{counts[name]} {name}" for name in reversed(_ORDER) if counts[name]) or "none"
 
@@ -114,13 +115,13 @@ def _failure(state: SlideState) -> str:
 
 
 def _cells(state: SlideState, classes: Sequence[str], *, graded: bool) -> list[str]:
-    told = state.figures
-    grade, refined = told.gleason, told.refined_share
+    metrics = state.metrics
+    grade, refined = metrics.gleason, metrics.refined_share
     grades = [f"{grade.primary} + {grade.secondary}, group {grade.grade_group}" if grade else ""]
     return [
         _escaped(state.name),
         state.state,
-        *(f"{told.classes[name]:.3f}" if name in told.classes else "" for name in classes),
+        *(f"{metrics.classes[name]:.3f}" if name in metrics.classes else "" for name in classes),
         *(grades if graded else []),
         "" if refined is None else f"{100 * refined:.0f} %",
         f"{state.seconds:.0f}" if state.attempts else "",
@@ -132,8 +133,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _classes(states: Iterable[SlideState]) -> list[str]:
-    """All that any slide has, in the order of their bundles."""
-    return list(dict.fromkeys(name for state in states for name in state.figures.classes))
+    """Names of the classes of all slides, in the order of their bundles."""
+    return list(dict.fromkeys(name for state in states for name in state.metrics.classes))
 
 
 def _number(value: float | None) -> str | None:
@@ -145,5 +146,5 @@ def _escaped(text: str) -> str:
 
 
 def _writable(text: str) -> str:
-    """Names that are not Unicode are told by their bytes."""
+    """Text with names that are not Unicode escaped as bytes."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Threads that take one slide after the other, and end when the batch does."""
+"""Threads that each process one slide after the other until the batch ends."""
 
 from __future__ import annotations
 
@@ -10,80 +10,80 @@ from queue import Empty, SimpleQueue
 from wsi_magnet.cohort.events import SlideEnded
 from wsi_magnet.cohort.planning import Planned
 
-ASK_AGAIN_S = 10.0
-"""Where nothing has ended for so long, it is asked whether more slides may be in flight."""
+RECHECK_S = 10.0
+"""Time without a result after which more threads are started if more slides may be in flight."""
 
 
 class Stopped(BaseException):
-    """Raised within a slide's run whose batch has ended; no Exception, so that nobody takes it for the slide's."""
+    """Raised in a slide's run when its batch has ended; not an Exception, so that no handler blames the slide."""
 
 
-class Crew:
-    """The threads of a batch. Daemons: one that hangs keeps nobody from leaving the program."""
+class SlideThreads:
+    """Daemon threads, one slide each at a time: a hung one does not block the program's exit."""
 
-    def __init__(self, do: Callable[[Planned], SlideEnded], stopping: threading.Event) -> None:
-        """do: takes a slide to its end; what it raises ends the batch. stopping: set here when the batch ends."""
-        self._do, self._stopping = do, stopping
-        self._news: SimpleQueue[SlideEnded | BaseException | None] = SimpleQueue()
+    def __init__(self, segment: Callable[[Planned], SlideEnded], stopping: threading.Event) -> None:
+        """segment: processes a slide; an error that it raises ends the batch. stopping: set when the batch ends."""
+        self._segment, self._stopping = segment, stopping
+        self._results: SimpleQueue[SlideEnded | BaseException | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
-    def run(self, slides: Sequence[Planned], at_once: Callable[[], int]) -> Iterator[SlideEnded]:
-        """Slides as they end. Raises what ends the batch.
+    def run(self, slides: Sequence[Planned], in_flight: Callable[[], int]) -> Iterator[SlideEnded]:
+        """Yield slides as they end. Raises the error that ends the batch.
 
-        at_once: how many may be in flight; asked again now and then, since workers may come in the course of hours.
+        in_flight: greatest number of slides at once; called again and again, since workers may come over hours.
         """
         waiting = iter(slides)
-        working = self._hire(waiting, min(at_once(), len(slides)))
+        working = self._start(waiting, min(in_flight(), len(slides)))
         while working:
             try:
-                news = self._news.get(timeout=ASK_AGAIN_S)
+                result = self._results.get(timeout=RECHECK_S)
             except Empty:
-                working += self._hire(waiting, min(at_once(), len(slides)) - len(self._threads))
+                working += self._start(waiting, min(in_flight(), len(slides)) - len(self._threads))
                 continue
-            if isinstance(news, BaseException):
-                raise news
-            if news is None:
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
                 working -= 1
             else:
-                yield news
+                yield result
 
-    def _hire(self, waiting: Iterator[Planned], count: int) -> int:
-        """Begin with so many threads more; returns their number."""
-        hired = [
+    def _start(self, waiting: Iterator[Planned], count: int) -> int:
+        """Start more threads; returns their number."""
+        started = [
             threading.Thread(target=self._work, args=(waiting,), name=f"slide-{len(self._threads) + i}", daemon=True)
             for i in range(count)
         ]
-        self._threads += hired
-        for thread in hired:
+        self._threads += started
+        for thread in started:
             thread.start()
-        return len(hired)
+        return len(started)
 
     def stop(self) -> None:
-        """Begin with no other slide, and leave those in flight at their next tile."""
+        """Start no other slide, and stop those in flight at their next tile."""
         self._stopping.set()
 
-    def last(self, patience_s: float) -> Iterator[SlideEnded]:
-        """After `stop`: slides that have ended since, once the threads have gone or patience has."""
-        deadline = time.monotonic() + patience_s
+    def drain(self, timeout_s: float) -> Iterator[SlideEnded]:
+        """After `stop`: yield the slides that have ended since, once all threads have, or after the timeout."""
+        deadline = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         while True:
             try:
-                news = self._news.get_nowait()
+                result = self._results.get_nowait()
             except Empty:
                 return
-            if isinstance(news, SlideEnded):
-                yield news
+            if isinstance(result, SlideEnded):
+                yield result
 
     def _work(self, waiting: Iterator[Planned]) -> None:
         try:
             while (planned := self._next(waiting)) is not None:
-                self._news.put(self._do(planned))
+                self._results.put(self._segment(planned))
         except BaseException as error:
-            self._news.put(error)
+            self._results.put(error)
         finally:
-            self._news.put(None)
+            self._results.put(None)
 
     def _next(self, waiting: Iterator[Planned]) -> Planned | None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What works on a batch: processes where nothing else is asked for, and what each worker says of itself."""
+"""The workers of a batch: their start, their description for the log, and the number of slides in flight."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from wsi_magnet.system import cpu_threads
 
 MOST_IN_FLIGHT = 16
 
-SLOTS_A_SLIDE = 16
-"""Of the tasks that can run at once: for each so many another slide is in flight. Two are the least, so that no worker
-waits while one slide ends and the next begins."""
+SLOTS_PER_SLIDE = 16
+"""Tasks at once for which one more slide is in flight. At least two are, so that no worker idles between two slides."""
 
-THREADS_A_PROCESS = 8
-"""A slide that crashes its reader takes one process with it, and the batch goes on."""
+THREADS_PER_PROCESS = 8
+"""A slide that crashes its reader takes one process with it, and the batch continues."""
+
+DESCRIBE_TIMEOUT_S = 20.0
+"""Only the log needs the descriptions, so a hung worker does not delay the batch for long."""
 
 
 @contextmanager
-def heard(tell: Callable[[str], None]) -> Iterator[None]:
-    """Within it, what the program warns of in its logs, as of jobs that wait in a queue, is told to people instead."""
-    logger, handler = logging.getLogger("wsi_magnet"), _Telling(tell)
+def forward_warnings(notify: Callable[[str], None]) -> Iterator[None]:
+    """Context that hands the program's log warnings, such as jobs that wait in a queue, to `notify`."""
+    logger, handler = logging.getLogger("wsi_magnet"), _Forwarding(notify)
     logger.addHandler(handler)
     try:
         yield
@@ -37,54 +39,50 @@ def heard(tell: Callable[[str], None]) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-class _Telling(logging.Handler):
-    def __init__(self, tell: Callable[[str], None]) -> None:
+class _Forwarding(logging.Handler):
+    def __init__(self, notify: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._tell = tell
+        self._notify = notify
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell(record.getMessage())
+        self._notify(record.getMessage())
 
 
 def start_workers(execution: Execution) -> Executor:
-    """The workers that are asked for; where nothing is, processes of this machine. Raises ClusterError, ConfigError."""
-    from wsi_magnet.segment.run import feeding, start  # with torch and Dask, which a finished batch does without
+    """Start the workers of `execution`; by default processes of this machine. Raises ClusterError, ConfigError."""
+    from wsi_magnet.segment.run import feeding, start  # with torch and Dask, which a finished batch does not need
 
     threads = cpu_threads()
-    asked = (execution.workers, execution.scheduler, execution.cluster) != (None, None, None)
-    if asked or feeding(execution.device, threads):
+    chosen = (execution.workers, execution.scheduler, execution.cluster) != (None, None, None)
+    if chosen or feeding(execution.device, threads):
         return start(execution)
-    return start(replace(execution, workers=max(1, threads // THREADS_A_PROCESS)))
+    return start(replace(execution, workers=max(1, threads // THREADS_PER_PROCESS)))
 
 
-DESCRIBED_WITHIN_S = 20.0
-"""Only the log wants to know, so a worker that hangs does not hold up the others for long."""
+class InFlightLimit:
+    """Greatest number of slides in flight: as the user chose, or enough for the current workers."""
 
-
-class InFlight:
-    """How many slides may be under way: as many as somebody asks for, or enough for the workers that are there."""
-
-    def __init__(self, asked: int | None, executor: Executor) -> None:
-        self._asked, self._executor = asked, executor
+    def __init__(self, chosen: int | None, executor: Executor) -> None:
+        self._chosen, self._executor = chosen, executor
         self._most = 1
 
     def __call__(self) -> int:
-        """Now; it grows with the workers, and does not shrink again. A scheduler that is away has not to answer."""
-        if self._asked is not None:
-            return self._asked
+        """The limit now; it grows with the workers and never shrinks. An unreachable scheduler does not change it."""
+        if self._chosen is not None:
+            return self._chosen
         with suppress(ClusterError):
             self._most = max(self._most, enough_in_flight(self._executor.slots))
         return self._most
 
 
 def enough_in_flight(slots: int) -> int:
-    """Slides at once, for so many tasks at once."""
-    return min(2 + slots // SLOTS_A_SLIDE, MOST_IN_FLIGHT)
+    """Slides in flight that keep all workers busy. slots: tasks that can run at once."""
+    return min(2 + slots // SLOTS_PER_SLIDE, MOST_IN_FLIGHT)
 
 
-def described(executor: Executor) -> Mapping[str, Any]:
-    """What each worker says of itself, or why it does not, by its name. Raises ClusterError."""
-    answers = executor.on_each_worker(describe_worker, None, timeout_s=DESCRIBED_WITHIN_S)
+def describe_workers(executor: Executor) -> Mapping[str, Any]:
+    """Description of each worker, or its error, by its name. Raises ClusterError."""
+    answers = executor.on_each_worker(describe_worker, None, timeout_s=DESCRIBE_TIMEOUT_S)
     return {
         name: {"error": str(answer)} if isinstance(answer, WsiMagnetError) else answer
         for name, answer in answers.items()
@@ -92,5 +90,5 @@ def described(executor: Executor) -> Mapping[str, Any]:
 
 
 def describe_worker(task: None) -> dict[str, Any]:
-    """Runs on the worker."""
+    """Host, process, threads and versions of the calling worker."""
     return {"host": socket.gethostname(), "process": os.getpid(), "threads": cpu_threads(), "versions": versions()}

@@ -13,6 +13,7 @@ from wsi_magnet.planning.plan import Plan, ScalePlan
 from wsi_magnet.results.grading import summarise
 from wsi_magnet.results.journal import TileResult
 from wsi_magnet.storage.location import Location
+from wsi_magnet.text import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +115,27 @@ class _ScaleCounts:
         }
 
 
+def reason_lines(failures: Iterable[str]) -> list[str]:
+    """A line for each reason with its count: "30 cells could not be read: no JPEG". failures: as for `by_reason`."""
+    return [f"{counted(count, 'cell')} could not be read: {reason}" for reason, count in by_reason(failures)]
+
+
+def reason_key(reason: str) -> str:
+    """Equal for reasons that differ in their numbers alone, such as a decoder's position in the file."""
+    return re.sub(r"[0-9]+", "0", reason)
+
+
 def by_reason(failures: Iterable[str]) -> list[tuple[str, int]]:
     """(Reason, cells) of lines as from `RunCounts.failures`, most cells first.
 
-    Reasons that differ in their numbers alone, such as a decoder's position in the file, count as one.
+    Reasons with the same `reason_key` count as one.
     """
     first: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for line in failures:
         place, _, reason = line.partition(": ")
         reason = reason or place
-        key = re.sub(r"[0-9]+", "0", reason)
+        key = reason_key(reason)
         first.setdefault(key, reason)
         counts[key] += 1
     return [(first[key], count) for key, count in counts.most_common()]

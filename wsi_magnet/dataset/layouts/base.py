@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_magnet.dataset.sample import Consensus, Split
 from wsi_magnet.errors import ManifestError
+from wsi_magnet.storage.walk import walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,15 @@ class Layout:
 def files_below(root: Path, pattern: str) -> list[tuple[Path, re.Match[str]]]:
     """Files below a folder, at any depth, whose whole name matches the regular expression, ignoring case; sorted.
 
-    Links to folders are followed; names that start with a dot are skipped; a folder "*.zarr" counts as a file. Raises
-    ManifestError if `root` is not a folder.
+    Links to folders are followed, each real folder once; names that start with a dot are skipped; a folder "*.zarr"
+    counts as a file. Raises ManifestError if `root` is not a folder.
     """
     if not root.is_dir():
         raise ManifestError(f"{root} is not a folder; give the one into which the data set was unpacked")
     compiled = re.compile(pattern, re.IGNORECASE)
-    return sorted((path, match) for path in _walk(root) if (match := compiled.fullmatch(path.name)))
+    entries = walk(root, enter=lambda folder: folder.suffix.lower() != ".zarr")
+    paths = [entry.path for entry in entries if entry.kind != "folder"]
+    return sorted((path, match) for path in paths if (match := compiled.fullmatch(path.name)))
 
 
 def unique(paths: Iterable[tuple[str, Path]]) -> dict[str, Path]:
@@ -106,14 +108,3 @@ def left_out(names: Iterable[str], what: str) -> str:
 def without(have: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     """Names of the first mapping that are missing in the second."""
     return [name for name in have if name not in other]
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        zarrs = [name for name in folders if name.lower().endswith(".zarr")]
-        folders[:] = [] if real in seen else sorted(n for n in folders if n not in zarrs and not n.startswith("."))
-        if real not in seen:
-            yield from (Path(folder, name) for name in (*names, *zarrs) if not name.startswith("."))
-        seen.add(real)

@@ -1,7 +1,8 @@
-"""What a user names, and the slides that are meant: tiny folders of empty files."""
+"""Sources that a user names, and the slides found: tiny folders of empty files."""
 
 from __future__ import annotations
 
+import glob
 import os
 import struct
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wsi_magnet.cohort.sources import find_slides
+from wsi_magnet.cohort.discovery import expand_pattern, find_slides
 from wsi_magnet.errors import CohortError, ManifestError
 
 
@@ -23,8 +24,8 @@ def touch(folder: Path, *names: str) -> None:
 
 def found(folder: Path, *sources: str, out: str = "out") -> list[str]:
     """The slides found, relative to the folder."""
-    jobs = find_slides([str(folder / source) for source in sources], folder / out).jobs
-    return [os.path.relpath(job.slide, folder) for job in jobs]
+    slides = find_slides([str(folder / source) for source in sources], folder / out).slides
+    return [os.path.relpath(slide.path, folder) for slide in slides]
 
 
 def test_a_folder_gives_the_slides_below_it_by_their_path(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         find_slides(["s3://bucket/a.svs"], tmp_path)
     (tmp_path / "empty").mkdir()
     nothing = find_slides([str(tmp_path / "empty"), str(tmp_path / "*.svs")], tmp_path / "out")
-    assert nothing.jobs == ()
+    assert nothing.slides == ()
     assert [note.replace(str(tmp_path), "") for note in nothing.notes] == [
         "no slides in /empty",
         "/*.svs matches no slide",
@@ -117,13 +118,13 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look anywhere")
-def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_noted(tmp_path: Path) -> None:
     touch(tmp_path, "s/a.svs", "s/closed/b.svs")
     (tmp_path / "s/closed").chmod(0)
     result = find_slides([str(tmp_path / "s")], tmp_path / "out")
     (tmp_path / "s/closed").chmod(0o700)
-    assert len(result.jobs) == 1
-    assert "closed cannot be looked into" in result.notes[0]
+    assert len(result.slides) == 1
+    assert "closed cannot be read" in result.notes[0]
 
 
 def test_parts_of_slides_are_left_out(tmp_path: Path) -> None:
@@ -155,15 +156,15 @@ def test_the_files_of_a_dicom_series_are_one_slide(tmp_path: Path, implicit: boo
         dicom(tmp_path / f"s/case1/{name}.dcm", "1.2.3.4", implicit=implicit)
         dicom(tmp_path / f"s/both/{name}.dcm", "1.2.3.5" if name == "b" else "1.2.3.61", implicit=implicit)
     assert found(tmp_path, "s") == ["s/both/a.dcm", "s/both/b.dcm", "s/case1/a.dcm"]
-    assert [job.label for job in find_slides([str(tmp_path / "s")], tmp_path).jobs] == ["a", "b", "case1"]
+    assert [slide.label for slide in find_slides([str(tmp_path / "s")], tmp_path).slides] == ["a", "b", "case1"]
 
 
 def test_a_list(tmp_path: Path) -> None:
     touch(tmp_path, "s/a.svs", "s/b.svs", "lists/mine.safetensors")
     text = "\ufeffSlide,mpp,bundle,name,patient\r\n../s/a.svs,0.25,,first,P1\r\n\r\nmissing.svs,,mine.safetensors,,\r\n"
     (tmp_path / "lists/cohort.csv").write_text(text)
-    jobs = find_slides([str(tmp_path / "lists/cohort.csv"), str(tmp_path / "s")], tmp_path / "out").jobs
-    assert [(os.path.relpath(job.slide, tmp_path), *job.wishes) for job in jobs] == [
+    slides = find_slides([str(tmp_path / "lists/cohort.csv"), str(tmp_path / "s")], tmp_path / "out").slides
+    assert [(os.path.relpath(slide.path, tmp_path), *slide.own_options) for slide in slides] == [
         ("s/a.svs", 0.25, None, "first"),
         ("lists/missing.svs", None, str(tmp_path / "lists/mine.safetensors"), None),
         ("s/b.svs", None, None, None),
@@ -173,8 +174,8 @@ def test_a_list(tmp_path: Path) -> None:
 def test_a_list_says_more_than_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, "s/a.svs", "s/b.svs")
     (tmp_path / "list.csv").write_text("slide,mpp\ns/b.svs,0.5\n")
-    jobs = find_slides([str(tmp_path / "s"), str(tmp_path / "list.csv")], tmp_path / "out").jobs
-    assert [(Path(job.slide).name, job.mpp) for job in jobs] == [("a.svs", None), ("b.svs", 0.5)]
+    slides = find_slides([str(tmp_path / "s"), str(tmp_path / "list.csv")], tmp_path / "out").slides
+    assert [(Path(slide.path).name, slide.mpp) for slide in slides] == [("a.svs", None), ("b.svs", 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -219,3 +220,57 @@ def test_a_folder_and_its_pattern_find_the_same(
     assert found(folder, *order, ".") == order, "in the order in which they are named"
     matched = [path for path in found(folder, "**") if not path.endswith(".png")]
     assert set(whole) <= set(matched)
+
+
+FILES = ("a.svs", "b.tif", "x/a.svs", "x/y/c.svs", "x/y/[1].svs", "x/.hidden/d.svs", ".e.svs", "z/a.svs")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    touch(tmp_path, *FILES)
+    (tmp_path / "link.svs").symlink_to("a.svs")
+    (tmp_path / "dangling.svs").symlink_to("nothing")
+    (tmp_path / "other").symlink_to("x")
+    return tmp_path
+
+
+PATTERNS = ("*.svs", "**/*.svs", "x/**/c.svs", "*/*.svs", "**/[[]1].svs", "x/?/*", "?.*", ".*.svs", "**/y", "no/*.svs")
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS, "a.svs/*", "**/**/*.tif", "[ab].*", "x/y/../*.svs", "**", "**/x/*/c.*"])
+def test_a_pattern_matches_as_in_the_standard_library_but_each_folder_once(folder: Path, pattern: str) -> None:
+    expected = {Path(path) for path in glob.glob(str(folder / pattern), recursive=True)}
+    found = expand_pattern(folder / pattern)
+    assert found <= expected
+    assert {path.resolve() for path in found} == {path.resolve() for path in expected}
+    assert "**" in pattern or found == expected
+    assert expected or pattern in ("no/*.svs", "a.svs/*")
+
+
+def test_a_folder_that_is_linked_twice_is_searched_once(folder: Path) -> None:
+    found = expand_pattern(folder / "**" / "*.svs")
+    assert [path for path in found if path.name == "c.svs"] == [folder / "other" / "y" / "c.svs"]
+    assert len({path.resolve() for path in found}) == len(found) - 1, "link.svs is a file of its own"
+
+
+def test_loops_in_a_pattern_end(folder: Path) -> None:
+    for number in range(4):
+        (folder / "x" / f"back{number}").symlink_to("..")
+        (folder / f"self{number}").symlink_to(".")
+    found = expand_pattern(folder / "**" / "*.svs")
+    assert {path.name for path in found} >= {"a.svs", "c.svs", "[1].svs", "link.svs"}
+    assert len({path.resolve() for path in found}) == 6
+
+
+def test_a_link_in_a_result_hides_no_slides(tmp_path: Path) -> None:
+    """The walk meets the result first, and the slides behind its link must still be found by their own path."""
+    touch(tmp_path, "s/a_result/run.json", "s/slides/b.svs")
+    (tmp_path / "s/a_result/mask.ome.zarr").mkdir()
+    (tmp_path / "s/a_result/link").symlink_to("../slides")
+    assert found(tmp_path, "s") == found(tmp_path, "s/**/*.svs") == found(tmp_path, "s/**") == ["s/slides/b.svs"]
+
+
+def test_a_folder_named_like_a_slide_that_is_linked_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "s/full.svs/inner.tif")
+    (tmp_path / "s/again.svs").symlink_to("full.svs")
+    assert found(tmp_path, "s") == ["s/again.svs/inner.tif"]
