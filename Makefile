@@ -31,8 +31,8 @@ demo: $(VENV)/.installed-run ## segment the real slide in demo/, write its mask 
 test: $(VENV)/.installed ## run the tests
 	@$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 8 --dist worksteal
 
-test-slow: $(VENV)/.installed ## run the slow tests that `make test` leaves out
-	@$(BIN)/python -m pytest -m slow --numprocesses auto --maxprocesses 8 --dist worksteal
+test-slow: $(VENV)/.installed ## run the slow tests that `make test` leaves out, and its properties with more examples
+	@$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile thorough --numprocesses auto --maxprocesses 8 --dist worksteal
 
 slurm: $(VENV)/.installed ## run the tests that start a Slurm of their own (as root; Debian: slurmctld slurmd slurm-client munge)
 	@$(BIN)/python -m pytest -m slurm -v

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 # Before torch and numpy are imported, here and in every process that a test starts: the machine's cores are shared by
 # worker threads and processes, and sums come out the same on every machine.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
+
+# Results are written with fsync, which on a disk is most of a small run's time: temporary folders lie in memory where
+# there is enough of it. The processes of pytest-xdist get theirs from the one that starts them.
+_MEMORY = Path("/dev/shm")
+if "PYTEST_DEBUG_TEMPROOT" not in os.environ and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > 4 * 2**30:
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = str(_MEMORY)
 
 # A shell starts `make test &` with Ctrl-C ignored, and every process of a test would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -25,9 +33,12 @@ if TYPE_CHECKING:
     from tests.commands import Call
     from tests.runs import MadeRun
 
-# No test depends on how busy the machine is.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
+# No test depends on how busy the machine is. `make test-slow` repeats the properties with many examples.
+for _profile, _examples in (("quick", 10), ("thorough", 60)):
+    settings.register_profile(
+        _profile, max_examples=_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("quick")
 
 ROOT = Path(__file__).resolve().parent.parent
 TEST_DATA = "WSI_MAGNET_TEST_DATA"
@@ -59,10 +70,20 @@ def small_svs() -> Path:
 
 @pytest.fixture(scope="session")
 def made_run(small_svs: Path, tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
-    """A real slide, and a bundle whose networks cost nothing: 43 cells over three scales."""
+    """A part of a real slide, and a bundle whose networks cost nothing: 1, 4 and 8 cells at its three scales."""
     from tests.runs import MadeRun, free_spec, write_bundle
+    from tests.slides_made import cut_out
+    from wsi_magnet.geometry import Size
 
-    return MadeRun(small_svs, write_bundle(tmp_path_factory.mktemp("bundles") / "free.safetensors", free_spec()))
+    folder = tmp_path_factory.mktemp("made_run")
+    slide = cut_out(small_svs, folder / "part.tif", (100, 1500), Size(1150, 1400))
+    return MadeRun(slide, write_bundle(folder / "free.safetensors", free_spec()))
+
+
+@pytest.fixture(scope="session")
+def long_run(made_run: MadeRun, small_svs: Path) -> MadeRun:
+    """The whole slide with the same bundle: 4, 6 and 21 cells, for tests that catch a run in the middle."""
+    return replace(made_run, slide=small_svs)
 
 
 @pytest.fixture(scope="session")

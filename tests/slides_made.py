@@ -12,6 +12,7 @@ from typing import Any
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import openslide
 import tifffile
 from PIL import Image as Pillow
 from scipy import ndimage
@@ -88,6 +89,13 @@ def write_pyramid(
         for factor in factors:
             tiff.write(_level(image, factor, stretch), subfiletype=1, **{**shared, **options})
     return path
+
+
+def cut_out(slide: Path, path: Path, corner_xy: tuple[int, int], size: Size) -> Path:
+    """A part of a real slide's level 0, as a slide of one level with the same mpp."""
+    with openslide.OpenSlide(slide) as whole:
+        part = np.asarray(whole.read_region(corner_xy, 0, size.wh).convert("RGB"))
+        return write_pyramid(path, part, mpp=float(whole.properties[openslide.PROPERTY_NAME_MPP_X]))
 
 
 def _level(image: Image, factor: int, stretch: bool) -> Image:

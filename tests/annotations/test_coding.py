@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.annotations.made import ALL, BACKGROUND, CLASSES, GLAND, GLEASON_3, STROMA
@@ -75,7 +75,6 @@ def test_a_coding_that_is_none_is_refused(coding: str) -> None:
         Coding.parse(coding, CLASSES)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 31), st.data())
 def test_the_bits_of_a_set_are_the_places_of_its_classes(n_classes: int, data: st.DataObject) -> None:
     classes = unnamed_classes(n_classes)

@@ -302,7 +302,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
         opened(png(tmp_path, VALUES[:, :36]), INFO)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     downsample=st.floats(0.6, 9.0),
     corner=st.tuples(*[st.integers(-4, 20)] * 2),

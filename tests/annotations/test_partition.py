@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_magnet.annotations.partition import partition, parts_of
@@ -45,7 +45,6 @@ def connected(sets: list[int], n_classes: int, one: int, other: int) -> bool:
     return other in reached
 
 
-@settings(deadline=None)
 @given(some_sets)
 def test_parts_are_what_a_chain_of_labels_joins(made: tuple[int, list[int]]) -> None:
     n_classes, sets = made
@@ -55,21 +54,18 @@ def test_parts_are_what_a_chain_of_labels_joins(made: tuple[int, list[int]]) -> 
             assert (part_of[one] == part_of[other]) == connected(sets, n_classes, one, other)
 
 
-@settings(deadline=None)
 @given(some_sets)
 def test_the_order_of_the_sets_does_not_matter(made: tuple[int, list[int]]) -> None:
     n_classes, sets = made
     assert partition(sets, n_classes) == partition(sets[::-1], n_classes)
 
 
-@settings(deadline=None)
 @given(some_sets)
 def test_parts_are_numbered_by_their_first_class(made: tuple[int, list[int]]) -> None:
     part_of = partition(made[1], made[0])
     assert list(dict.fromkeys(part_of)) == list(range(max(part_of) + 1))
 
 
-@settings(deadline=None)
 @given(some_sets)
 def test_every_label_lies_in_one_part_but_the_one_that_says_nothing(made: tuple[int, list[int]]) -> None:
     n_classes, sets = made

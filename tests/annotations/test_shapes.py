@@ -84,7 +84,7 @@ drawn_squares = st.lists(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(squares=drawn_squares, downsample=st.floats(0.8, 5.0), corner=st.tuples(*[st.integers(-3, 30)] * 2))
 def test_any_read_is_the_same_part_of_a_read_of_all(
     squares: list[tuple[float, float, float, float, str]], downsample: float, corner: tuple[int, int]
@@ -151,7 +151,6 @@ def region_with_hole(outer: list[tuple[float, float]], inner: list[tuple[float, 
     return surfaces(whole.difference(hole))
 
 
-@settings(max_examples=60, deadline=None)
 @given(outer=rings, inner=rings, downsample=DOWNSAMPLES)
 def test_a_pixel_is_inside_where_its_centre_is(
     outer: list[tuple[float, float]], inner: list[tuple[float, float]], downsample: float
@@ -165,7 +164,6 @@ def test_a_pixel_is_inside_where_its_centre_is(
     assert np.array_equal(inside[clear], shapely.contains_xy(region, x, y)[clear])
 
 
-@settings(max_examples=60, deadline=None)
 @given(outer=rings, inner=rings, downsample=DOWNSAMPLES, box=boxes)
 def test_any_rectangle_is_the_same_part_of_the_whole(
     outer: list[tuple[float, float]], inner: list[tuple[float, float]], downsample: float, box: Box
@@ -177,7 +175,6 @@ def test_any_rectangle_is_the_same_part_of_the_whole(
     assert np.array_equal(fill(edges, scale, box), part)
 
 
-@settings(max_examples=50, deadline=None)
 @given(middle=st.integers(0, 12), downsample=st.sampled_from([1.0, 2.0, 0.5, 1.978]))
 def test_neighbours_share_no_pixel_and_leave_no_gap(middle: int, downsample: float) -> None:
     # Corners on whole and half pixels, where centres fall exactly on the common edge.

@@ -12,16 +12,16 @@ from tests.commands import Call, one_line
 from tests.runs import MadeRun
 
 
-def test_info_for_people(call: Call, made_run: MadeRun) -> None:
-    text = call("info", made_run.slide, "--bundle", made_run.bundle).stdout
+def test_info_for_people(call: Call, long_run: MadeRun) -> None:
+    text = call("info", long_run.slide, "--bundle", long_run.bundle).stdout
     assert "aperio" in text
     assert "2220 x 2967" in text
     assert "0.499 x 0.499 µm (from openslide.mpp-x)" in text
     assert "0.5 µm/px" in text
 
 
-def test_info_for_machines(call: Call, made_run: MadeRun) -> None:
-    values = json.loads(call("info", made_run.slide, "--bundle", made_run.bundle, "--json").stdout)
+def test_info_for_machines(call: Call, long_run: MadeRun) -> None:
+    values = json.loads(call("info", long_run.slide, "--bundle", long_run.bundle, "--json").stdout)
     assert values["size_wh"] == [2220, 2967]
     assert values["mpp_xy"] == [0.499, 0.499]
     assert [s["mpp"] for s in values["scales"]] == [2.0, 1.0, 0.5]
@@ -65,8 +65,8 @@ def test_a_slide_twice_as_coarse_as_the_bundle_is_segmented_with_a_note(
     assert "the mask is a guess" in (tmp_path / made_run.slide.stem / "run.json").read_text()
 
 
-def test_plan_counts(call: Call, made_run: MadeRun) -> None:
-    arguments = ["plan", made_run.slide, "--bundle", made_run.bundle, "--no-tissue"]
+def test_plan_counts(call: Call, long_run: MadeRun) -> None:
+    arguments = ["plan", long_run.slide, "--bundle", long_run.bundle, "--no-tissue"]
     values = json.loads(call(*arguments, "--json").stdout)
     assert [p["cells"] for p in values["passes"]] == [4, 9, 30]
     assert [p["patches"] for p in values["passes"]] == [4, 9, 30]

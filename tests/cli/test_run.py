@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.commands import Call, one_line
-from tests.runs import MadeRun, free_spec, labels_of, write_bundle
+from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from wsi_magnet.config import Execution
 from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.results.folder import ResultFolder
@@ -102,14 +102,14 @@ def test_an_empty_slide_gives_an_empty_mask(call: Call, made_run: MadeRun, tmp_p
         ("no_mpp.png", "pass --mpp (microns per pixel at level 0)"),
     ],
 )
-def test_bad_slides(call: Call, made_run: MadeRun, tmp_path: Path, slide: str, words: str) -> None:
+def test_bad_slides(call: Call, long_run: MadeRun, tmp_path: Path, slide: str, words: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "broken.svs").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "empty.svs").write_bytes(b"")
     (tmp_path / "text.png").write_text("not a picture")
-    (tmp_path / "truncated.svs").write_bytes(made_run.slide.read_bytes()[:60_000])
+    (tmp_path / "truncated.svs").write_bytes(long_run.slide.read_bytes()[:60_000])
     Image.new("RGB", (50, 50)).save(tmp_path / "no_mpp.png")
-    text = one_line(call("run", tmp_path / slide, "-o", tmp_path / "out", "--bundle", made_run.bundle))
+    text = one_line(call("run", tmp_path / slide, "-o", tmp_path / "out", "--bundle", long_run.bundle))
     assert words in text
     assert slide in text
     assert not list((tmp_path / "out").glob("*/mask.ome.zarr")), "nothing is left behind by what was never begun"
@@ -221,21 +221,20 @@ def run_in_a_process(made: MadeRun, out: Path, **limits: int) -> subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
 
 
-def test_no_space_left_loses_nothing(made_run: MadeRun, tmp_path: Path) -> None:
+def test_no_space_left_loses_nothing(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     failed = run_in_a_process(made_run, tmp_path, RLIMIT_FSIZE=60_000)
     assert failed.returncode == 1, failed.stderr
     errors = [line for line in failed.stderr.splitlines() if line.startswith("Error:")]
     assert len(errors) == 1
     assert "free some space and run the same command again" in errors[0]
     assert "Traceback" not in failed.stderr
-    done = run_in_a_process(made_run, tmp_path)
-    assert done.returncode == 0, done.stderr
-    whole = run_in_a_process(made_run, tmp_path / "whole")
-    assert whole.returncode == 0
-    name = made_run.slide.stem
-    assert (labels_of(tmp_path / name) == labels_of(tmp_path / "whole" / name)).all()
+    done = call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle)
+    assert done.exit_code == 0, done.stderr
+    whole = run_serially(made_run, tmp_path / "whole").folder
+    assert (labels_of(tmp_path / made_run.slide.stem) == labels_of(whole)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting a small disk needs root")
 def test_a_full_disk_loses_nothing(made_run: MadeRun, tmp_path: Path) -> None:
     disk = tmp_path / "disk"

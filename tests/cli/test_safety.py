@@ -31,7 +31,7 @@ def result(good: Path, tmp_path: Path) -> Path:
 def stopped(made_run: MadeRun, tmp_path: Path) -> Path:
     """A result that was stopped in the middle of its last scale."""
     with pytest.raises(Stopped):
-        run_serially(made_run, tmp_path, observe=stop_after(14))
+        run_serially(made_run, tmp_path, observe=stop_after(9))
     return tmp_path / made_run.slide.stem
 
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cohort.made import write_slide
 from wsi_magnet.cohort.state import States
 
@@ -32,6 +34,7 @@ sys.meta_path.insert(0, Crashing())
 """In every process: the reader of plain images aborts, as a library's bug would have it."""
 
 
+@pytest.mark.slow
 def test_a_slide_that_crashes_its_reader_is_one_that_failed(tmp_path: Path, free_bundle: Path) -> None:
     first = tmp_path / "first"
     first.mkdir()

@@ -206,7 +206,7 @@ NAMES = st.sampled_from(["a.svs", "b.tif", "c.png", "d.txt", "run.json", ".h.svs
 FOLDERS = st.lists(st.sampled_from(["x", "y", "e", ".z", "q.zarr"]), max_size=3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(paths=st.sets(st.tuples(FOLDERS.map(tuple), NAMES), max_size=12), data=st.data())
 def test_a_folder_and_its_pattern_find_the_same(
     tmp_path_factory: pytest.TempPathFactory, paths: set[tuple[tuple[str, ...], str]], data: st.DataObject

@@ -98,6 +98,7 @@ def make_cohort(folder: Path, real: Path, demo: Path) -> dict[str, Path]:
     return same
 
 
+@pytest.mark.slow
 def test_sixty(call: Call, bundle: Path, tmp_path: Path, small_svs: Path, demo_slide: Path) -> None:
     slides, out = tmp_path / "slides", tmp_path / "out"
     slides.mkdir()

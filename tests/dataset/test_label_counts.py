@@ -29,7 +29,7 @@ def counted(sample: Sample, mpp: float = 0.25) -> LabelCounts:
     return count_labels(opened, opened.scale(mpp))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 99), size=st.tuples(st.integers(1, 200), st.integers(1, 200)), mpp=st.floats(0.2, 0.9))
 def test_against_a_loop_over_all_pixels(tmp_path: Path, seed: int, size: tuple[int, int], mpp: float) -> None:
     rng = np.random.default_rng(seed)

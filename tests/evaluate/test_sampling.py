@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_magnet.evaluate.sampling import bilinear, nearest
@@ -38,7 +38,6 @@ def test_the_same_grid_is_copied() -> None:
     assert np.array_equal(bilinear(scale, scale, Box(3, 4, 30, 20), cut(whole)), whole[:, 4:, 3:])
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.floats(1, 5), st.integers(0, 20), st.integers(0, 20))
 def test_a_ramp_stays_in_place_at_any_ratio(ratio: float, x: int, y: int) -> None:
     coarse, fine = Scale(0, ratio, (ratio, ratio), Size(40, 40)), Scale(1, 1.0, (1.0, 1.0), Size(40, 40))

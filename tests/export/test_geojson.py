@@ -47,7 +47,7 @@ def exported(source: Result, tmp_path: Path, style: FeatureStyle | None = None, 
 
 
 @given(labels(classes=4))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_mask_comes_back_pixel_by_pixel(tmp_path: Path, image: Labels) -> None:
     source = make_result(tmp_path / "result", image, Made(slide_mpp=1.0))
     value = {c.name: c.value for c in source.classes}

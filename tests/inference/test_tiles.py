@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_magnet.config import CELL_PX
@@ -17,7 +17,6 @@ def numbered(grid: Box) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.stack([rows % 251, cols % 241]).astype(np.uint8)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 59), st.integers(0, 59), st.integers(0, 20))
 def test_a_cut_out_does_not_depend_on_its_region(width: int, height: int, x: int, y: int, margin: int) -> None:
     grid = Box(0, 0, width, height)
@@ -55,7 +54,6 @@ def test_cells_land_where_they_belong_and_are_cut_at_the_edge() -> None:
 
 
 @given(st.integers(1, CELL_PX), st.integers(1, CELL_PX))
-@settings(max_examples=20, deadline=None)
 def test_quarters_count_the_pixels_on_the_grid(width: int, height: int) -> None:
     parts = quarters(np.full((CELL_PX, CELL_PX), 7, np.uint8), Box(0, 0, width, height))
     assert sum(n for _, n in parts) == width * height

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -77,7 +77,6 @@ def test_selection_is_the_published_one(ratio: int, median_px: int, n_classes: i
             assert_equal(spread(found, ratio), mixing_weight(score, above, width).float())
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 10_000),
     st.sampled_from(RATIOS[:3]),
@@ -112,7 +111,6 @@ def test_thresholds_select_all_a_part_and_nothing(median_px: int) -> None:
 scores_with_ties = st.tuples(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 14), st.integers(1, 14))
 
 
-@settings(deadline=None, max_examples=200)
 @given(scores_with_ties, st.sampled_from(SIDES), st.one_of(st.integers(-1, 7), st.floats(-0.25, 1.25, width=32)))
 def test_counting_says_whether_the_median_reaches(
     drawn: tuple[int, int, int, int], side: int, above: int | float
@@ -135,7 +133,6 @@ def test_the_middle_of_a_window_decides(side: int) -> None:
         assert median_reaches(window, 0.5, side)[0, 0, side // 2, side // 2] == expected
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 10_000),
     st.sampled_from(RATIOS[:3]),

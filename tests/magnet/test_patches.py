@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_magnet.geometry import Box
@@ -34,7 +34,6 @@ def test_an_image_smaller_than_a_patch_is_refused() -> None:
 sides = st.integers(1, 9)
 
 
-@settings(deadline=None)
 @given(sides, sides, st.integers(0, 30), st.integers(0, 30))
 def test_every_pixel_is_covered_and_the_mean_of_overlaps_is_the_image(h: int, w: int, dy: int, dx: int) -> None:
     image = torch.rand(1, 2, h + dy, w + dx)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -76,7 +76,6 @@ def test_a_negative_width_is_refused() -> None:
         mixing_weight(scores([0.5]), 0.2, -0.1)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.floats(0, 0.9), st.floats(0.01, 1))
 def test_weights_are_shares_that_grow_with_the_score(values: list[float], above: float, width: float) -> None:
     weight = mixing_weight(scores(sorted(values)), above, width).flatten()
@@ -84,7 +83,6 @@ def test_weights_are_shares_that_grow_with_the_score(values: list[float], above:
     assert (weight.diff() >= 0).all()
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60),
     st.one_of(st.floats(0, 1), st.integers(2, 80)),

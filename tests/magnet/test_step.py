@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -135,7 +135,6 @@ def library_upsampling(maps: Tensor) -> Tensor:
     return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 3), st.integers(1, 4), st.integers(3, 24), st.integers(3, 24))
 def test_upsampling_is_the_librarys(seed: int, n: int, c: int, height: int, width: int) -> None:
     maps = torch.rand(n, c, height, width, generator=torch.Generator().manual_seed(seed))

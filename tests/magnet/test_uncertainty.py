@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
@@ -66,7 +66,6 @@ def test_the_score_is_blurred_on_the_coarse_grid_and_enlarged_in_blocks() -> Non
     assert np.array_equal(found[0, 0].numpy(), expected)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1, 3, 5]))
 def test_the_score_lies_between_nought_and_one(seed: int, median_px: int) -> None:
     coarse, refined = maps(1, 4, 8, 8, seed=seed), maps(1, 4, 8, 8, seed=seed + 1)

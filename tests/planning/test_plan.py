@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_magnet.config import CELL_PX, RunConfig
@@ -34,7 +34,6 @@ def plan_of(size: Size, seed: int = 0, tile_px: int = 1024, share: float = 0.5) 
     return make_plan(info, ladder, cells, RunConfig(tile_px=tile_px), least_halo_px=32, median_px=5)
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(1, 30_000), st.integers(1, 30_000), st.sampled_from([512, 1024, 2048]), st.integers(0, 5))
 def test_tiles_hold_every_tissue_cell_once(width: int, height: int, tile_px: int, seed: int) -> None:
     for one in plan_of(Size(width, height), seed, tile_px).passes:

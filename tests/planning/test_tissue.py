@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.slides_made import GLASS_RGB, glass, stained, write_scn, write_stained_slide
@@ -201,7 +201,6 @@ def covers(tissue: TissueMap, scale: Scale, cell_px: int, row: int, col: int) ->
     st.tuples(st.floats(2, 7), st.floats(2, 7)),
     st.integers(4, 20),
 )
-@settings(deadline=None)
 def test_cells(
     shape: tuple[int, int], places: list[tuple[int, int]], downsample_xy: tuple[float, float], cell_px: int
 ) -> None:

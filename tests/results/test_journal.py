@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_magnet.errors import ResultBusyError
@@ -60,7 +60,6 @@ def test_no_journal_is_an_empty_history(tmp_path: Path) -> None:
     assert not read_history(tmp_path / "none").tiles
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2000))
 def test_torn_anywhere_it_keeps_the_whole_lines_and_goes_on(cut: int) -> None:
     import tempfile

@@ -7,7 +7,7 @@ from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runs import MadeRun, labels_of, run_serially
@@ -100,7 +100,6 @@ def test_what_is_told_of_the_origin_is_text() -> None:
     assert pairs(parsed("mask"), "provenance") == {"n": "[1, 2]"}
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.text())
 def test_any_name_makes_readable_ascii(name: str) -> None:
     text = ome_xml(image_of("mask", Size(1, 1), 1.0, (LabelClass(1, name, (0, 0, 0)),), {name: name}), tiff=True)

@@ -164,6 +164,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_scheduler_that_is_started_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(task_map, "POLL_S", 0.5)

@@ -23,9 +23,9 @@ _WAIT_S = 90
 
 
 @pytest.fixture(scope="module")
-def undisturbed(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+def undisturbed(long_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     """The mask of a run that nobody disturbed."""
-    return labels_of(run_serially(made_run, tmp_path_factory.mktemp("undisturbed")).folder)
+    return labels_of(run_serially(long_run, tmp_path_factory.mktemp("undisturbed")).folder)
 
 
 def command(made: MadeRun, out: Path, *options: str) -> list[str]:
@@ -52,34 +52,38 @@ def wait_for_tiles(folder: Path, wanted: int, process: subprocess.Popen[bytes]) 
         time.sleep(0.005)
 
 
-def test_the_run_is_killed_again_and_again(made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(KILLS, marks=pytest.mark.slow)])
+def test_the_run_is_killed_again_and_again(
+    long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path, times: int
+) -> None:
     rng = random.Random(7)
-    folder = tmp_path / made_run.slide.stem
+    folder = tmp_path / long_run.slide.stem
     kills = 0
-    for _ in range(KILLS):
+    for _ in range(times):
         before = len(tile_lines(folder))
-        process = subprocess.Popen(command(made_run, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command(long_run, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_for_tiles(folder, before + rng.randint(0, 6), process)
         time.sleep(rng.random() * 0.1)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-    assert kills >= KILLS // 2, "the run was over too soon to be killed"
-    done = subprocess.run(command(made_run, tmp_path), capture_output=True, text=True, check=False)
+    assert kills >= times // 2, "the run was over too soon to be killed"
+    done = subprocess.run(command(long_run, tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (labels_of(folder) == undisturbed).all()
     assert len(tile_lines(folder)) == len(set(tile_lines(folder))), "a tile in the journal was computed again"
     assert not list(folder.rglob("*.partial"))
 
 
-def test_workers_are_killed_again_and_again(made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_workers_are_killed_again_and_again(long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
     rng = random.Random(11)
     kills = 0
     for attempt in range(KILLS):
         out = tmp_path / str(attempt)
-        folder = out / made_run.slide.stem
-        start = command(made_run, out, "--workers", "2")
+        folder = out / long_run.slide.stem
+        start = command(long_run, out, "--workers", "2")
         process = subprocess.Popen(start, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         while kills < KILLS and process.poll() is None:
             wait_for_tiles(folder, len(tile_lines(folder)) + rng.randint(0, 4), process)

@@ -70,13 +70,14 @@ def test_shards_of_zarr_v3(made_run: MadeRun, bucket: str, tmp_path: Path) -> No
     assert any(name.startswith("mask.ome.zarr/0/c/") for name in objects(url))
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with_by_worker_processes(
-    made_run: MadeRun, local_run: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+    long_run: MadeRun, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = [sys.executable, "-m", "wsi_magnet", "run", str(made_run.slide), "-o", bucket, "--workers", "2"]
-    start += ["--bundle", str(made_run.bundle), "--tile", "512"]
+    start = [sys.executable, "-m", "wsi_magnet", "run", str(long_run.slide), "-o", bucket, "--workers", "2"]
+    start += ["--bundle", str(long_run.bundle), "--tile", "512"]
     process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"{bucket}/{made_run.slide.stem}"
+    url = f"{bucket}/{long_run.slide.stem}"
     until = time.monotonic() + 120
     while not [name for name in objects(url) if name.startswith("journal/")]:
         assert process.poll() is None, "it ended before it could be killed"
@@ -87,9 +88,9 @@ def test_killed_and_gone_on_with_by_worker_processes(
     monkeypatch.setattr(lock, "LEASE_S", 3.0)
     seen: list[Event] = []
     segment_slide(
-        made_run.slide,
+        long_run.slide,
         bucket,
-        bundle=made_run.bundle,
+        bundle=long_run.bundle,
         config=RunConfig(tile_px=512),
         execution=Execution("cpu", workers=2),
         observe=seen.append,
@@ -98,7 +99,8 @@ def test_killed_and_gone_on_with_by_worker_processes(
     kept += [event.text.count("was finished before") for event in seen if isinstance(event, Note)]
     assert sum(kept) > 0, "what the killed run had finished was done again"
     assert any(isinstance(event, TileFinished) for event in seen)
-    assert images(objects(url), "mask") == images(files(local_run), "mask")
+    whole = run_serially(long_run, tmp_path, KEPT).folder
+    assert images(objects(url), "mask") == images(files(whole), "mask")
     found = objects(url)
     beside = {name for name in set(found) - set(images(found)) if not name.startswith("log")}
     assert beside == {"run.json", "summary.json", "journal.jsonl"}

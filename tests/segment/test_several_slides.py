@@ -29,7 +29,7 @@ from wsi_magnet.worker.tasks import RunTile
 CONFIG = RunConfig(tile_px=512)
 
 
-@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
 def test_slides_share_workers(made_run: MadeRun, tmp_path: Path, workers: int | None) -> None:
     slides = [made_run.slide]
     slides += [write_stained_slide(tmp_path / f"{n}.tif", Size(1500 + 700 * n, 1400), tissue_share=0.7) for n in (1, 2)]
@@ -99,6 +99,7 @@ class PoisonedExecutor(DaskExecutor):
         return super().map(Poisoned(function) if isinstance(function, RunTile) else function, tasks, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_tile_that_kills_its_workers_is_recorded_and_the_rest_is_whole(made_run: MadeRun, tmp_path: Path) -> None:
     executor = start_executor(Execution("cpu", workers=1), threads=2)

@@ -12,7 +12,7 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.slides_made import Floats, coded, shifts, stained, write_pyramid, write_scn, write_stained_slide
@@ -155,7 +155,6 @@ def twin(image: Image, scale: Scale, box: Box) -> Floats:
     st.integers(-8, 12),
     st.integers(-8, 12),
 )
-@settings(deadline=None)
 def test_it_is_the_triangle_filter(dx: float, dy: float, x: int, y: int) -> None:
     image = stained(Size(70, 60))
     scale = Scale(0, 0.25 * dx, (dx, dy), Size(round(70 / dx), round(60 / dy)))

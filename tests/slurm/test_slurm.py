@@ -21,7 +21,7 @@ from tests.runs import MadeRun, labels_of, run_serially
 from wsi_magnet.runtime.clusters.batch import job_script
 from wsi_magnet.runtime.clusters.spec import read_cluster
 
-pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("slurm"), pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "pipelines" / "slurm"
@@ -37,9 +37,9 @@ options:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+def undisturbed(long_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     """The mask of a run in one thread."""
-    return labels_of(run_serially(made_run, tmp_path_factory.mktemp("undisturbed")).folder)
+    return labels_of(run_serially(long_run, tmp_path_factory.mktemp("undisturbed")).folder)
 
 
 @pytest.fixture(autouse=True)
@@ -74,19 +74,19 @@ def tiles_done(folder: Path) -> int:
     return sum('"tile"' in line for line in journal.read_text().splitlines()) if journal.exists() else 0
 
 
-def test_workers_of_a_fixed_number(made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
-    process = begin(made_run, tmp_path, "workers: 2")
+def test_workers_of_a_fixed_number(long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
+    process = begin(long_run, tmp_path, "workers: 2")
     _, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 0, error
     assert re.search(r"Working with [12] of 2 workers of slurm\.yaml \(slurm\), [24] threads; dashboard http", error)
-    assert (labels_of(tmp_path / made_run.slide.stem) == undisturbed).all()
+    assert (labels_of(tmp_path / long_run.slide.stem) == undisturbed).all()
 
 
 def test_the_only_job_of_a_run_that_adapts_is_cancelled_in_the_middle(
-    made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path
+    long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path
 ) -> None:
-    folder = tmp_path / made_run.slide.stem
-    process = begin(made_run, tmp_path, "adapt: {minimum: 1, maximum: 1}")  # a second job would finish the run alone
+    folder = tmp_path / long_run.slide.stem
+    process = begin(long_run, tmp_path, "adapt: {minimum: 1, maximum: 1}")  # a second job would finish the run alone
     wait_until(lambda: tiles_done(folder) >= 1 or process.poll() is not None, "nothing happens")
     process.send_signal(signal.SIGSTOP)  # while the run is stopped, no scale after the first can be handed out
     subprocess.run(["scancel", *queue("running")], check=True)
@@ -99,10 +99,10 @@ def test_the_only_job_of_a_run_that_adapts_is_cancelled_in_the_middle(
 
 
 def test_a_run_that_is_stopped_cancels_its_jobs_and_goes_on_later(
-    made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path
+    long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path
 ) -> None:
-    folder = tmp_path / made_run.slide.stem
-    process = begin(made_run, tmp_path, "workers: 1")
+    folder = tmp_path / long_run.slide.stem
+    process = begin(long_run, tmp_path, "workers: 1")
     wait_until(lambda: tiles_done(folder) >= 2 or process.poll() is not None, "nothing happens")
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=WAIT_S)
@@ -111,7 +111,7 @@ def test_a_run_that_is_stopped_cancels_its_jobs_and_goes_on_later(
     assert "Traceback" not in error
     wait_until(lambda: not queue("running"), "the job goes on")
     done = tiles_done(folder)
-    again = begin(made_run, tmp_path, "workers: 1")
+    again = begin(long_run, tmp_path, "workers: 1")
     _, error = again.communicate(timeout=WAIT_S)
     assert again.returncode == 0, error
     assert "finished before" in error
@@ -129,20 +129,20 @@ def test_slurm_takes_the_scripts_of_the_examples(path: Path, tmp_path: Path, mon
     assert re.search(r"Job \d+ to start at .* using (8|16) processors", told.stderr)
 
 
-def test_what_slurm_refuses_is_said_in_its_words(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
+def test_what_slurm_refuses_is_said_in_its_words(call: Call, long_run: MadeRun, tmp_path: Path) -> None:
     path = tmp_path / "slurm.yaml"
     path.write_text("kind: slurm\nworkers: 1\noptions: {cores: 1, memory: 1GB, queue: nowhere}\n")
-    text = one_line(call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--cluster", path))
+    text = one_line(call("run", long_run.slide, "-o", tmp_path, "--bundle", long_run.bundle, "--cluster", path))
     assert "sbatch refuses the job" in text
     assert "nvalid partition" in text
     assert f"`wsi-magnet cluster {path}`" in text
 
 
-def test_jobs_that_stay_in_the_queue(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
+def test_jobs_that_stay_in_the_queue(call: Call, long_run: MadeRun, tmp_path: Path) -> None:
     path = tmp_path / "slurm.yaml"
     later = "kind: slurm\nworkers: 2\npatience_minutes: 0.05\n"
     path.write_text(f"{later}options: {{cores: 1, memory: 1GB, job_extra_directives: [--begin=now+1hour]}}\n")
-    text = one_line(call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--cluster", path))
+    text = one_line(call("run", long_run.slide, "-o", tmp_path, "--bundle", long_run.bundle, "--cluster", path))
     assert f"{path}: no worker came within 0.05 minutes (2 PENDING BeginTime; see `squeue --me`)" in text
 
 
@@ -155,9 +155,9 @@ def test_slurm_takes_the_jobs_of_runs_and_batches(script: Path) -> None:
 
 @pytest.mark.parametrize("what", ["run", "batch"])
 def test_a_run_or_a_batch_as_a_job_is_queued_again_when_its_time_is_up(
-    made_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path, what: str
+    long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path, what: str
 ) -> None:
-    folder = tmp_path / made_run.slide.stem
+    folder = tmp_path / long_run.slide.stem
     (tmp_path / "cluster.yaml").write_text(f"kind: slurm\nworkers: 1{JOB}")
     command = tmp_path / "bin" / "wsi-magnet"
     command.parent.mkdir()
@@ -166,7 +166,7 @@ def test_a_run_or_a_batch_as_a_job_is_queued_again_when_its_time_is_up(
     shutil.copy(EXAMPLES / f"{what}.sbatch", tmp_path)
     env = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     out = [str(tmp_path)] if what == "run" else ["-o", str(tmp_path)]
-    arguments = [str(made_run.slide), *out, "--bundle", str(made_run.bundle), "--tile", "512"]
+    arguments = [str(long_run.slide), *out, "--bundle", str(long_run.bundle), "--tile", "512"]
     told = subprocess.run(
         ["sbatch", "--parsable", f"{what}.sbatch", *arguments],
         cwd=tmp_path,

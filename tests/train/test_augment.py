@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.train.made import glands
@@ -47,7 +47,6 @@ def test_the_eight_orientations_differ() -> None:
     assert len(found) == 8
 
 
-@settings(deadline=None, max_examples=40)
 @given(st.floats(-45, 45), st.integers(0, 3), st.booleans(), st.sampled_from([48, 49]))
 def test_labels_stay_within_a_pixel_of_a_rotated_image(degrees: float, turns: int, mirrored: bool, side: int) -> None:
     image, sets = places(side, side)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -64,14 +64,12 @@ def slow_hard_loss(logits: Tensor, sets: Tensor, below: float, kept: int) -> flo
 some_weights = st.sampled_from([None, torch.tensor([1.0, 0.5, 3.0])])
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), some_weights)
 def test_the_set_loss_is_what_its_twin_says(seed: int, weights: Tensor | None) -> None:
     logits, sets, _ = made(seed)
     assert set_loss(logits, sets, weights).item() == pytest.approx(slow_set_loss(logits, sets, weights), rel=1e-4)
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), some_weights)
 def test_the_guided_loss_is_what_its_twin_says(seed: int, weights: Tensor | None) -> None:
     logits, sets, guide = made(seed)
@@ -79,7 +77,6 @@ def test_the_guided_loss_is_what_its_twin_says(seed: int, weights: Tensor | None
     assert guided_loss(logits, sets, guide, weights).item() == pytest.approx(expected, rel=1e-4)
 
 
-@settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10**6), st.floats(0.05, 0.95), st.integers(1, 40))
 def test_the_hard_loss_is_what_its_twin_says(seed: int, below: float, kept: int) -> None:
     logits, sets, _ = made(seed)
@@ -158,7 +155,6 @@ def test_the_highest_bit_of_31_classes_is_a_class() -> None:
     ).flatten().nonzero().flatten().tolist() == [30]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 10**7), min_size=2, max_size=8).filter(any),
     st.floats(0.01, 2),

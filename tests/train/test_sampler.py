@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from wsi_magnet.dataset.label_counts import LabelCounts
@@ -80,7 +80,6 @@ def test_pixels_are_counted_over_all_samples() -> None:
     assert class_pixels(data, 2).tolist() == [12, 9]
 
 
-@settings(deadline=None)
 @given(st.floats(1, 4), st.integers(0, 10**6))
 def test_jitter_stays_within_its_factor(factor: float, seed: int) -> None:
     mpp = jitter(2.0, factor, np.random.default_rng(seed))
@@ -91,7 +90,6 @@ def test_a_factor_of_1_changes_nothing() -> None:
     assert jitter(2.0, 1.0, np.random.default_rng(0)) == 2.0
 
 
-@settings(deadline=None)
 @given(
     st.tuples(st.integers(1, 400), st.integers(1, 400)),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
@@ -109,7 +107,6 @@ def test_a_box_stays_on_the_canvas_or_contains_it(
         assert (low >= 0 and high <= length) if side <= length else (low <= 0 and high >= length)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1000), st.floats(0, 1000), st.integers(1, 200))
 def test_a_box_lies_round_its_centre_where_the_canvas_allows(x: float, y: float, side: int) -> None:
     scale = scale_at(1.0, (0.5, 0.5), Size(1000, 1000))

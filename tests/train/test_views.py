@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -77,7 +77,6 @@ def test_labels_lie_where_the_picture_does(tmp_path: Path) -> None:
         assert len(np.unique(view.sets[index])) == 2
 
 
-@settings(deadline=None)
 @given(st.integers(1, 64), st.integers(0, 200), st.integers(2, 4))
 def test_halos_are_the_same_on_both_sides_and_at_least_what_is_asked(side: int, halo: int, scales: int) -> None:
     windows = Windows(side << scales, halo, scales)
@@ -112,7 +111,6 @@ def test_one_annotator_is_drawn_for_all_scales_of_a_view(tmp_path: Path) -> None
     }
 
 
-@settings(deadline=None)
 @given(st.integers(1, 500), st.integers(1, 100))
 def test_windows_side_by_side_cover_the_length_and_stay_on_it(length: int, side: int) -> None:
     starts = list(_starts(length, side))

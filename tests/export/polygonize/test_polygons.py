@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.export.polygonize.traced import Labels, labels, painted, traced
@@ -24,14 +24,12 @@ def comb(teeth: int) -> Labels:
 
 
 @given(labels(), st.integers(8, 30))
-@settings(max_examples=60, deadline=None)
 def test_pieces_make_up_the_image(image: Labels, max_vertices: int) -> None:
     pieces = shapes(image, ShapeLimits(max_vertices=max_vertices))
     assert np.array_equal(painted(image.shape, [(s.polygon, s.region.code) for s in pieces]), image)
 
 
 @given(labels(), st.integers(8, 30))
-@settings(max_examples=60, deadline=None)
 def test_no_piece_has_more_vertices(image: Labels, max_vertices: int) -> None:
     pieces = shapes(image, ShapeLimits(max_vertices=max_vertices))
     counts = [int(shapely.get_num_coordinates(s.polygon)) - 1 - len(s.polygon.interiors) for s in pieces]
@@ -39,7 +37,6 @@ def test_no_piece_has_more_vertices(image: Labels, max_vertices: int) -> None:
 
 
 @given(labels(), st.integers(8, 30))
-@settings(max_examples=60, deadline=None)
 def test_areas_of_pieces_add_up(image: Labels, max_vertices: int) -> None:
     pieces = shapes(image, ShapeLimits(max_vertices=max_vertices))
     assert sum(s.area_px for s in pieces) == pytest.approx(np.count_nonzero(image))

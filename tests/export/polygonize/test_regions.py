@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label as label_regions
 
@@ -24,19 +24,16 @@ def outlines(image: Labels, side_px: int) -> set[bytes]:
 
 
 @given(labels(), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
 def test_polygons_filled_again_are_the_image(image: Labels, side_px: int) -> None:
     assert np.array_equal(painted(image.shape, polygons(traced(image, side_px))), image)
 
 
 @given(labels(), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
 def test_every_polygon_is_valid(image: Labels, side_px: int) -> None:
     assert all(polygon.is_valid for polygon, _ in polygons(traced(image, side_px)))
 
 
 @given(labels(), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
 def test_regions_are_those_of_scikit_image(image: Labels, side_px: int) -> None:
     """Its labelling of the whole image at once is the slow twin."""
     twin = label_regions(image, background=0, connectivity=1)
@@ -45,26 +42,22 @@ def test_regions_are_those_of_scikit_image(image: Labels, side_px: int) -> None:
 
 
 @given(labels(), st.integers(1, 40))
-@settings(max_examples=60, deadline=None)
 def test_outlines_do_not_depend_on_the_blocks(image: Labels, side_px: int) -> None:
     assert outlines(image, side_px) == outlines(image, 64)
 
 
 @given(labels(), st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
 def test_the_area_within_the_rings_is_that_of_the_pixels(image: Labels, side_px: int) -> None:
     assert all(sum(map(signed_area, region.rings)) == region.pixels for region in traced(image, side_px))
 
 
 @given(labels(), st.integers(1, 12), st.integers(0, 40))
-@settings(max_examples=60, deadline=None)
 def test_regions_that_are_cut_still_make_up_the_image(image: Labels, side_px: int, open_points: int) -> None:
     regions = traced(image, side_px, open_points=open_points)
     assert np.array_equal(painted(image.shape, polygons(regions)), image)
 
 
 @given(labels(most=6), st.integers(1, 12), st.integers(0, 2**32 - 1))
-@settings(max_examples=50, deadline=None)
 def test_values_are_added_up_over_each_region(image: Labels, side_px: int, seed: int) -> None:
     values = np.random.default_rng(seed).integers(0, 256, (2, *image.shape), np.uint8)
     for region in traced(image, side_px, values):

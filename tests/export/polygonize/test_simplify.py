@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
@@ -28,7 +28,6 @@ def simplified(image: Labels, side_px: int, tolerance: float) -> list[tuple[shap
 
 
 @given(labels(), st.integers(2, 40), tolerances)
-@settings(max_examples=60, deadline=None)
 def test_simplified_polygons_do_not_overlap(image: Labels, side_px: int, tolerance: float) -> None:
     polygons = [shapely.make_valid(polygon) for polygon, _ in simplified(image, side_px, tolerance)]
     assert shapely.union_all(polygons).area == pytest.approx(sum(polygon.area for polygon in polygons))
@@ -36,7 +35,6 @@ def test_simplified_polygons_do_not_overlap(image: Labels, side_px: int, toleran
 
 @given(st.integers(0, 50), st.sampled_from([16, 32, 64, 200]), tolerances)
 @example(50, 32, 5.0)  # a corner of the image is cut
-@settings(max_examples=25, deadline=None)
 def test_neighbours_share_their_edges(seed: int, side_px: int, tolerance: float) -> None:
     """Without background, what one region loses another gains: they fill the image, but for its edge by the tolerance.
 
@@ -53,14 +51,12 @@ def test_neighbours_share_their_edges(seed: int, side_px: int, tolerance: float)
 
 
 @given(st.integers(0, 50), st.sampled_from([16, 32, 64, 200]), tolerances)
-@settings(max_examples=25, deadline=None)
 def test_simplified_polygons_of_smooth_regions_are_valid(seed: int, side_px: int, tolerance: float) -> None:
     polygons = [polygon for polygon, _ in simplified(blobs(seed), side_px, tolerance) if polygon.area > 0]
     assert all(polygon.is_valid for polygon in polygons)
 
 
 @given(st.integers(0, 50), st.sampled_from([16, 64, 200]), tolerances)
-@settings(max_examples=25, deadline=None)
 def test_pixels_change_only_near_the_exact_outlines(seed: int, side_px: int, tolerance: float) -> None:
     image = blobs(seed)
     exact = shapely.union_all([shapely.boundary(polygon_of(region.rings)) for region in traced(image)])

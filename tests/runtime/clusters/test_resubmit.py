@@ -70,7 +70,9 @@ def wait_until(true: Callable[[], bool]) -> None:
         sleep(0.05)
 
 
-@pytest.mark.parametrize("kind", ["slurm", "pbs", "lsf", "sge"])
+@pytest.mark.parametrize(
+    "kind", ["slurm", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("pbs", "lsf", "sge"))]
+)
 def test_jobs_do_the_work_and_are_cancelled(batch: Batch, tmp_path: Path, kind: str) -> None:
     commands = batch(kind)
     executor = start_executor(described(tmp_path, kind, "  use_stdin: true\n" if kind == "lsf" else ""), threads=1)
@@ -85,6 +87,7 @@ def test_jobs_do_the_work_and_are_cancelled(batch: Batch, tmp_path: Path, kind: 
     assert ends(number)
 
 
+@pytest.mark.slow
 def test_what_they_say_to_each_other_may_be_hidden(batch: Batch, tmp_path: Path) -> None:
     commands = batch("slurm")
     secret = f"  security: true\n  shared_temp_directory: {tmp_path}\n"
@@ -113,6 +116,7 @@ def test_a_lost_job_is_submitted_again(batch: Batch, tmp_path: Path) -> None:
     assert all(ends(number) for number in jobs_of(commands))
 
 
+@pytest.mark.slow
 def test_a_batch_system_that_is_down_for_a_while(batch: Batch, tmp_path: Path) -> None:
     commands = batch("slurm")
     executor = start_executor(described(tmp_path, "slurm"), threads=1)
@@ -131,6 +135,7 @@ def test_a_batch_system_that_is_down_for_a_while(batch: Batch, tmp_path: Path) -
         executor.close()
 
 
+@pytest.mark.slow
 def test_a_replaced_job_is_closed_for_dask_too(batch: Batch, tmp_path: Path) -> None:
     """Dask asserts so of every job it made that is still referenced, as by the traceback of a refused submission."""
     commands = batch("slurm")
@@ -146,6 +151,7 @@ def test_a_replaced_job_is_closed_for_dask_too(batch: Batch, tmp_path: Path) -> 
     assert all(ends(number) for number in jobs_of(commands))
 
 
+@pytest.mark.slow
 def test_closing_while_a_job_is_being_submitted(batch: Batch, tmp_path: Path) -> None:
     commands = batch("slurm")
     running = RunningCluster(read_cluster(str(described(tmp_path, "slurm").cluster)))
