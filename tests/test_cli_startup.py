@@ -1,11 +1,10 @@
-"""The command line answers at once: help imports nothing heavy, and takes under half a second."""
+"""The command line answers at once: help imports little, and nothing heavy."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import time
 
 HEAVY = {"bokeh", "dask", "distributed", "numcodecs", "openslide", "scipy", "skimage", "tifffile", "torch", "zarr"}
 """Each takes a tenth of a second or more to import, torch and distributed well over a second."""
@@ -35,13 +34,8 @@ def test_help_of_a_command_imports_nothing_heavy() -> None:
     assert modules_after("run", "--help").isdisjoint(HEAVY)
 
 
-def test_help_takes_under_half_a_second() -> None:
-    def seconds() -> float:
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "wsi_magnet", "--help"], check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - begin
-
-    assert min(seconds() for _ in range(5)) < 0.5
+def test_help_imports_little() -> None:
+    assert len(modules_after("--help")) < 300, "Python itself starts with 70, and torch adds 1500"
 
 
 def test_the_package_imports_nothing_heavy_and_names_what_it_offers() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import calibration as sk_calibration
@@ -32,8 +32,6 @@ from wsi_magnet.metrics.confusion import (
 
 Ints = npt.NDArray[np.int64]
 
-quick = settings(max_examples=20, deadline=None)
-
 
 def matrices(columns: int = 0) -> st.SearchStrategy[Ints]:
     """Confusion matrices of 2 to 5 classes, with so many columns more, that hold a pixel at least."""
@@ -51,7 +49,6 @@ def same(ours: Any, theirs: Any) -> bool:
     return bool(np.allclose(ours, theirs, rtol=0, atol=1e-12, equal_nan=True))
 
 
-@quick
 @given(matrices())
 def test_a_matrix_counts_pairs(confusion: Ints) -> None:
     n = len(confusion)
@@ -65,7 +62,6 @@ def test_unlabelled_pixels_count_nowhere_and_no_answer_has_its_own_column() -> N
     assert confusion_matrix(truth, answers, 2).tolist() == [[1, 0, 0], [1, 0, 1]]
 
 
-@quick
 @given(matrices())
 def test_iou_is_the_jaccard_score(confusion: Ints) -> None:
     true, answers = spread(confusion)
@@ -76,7 +72,6 @@ def test_iou_is_the_jaccard_score(confusion: Ints) -> None:
     assert same(frequency_weighted_iou(confusion), sk.jaccard_score(true, answers, average="weighted", zero_division=0))
 
 
-@quick
 @given(matrices())
 def test_dice_is_the_f1_score(confusion: Ints) -> None:
     true, answers = spread(confusion)
@@ -86,7 +81,6 @@ def test_dice_is_the_f1_score(confusion: Ints) -> None:
     assert same(mean_dice(confusion), by_class.mean())
 
 
-@quick
 @given(matrices())
 def test_accuracy_is_micro_f1(confusion: Ints) -> None:
     true, answers = spread(confusion)
@@ -94,7 +88,6 @@ def test_accuracy_is_micro_f1(confusion: Ints) -> None:
     assert same(pixel_accuracy(confusion), sk.f1_score(true, answers, average="micro"))
 
 
-@quick
 @given(matrices().filter(lambda m: len(np.unique(np.concatenate(spread(m)))) > 1))
 def test_kappas_are_those_of_the_library(confusion: Ints) -> None:
     true, answers = spread(confusion)
@@ -103,7 +96,6 @@ def test_kappas_are_those_of_the_library(confusion: Ints) -> None:
     assert same(quadratic_kappa(confusion), sk.cohen_kappa_score(true, answers, labels=labels, weights="quadratic"))
 
 
-@quick
 @given(matrices(columns=1))
 def test_no_answer_is_an_error_like_that_of_a_class_which_nothing_is(confusion: Ints) -> None:
     square = np.vstack([confusion, np.zeros(confusion.shape[1], np.int64)])
@@ -111,13 +103,11 @@ def test_no_answer_is_an_error_like_that_of_a_class_which_nothing_is(confusion: 
         assert same(metric(confusion), metric(square)), metric.__name__
 
 
-@quick
 @given(hnp.arrays(np.int64, (2, 3), elements=st.integers(0, 9)))
 def test_of_two_classes_both_kappas_are_one_whether_answered_or_not(confusion: Ints) -> None:
     assert same(quadratic_kappa(confusion), cohen_kappa(confusion))
 
 
-@quick
 @given(st.lists(hnp.arrays(np.int64, (3, 4), elements=st.integers(0, 9)), min_size=1, max_size=4))
 def test_many_matrices_are_as_one_after_the_other(several: list[Ints]) -> None:
     for metric in (class_iou, mean_iou, class_dice, frequency_weighted_iou, cohen_kappa, quadratic_kappa):
@@ -142,7 +132,6 @@ sure = hnp.arrays(np.float64, 60, elements=st.floats(0.01, 1))
 right = hnp.arrays(np.bool_, 60)
 
 
-@quick
 @given(sure, right)
 def test_calibration_counts_are_those_of_the_library(confidence: npt.NDArray[np.float64], correct: Any) -> None:
     counts = calibration_counts(confidence, correct)
@@ -155,7 +144,6 @@ def test_calibration_counts_are_those_of_the_library(confidence: npt.NDArray[np.
     assert same(counts[1][filled] / counts[0][filled], means)
 
 
-@quick
 @given(sure, right)
 def test_calibration_error_has_a_slow_twin(confidence: npt.NDArray[np.float64], correct: Any) -> None:
     error = 0.0
@@ -183,7 +171,6 @@ def test_a_boundary_lies_on_both_sides_of_it_and_never_on_unlabelled_ground() ->
     assert boundary(classes).tolist() == expected
 
 
-@quick
 @given(maps, maps.map(lambda m: np.abs(m)), st.sampled_from([1.0, 2.3, 4.0]))
 def test_boundary_counts_have_a_slow_twin(truth: Ints, told: Ints, tolerance: float) -> None:
     true = np.argwhere(boundary(truth))
@@ -196,7 +183,6 @@ def test_boundary_counts_have_a_slow_twin(truth: Ints, told: Ints, tolerance: fl
     assert boundary_counts(truth, told, Box(0, 0, 29, 24), [tolerance]).tolist() == [expected]
 
 
-@quick
 @given(maps, maps.map(lambda m: np.abs(m)), st.integers(5, 12))
 def test_blocks_with_their_margin_count_as_the_whole(truth: Ints, told: Ints, side: int) -> None:
     tolerances = [1.0, 3.7]

@@ -16,6 +16,7 @@ import pytest
 
 from tests.cohort.made import Batches, write_free_bundle, write_slide
 from tests.commands import Call, one_line
+from tests.few import slow_except
 from wsi_magnet.cohort.state import States
 from wsi_magnet.results.folder import ResultFolder
 
@@ -86,7 +87,7 @@ def wait_until(ready: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sent", slow_except([signal.SIGINT], [signal.SIGINT, signal.SIGTERM]))
 def test_a_stopped_batch_names_its_resuming_command(
     call: Call, bundle: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:

@@ -301,7 +301,7 @@ def test_two_batches_in_one_folder(batches: Batches) -> None:
 def test_slides_are_in_flight_together_and_no_more_than_asked(batches: Batches) -> None:
     for i in range(5):
         write_slide(batches.slides / f"{i}.tif", i)
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=90)
     under_way, most = 0, 0
 
     def observe(event: CohortEvent) -> None:

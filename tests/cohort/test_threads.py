@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -66,9 +65,9 @@ def test_slides_that_ended_after_the_stop_are_counted_and_who_hangs_is_left() ->
         if planned.position == 0:
             raise ClusterError("gone")
         if planned.position == 1:
-            go_on.wait(10)
+            go_on.wait(90)
         else:
-            hangs.wait(10)
+            hangs.wait(90)
         return ended(planned)
 
     threads = SlideThreads(do, threading.Event())
@@ -76,15 +75,13 @@ def test_slides_that_ended_after_the_stop_are_counted_and_who_hangs_is_left() ->
         list(threads.run(slides(3), lambda: 3))
     threads.stop()
     go_on.set()
-    begun = time.monotonic()
-    assert [one.state.name for one in threads.drain(0.5)] == ["1"]
-    assert time.monotonic() - begun < 5
+    assert [one.state.name for one in threads.drain(2.0)] == ["1"]
     hangs.set()
 
 
 def test_more_slides_are_begun_as_workers_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads_module, "RECHECK_S", 0.05)
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=90)
     asked = iter([1, 1, 2])
 
     def do(planned: Planned) -> SlideEnded:

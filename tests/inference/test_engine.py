@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.few import slow_except
 from tests.nets.made import networks_of, small_spec
 from wsi_magnet.config import CELL_PX, Precision
 from wsi_magnet.inference.engine import UNKNOWN, Engine, PatchInput
@@ -296,9 +298,10 @@ def check(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput, width: flo
     return found
 
 
-@pytest.mark.parametrize("width", [0.0, 0.3])
-@pytest.mark.parametrize("median_px", [1, 3, 5, 11])
-@pytest.mark.parametrize("index", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("index", "median_px", "width"),
+    slow_except([(1, 1, 0.3), (1, 11, 0.0), (2, 5, 0.0), (3, 3, 0.3)], product((1, 2, 3), (1, 3, 5, 11), (0.0, 0.3))),
+)
 @pytest.mark.usefixtures("cell_px")
 def test_a_step_is_the_published_one(bundle: Bundle, index: int, median_px: int, width: float) -> None:
     geometry, bundle = geometry_of(index, median_px), with_median(bundle, median_px)
@@ -374,8 +377,13 @@ class Honest(Displaced):
 
 
 @pytest.mark.parametrize("kind", [Honest, Displaced])
-@pytest.mark.parametrize("px", [1, 4, 7, 31])
-@pytest.mark.parametrize(("index", "median_px"), [(1, 1), (1, 3), (2, 5), (3, 7), (3, 9)])
+@pytest.mark.parametrize(
+    ("px", "index", "median_px"),
+    slow_except(
+        [(1, 1, 3), (4, 3, 9), (7, 2, 5), (31, 1, 1)],
+        [(px, *rest) for px in (1, 4, 7, 31) for rest in ((1, 1), (1, 3), (2, 5), (3, 7), (3, 9))],
+    ),
+)
 @pytest.mark.usefixtures("cell_px")
 def test_whatever_a_refiner_looks_at_is_there(
     bundle: Bundle, kind: type[Displaced], px: int, index: int, median_px: int
@@ -504,8 +512,10 @@ def test_what_is_not_known_is_refined_as_even_odds(bundle: Bundle) -> None:
 # ---- batches -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("index", [0, 1, 3])
+@pytest.mark.parametrize(
+    ("index", "precision"),
+    slow_except([(0, "fp32"), (1, "fp32"), (0, "bf16")], product((0, 1, 3), ("fp32", "bf16"))),
+)
 @pytest.mark.usefixtures("cell_px")
 def test_a_batch_gives_the_bits_of_single_patches(bundle: Bundle, index: int, precision: Precision) -> None:
     geometry = geometry_of(index, 3)
@@ -596,8 +606,9 @@ def ways_to_be_unsure(geometry: PatchGeometry, median_px: int, cell_px: int) -> 
     yield "in the cell's last pixels", unsure((past - geometry.ratio, past, past - geometry.ratio, past))
 
 
-@pytest.mark.parametrize("median_px", [1, 3, 5, 11])
-@pytest.mark.parametrize("index", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("index", "median_px"), slow_except([(1, 1), (1, 11), (2, 5), (3, 3)], product((1, 2, 3), (1, 3, 5, 11)))
+)
 def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median_px: int, cell_px: int) -> None:
     geometry = geometry_of(index, median_px)
     bundle = selecting(with_median(with_refiner(bundle, Sure()), median_px), geometry, ABOVE)
@@ -619,8 +630,7 @@ def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median
         assert not told["in the middle of the cell"]
 
 
-@pytest.mark.parametrize("width", [0.0, 0.2])
-@pytest.mark.parametrize("index", [1, 2, 3])
+@pytest.mark.parametrize(("index", "width"), slow_except([(1, 0.2), (2, 0.0)], product((1, 2, 3), (0.0, 0.2))))
 @pytest.mark.usefixtures("cell_px")
 def test_a_certain_cell_is_what_refining_makes_of_it(bundle: Bundle, index: int, width: float) -> None:
     geometry, found = geometry_of(index, 3), []

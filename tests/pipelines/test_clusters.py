@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -86,6 +87,13 @@ while :; do sleep 0.05; done
 """
 
 
+def has_handler(pid: int, number: signal.Signals) -> bool:
+    """True once a process has set a trap for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (caught,) = re.findall(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
     """Runs a script of Slurm's with what it calls written down: the status that it ends with, and the calls."""
@@ -98,12 +106,11 @@ def job(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
         path = f"{tmp_path}:{os.environ['PATH']}"
         env = {**os.environ, "PATH": path, "SAID": str(said), "ENDS": ends, "SLURM_JOB_ID": "7"}
         process = subprocess.Popen(["bash", script, *words], env=env)
-        while hears and not said.exists():
-            time.sleep(0.02)
         if hears:
-            time.sleep(0.2)  # until the traps are set
+            while not (said.exists() and has_handler(process.pid, hears)):
+                time.sleep(0.02)
             process.send_signal(hears)
-        return process.wait(timeout=20), said.read_text().splitlines()
+        return process.wait(timeout=90), said.read_text().splitlines()
 
     return run
 

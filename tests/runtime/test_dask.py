@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -99,10 +98,8 @@ def stranger(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def test_what_listens_and_is_no_scheduler(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsi_magnet.runtime.start._CONNECT_S", 1.0)
-    begun = time.monotonic()
     with pytest.raises(ClusterError, match=f"no Dask scheduler answers at {stranger}"):
         start_executor(Execution("cpu", scheduler=stranger), threads=1)
-    assert time.monotonic() - begun < 20
 
 
 def test_a_worker_is_no_scheduler() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.few import slow_except
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from tests.slides_made import write_pyramid, write_scn
 from wsi_magnet.config import RunConfig
@@ -52,8 +54,10 @@ def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_bundle(tmp_path_factory.mktemp("bundles") / "colour.safetensors", spec)
 
 
-@pytest.mark.parametrize("mpp", [0.25, 0.2528, 0.5, 0.263])
-@pytest.mark.parametrize("bounded", [False, True], ids=["plain", "bounds"])
+@pytest.mark.parametrize(
+    ("bounded", "mpp"),
+    slow_except([(True, 0.25), (False, 0.2528), (True, 0.263)], product((False, True), (0.25, 0.2528, 0.5, 0.263))),
+)
 def test_squares_come_back_in_place(tmp_path: Path, colour_bundle: Path, mpp: float, bounded: bool) -> None:
     size = Size(1501, 1103)
     labels = painted(size)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.commands import Call, one_line
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
@@ -54,6 +55,7 @@ def test_a_broken_tile_keeps_the_coarser_result(call: Call, made_run: MadeRun, t
     )
 
 
+@pytest.mark.slow
 def test_what_stays_does_not_depend_on_tiles_or_on_reading_elsewhere(made_run: MadeRun, tmp_path: Path) -> None:
     whole, torn = slides(tmp_path)
     masks = [

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.few import slow_except
 from tests.runs import MadeRun, labels_of, run_serially
 
 KILLS = 10
@@ -52,7 +53,7 @@ def wait_for_tiles(folder: Path, wanted: int, process: subprocess.Popen[bytes]) 
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(KILLS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", slow_except([1], [1, KILLS]))
 def test_the_run_is_killed_again_and_again(
     long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path, times: int
 ) -> None:
@@ -69,8 +70,7 @@ def test_the_run_is_killed_again_and_again(
             kills += 1
         process.wait()
     assert kills >= times // 2, "the run was over too soon to be killed"
-    done = subprocess.run(command(long_run, tmp_path), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert not run_serially(long_run, tmp_path).failures
     assert (labels_of(folder) == undisturbed).all()
     assert len(tile_lines(folder)) == len(set(tile_lines(folder))), "a tile in the journal was computed again"
     assert not list(folder.rglob("*.partial"))

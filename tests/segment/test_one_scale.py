@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.few import slow_except
 from tests.nets.made import networks_of
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from tests.slides_made import GLASS_RGB, stained, write_pyramid
@@ -261,8 +262,9 @@ def different(one: dict[str, Pixels], other: dict[str, Pixels]) -> list[str]:
     return [name for name in one if not np.array_equal(one[name], other[name])]
 
 
+@pytest.mark.parametrize("tile_px", slow_except([1024], [1024, 2048]))
 def test_neither_tiles_nor_leaving_out_what_is_certain_matter(
-    refining: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refining: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tile_px: int
 ) -> None:
     told: list[tuple[int, bool]] = []
     segmented: list[int] = []
@@ -284,8 +286,7 @@ def test_neither_tiles_nor_leaving_out_what_is_certain_matter(
     assert 0 < refined < 6
     assert sorted(told) == [(1, False), (1, True), *[(2, False)] * refined, *[(2, True)] * (6 - refined)]
     assert sorted(segmented) == [0, 1, *[2] * refined]
-    for tile_px in (1024, 2048):
-        assert not different(run(refining, tmp_path / str(tile_px), everything(tile_px)), reference)
+    assert not different(run(refining, tmp_path / str(tile_px), everything(tile_px)), reference)
 
     monkeypatch.setattr(Engine, "is_unaffected", lambda *_: False)
     segmented.clear()

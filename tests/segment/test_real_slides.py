@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.commands import Call, one_line
+from tests.few import slow_except
 from tests.runs import labels_of
 
 MOSAIC_MPP = "0.93"
@@ -22,7 +23,7 @@ SLIDES = {
 }
 
 
-@pytest.mark.parametrize("name", SLIDES)
+@pytest.mark.parametrize("name", slow_except(["rings_mosaics/P1_D5_3_12_tiles4-5-6_no-mpp.tif"], SLIDES))
 def test_it_runs(call: Call, test_data: Path, tmp_path: Path, name: str) -> None:
     """With the shipped bundle; all but one are refined in part, to keep the suite short."""
     slide = test_data / name
@@ -48,6 +49,7 @@ def test_what_is_no_slide_is_refused(call: Call, test_data: Path, tmp_path: Path
     assert "broken.svs" in one_line(call("run", test_data / "awkward" / "broken.svs", "-o", tmp_path))
 
 
+@pytest.mark.slow
 def test_glands_of_a_held_out_mosaic_are_found(call: Call, test_data: Path, tmp_path: Path) -> None:
     """The shipped bundle on tiles it was not trained on: more agreement with the annotation than chance has."""
     from PIL import Image

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.few import slow_except
 from tests.runs import MadeRun, labels_of, local, run_serially
 from tests.slides_made import write_stained_slide
 from wsi_magnet.config import Execution, RunConfig
@@ -29,7 +30,7 @@ from wsi_magnet.worker.tasks import RunTile
 CONFIG = RunConfig(tile_px=512)
 
 
-@pytest.mark.parametrize("workers", [None, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", slow_except([None], [None, 2]))
 def test_slides_share_workers(made_run: MadeRun, tmp_path: Path, workers: int | None) -> None:
     slides = [made_run.slide]
     slides += [write_stained_slide(tmp_path / f"{n}.tif", Size(1500 + 700 * n, 1400), tissue_share=0.7) for n in (1, 2)]

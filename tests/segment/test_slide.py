@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.few import slow_except
 from tests.runs import MadeRun, labels_of, run_serially
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultBusyError, ResultMismatchError
@@ -56,9 +57,7 @@ def test_tiles_do_not_matter_where_only_a_part_is_refined(made_run: MadeRun, tmp
     assert (masks[0] == masks[2]).all()
 
 
-@pytest.mark.parametrize(
-    "workers", [None, pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("workers", slow_except([None, 2], [None, 1, 2, 3]))
 def test_workers_do_not_matter(made_run: MadeRun, reference: Path, tmp_path: Path, workers: int | None) -> None:
     execution = Execution("cpu", workers)
     config = RunConfig(tile_px=512)

@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 from PIL import Image as Pillow
 
+from tests.few import slow_except
 from tests.runs import labels_of
 from tests.train.made import (
     SIDE_PX,
@@ -40,11 +41,6 @@ from wsi_magnet.train.pipeline import train_bundle
 from wsi_magnet.train.spec import TrainingSpec, check_spec
 
 ROW = {"image": "image_0.png", "annotation": "mask_0.png", "mpp": 1.0, "group": "a", "split": "train"}
-
-
-def _slow(*values: object) -> Any:
-    """A case that `make test` leaves out: others like it are tried."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def no_curves(histories: Mapping[str, History], path: Path) -> None:
@@ -134,7 +130,10 @@ def test_another_seed_is_another_file(made: TrainingSpec, manifest: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("stage", "step"), [_slow("backbone", 1), ("backbone", 5), ("refiners", 1), _slow("refiners", 3)]
+    ("stage", "step"),
+    slow_except(
+        [("backbone", 5), ("refiners", 1)], [("backbone", 1), ("backbone", 5), ("refiners", 1), ("refiners", 3)]
+    ),
 )
 def test_stopped_in_either_stage_it_goes_on_to_the_same_file(
     made: TrainingSpec, manifest: Path, tmp_path: Path, stage: str, step: int
@@ -217,7 +216,7 @@ def test_a_restart_with_other_refiners_keeps_the_backbone(manifest: Path, tmp_pa
     assert set(stages) == {"backbone", "refiners"}
 
 
-@pytest.mark.parametrize("damaged", ["{", _slow("[]"), _slow("{}")])
+@pytest.mark.parametrize("damaged", slow_except(["{"], ["{", "[]", "{}"]))
 def test_a_damaged_report_is_written_again(manifest: Path, tmp_path: Path, damaged: str) -> None:
     order = order_of(manifest, tmp_path)
     train_bundle(order)
@@ -307,7 +306,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", [way if way in ("published", "early end") else _slow(way) for way in WAYS])
+@pytest.mark.parametrize("way", slow_except(["published", "early end"], WAYS))
 def test_every_way_of_training_gives_a_bundle(manifest: Path, tmp_path: Path, way: str) -> None:
     order = order_of(manifest, tmp_path, tiny_config(**WAYS[way]))
     report = train_bundle(order)

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 import pytest
 from distributed import Status
 
+from tests.few import slow_except
 from tests.runtime.clusters.fake_batch import jobs_of, write_commands
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError
@@ -51,7 +52,7 @@ def slow_square(number: int) -> int:
 
 
 def ends(number: int) -> bool:
-    deadline = monotonic() + 15
+    deadline = monotonic() + 90
     while monotonic() < deadline:
         try:
             os.kill(number, 0)
@@ -64,15 +65,13 @@ def ends(number: int) -> bool:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    deadline = monotonic() + 60
+    deadline = monotonic() + 90
     while not true():
         assert monotonic() < deadline
         sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "kind", ["slurm", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("pbs", "lsf", "sge"))]
-)
+@pytest.mark.parametrize("kind", slow_except(["slurm"], ["slurm", "pbs", "lsf", "sge"]))
 def test_jobs_do_the_work_and_are_cancelled(batch: Batch, tmp_path: Path, kind: str) -> None:
     commands = batch(kind)
     executor = start_executor(described(tmp_path, kind, "  use_stdin: true\n" if kind == "lsf" else ""), threads=1)
