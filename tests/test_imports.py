@@ -35,7 +35,7 @@ never from a neighbour."""
 
 NARROW = {
     "magnet": (*GROUND,),  # is handed tensors and callables: knows neither networks nor slides
-    "runtime": (*GROUND, "config", "storage"),  # knows no pathology
+    "runtime": (*GROUND, "config", "schema", "storage"),  # knows no pathology
     "export": (*GROUND, "config", "storage", "results"),  # knows only what lies in a result
 }
 """Rooms that may use less than all that lies below them."""

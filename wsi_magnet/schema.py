@@ -40,11 +40,12 @@ class Bounds:
         return value <= self.most and (value > self.least if self.open_below else value >= self.least)
 
     def __str__(self) -> str:
+        least, most = _figure(self.least), _figure(self.most)
         if self.open_below:
-            return f"above {self.least:g}" + (f" and at most {self.most:g}" if self.most < inf else "")
+            return f"above {least}" + (f" and at most {most}" if self.most < inf else "")
         if self.most == inf:
-            return f"at least {self.least:g}"
-        return f"at most {self.most:g}" if self.least == -inf else f"between {self.least:g} and {self.most:g}"
+            return f"at least {least}"
+        return f"at most {most}" if self.least == -inf else f"between {least} and {most}"
 
 
 def stored_as(key: str) -> Mapping[str, str]:
@@ -165,6 +166,11 @@ def _number(value: object, name: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise _not(value, name, "a number")
     return value
+
+
+def _figure(number: float) -> str:
+    """A number without an exponent where it is whole: "1000000", "0.25"."""
+    return f"{number:.0f}" if isfinite(number) and number == int(number) else f"{number:g}"
 
 
 def _is_finite(value: int | float) -> bool:

@@ -19,7 +19,7 @@ from wsi_magnet.runtime.clusters import cluster as clusters
 from wsi_magnet.runtime.clusters import resubmit
 from wsi_magnet.runtime.clusters.cluster import RunningCluster
 from wsi_magnet.runtime.clusters.resubmit import list_jobs
-from wsi_magnet.runtime.clusters.spec import ClusterSpec, read_cluster
+from wsi_magnet.runtime.clusters.spec import ClusterSpec, Kind, read_cluster
 from wsi_magnet.runtime.start import start_executor
 
 Batch = Callable[..., Path]
@@ -30,7 +30,7 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     """Puts a batch system's commands on the path."""
     monkeypatch.setattr(resubmit, "CHECK_S", 0.3)
 
-    def put(kind: str) -> Path:
+    def put(kind: Kind) -> Path:
         folder = write_commands(kind, tmp_path / "commands")
         monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
         return folder
@@ -38,7 +38,7 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     return put
 
 
-def described(folder: Path, kind: str, options: str = "", more: str = "workers: 1") -> Execution:
+def described(folder: Path, kind: Kind, options: str = "", more: str = "workers: 1") -> Execution:
     path = folder / f"{kind}.yaml"
     path.write_text(
         f"kind: {kind}\n{more}\noptions:\n  cores: 1\n  memory: 1GB\n  log_directory: {folder / 'logs'}\n{options}"
@@ -72,7 +72,7 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("kind", slow_except(["slurm"], ["slurm", "pbs", "lsf", "sge"]))
-def test_jobs_do_the_work_and_are_cancelled(batch: Batch, tmp_path: Path, kind: str) -> None:
+def test_jobs_do_the_work_and_are_cancelled(batch: Batch, tmp_path: Path, kind: Kind) -> None:
     commands = batch(kind)
     executor = start_executor(described(tmp_path, kind, "  use_stdin: true\n" if kind == "lsf" else ""), threads=1)
     try:

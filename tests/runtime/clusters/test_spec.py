@@ -1,4 +1,4 @@
-"""What a cluster's YAML may say; what it may not is named, with the file."""
+"""A cluster's YAML: its values, and errors that name the file, the key and the value."""
 
 from __future__ import annotations
 
@@ -25,39 +25,43 @@ def test_workers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("minimum", "at_first"), [(0, 1), (1, 1), (3, 3)])
 def test_adapt_begins_with_a_worker_at_least(tmp_path: Path, minimum: int, at_first: int) -> None:
     spec = read(tmp_path, f"kind: pbs\ngpu: true\nadapt: {{minimum: {minimum}, maximum: 9}}\n")
-    assert spec.adapt == Adapt(minimum, 9)
+    assert spec.adapt == Adapt(minimum=minimum, maximum=9)
     assert (spec.at_first, spec.size, spec.gpu) == (at_first, f"{minimum} to 9", True)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is None, not kind, workers or adapt"),
-        ("- kind: slurm", "not kind, workers or adapt"),
+        ("", "is None, not an object with kind, workers, adapt"),
+        ("- kind: slurm", "not an object with kind, workers, adapt"),
         ("kind: [", "cannot be read"),
         ("kind: slrum\nworkers: 1", "kind is 'slrum', not one of local, slurm"),
-        ("workers: 1", "kind is None"),
+        ("workers: 1", "missing field 'kind'"),
+        ("kind: [slurm]\nworkers: 1", "kind is ['slurm'], not one of local"),
         ("kind: slurm", "either workers: N or adapt"),
         ("kind: slurm\nworkers: 1\nadapt: {maximum: 2}", "either workers: N or adapt"),
-        ("kind: slurm\nworkers: 0", "workers is 0, not a whole number of at least 1"),
-        ("kind: slurm\nworkers: true", "workers is True"),
-        ("kind: slurm\nworkers: four", "workers is 'four'"),
+        ("kind: slurm\nworkers: 0", "workers is 0, not between 1 and 1000000"),
+        ("kind: slurm\nworkers: true", "workers is True, not a whole number"),
+        ("kind: slurm\nworkers: four", "workers is 'four', not a whole number"),
         ("kind: slurm\nworkers: 1\ngpu: 1", "gpu is 1, not true or false"),
-        ("kind: slurm\nadapt: 4", "adapt is 4, not {minimum: N, maximum: N}"),
-        ("kind: slurm\nadapt: {minimum: 2}", "adapt: maximum is missing"),
-        ("kind: slurm\nadapt: {minimum: 2, maximum: 1}", "maximum is 1, not a whole number of at least 2"),
-        ("kind: slurm\nadapt: {minimum: -1, maximum: 1}", "minimum is -1"),
-        ("kind: slurm\nadapt: {most: 1, maximum: 1}", "adapt: unknown setting most; there are maximum, minimum"),
-        ("kind: slurm\nworkers: 1\nqueue: long", "unknown setting queue; there are adapt, gpu, kind, options"),
-        ("kind: slurm\nworkers: 1\npython: x", "unknown setting python; there are adapt"),
-        ("kind: slurm\nworkers: 1\npython: x", "workers; python belongs under options"),
-        ("kind: slurm\nworkers: 1\npython: x\nqueue: q", "workers; python, queue belong under options"),
-        (f"kind: slurm\nworkers: 1\npatience_minutes: {'9' * 400}", "not a number of minutes"),
-        (f"kind: slurm\nworkers: {'9' * 400}", "no cluster has more than 1000000"),
+        ("kind: slurm\nadapt: 4", "adapt is 4, not an object"),
+        ("kind: slurm\nadapt: {minimum: 2}", "adapt: missing field 'maximum'"),
+        ("kind: slurm\nadapt: {minimum: 2, maximum: 1}", "adapt: maximum is 1, below minimum, 2"),
+        ("kind: slurm\nadapt: {minimum: -1, maximum: 1}", "adapt.minimum is -1, not between 0 and 1000000"),
+        ("kind: slurm\nadapt: {most: 1, maximum: 1}", "adapt: unknown field 'most'; known are minimum, maximum"),
+        (
+            "kind: slurm\nworkers: 1\nqueue: long",
+            "unknown setting queue; known are kind, workers, adapt, gpu, patience_minutes, options",
+        ),
+        ("kind: slurm\nworkers: 1\npython: x", "unknown setting python; known are kind"),
+        ("kind: slurm\nworkers: 1\npython: x", "options; python belongs under options"),
+        ("kind: slurm\nworkers: 1\npython: x\nqueue: q", "options; python, queue belong under options"),
+        (f"kind: slurm\nworkers: 1\npatience_minutes: {'9' * 400}", "patience_minutes is 9999"),
+        (f"kind: slurm\nworkers: {'9' * 400}", "not between 1 and 1000000"),
         (f"kind: slurm\nworkers: {'9' * 5000}", "cannot be read"),
         (f"kind: slurm\nworkers: 1\noptions: {'[' * 3000}{']' * 3000}", "cannot be read"),
-        ("kind: slurm\nworkers: 1\noptions: [1]", "options is [1], not names and values"),
-        ("kind: slurm\nworkers: 1\npatience_minutes: -1", "patience_minutes is -1, not a number of minutes"),
+        ("kind: slurm\nworkers: 1\noptions: [1]", "options is [1], not an object"),
+        ("kind: slurm\nworkers: 1\npatience_minutes: -1", "patience_minutes is -1.0, not above 0 and at most 5270400"),
         (
             "kind: cuda\nworkers: 1",
             "start the cluster with `pipelines/gpus/start.sh` and pass its address",

@@ -8,7 +8,7 @@ import pytest
 
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.runtime.clusters.batch import lifetime_arguments, walltime_s
-from wsi_magnet.runtime.clusters.spec import ClusterSpec
+from wsi_magnet.runtime.clusters.spec import ClusterSpec, Kind
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from wsi_magnet.runtime.clusters.spec import ClusterSpec
         ("slurm", "", None),
     ],
 )
-def test_seconds(kind: str, text: str, seconds: float | None) -> None:
+def test_seconds(kind: Kind, text: str, seconds: float | None) -> None:
     assert walltime_s(text, kind) == seconds
 
 
@@ -58,5 +58,5 @@ def test_a_walltime_that_is_none() -> None:
         lifetime_arguments("soon", spec("pbs"))
 
 
-def spec(kind: str) -> ClusterSpec:
+def spec(kind: Kind) -> ClusterSpec:
     return ClusterSpec(Path("x.yaml"), kind, 1)
