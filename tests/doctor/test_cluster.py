@@ -72,7 +72,7 @@ def test_scheduler_gpus_and_no_output() -> None:
     assert (found.subject, found.text) == ("scheduler", "distributed 2025.1 (here 2025.2)")
     (found,) = compared(request=replace(REQUEST, execution=Execution(scheduler="tcp://head:8786", device="cuda")))
     assert found.text == "--device cuda, but no worker declares a GPU"
-    declared = replace(INFO, members={**INFO.members, "tcp://b": replace(MEMBER, resources={"GPU": 1})})
+    declared = replace(INFO, workers={**INFO.workers, "tcp://b": replace(MEMBER, resources={"GPU": 1})})
     (found,) = compared(info=declared)
     assert "torch sees none" in found.text
     (found,) = compared(request=replace(REQUEST, output=None))

@@ -257,5 +257,5 @@ def test_a_task_that_is_stuck_is_begun_elsewhere_too(
     found = list(threads[0].map(hang_once, range(12), notify=told.append))
     LET_GO.set()
     assert sorted(number for number, _ in found) == list(range(12)), "each once"
-    assert "another one tries it as well" in told[0]
+    assert "another worker starts it too" in told[0]
     assert dict(found)[4] != HUNG[0]

@@ -22,8 +22,8 @@ def test_workers_are_told_as_they_were_started() -> None:
         Client(cluster, set_as_default=False) as client,
     ):
         scheduler_info = info_of(client)
-    assert len(scheduler_info.members) == 2
-    for member in scheduler_info.members.values():
+    assert len(scheduler_info.workers) == 2
+    for member in scheduler_info.workers.values():
         assert (member.threads, member.resources, member.memory_limit_bytes) == (3, {"GPU": 2}, 2_000_000_000)
         assert -1 < member.unheard_s < 10
     assert scheduler_info.scheduler_versions["distributed"] == version("distributed")

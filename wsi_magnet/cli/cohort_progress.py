@@ -43,7 +43,7 @@ def watching_batch(notes: Sequence[str]) -> Iterator[CohortObserver]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         watcher = _Watcher(console, progress)
         for note in notes:
-            watcher.say(f"Note: {note}")
+            watcher.print_line(f"Note: {note}")
         yield watcher
 
 
@@ -65,9 +65,9 @@ class _Watcher:
             case BatchWorkers(description, dashboard, in_flight, _):
                 where = f"; dashboard {dashboard}" if dashboard else ""
                 many = "one slide at a time" if in_flight == 1 else f"{in_flight} slides at once"
-                self.say(f"Working with {description}, {many}{where}")
+                self.print_line(f"Working with {description}, {many}{where}")
             case BatchNote(text):
-                self.say(f"Note: {text}")
+                self.print_line(f"Note: {text}")
             case SlideStarted(state):
                 self._slides[state.name] = _SlideLine(self._progress, state)
             case SlideEvent(name, inner):
@@ -77,7 +77,7 @@ class _Watcher:
             case BatchEnded():
                 pass
 
-    def say(self, text: str, style: str | None = None) -> None:
+    def print_line(self, text: str, style: str | None = None) -> None:
         """Print a line that stays."""
         self._console.print(text, markup=False, style=style)
 
@@ -85,11 +85,11 @@ class _Watcher:
         self._to_do, self._all_bytes = event.to_do, float(max(event.bytes_to_do, 1))
         self._started = time.monotonic()
         before = "".join(f", {count} {state} before" for state, count in event.skipped.items())
-        self.say(f"{counted(event.slides, 'slide')}{before}, {event.to_do} to do")
+        self.print_line(f"{counted(event.slides, 'slide')}{before}, {event.to_do} to do")
         if event.skipped.get("failed"):
-            self.say("Note: slides that failed before are repeated with --retry-failed")
+            self.print_line("Note: slides that failed before are repeated with --retry-failed")
         if event.skipped.get("finished with errors"):
-            self.say(
+            self.print_line(
                 "Note: a slide with cells that could not be read is repeated as a whole, with --restart; "
                 "summary.md has the commands"
             )
@@ -99,10 +99,10 @@ class _Watcher:
     def _update(self, name: str, event: Event) -> None:
         slide = self._slides[name]
         if isinstance(event, Note):
-            self.say(f"{name}: {event.text}")
+            self.print_line(f"{name}: {event.text}")
         elif isinstance(event, TileFinished):
             for line in slide.unreadable.new_lines(event.result):
-                self.say(f"{name}: {line}", "red")
+                self.print_line(f"{name}: {line}", "red")
         slide.update(event)
         self._advance()
 
@@ -114,7 +114,7 @@ class _Watcher:
             self._ended += 1
             style = None if event.outcome == "finished" else "red"
             for number, line in enumerate(ended_lines(event)):
-                self.say(line if number else f"[{self._ended}/{self._to_do}] {line}", style)
+                self.print_line(line if number else f"[{self._ended}/{self._to_do}] {line}", style)
         self._advance()
 
     def _advance(self) -> None:

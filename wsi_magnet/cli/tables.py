@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wsi_magnet.slides.types import SlideInfo
 
 FAILURES_TOLD = 10
-"""Of a cohort's slides so many are printed."""
+"""Failed slides of a cohort that are printed."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -145,11 +145,11 @@ def unreadable_text(summary: RunSummary) -> str:
 
 
 def failures_text(failed: Sequence[Mapping[str, str]]) -> str:
-    """Slides of a cohort that are not as they should be: name, state, reason, and the command to do each again."""
-    told = [f"{one['name']} ({one['state']}): {one['reason']}\n  {one['retry']}" for one in failed]
-    more = len(told) - FAILURES_TOLD
+    """Failed slides of a cohort: name, state, reason, and the command that repeats each."""
+    lines = [f"{one['name']} ({one['state']}): {one['reason']}\n  {one['retry']}" for one in failed]
+    more = len(lines) - FAILURES_TOLD
     rest = [f"and {more} more; summary.md and --json have all"] if more > 0 else []
-    return "\n".join(["Failures, each with the command that does it again:", *told[:FAILURES_TOLD], *rest])
+    return "\n".join(["Failures, each with the command that repeats it:", *lines[:FAILURES_TOLD], *rest])
 
 
 def check_text(found: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ class SlideState:
     run_params: Mapping[str, Any] = field(metadata=stored_as("asked"), default_factory=dict)
     """Configuration and bundle of its last start, or of the restart that is pending."""
     pending_action: Existing = field(metadata=stored_as("due"), default="resume")
-    """Treatment of its result folder that a stopped batch was asked for and has not begun."""
+    """Treatment of its result folder that a stopped batch had not started."""
     attempts: int = 0
     seconds: float = 0.0
     """Duration of all attempts together."""

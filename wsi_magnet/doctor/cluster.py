@@ -149,7 +149,7 @@ def compare_workers(
 ) -> Iterator[CheckResult]:
     """Results from the workers' reports, by address. unseen: workers whose file in OUT the client does not see."""
     hosts = len({one.host for one in reports.values()})
-    threads = sum(one.threads for one in info.members.values())
+    threads = sum(one.threads for one in info.workers.values())
     text = f"{counted(len(reports), 'worker')} on {counted(hosts, 'host')}, {counted(threads, 'thread')}"
     yield ok("workers", text)
     yield from _versions(reports, client, info)
@@ -222,7 +222,7 @@ def _slide(reports: Mapping[str, WorkerReport], client: WorkerReport, slide: str
 
 
 def _gpus(reports: Mapping[str, WorkerReport], info: SchedulerInfo, device: str) -> Iterator[CheckResult]:
-    declared = {a for a, member in info.members.items() if member.resources.get("GPU", 0) > 0}
+    declared = {a for a, member in info.workers.items() if member.resources.get("GPU", 0) > 0}
     remedy = "start workers that have a GPU with `dask worker ... --resources GPU=1`"
     if device.startswith("cuda") and not declared:
         yield problem("GPU", f"--device {device}, but no worker declares a GPU", remedy)
@@ -240,7 +240,7 @@ def _gpus(reports: Mapping[str, WorkerReport], info: SchedulerInfo, device: str)
 def _memory(reports: Mapping[str, WorkerReport], info: SchedulerInfo, needs: Needs) -> Iterator[CheckResult]:
     small: dict[str, str] = {}
     for address, one in reports.items():
-        member = info.members.get(address)
+        member = info.workers.get(address)
         threads = member.threads if member else 1
         limits = [b for b in (one.memory_limit_bytes, member.memory_limit_bytes if member else None) if b]
         takes = needs.memory_bytes(1, threads)

@@ -41,7 +41,7 @@ LEAVE_S = 5.0
 
 
 class ProcessDied(WsiMagnetError):
-    """An isolated process ended without an answer; the message says how."""
+    """An isolated process ended without a result; the message has the signal or the exit code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def _messages(
     environment: Mapping[str, str],
     show_output: bool,
 ) -> Iterator[Any]:
-    order = dumps((mode.__name__, function, argument))
-    with tempfile.TemporaryFile() as output, _process(order, environment, None if show_output else output) as started:
+    request = dumps((mode.__name__, function, argument))
+    with tempfile.TemporaryFile() as output, _process(request, environment, None if show_output else output) as started:
         process, connection = started
         try:
             while connection.poll(timeout_s):
@@ -117,7 +117,7 @@ def _messages(
 
 @contextmanager
 def _process(
-    order: bytes, environment: Mapping[str, str], output: IO[bytes] | None
+    request: bytes, environment: Mapping[str, str], output: IO[bytes] | None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Connection]]:
     here, there = Pipe(duplex=False)
     process = subprocess.Popen(
@@ -132,7 +132,7 @@ def _process(
     answered = False
     try:
         with suppress(BrokenPipeError):
-            _hand_over(process, order)
+            _send(process, request)
         yield process, here
         answered = True
     finally:
@@ -140,14 +140,14 @@ def _process(
         here.close()
 
 
-def _hand_over(process: subprocess.Popen[bytes], order: bytes) -> None:
+def _send(process: subprocess.Popen[bytes], request: bytes) -> None:
     assert process.stdin
     with process.stdin as stdin:
-        stdin.write(order)
+        stdin.write(request)
 
 
 def _end(process: subprocess.Popen[bytes], *, at_once: bool) -> None:
-    """Wait for the process if it has said all, then SIGTERM, then SIGKILL."""
+    """Wait for the process unless `at_once`; then SIGTERM, then SIGKILL."""
     for act in (*(() if at_once else (lambda: None,)), process.terminate, process.kill):
         act()
         with suppress(subprocess.TimeoutExpired):
@@ -173,8 +173,8 @@ def _found(function: Function) -> Callable[[Any], Any]:
 
 
 def _main(handle: int) -> None:
-    """The isolated process: the order on stdin, values through the pipe, and all that libraries print on stderr."""
-    # Ctrl-C reaches every process of a terminal: the caller takes it, and ends this one, which closes what it has open.
+    """The isolated process: a request on stdin, values through the pipe, and output of libraries on stderr."""
+    # Ctrl-C reaches every process of a terminal: the caller handles it and ends this process with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     configure_command_line()
@@ -183,7 +183,7 @@ def _main(handle: int) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Do what the order on stdin says; for the isolated process alone."""
+    """Run the request on stdin and send its values; called only in the isolated process."""
     try:
         mode, function, argument = loads(sys.stdin.buffer.read())
         for value in {"_call": _call, "_iterate": _iterate}[mode](function, argument):

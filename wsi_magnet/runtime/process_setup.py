@@ -45,7 +45,7 @@ SETTINGS = {
     # A silent worker is cut off after this time, and its tiles go to others. Dask's default is five minutes.
     "distributed.scheduler.worker-ttl": "2 minutes",
     # A process that is late in coming back, on a machine full of work, is not given up for it. Jobs are submitted
-    # again by `clusters.resubmit`, which knows the queue; Dask's own timer, which does not, would cancel them anew.
+    # again by `clusters.resubmit`, which knows the queue; Dask's own timer, which does not, would cancel them.
     "distributed.deploy.lost-worker-timeout": "3650 days",
 }
 """Ours in place of Dask's defaults; what users set themselves, in files or DASK_ variables, stands."""

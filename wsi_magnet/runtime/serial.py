@@ -25,7 +25,7 @@ class SerialExecutor:
         retry_if: Callable[[Result], bool] | None = None,
         notify: Notify | None = None,
     ) -> Generator[Result, None, None]:
-        """Run each task when its result is asked for. There is no other worker, and a crash ends the program."""
+        """Run each task when its result is requested. There is no other worker, and a crash ends the program."""
         for task in tasks:
             yield function(task)
 

@@ -1,7 +1,7 @@
 """A fault-tolerant map of a function over tasks on Dask workers.
 
 A task may fail on one worker (a slide that it cannot see), kill its worker, hang, or be lost with its worker or its
-scheduler. Each of these is told apart here, and the task is tried again where that can help.
+scheduler. These cases are distinguished here, and the task is tried again where that can help.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class TaskMap:
         for attempt, worker in list(self._in_flight.with_workers(stuck)):
             if others := frozenset(workers) - {worker} - self._excluded:
                 attempt.state.speculative = True
-                self._notify(f"the worker {worker} has had a tile for {limit_s:.0f} s; another one tries it as well")
+                self._notify(f"the worker {worker} has had a tile for {limit_s:.0f} s; another worker starts it too")
                 self._in_flight.submit(attempt.state, others)
 
     def _settle(self, attempt: Attempt, outcome: Any) -> Iterator[Any]:

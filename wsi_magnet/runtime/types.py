@@ -34,8 +34,8 @@ class SchedulerInfo:
 
     scheduler_versions: Mapping[str, str]
     """Versions of the packages that the scheduler reports, by name."""
-    members: Mapping[str, WorkerInfo]
-    """By address."""
+    workers: Mapping[str, WorkerInfo]
+    """Workers by address."""
 
 
 class Executor(Protocol):
@@ -46,7 +46,7 @@ class Executor(Protocol):
     device: str
     """Device that the tasks are to compute on, as `Execution.device`."""
     dashboard: str | None
-    """Address of Dask's dashboard, if there is one."""
+    """Address of Dask's dashboard; None without one."""
 
     def map(
         self,

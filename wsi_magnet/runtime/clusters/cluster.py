@@ -43,7 +43,7 @@ class RunningCluster:
         return link
 
     def wait(self) -> None:
-        """Wait for the first worker; then let the cluster adapt, if the file says so.
+        """Wait for the first worker; then let the cluster adapt if the file has `adapt`.
 
         Raises ClusterError if no worker comes within `patience_minutes`, or none can come.
         """

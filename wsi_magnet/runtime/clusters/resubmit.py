@@ -52,8 +52,8 @@ class JobResubmitter:
         lost = {name for name in wanted if self._fruitless[name] >= ATTEMPTS}
         if wanted and lost == wanted:
             raise ClusterError(
-                f"{self._spec.path}: {ATTEMPTS} jobs in a row ended before a worker came of them; "
-                f"their output in {self._logs} says why"
+                f"{self._spec.path}: {ATTEMPTS} jobs in a row ended before their worker started; "
+                f"see their output in {self._logs}"
             )
         return bool(wanted - lost) or self._spec.adapt is not None
 
