@@ -168,7 +168,7 @@ def test_closing_while_a_job_is_being_submitted(batch: Batch, tmp_path: Path) ->
 
 def test_jobs_that_end_in_vain_are_given_up(batch: Batch, tmp_path: Path) -> None:
     commands = batch("slurm")
-    with pytest.raises(ClusterError, match=r"3 jobs in a row ended before their worker started; see their output in .*logs"):
+    with pytest.raises(ClusterError, match=r"3 jobs in a row ended before their worker started; see .*logs"):
         start_executor(described(tmp_path, "slurm", "  python: /bin/false\n"), threads=1)
     assert len(jobs_of(commands)) == 3
 
