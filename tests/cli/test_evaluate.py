@@ -135,7 +135,7 @@ def test_a_bundle_of_one_scale_has_no_curve(call: Call, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--keep-results"], "pass -o FOLDER"),
-        (["--result", "x", "--bundle", "y"], "--result judges what is there"),
+        (["--result", "x", "--bundle", "y"], "--result scores existing results"),
         (["--fast", "1.5"], "between 0 and 1"),
         (["--refine-curve", "--fractions", "a"], "give numbers"),
     ],
@@ -154,7 +154,7 @@ def test_one_that_is_stopped_does_not_say_that_it_goes_on(
 
     monkeypatch.setattr("wsi_magnet.dataset.manifest.read_manifest", stopped)
     result = call("evaluate", tmp_path / "m.csv")
-    assert (result.exit_code, result.stderr) == (130, "Stopped. The same command begins anew.\n")
+    assert (result.exit_code, result.stderr) == (130, "Stopped. The same command starts from the beginning.\n")
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_judged(

@@ -98,7 +98,7 @@ def test_an_option_of_another_kind_is_refused(call: Call, small: Path, tmp_path:
     done = call("export", small, "--to", "csv", "-o", tmp_path / "x.csv", "--simplify", "2")
     assert (done.exit_code, done.stderr) == (
         1,
-        "Error: --simplify means nothing to --to csv, only to geojson, qupath-script\n",
+        "Error: --simplify has no effect with --to csv, only with geojson, qupath-script\n",
     )
 
 

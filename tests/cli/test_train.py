@@ -152,10 +152,7 @@ def test_stopped_and_killed_in_each_stage_it_goes_on_to_the_same_bundle(call: Ca
     folder = tmp_path / "ended" / "b.training"
     code, said = end_when_written(ended, folder / "backbone.ckpt", signal.SIGTERM)
     assert code == 130
-    assert (
-        said.splitlines()[-1]
-        == "Stopped. What is finished is kept: the same command, without --restart, goes on from there."
-    )
+    assert said.splitlines()[-1] == "Stopped. What is finished is kept: the same command, without --restart, resumes."
     assert end_when_written(ended, folder / "backbone.ckpt", signal.SIGKILL)[0] == -signal.SIGKILL
     assert end_when_written(ended, folder / "refiners.ckpt", signal.SIGKILL)[0] == -signal.SIGKILL
     assert not (tmp_path / "ended" / "b.safetensors").exists()

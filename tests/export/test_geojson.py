@@ -164,7 +164,7 @@ def test_an_empty_mask_is_an_empty_collection(tmp_path: Path) -> None:
     written = export(make_result(tmp_path / "result", blank()), tmp_path / "x.geojson")
     assert (features_of(written.files[0]), written.notes) == (
         [],
-        ("the mask holds no region of these classes, so there are no objects",),
+        ("the mask has no region of these classes, so the file has no objects",),
     )
 
 

@@ -93,6 +93,6 @@ def test_a_script_is_called_groovy(tmp_path: Path) -> None:
 
 
 def test_a_script_that_could_not_write_down_its_own_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no text"):
+    with pytest.raises(ConfigError, match="not text"):
         export(result(tmp_path / "result"), tmp_path / "a\udce9.groovy", "qupath-script")
     assert [path.name for path in tmp_path.iterdir()] == ["result"]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.export.results import CLASSES, Made, damage, make_result
 from wsi_magnet.errors import ResultMismatchError, StoreError
-from wsi_magnet.report.facts import gather, grading
+from wsi_magnet.report.facts import grading, read_facts
 from wsi_magnet.results.grading import class_areas
 from wsi_magnet.results.journal import read_history
 
@@ -47,7 +47,7 @@ def test_no_grade_without_gleason_classes() -> None:
 
 
 def test_the_cells_of_each_scale_as_its_journal_says(graded: Path) -> None:
-    facts = gather(graded)
+    facts = read_facts(graded)
     history, scales = read_history(graded / "journal.jsonl"), facts.record.scales
     rows, cols = facts.refined_at.shape
     for row in range(rows):
@@ -62,7 +62,7 @@ def test_the_cells_of_each_scale_as_its_journal_says(graded: Path) -> None:
 
 
 def test_shares_of_what_was_refined_are_those_of_the_summary(graded: Path) -> None:
-    facts = gather(graded)
+    facts = read_facts(graded)
     assert [(s.cells, s.refined, s.complete) for s in facts.scales] == [
         (p["cells"], p["cells_refined"], True) for p in facts.source.summary["scales"]
     ]
@@ -73,7 +73,7 @@ def test_before_the_end_areas_are_counted_on_the_mask(tmp_path: Path) -> None:
     mask[100:500, 100:600] = 3
     mask[700:800, :200] = 255
     make_result(tmp_path / "r", mask, Made(state="running", first_level=1))
-    facts = gather(tmp_path / "r")
+    facts = read_facts(tmp_path / "r")
     assert facts.state == "running"
     assert facts.analysed_mm2 == pytest.approx(0.2)
     assert facts.not_analysed_mm2 == pytest.approx(0.02)
@@ -82,11 +82,11 @@ def test_before_the_end_areas_are_counted_on_the_mask(tmp_path: Path) -> None:
 
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no result folder"):
-        gather(tmp_path)
+        read_facts(tmp_path)
 
 
 def test_a_summary_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     make_result(tmp_path / "r", np.ones((8, 8), np.uint8))
     damage(tmp_path / "r", summary={"classes": [{}], "not_analysed_mm2": 0})
     with pytest.raises(ResultMismatchError, match=r"run\.json"):
-        gather(tmp_path / "r")
+        read_facts(tmp_path / "r")

@@ -10,13 +10,13 @@ import pytest
 from tests.export.results import Made, damage, make_result
 from tests.report.conftest import EVIL, EVIL_SLIDE
 from tests.report.reading import Reading
-from wsi_magnet.report.facts import gather
+from wsi_magnet.report.facts import read_facts
 from wsi_magnet.report.pages import slide_page
 from wsi_magnet.report.pictures import take_pictures
 
 
 def page_of(folder: Path) -> str:
-    facts = gather(folder)
+    facts = read_facts(folder)
     return slide_page(facts, take_pictures(facts.source, 300))
 
 

@@ -107,7 +107,7 @@ def test_a_run_that_is_stopped_cancels_its_jobs_and_goes_on_later(
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130, error
-    assert "goes on from there" in error
+    assert "resumes" in error
     assert "Traceback" not in error
     wait_until(lambda: not queue("running"), "the job goes on")
     done = tiles_done(folder)
@@ -185,5 +185,5 @@ def test_a_run_or_a_batch_as_a_job_is_queued_again_when_its_time_is_up(
     wait_until(lambda: json.loads((folder / "run.json").read_text())["state"] != "running", "it does not end")
     wait_until(lambda: not queue(), "it does not end")
     log = (tmp_path / f"wsi-magnet-{what}-{number}.log").read_text()
-    assert "goes on from there" in log
+    assert "resumes" in log
     assert (labels_of(folder) == undisturbed).all()

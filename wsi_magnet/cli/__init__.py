@@ -1,1 +1,1 @@
-"""The command line: a command a file, each only a translation from options to one library call."""
+"""The command line: one file for each command, which translates options to a library call."""

@@ -1,4 +1,4 @@
-"""`wsi-magnet bundle`: look into a bundle, or make one of published MagNet checkpoints."""
+"""`wsi-magnet bundle`: show a bundle, or make one from published MagNet checkpoints."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from wsi_magnet.cli import options
 
 @click.group("bundle", short_help="Show bundles and import checkpoints.")
 def command() -> None:
-    """Bundles: weights with all that is needed to use them."""
+    """Bundles: weights with everything needed to use them."""
 
 
 @command.command("show", short_help="Show what is in a bundle.")
 @click.argument("bundle", required=False, type=click.Path())
 @options.json_option
 def show(bundle: str | None, as_json: bool) -> None:
-    """Show a BUNDLE's network, classes, scales, thresholds and card; without one, those of the one shipped."""
+    """Show the network, classes, scales, thresholds and card of BUNDLE, by default of the one that ships."""
     from wsi_magnet.cli.tables import facts, table
     from wsi_magnet.nets.spec import read_spec
 
@@ -48,7 +48,7 @@ def show(bundle: str | None, as_json: bool) -> None:
     click.echo("\n\n".join(part for part in (shown, classes, card) if part))
 
 
-@command.command("import-magnet", short_help="Make a bundle of published MagNet checkpoints.")
+@command.command("import-magnet", short_help="Make a bundle from published MagNet checkpoints.")
 @click.option(
     "--network", required=True, type=click.Choice(["fpn", "psp", "hrnet18+ocr"]), help="The backbone's architecture."
 )
@@ -60,7 +60,7 @@ def show(bundle: str | None, as_json: bool) -> None:
     multiple=True,
     type=click.Path(),
     metavar="R.pth",
-    help="One for all steps, or one a step, coarse to fine: --refiner r1.pth r2.pth.",
+    help="One for all steps, or one for each step, coarse to fine: --refiner r1.pth r2.pth.",
 )
 @click.argument("more_refiners", nargs=-1, type=click.Path(), metavar="[R2.pth ...]")
 @click.option("-o", "--output", required=True, type=click.Path(), metavar="X.safetensors")
@@ -79,7 +79,7 @@ def import_magnet(
     scales: str | None,
     classes: str | None,
 ) -> None:
-    """Make a bundle of the published program's checkpoints, which are read without running any code in them.
+    """Make a bundle from the published program's checkpoints, which are read without running any code in them.
 
     \b
       wsi-magnet bundle import-magnet --network psp --backbone psp.pth --refiner refinement.pth -o gleason.safetensors

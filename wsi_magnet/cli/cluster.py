@@ -1,14 +1,14 @@
-"""`wsi-magnet cluster`: what a run with --cluster would submit, and nothing submitted."""
+"""`wsi-magnet cluster`: show what a run with --cluster would submit."""
 
 from __future__ import annotations
 
 import click
 
 
-@click.command("cluster", short_help="Show the cluster that a run would make.")
+@click.command("cluster", short_help="Show the cluster that a run would start.")
 @click.argument("file", type=click.Path(), metavar="FILE.yaml")
 def command(file: str) -> None:
-    """Show what `run --cluster FILE.yaml` would submit for a worker: a job's script, or a manifest of Kubernetes.
+    """Show what `run --cluster FILE.yaml` would submit for each worker.
 
     \b
       wsi-magnet cluster cluster.yaml

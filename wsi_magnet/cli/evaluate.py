@@ -1,4 +1,4 @@
-"""`wsi-magnet evaluate`: methods, bundles or finished results held against annotated slides."""
+"""`wsi-magnet evaluate`: methods, bundles or finished results compared on annotated slides."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FRACTIONS = "0,0.1,0.25,0.5,0.75,1"
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What is to be compared, and how."""
+    """Options of a comparison, checked against each other."""
 
     bundles: tuple[str, ...]
     results: tuple[Path, ...]
     methods: tuple[str, ...]
     fast: float
     fractions: tuple[float, ...] | None
-    """Of the refine curve; None makes the table."""
+    """Shares of the refine curve; None: the table."""
     tissue: bool | None
     execution: Execution
     output: Path | None
@@ -43,16 +43,16 @@ class Choices:
 
     def __post_init__(self) -> None:
         if self.results and (self.bundles or self.methods or self.fractions is not None):
-            raise ConfigError("--result judges what is there; --bundle, --methods and --refine-curve make results anew")
+            raise ConfigError("--result scores existing results; --bundle, --methods and --refine-curve make new ones")
         if self.methods and self.fractions is not None:
-            raise ConfigError("--refine-curve is of MagNet alone; leave --methods out")
+            raise ConfigError("--refine-curve concerns MagNet alone; leave --methods out")
         if self.keep_results and self.output is None:
             raise ConfigError("--keep-results needs a folder to keep them in; pass -o FOLDER")
         if not all(0 <= f <= 1 for f in (self.fast, *(self.fractions or ()))):
             raise ConfigError("--fast and --fractions are shares between 0 and 1")
 
 
-@click.command("evaluate", short_help="Judge methods on annotated slides.")
+@click.command("evaluate", short_help="Score methods on annotated slides.")
 @click.argument("manifest", type=click.Path())
 @click.option("--bundle", "bundles", multiple=True, metavar="FILE", help="Repeatable. [default: the one shipped]")
 @click.option(
@@ -61,14 +61,14 @@ class Choices:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Judge finished results instead: a result folder, or a folder of them, which is a row. Repeatable.",
+    help="Score finished results instead: a result folder, or a folder of them, which is a row. Repeatable.",
 )
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test"]),
     default="test",
     show_default=True,
-    help="Rows of the manifest that are judged.",
+    help="Rows of the manifest that are scored.",
 )
 @click.option(
     "--methods",
@@ -81,19 +81,19 @@ class Choices:
 @click.option(
     "--tissue/--no-tissue",
     default=None,
-    help="Whether only what looks like H&E tissue is analysed. [default: on slides, not on plain images]",
+    help="Analyse only what looks like H&E tissue. [default: on slides, not on plain images]",
 )
 @click.option("--refine-curve", is_flag=True, help="mIoU against the share of cells refined, instead of the table.")
 @click.option("--fractions", default=FRACTIONS, show_default=True, help="Shares for the curve.")
-@click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Of the bootstrap.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Bootstrap resamples.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Also write evaluation.json, evaluation.csv and evaluation.png there (of a curve: curve.*).",
+    help="Also write evaluation.json, evaluation.csv and evaluation.png there (for a curve: curve.*).",
 )
 @click.option("--keep-results", is_flag=True, help="Keep every method's results, in FOLDER/results.")
 @options.json_option
@@ -114,7 +114,7 @@ def command(
     keep_results: bool,
     as_json: bool,
 ) -> None:
-    """Judge methods on the annotated slides of MANIFEST: one table with quality, memory, time and intervals.
+    """Score methods on the annotated slides of MANIFEST: one table with quality, memory, time and intervals.
 
     \b
       wsi-magnet evaluate manifest.csv --bundle trained.safetensors -o evaluation
@@ -123,8 +123,8 @@ def command(
       wsi-magnet evaluate manifest.csv --result results
 
     Patching is the bundle's network at the finest scale alone, Downsample at the coarsest, MagNet-Fast refines a part
-    of the cells. Each method runs in a process of its own. Classes that no label tells apart are judged as one.
-    Results for --result are made by `wsi-magnet run --keep probabilities`; without these, calibration is not known.
+    of the cells. Each method runs in its own process. Classes that no label distinguishes are scored as one.
+    Results for --result are made by `wsi-magnet run --keep probabilities`; without these, calibration is unknown.
     """
     try:
         choices = Choices(
@@ -140,7 +140,7 @@ def command(
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    # Batch systems end a job with SIGTERM: it is taken like Ctrl-C, so that the workers end too.
+    # Batch systems end a job with SIGTERM, which is handled like Ctrl-C, so that the workers end too.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -153,7 +153,7 @@ def command(
     if not samples:
         raise ManifestError(f"{manifest} has no rows of the split {split}; choose another with --split")
     if output is not None:
-        # A folder that cannot be made is told now, and not after hours.
+        # A folder that cannot be made is reported now, not after hours.
         with storage_errors(output):
             output.mkdir(parents=True, exist_ok=True)
     report = make_report(_compare(samples, choices), resamples=resamples, seed=seed)
@@ -178,7 +178,7 @@ def _compare(samples: list[Sample], choices: Choices) -> Comparison:
     from wsi_magnet.nets.spec import bundle_path, read_spec
 
     if choices.results:
-        return compare_results(samples, open_sample, find_results(choices.results), _say)
+        return compare_results(samples, open_sample, find_results(choices.results), _notify)
     bundles = [bundle_path(bundle) for bundle in dict.fromkeys(choices.bundles or ("default",))]
     methods: tuple[Method, ...] = choose(all_methods(choices.fast), choices.methods)
     if choices.fractions is not None:
@@ -188,12 +188,12 @@ def _compare(samples: list[Sample], choices: Choices) -> Comparison:
         methods = (MagNet(AUTO, refine="auto"), *(MagNet(f"{f:g}", refine=f) for f in choices.fractions))
     with _folder(choices) as folder:
         conditions = Conditions(choices.tissue, choices.execution, folder, choices.keep_results)
-        return compare_methods(samples, open_sample, candidates(methods, bundles), conditions, _say)
+        return compare_methods(samples, open_sample, candidates(methods, bundles), conditions, _notify)
 
 
 @contextmanager
 def _folder(choices: Choices) -> Iterator[Path]:
-    """Where results are made: beside what is to be written if they are kept, else where the system has room."""
+    """Folder for the results: beside the report if they are kept, else temporary."""
     if choices.output is not None and choices.keep_results:
         yield choices.output / "results"
         return
@@ -201,7 +201,7 @@ def _folder(choices: Choices) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _say(text: str) -> None:
+def _notify(text: str) -> None:
     click.echo(text, err=True)
 
 
@@ -210,8 +210,8 @@ def _text(report: Report, *, curve: bool) -> str:
     from wsi_magnet.evaluate.tables import curve_table, notes, tables
 
     shown = [curve_table(report)] if curve else tables(report)
-    said = "\n".join(f"{note}." for note in notes(report, curve=curve))
-    return "\n\n".join([*(table(one.head, one.rows) for one in shown), said])
+    remarks = "\n".join(f"{note}." for note in notes(report, curve=curve))
+    return "\n\n".join([*(table(one.head, one.rows) for one in shown), remarks])
 
 
 def _json(report: Report) -> str:

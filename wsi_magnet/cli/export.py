@@ -25,13 +25,13 @@ OPTIONS_OF = {
     "tile_um": ("tiles", "qupath-script"),
     "product": ("ome-tiff",),
 }
-"""Kinds of export that an option means something to; the others mean something to all."""
+"""Kinds of export to which an option applies; options that are not listed apply to all."""
 
 
 @click.command("export", short_help="Export a result to QuPath, OME-TIFF, tables.")
 @click.argument("result", type=click.Path())
-@click.option("--to", "kind", type=click.Choice(KINDS), required=True, help="What to make of it; see above.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="What to write.")
+@click.option("--to", "kind", type=click.Choice(KINDS), required=True, help="Format; see above.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="File to write.")
 @click.option(
     "--frame",
     type=click.Choice(("qupath", "level0")),
@@ -64,7 +64,7 @@ OPTIONS_OF = {
     "--object-type",
     type=click.Choice(("annotation", "detection", "tile")),
     default="annotation",
-    help="Of QuPath's objects; detections for thousands. [default: annotation]",
+    help="Type of QuPath's objects; detections for thousands. [default: annotation]",
 )
 @click.option("--max-vertices", type=int, default=5000, metavar="N", help="Cut polygons with more. [default: 5000]")
 @click.option(
@@ -72,24 +72,24 @@ OPTIONS_OF = {
     type=click.FloatRange(min=0),
     default=100.0,
     metavar="MB",
-    help="Begin another file after so many megabytes; 0 = never. [default: 100]",
+    help="Start another file after so many megabytes; 0 = never. [default: 100]",
 )
 @click.option("--tile-um", type=float, default=128.0, metavar="UM", help="Side of a tile in microns. [default: 128]")
 @click.option(
     "--product",
     type=click.Choice(("mask", "probabilities", "uncertainty")),
     default="mask",
-    help="Which image. [default: mask]",
+    help="The image to export. [default: mask]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @click.pass_context
 def command(ctx: click.Context, /, result: str, kind: str, output: Path, **given: Any) -> None:
-    """Write the mask of RESULT, a slide's result folder, in a form that other programs open.
+    """Write the mask of RESULT, a slide's result folder, in a format of other programs.
 
     \b
       geojson        regions as polygons for QuPath: .geojson, .geojson.gz
       tiles          tiles of tissue with the mean probability of each class, for QuPath's measurement maps
-      qupath-script  a Groovy script that brings both into the image open in QuPath, and sets colours
+      qupath-script  a Groovy script that imports both into the image open in QuPath, and sets colours
       ome-tiff       an image with pyramid: QuPath, napari, ImageJ
       csv            areas by class
       spatialdata    a SpatialData store (.zarr): the mask, and its classes as a table
@@ -110,10 +110,11 @@ def command(ctx: click.Context, /, result: str, kind: str, output: Path, **given
 
 
 def _refuse_idle_options(ctx: click.Context, kind: str) -> None:
-    """Raises ConfigError for an option that this kind of export would pass over."""
+    """Raise ConfigError for an option that this kind of export would ignore."""
     for name, kinds in OPTIONS_OF.items():
         if kind not in kinds and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise ConfigError(f"--{name.replace('_', '-')} means nothing to --to {kind}, only to {', '.join(kinds)}")
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} has no effect with --to {kind}, only with {', '.join(kinds)}")
 
 
 def _options(given: dict[str, Any]) -> Any:

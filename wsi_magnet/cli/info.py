@@ -1,4 +1,4 @@
-"""`wsi-magnet info`: what a slide is, and at which scales it would be segmented."""
+"""`wsi-magnet info`: properties of a slide, and the scales at which it would be segmented."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from wsi_magnet.cli import options
 
 
-@click.command("info", short_help="Show what a slide is.")
+@click.command("info", short_help="Show a slide's properties.")
 @options.slide_argument
 @options.bundle_option
 @options.mpp_option

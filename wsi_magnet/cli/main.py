@@ -1,4 +1,4 @@
-"""The group of commands, and the one place where errors become exit codes.
+"""The group of commands, and the place where errors become exit codes.
 
 Commands are looked up by name and imported when they are called or described; their modules import nothing but click at
 the top, so that `wsi-magnet --help` answers at once.
@@ -27,23 +27,23 @@ COMMANDS = {
 }
 """Command names and the modules of `wsi_magnet.cli` that hold them as `command`."""
 
-BEGINS_ANEW = "The same command begins anew."
+STARTS_OVER = "The same command starts from the beginning."
 STOPPED = {
-    "run": "What is finished is kept: the same command, without --restart or --overwrite, goes on from there.",
-    "batch": "What is finished is kept: the same command, without --restart or --overwrite, goes on from there.",
-    "train": "What is finished is kept: the same command, without --restart, goes on from there.",
-    "manifest": "What was made by STAPLE is kept; the same command does the rest.",
+    "run": "What is finished is kept: the same command, without --restart or --overwrite, resumes.",
+    "batch": "What is finished is kept: the same command, without --restart or --overwrite, resumes.",
+    "train": "What is finished is kept: the same command, without --restart, resumes.",
+    "manifest": "Finished STAPLE masks are kept; the same command resumes.",
 }
-"""What becomes of a command that was stopped, by its name; the others begin anew."""
+"""Message after a command was stopped, by its name; the other commands start from the beginning."""
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command is wanted, and turns errors into one line and an exit code."""
+    """Imports a command's module when it is needed, and turns errors into one line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which a user meets them."""
+        """Names of the commands, in the order in which a user needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what the user can mend is a line on stderr."""
+        """Run a command; an error that the user can correct is one line on stderr."""
         from wsi_magnet.runtime.process_setup import configure_command_line
 
         configure_command_line()
@@ -65,10 +65,10 @@ class LazyGroup(click.Group):
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo(f"Stopped. {STOPPED.get(ctx.invoked_subcommand or '', BEGINS_ANEW)}", err=True)
+            click.echo(f"Stopped. {STOPPED.get(ctx.invoked_subcommand or '', STARTS_OVER)}", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read our output has gone (`| head`): nothing to say and nobody to say it to.
+            # The reader of our output has closed it (`| head`).
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             sys.exit(EXIT_ERROR)
         except Exception as error:
@@ -76,7 +76,7 @@ class LazyGroup(click.Group):
 
 
 def fail(error: Exception, kind: str = "Error") -> None:
-    """One line on stderr and exit 1; the traceback too where WSI_MAGNET_TRACEBACK is set."""
+    """Print one line on stderr and exit with 1; with WSI_MAGNET_TRACEBACK set, raise the error with its traceback."""
     if os.environ.get("WSI_MAGNET_TRACEBACK"):
         raise error
     click.echo(f"{kind}: {' '.join(str(error).split())}", err=True)

@@ -1,4 +1,4 @@
-"""`wsi-magnet manifest`: from the folder of a data set to the list of its images, annotations, groups and splits."""
+"""`wsi-magnet manifest`: list the images, annotations, groups and splits of a data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Described(click.Command):
-    """Its help ends with what each data set looks like."""
+    """A command whose help ends with a description of each data set."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Data sets"):
@@ -31,9 +31,9 @@ class _Described(click.Command):
 @click.option("-o", "--output", required=True, type=click.Path(), metavar="M.csv", help="The manifest to write.")
 @click.option("--overwrite", is_flag=True, help="Replace a manifest that is there already.")
 @click.option(
-    "--mpp", type=float, metavar="MICRONS", help="Microns per pixel of all images, instead of what is known of them."
+    "--mpp", type=float, metavar="MICRONS", help="Microns per pixel of all images, instead of the known values."
 )
-@click.option("--labels", metavar="CODING", help='What labels mean, e.g. "0=ignore; 1=stroma; 2=3|4|5".')
+@click.option("--labels", metavar="CODING", help='Meaning of labels, e.g. "0=ignore; 1=stroma; 2=3|4|5".')
 @click.option(
     "--fractions",
     metavar="TRAIN,VALIDATION,TEST",
@@ -45,12 +45,12 @@ class _Described(click.Command):
 @click.option(
     "--consensus",
     type=click.Choice([*get_args(Consensus), "staple"]),
-    help="What several annotators of one image are together: the first that labels a pixel, their majority, one drawn "
-    "at random for each training crop (soft), or a mask made by STAPLE, written beside the manifest.",
+    help="Consensus of several annotators of one image: the first that labels a pixel, their majority, one drawn "
+    "at random for each training crop (soft), or a mask by STAPLE, written beside the manifest.",
 )
-@click.option("--remove", type=click.Path(), metavar="FILE", help="gleason2019: maps not to be used (JSON).")
-@click.option("--images", metavar="FOLDER", help="folders: where the images are, below ROOT.")
-@click.option("--masks", metavar="FOLDER", help="folders: where the annotations are, below ROOT.")
+@click.option("--remove", type=click.Path(), metavar="FILE", help="gleason2019: maps to leave out (JSON).")
+@click.option("--images", metavar="FOLDER", help="folders: folder of the images, below ROOT.")
+@click.option("--masks", metavar="FOLDER", help="folders: folder of the annotations, below ROOT.")
 @click.option("--group-pattern", metavar="REGEX", help="folders: its one group, in an image's name, is the patient.")
 @options.json_option
 def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool, **given: Any) -> None:
@@ -60,8 +60,8 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
       wsi-magnet manifest gleason2019 Gleason2019 -o gleason.csv --consensus staple
       wsi-magnet manifest folders my_slides -o mine.csv --group-pattern "^(P[0-9]+)_"
 
-    Splits never part a group: a patient, a microarray, tiles that overlap. Label values are 0 background, 1 stroma, 2
-    benign epithelium, 3, 4, 5 Gleason patterns, where nothing else is said; "a or b" is a label that may be either.
+    Splits never divide a group: a patient, a microarray, tiles that overlap. Unless stated otherwise, label values are
+    0 background, 1 stroma, 2 benign epithelium, 3, 4, 5 Gleason patterns; "a or b" is a label that may be either.
     """
     if Path(output).exists() and not overwrite:
         raise click.UsageError(f"{output} is there already; --overwrite replaces it")
@@ -99,7 +99,7 @@ def _fractions(text: str | None) -> tuple[float, ...] | None:
 
 
 def _show(done: int, count: int) -> None:
-    """Making masks takes a while: one line that is written over."""
+    """Print the progress of STAPLE on one line."""
     click.echo(f"\rSTAPLE: {done} of {count} images", nl=done == count, err=True)
 
 

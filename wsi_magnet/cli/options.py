@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they mean the same everywhere.
+"""Options that several commands share.
 
 \b
   SLIDE         info, plan, run
@@ -26,7 +26,7 @@ KEEPABLE = ("probabilities", "uncertainty")
 
 
 class OneSlide(click.Command):
-    """A command for one slide, which says what is for several."""
+    """A command for one slide; given several, it names the command for them."""
 
     allow_extra_args = True
 
@@ -50,14 +50,14 @@ mpp_option = click.option(
     "--mpp",
     type=float,
     metavar="MICRONS",
-    help="Microns per pixel at level 0, where the slide does not say or says it wrongly.",
+    help="Microns per pixel at level 0, where the slide states none or a wrong value.",
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 def work_options(command: Command) -> Command:
-    """Everything that a plan and a run depend on besides slide and bundle."""
+    """Add the options of a plan or a run, besides slide and bundle."""
     for option in reversed(
         [
             mpp_option,
@@ -66,8 +66,8 @@ def work_options(command: Command) -> Command:
                 default="all",
                 show_default=True,
                 metavar="all|auto|FRACTION",
-                help="Which cells of tissue (512 x 512 px) finer scales refine: all, the uncertain, or that part of "
-                "them all, spent where it clears up most.",
+                help="Cells of tissue (512 x 512 px) that finer scales refine: all, the uncertain ones, or that share "
+                "of all, where it resolves most uncertainty.",
             ),
             click.option(
                 "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."
@@ -123,7 +123,7 @@ def make_config(
     batch_size: int | None,
     precision: Precision,
 ) -> RunConfig:
-    """The configuration that the work options spell; raises click.UsageError (exit 2) for what cannot be meant."""
+    """The configuration from the work options. Raises click.UsageError (exit 2) for invalid values."""
     kept = {name.strip() for name in keep.split(",") if name.strip()}
     if kept - set(KEEPABLE):
         raise click.UsageError(f"--keep {keep!r}: choose from {', '.join(KEEPABLE)}")
@@ -144,12 +144,12 @@ def make_config(
 
 
 def execution_options(command: Command) -> Command:
-    """Where the work is done; without any, in threads of this process."""
+    """Add the options of execution; the default is threads of this process."""
     return _execution_options(command, "threads of this process")
 
 
 def batch_execution_options(command: Command) -> Command:
-    """The same for a batch; without any, in processes of this machine."""
+    """Add the options of execution for a batch; the default is processes on this machine."""
     return _execution_options(command, "one for each 8 threads")
 
 
@@ -175,7 +175,7 @@ def _execution_options(command: Command, without: str) -> Command:
             click.option(
                 "--cluster",
                 metavar="FILE.yaml",
-                help="A cluster to make for this run: Slurm, PBS, LSF, SGE, HTCondor, Kubernetes, ...",
+                help="A cluster to start for this run: jobs of Slurm, PBS, LSF, SGE, HTCondor, OAR or Moab.",
             ),
         ]
     ):
@@ -184,7 +184,7 @@ def _execution_options(command: Command, without: str) -> Command:
 
 
 def make_execution(*, device: str, workers: int | None, scheduler: str | None, cluster: str | None) -> Execution:
-    """Where the execution options say; raises click.UsageError (exit 2) for what cannot be meant."""
+    """The execution from its options. Raises click.UsageError (exit 2) for invalid values."""
     try:
         return Execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
     except ConfigError as error:

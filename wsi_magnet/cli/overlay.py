@@ -13,7 +13,7 @@ from wsi_magnet.errors import ConfigError
 @click.argument("result", type=click.Path())
 @click.option("-o", "--output", type=click.Path(), metavar="PNG", help="[default: overlay.png in the result folder]")
 @click.option("--size", type=click.IntRange(100, 8000), default=2000, show_default=True, help="Longest side in pixels.")
-@click.option("--opacity", type=click.FloatRange(0, 1), default=0.35, show_default=True, help="Of the colours.")
+@click.option("--opacity", type=click.FloatRange(0, 1), default=0.35, show_default=True, help="Opacity of the colours.")
 def command(result: str, output: str | None, size: int, opacity: float) -> None:
     """Draw the mask of RESULT, a slide's result folder, over its tissue, with a legend, as a PNG or JPEG.
 

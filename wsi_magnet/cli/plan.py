@@ -1,4 +1,4 @@
-"""`wsi-magnet plan`: what a run would do and cost, with nothing computed."""
+"""`wsi-magnet plan`: the work and cost of a run, without computing anything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from wsi_magnet.cli import options
 
 
-@click.command("plan", cls=options.OneSlide, short_help="Show what a run would do and cost.")
+@click.command("plan", cls=options.OneSlide, short_help="Show the work and cost of a run.")
 @options.slide_argument
 @options.bundle_option
 @options.work_options

@@ -1,4 +1,4 @@
-"""Progress of a run on stderr: a bar where somebody watches a terminal, a line a scale where it goes to a file."""
+"""Progress of a run on stderr: a bar on a terminal, one line for each scale in a file."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from wsi_magnet.train.history import Row
 
 SMOOTH_STEPS, LINE_EVERY_STEPS = 50, 50
-"""The loss that is shown is the mean of so many steps; where nobody watches, a line is printed every so many."""
+"""Number of steps over which the displayed loss is averaged, and between the lines that are printed to a file."""
 
 TRAINING_LOG = "wsi_magnet.train"
-"""The logger above all of a training's."""
+"""Parent of a training's loggers."""
 
 
 @contextmanager
 def watching() -> Iterator[Observer]:
-    """An observer that shows a run while the context lasts."""
+    """An observer that shows the progress of a run within the context."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
@@ -54,9 +54,9 @@ def watching() -> Iterator[Observer]:
 
 @contextmanager
 def watching_training() -> Iterator[Callable[[str, Row, int], None]]:
-    """A watcher of a training: a bar a stage on a terminal, otherwise a line every so often; a line a validation.
+    """An observer of a training: a bar for each stage on a terminal, else lines now and then; a line a validation.
 
-    What the training logs of its course, as what is being fitted, is shown as well.
+    Messages that the training logs are shown too.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
@@ -74,7 +74,7 @@ def watching_training() -> Iterator[Callable[[str, Row, int], None]]:
 
 @contextmanager
 def _shown_log(console: Console) -> Iterator[None]:
-    """Within it, what trainings log goes to a console."""
+    """Show what trainings log on a console, within the context."""
     logger, shown = logging.getLogger(TRAINING_LOG), _Shown(console)
     level = logger.level
     logger.addHandler(shown)
@@ -106,18 +106,18 @@ class _TrainingWatcher:
             self._bars[stage] = self._progress.add_task(stage, total=steps, loss=row.loss)
             self._losses.clear()
         if row.miou is not None:
-            self._say(f"{stage} step {row.step} of {steps}: loss {self._mean:.4f}, validation mIoU {row.miou:.2%}")
+            self._print(f"{stage} step {row.step} of {steps}: loss {self._mean:.4f}, validation mIoU {row.miou:.2%}")
             return
         self._losses.append(row.loss)
         self._progress.update(self._bars[stage], completed=row.step, loss=self._mean)
         if not self._console.is_terminal and row.step % LINE_EVERY_STEPS == 0:
-            self._say(f"{stage} step {row.step} of {steps}: loss {self._mean:.4f}")
+            self._print(f"{stage} step {row.step} of {steps}: loss {self._mean:.4f}")
 
     @property
     def _mean(self) -> float:
         return sum(self._losses) / max(1, len(self._losses))
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False)
 
 
@@ -142,7 +142,7 @@ class _Watcher:
         self._console, self._progress = console, progress
         self._bar: TaskID | None = None
         self._unreadable = UnreadableReasons()
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     def __call__(self, event: Event) -> None:
         match event:

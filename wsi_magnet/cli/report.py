@@ -1,4 +1,4 @@
-"""`wsi-magnet report`: results as pages to look at."""
+"""`wsi-magnet report`: results as HTML pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command("report", short_help="Make pages to look at.")
+@click.command("report", short_help="Make HTML pages of results.")
 @click.argument("results", metavar="RESULT...", nargs=-1, required=True, type=click.Path())
 @click.option(
     "-o",
@@ -16,7 +16,7 @@ import click
     default="report.html",
     show_default=True,
     metavar="HTML",
-    help="The page; of several results, the index, with a folder of pages beside it.",
+    help="The page; for several results the index, with a folder of pages beside it.",
 )
 @click.option(
     "--size",
@@ -28,8 +28,8 @@ import click
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report of that name.")
 def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) -> None:
     """Make an HTML page of RESULT, a slide's result folder: the slide with its mask, uncertainty and what was refined,
-    areas, grade and provenance. It needs no network and no other file. Several results get an index besides; the output
-    of a batch stands for all results in it.
+    areas, grade and provenance. It needs no network and no other file. Several results also get an index; the output
+    folder of a batch stands for all results in it.
 
     \b
       wsi-magnet report results/slide -o slide.html
@@ -41,11 +41,11 @@ def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) 
 
     found = [result for named in results for result in result_folders(to_location(named))]
 
-    def tell(result: Location) -> None:
+    def notify(result: Location) -> None:
         if len(found) > 1:
             click.echo(f"{result} ...", err=True)
 
-    reported = write_report(found, output, ReportOptions(longest_px=size, overwrite=overwrite), tell)
+    reported = write_report(found, output, ReportOptions(longest_px=size, overwrite=overwrite), notify)
     for note in reported.notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(reported.files[0])

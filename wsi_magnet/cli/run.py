@@ -19,7 +19,7 @@ from wsi_magnet.cli import options
 @options.bundle_option
 @options.work_options
 @options.execution_options
-@click.option("--restart", is_flag=True, help="Begin this slide again, whatever its result was made with.")
+@click.option("--restart", is_flag=True, help="Start this slide over, whatever its result was made with.")
 @click.option("--overwrite", is_flag=True, help="Replace whatever lies in the slide's result folder.")
 @options.json_option
 def command(
@@ -43,8 +43,8 @@ def command(
       wsi-magnet run slide.svs -o results --refine 0.2 --workers 4
       wsi-magnet run slide.svs -o results --cluster cluster.yaml
 
-    Typed again it goes on where it was stopped; typed again after it finished it does nothing. With other options it
-    refuses until told --restart. Exit 1 if any part of the slide could not be analysed.
+    The same command again resumes a stopped run, and does nothing after a finished one. With other options it refuses
+    unless --restart is given. Exit 1 if any part of the slide could not be read.
     """
     config = options.make_config(**work)
     execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
@@ -57,11 +57,11 @@ def command(
     from wsi_magnet.segment.command_line import run_command
     from wsi_magnet.segment.slide import result_folder, segment_slide
 
-    told = {"command": run_command(slide, output, config, bundle, execution), "options": config.to_json()}
+    about = {"command": run_command(slide, output, config, bundle, execution), "options": config.to_json()}
     with (
         stopped_in_order(STOPPED["run"], EXIT_INTERRUPTED),
         watching() as observe,
-        RunLog(result_folder(slide, output), told) as log,
+        RunLog(result_folder(slide, output), about) as log,
     ):
         summary = segment_slide(
             slide,

@@ -1,4 +1,4 @@
-"""Plain-text tables of the commands: aligned, without colours."""
+"""Plain-text tables that the commands print: aligned, without colours."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from wsi_magnet.scales import Ladder
     from wsi_magnet.slides.types import SlideInfo
 
-FAILURES_TOLD = 10
-"""Failed slides of a cohort that are printed."""
+FAILURES_SHOWN = 10
+"""Number of a cohort's failed slides that are printed."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns under their heads: the first to the left, the others to the right."""
+    """Columns under their headings; the first is aligned left, the others right."""
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = (
@@ -34,13 +34,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> str:
-    """A name and a value a line."""
+    """One line for each name and its value."""
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
 
 
 def info_text(info: SlideInfo, ladder: Ladder | str) -> str:
-    """Text of `info`; `ladder` may be the reason why there is none."""
+    """Output of `info`. ladder: the scales, or the reason why there are none."""
     mpp = "none; pass --mpp" if info.mpp_xy is None else f"{info.mpp_xy[0]:g} x {info.mpp_xy[1]:g} µm"
     bounds = f"{info.bounds.x0}, {info.bounds.y0}, {info.canvas}" if info.canvas != info.size else "all of level 0"
     head = facts(
@@ -83,7 +83,7 @@ def _ladder_text(info: SlideInfo, ladder: Ladder | str) -> str:
 
 
 def plan_text(prepared: PreparedRun, cost: Cost) -> str:
-    """What `plan` prints."""
+    """Output of `plan`."""
     rows = [
         [
             f"{p.mpp:g} µm/px",
@@ -108,11 +108,11 @@ def plan_text(prepared: PreparedRun, cost: Cost) -> str:
 
 
 def run_text(summary: RunSummary) -> str:
-    """What `run` prints when it is done."""
+    """Output of `run` when it has finished."""
     values: dict[str, Any] = dict(summary.summary)
     lines = []
     if summary.done_before:
-        lines.append("Finished before; nothing to do (--restart begins again).")
+        lines.append("Finished before; nothing to do (--restart starts over).")
     lines.append(facts([("mask", summary.folder / "mask.ome.zarr"), ("summary", summary.folder / "summary.json")]))
     rows = [[c["name"], f"{c['area_mm2']:.3f}", f"{c['percent']:.1f}"] for c in values["classes"]]
     lines.append(table(["class", "mm²", "% of area"], rows))
@@ -127,14 +127,14 @@ def run_text(summary: RunSummary) -> str:
 
 
 def _segmented(one: Mapping[str, Any]) -> str:
-    """What a scale did; results of an older version do not say what was certain."""
-    certain = one.get("cells_certain", 0)
-    unread = f" ({certain} of them certain without being read)" if certain else ""
+    """Cells that were refined at a scale; results of older versions do not count the unaffected ones."""
+    unaffected = one.get("cells_certain", 0)
+    unread = f" ({unaffected} of them unaffected, so not read)" if unaffected else ""
     return f"{one['cells_refined']} of {counted(one['cells'], 'cell')} at {one['mpp']:g} µm/px{unread}"
 
 
 def unreadable_text(summary: RunSummary) -> str:
-    """Cells that could not be read, a line a reason with a count, and what the mask shows there."""
+    """Unreadable cells: one line for each reason with a count, and the contents of the mask there."""
     from wsi_magnet.results.summary import reason_lines
 
     lines = reason_lines(summary.failures)
@@ -147,13 +147,13 @@ def unreadable_text(summary: RunSummary) -> str:
 def failures_text(failed: Sequence[Mapping[str, str]]) -> str:
     """Failed slides of a cohort: name, state, reason, and the command that repeats each."""
     lines = [f"{one['name']} ({one['state']}): {one['reason']}\n  {one['retry']}" for one in failed]
-    more = len(lines) - FAILURES_TOLD
+    more = len(lines) - FAILURES_SHOWN
     rest = [f"and {more} more; summary.md and --json have all"] if more > 0 else []
-    return "\n".join(["Failures, each with the command that repeats it:", *lines[:FAILURES_TOLD], *rest])
+    return "\n".join(["Failures, each with the command that repeats it:", *lines[:FAILURES_SHOWN], *rest])
 
 
 def check_text(found: dict[str, Any]) -> str:
-    """What `train --check` prints."""
+    """Output of `train --check`."""
     return "\n\n".join([_rows_text(found, found["classes"]), "Nothing stands in the way of training."])
 
 
@@ -167,7 +167,7 @@ def _rows_text(found: dict[str, Any], classes: Sequence[str]) -> str:
 
 
 def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
-    """What `train` prints when it is done."""
+    """Output of `train` when it has finished."""
     classes = [c["name"] for c in report["config"]["classes"]]
     scales = [
         [f"{mpp:g} µm/px", f"{temperature:g}", f"{100 * miou:.1f}"]
@@ -176,13 +176,13 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
         )
     ]
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in report["seconds"].items())
-    before = ["Finished before; nothing to do (--restart begins again)."] if report["done_before"] else []
+    before = ["Finished before; nothing to do (--restart starts over)."] if report["done_before"] else []
     return "\n\n".join(
         [
             *before,
             _rows_text(report, classes),
             table(["after scale", "temperature", "validation mIoU, %"], scales),
             facts([("bundle", bundle), ("curves", folder / "curves.png"), ("trained in", seconds)]),
-            "Validation rows chose steps and thresholds: judge the bundle on others, with `wsi-magnet evaluate`.",
+            "Validation rows chose steps and thresholds: score the bundle on others, with `wsi-magnet evaluate`.",
         ]
     )

@@ -1,4 +1,4 @@
-"""`wsi-magnet train`: annotated images in, a bundle out."""
+"""`wsi-magnet train`: train a bundle on annotated images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsi_magnet.cli import options
     required=True,
     type=click.Path(path_type=Path),
     metavar="C.yaml",
-    help="What to train; docs/training.md describes the settings.",
+    help="Settings of the training; see docs/training.md.",
 )
 @click.option(
     "-o",
@@ -41,15 +41,15 @@ from wsi_magnet.cli import options
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda[:N]",
-    help="Where to train; auto and cuda take every GPU that there is.",
+    help="Device of the training; auto and cuda use all GPUs.",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of the CPU. [default: all]")
-@click.option("--check", is_flag=True, help="Check configuration and data, say what there is, and train nothing.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. [default: all]")
+@click.option("--check", is_flag=True, help="Check and summarise configuration and data; train nothing.")
 @click.option(
     "--restart",
     is_flag=True,
-    help="Begin again instead of going on from the checkpoints. Where only settings of the refiners were changed, the "
-    "backbone's is kept.",
+    help="Start over instead of resuming from the checkpoints. If only settings of the refiners were changed, the "
+    "backbone is kept.",
 )
 @options.json_option
 def command(
@@ -71,9 +71,9 @@ def command(
       wsi-magnet evaluate my-images.csv --bundle my.safetensors
 
     Every row is checked before anything is trained. Checkpoints, curves.csv and curves.png go into a folder beside the
-    bundle, B.training; stopped at any time, the same command goes on from there.
+    bundle, B.training; after a stop at any time the same command resumes.
     """
-    # Batch systems end a job with SIGTERM: it is taken like Ctrl-C, so that the training ends with a word.
+    # Batch systems end a job with SIGTERM, which is handled like Ctrl-C, so that the training ends with a message.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -84,11 +84,11 @@ def command(
     from wsi_magnet.train.pipeline import train_bundle
     from wsi_magnet.train.spec import TrainingSpec, check_spec
 
-    order = TrainingSpec(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
+    spec = TrainingSpec(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
     if check:
-        found = check_spec(order)
+        found = check_spec(spec)
         click.echo(json.dumps(found, indent=2) if as_json else check_text(found))
         return
     with watching_training() as watch:
-        report = train_bundle(order, restart=restart, watch=watch)
-    click.echo(json.dumps(report, indent=2) if as_json else training_text(report, output, order.folder))
+        report = train_bundle(spec, restart=restart, watch=watch)
+    click.echo(json.dumps(report, indent=2) if as_json else training_text(report, output, spec.folder))

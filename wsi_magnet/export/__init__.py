@@ -1,1 +1,1 @@
-"""From a result to what other programs open: objects for QuPath, OME-TIFF, tables. Knows only what lies in a result."""
+"""Exports of a result for other programs: objects for QuPath, OME-TIFF, tables. Reads only result folders."""

@@ -1,4 +1,4 @@
-"""GeoJSON files, written feature by feature: whole under their names or not there; in parts where one is too large."""
+"""GeoJSON files, written feature by feature and renamed when complete; several where one would be too large."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import Exported, FileOptions, provisional, refuse_existing
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
-"""What QuPath opens; of other names it reads nothing and says nothing."""
+"""Suffixes of files that QuPath opens; it ignores files of other names without a message."""
 
 
 def write_geojson(
@@ -34,7 +34,7 @@ def write_geojson(
     exported = write_features(features, target, describe(source, objects), files)
     notes = list(source.unfinished)
     if not exported.objects:
-        notes.append("the mask holds no region of these classes, so there are no objects")
+        notes.append("the mask has no region of these classes, so the file has no objects")
     if style.object_type == "annotation" and exported.objects > MANY_ANNOTATIONS:
         notes.append(
             f"{exported.objects} annotations make QuPath slow; --object-type detection or --min-area keep it quick"
@@ -43,7 +43,7 @@ def write_geojson(
 
 
 def describe(source: Result, options: ObjectOptions) -> dict[str, Any]:
-    """Where objects come from, for the file itself; QuPath passes over it."""
+    """The provenance of the objects, stored in the file; QuPath ignores it."""
     return {
         "slide": source.name,
         "slide_identity": source.identity,
@@ -64,7 +64,7 @@ def write_features(
 ) -> Exported:
     """Features as one FeatureCollection, or as several, named x-1.geojson, x-2.geojson and so on.
 
-    Raises ConfigError for a name that QuPath would pass over, StoreError as `write_geojson` does.
+    Raises ConfigError for a name that QuPath would ignore, StoreError as `write_geojson` does.
     """
     check_target(target, options.overwrite)
     with storage_errors(target), closing(_Parts(target, description)) as parts:
@@ -84,7 +84,7 @@ def check_target(target: Path, overwrite: bool) -> None:
 
 
 class _Parts:
-    """Files under way, with provisional names until all are whole."""
+    """Files being written, with provisional names until all are complete."""
 
     def __init__(self, target: Path, description: Mapping[str, Any]) -> None:
         self._target = target
@@ -106,11 +106,11 @@ class _Parts:
         self._paths.append(path)
         raw: IO[bytes] = self._open.enter_context(path.open("wb"))
         if self._target.name.lower().endswith(".gz"):
-            # Without name and time, so that two exports of one result are the same bytes.
+            # Without name and time, so that two exports of one result are equal byte for byte.
             compressed = gzip.GzipFile("", "wb", 6, raw, mtime=0)
             self._open.callback(compressed.close)
             raw = cast(IO[bytes], compressed)
-        # A slide's name on disk may hold bytes that are no text.
+        # A slide's name on disk may contain bytes that are not text.
         self._file = self._open.enter_context(io.TextIOWrapper(raw, encoding="utf-8", errors="replace"))
         self._file.write(self._head + ',"features":[')
         self._bytes = 0
@@ -122,7 +122,7 @@ class _Parts:
             self._file = None
 
     def finish(self) -> tuple[Path, ...]:
-        """Give all files their names; those of an earlier export go."""
+        """Give all files their names, and delete those of an earlier export."""
         if not self._paths:
             self._next()
         self._end()
@@ -137,8 +137,8 @@ class _Parts:
         return tuple(names)
 
     def close(self) -> None:
-        """Delete what did not become whole."""
-        with suppress(OSError):  # of a full disk, say, which has been told already
+        """Delete incomplete files."""
+        with suppress(OSError):  # a full disk, for example, which has been reported already
             self._open.close()
         for path in self._paths:
             path.unlink(missing_ok=True)
@@ -155,7 +155,7 @@ def _part(target: Path, number: int) -> Path:
 
 
 def _numbered(target: Path) -> list[Path]:
-    """Parts of an earlier export."""
+    """The numbered files of an earlier export."""
     stem, suffix = _stem(target)
     pattern = re.compile(re.escape(stem) + r"-[0-9]+" + re.escape(suffix))
     folder = target.parent

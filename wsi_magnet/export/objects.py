@@ -1,4 +1,4 @@
-"""The regions of a result as objects on its slide: polygons in level-0 pixels with what was measured in them."""
+"""The regions of a result as objects on its slide: polygons in level-0 pixels with their measurements."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
 from wsi_magnet.results.reader import CoordinateFrame, Result
 
 GRID = 0.01
-"""Level-0 pixels: the grid on which QuPath since 0.6 puts all points; ours are on it, so that nothing moves there."""
+"""In level-0 pixels: QuPath since 0.6 rounds all points to this grid; ours are on it, so that none moves there."""
 
 _WIDE = 8
-"""Cells of the mask that are read at once."""
+"""Number of cells of the mask that are read at once."""
 
 FULL = 255
 """A stored probability or uncertainty of 1."""
@@ -31,11 +31,11 @@ FULL = 255
 
 @dataclass(frozen=True, slots=True)
 class ObjectOptions:
-    """Which objects are made of a mask."""
+    """Options for the objects that are made of a mask."""
 
     frame: CoordinateFrame = "qupath"
     simplify_um: float = 0
-    """How far outlines may move, in microns; 0 = they follow the pixels' edges exactly."""
+    """Largest distance by which an outline may move, in microns; 0 = outlines follow the pixels' edges."""
     min_area_um2: float = 0
     """Smaller regions are left out and smaller holes closed, in square microns."""
     classes: tuple[str, ...] = ()
@@ -60,18 +60,18 @@ class SlideObject:
 
     label: LabelClass
     polygon: shapely.Polygon
-    """Valid, in level-0 pixels of the chosen frame, on the grid of a hundredth."""
+    """Valid, in level-0 pixels of the chosen frame, with coordinates that are multiples of `GRID`."""
     area_um2: float
-    """Of the pixels, not of the simplified outline."""
+    """Area of the pixels, not of the simplified outline."""
     mean_probability: float | None
-    """Of its class over the region; None where the run did not keep it."""
+    """Mean probability of the class over the region; None where the run did not keep probabilities."""
     mean_uncertainty: float | None
 
 
 def objects_of(source: Result, options: ObjectOptions) -> Iterator[SlideObject]:
     """All objects, strip by strip from the top; memory does not grow with the slide.
 
-    Raises ConfigError for a class that the result does not have, StoreError for what cannot be read.
+    Raises ConfigError for a class that the result does not have, StoreError where the result cannot be read.
     """
     labels = chosen_classes(source, options.classes)
     if len(labels) >= CUT:
@@ -107,7 +107,7 @@ def chosen_classes(source: Result, names: tuple[str, ...]) -> tuple[LabelClass, 
 
 
 class _Reader:
-    """Reads what is traced, and says what was measured in it."""
+    """Reads the blocks to trace, and turns regions into objects with their measurements."""
 
     def __init__(self, source: Result, labels: tuple[LabelClass, ...]) -> None:
         self._source, self._labels = source, labels
@@ -130,7 +130,7 @@ class _Reader:
         return Block(codes, self._values(codes, box)) if codes.any() else None
 
     def _read_wide(self, box: Box) -> None:
-        """A box and those on its right, as far as they are stored: one call for many costs far less than many."""
+        """Read a box and the stored ones on its right: one large read costs far less than many small ones."""
         source, wide = self._source, box
         for _ in range(_WIDE - 1):
             right = Box(wide.x1, box.y0, wide.x1 + CELL_PX, box.y1).intersect(Box.of(source.geometry.size))
@@ -163,7 +163,7 @@ class _Reader:
         return probability, next(means) if self._source.uncertainty_image is not None else None
 
     def _placed(self, polygon: shapely.Polygon, frame: CoordinateFrame) -> Iterator[shapely.Polygon]:
-        """On the slide; rounded first and checked then, since rounding may close what was open."""
+        """Valid polygons on the slide; checked after rounding, which may make a polygon invalid."""
         geometry = self._source.geometry
         placed = shapely.transform(polygon, lambda points: np.round(geometry.on_slide(points, frame) / GRID) * GRID)
         if placed.is_valid and placed.area > 0:

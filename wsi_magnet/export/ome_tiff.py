@@ -20,10 +20,10 @@ from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
 
 SUFFIXES = (".ome.tif", ".ome.tiff")
-"""By which Bio-Formats, and with it QuPath, knows that the file describes itself."""
+"""Suffixes by which Bio-Formats, and with it QuPath, recognises OME-XML in a TIFF."""
 
 _SIDE = CELL_PX
-"""Of a tile: a chunk of the store, so that each is read once a channel."""
+"""Side of a TIFF tile: a chunk of the store, so that each chunk is read once for each channel."""
 
 _DEFLATE = 6
 
@@ -31,11 +31,11 @@ _DEFLATE = 6
 def write_ome_tiff(source: Result, target: Path, product: Product, files: FileOptions) -> Exported:
     """An image as tiled BigTIFF with its pyramid in SubIFDs, uint8; probabilities have a page a class.
 
-    Raises ConfigError for another suffix and for an image that the run did not keep, StoreError for what cannot be
-    read or written, and where the target exists.
+    Raises ConfigError for another suffix and for an image that the run did not keep, StoreError where
+    something cannot be read or written, or the target exists.
     """
     if not target.name.lower().endswith(SUFFIXES):
-        raise ConfigError(f"{target} is no name for an OME-TIFF; end it in {' or '.join(SUFFIXES)}")
+        raise ConfigError(f"{target} is not a name for an OME-TIFF; end it in {' or '.join(SUFFIXES)}")
     refuse_existing(target, overwrite=files.overwrite)
     pyramid = pyramid_of(source, product)
     with whole(target) as partial, tifffile.TiffWriter(partial, bigtiff=True) as tiff:
@@ -59,7 +59,7 @@ def pyramid_of(source: Result, product: Product) -> Pyramid:
 
 
 def describe_image(source: Result, product: Product) -> OmeImage:
-    """What the OME-XML of a result's image says."""
+    """The contents of the OME-XML of a result's image."""
     about = {
         "slide": source.name,
         "slide_identity": source.identity,
@@ -104,8 +104,8 @@ def _write(tiff: tifffile.TiffWriter, source: Result, pyramid: Pyramid, image: O
 def _tiles(source: Result, pyramid: Pyramid, level: int) -> Iterator[bytes]:
     """The compressed tiles of a level, row by row, channel after channel.
 
-    What was never written is a tile of zeros all the same, of 0.1 % of its size: where a TIFF leaves tiles out, libtiff
-    calls it damaged.
+    A chunk that was never written becomes a tile of zeros, compressed to 0.1 % of its size: libtiff calls a TIFF that
+    lacks some of its tiles damaged.
     """
     pyramid.require(level)
     empty = _compressed(np.zeros((_SIDE, _SIDE), np.uint8))

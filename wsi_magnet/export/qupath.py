@@ -1,4 +1,4 @@
-"""How QuPath wants objects: names of classes and measurements, the fields of a feature, and what it can hold at once.
+"""QuPath's form of objects: names of classes and measurements, fields of a feature, and limits of their number.
 
 The rules are those that QuPath 0.5.1, 0.6 and 0.7 were seen to follow: a feature a polygon, since a multipolygon of one
 part is refused by 0.5 and one of thousands is slow; a colour with every class, as [r, g, b]; no null but where allowed.
@@ -20,34 +20,35 @@ from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 ObjectType = Literal["annotation", "detection", "tile"]
 
 Naming = Literal["flat", "derived"]
-"""Whether a Gleason pattern is the class "Gleason 3", or "Tumor: Gleason 3", which QuPath counts to Tumor as well."""
+"""Name of a Gleason pattern: "flat" is "Gleason 3", "derived" is "Tumor: Gleason 3", which counts as Tumor too."""
 
 CLASSIFIER = "MagNet"
-"""In the names of measurements, as QuPath names those of its pixel classifiers."""
+"""Prefix of the names of measurements, as QuPath names those of its pixel classifiers."""
 
 TUMOUR = "Tumor"
-"""As QuPath spells its own class."""
+"""QuPath's own name of the class."""
 
 MANY_ANNOTATIONS = 5000
-"""From about here on QuPath becomes slow with annotations, and detections are the better choice."""
+"""Number of annotations above which QuPath becomes slow, and detections are the better choice."""
 
 _NAMESPACE = uuid.UUID("5f2b5a0e-3f5d-4d0c-9b55-0d6a5a3a7f10")
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureStyle:
-    """What kind of objects features are."""
+    """Options that the features of an export share."""
 
     object_type: ObjectType = "annotation"
     naming: Naming = "flat"
     identity: str = ""
-    """Of the result: the same object of the same result has the same id, so that QuPath notices a second import."""
+    """Identity of the result: the same object of the same result has the same id, so that QuPath notices a second
+    import."""
     metadata: Mapping[str, str] | None = None
-    """Told with every object."""
+    """Stored with every object."""
 
 
 def class_names(label: LabelClass, naming: Naming) -> list[str]:
-    """The levels of a class's name in QuPath. A colon would part it, and "*" at its end has QuPath ignore the class."""
+    """The levels of a class's name in QuPath. A colon would divide it, and a "*" at its end makes QuPath ignore it."""
     if label.value == NOT_ANALYSED:
         return ["Not analysed*"]
     name = label.name.replace(":", " -").strip().rstrip("*").strip() or f"class {label.value}"
@@ -67,7 +68,7 @@ def classification(label: LabelClass, naming: Naming) -> dict[str, Any]:
 
 
 def measurements(one: SlideObject) -> dict[str, float]:
-    """By the names that QuPath's own pixel classifiers use."""
+    """Measurements of an object, with the names that QuPath's own pixel classifiers use."""
     found = {f"{CLASSIFIER}: {one.label.name} area µm^2": round(one.area_um2, 3)}
     if one.mean_probability is not None:
         found[f"{CLASSIFIER}: mean probability"] = round(one.mean_probability, 4)
@@ -95,7 +96,7 @@ def feature(one: SlideObject, style: FeatureStyle) -> dict[str, Any]:
 
 
 def _points(ring: shapely.LinearRing) -> list[list[float]]:
-    """To two decimals, or without any where all are whole."""
+    """Points of a ring with two decimals, or without any if all are whole."""
     points = np.round(shapely.get_coordinates(ring), 2)
     whole = points.astype(np.int64)
     return (whole if (whole == points).all() else points).tolist()  # type: ignore[no-any-return]

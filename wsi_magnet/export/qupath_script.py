@@ -1,4 +1,4 @@
-"""A Groovy script that brings an export into the image that is open in QuPath, and the files that it reads."""
+"""A Groovy script that imports an export into the image open in QuPath, and the files that the script reads."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, wh
 SUFFIX = ".groovy"
 
 _SCRIPT = Template("""\
-// Brings the regions that wsi-magnet found on $slide into the image that is open. Not for diagnosis.
+// Imports the regions that wsi-magnet found on $slide into the open image. Not for diagnosis.
 // Automate > Script editor > open this file > Run.
 
-// Where the files lie; if they are not there, they are looked for beside the slide.
+// Folder of the files; if they are not there, they are looked for beside the slide.
 def folder = $folder
 def regions = [$regions]
 def tiles = [$tiles]
 def importTiles = false   // true: also the tiles with mean probabilities, for Measure > Show measurement maps
 
-// The image that they were made for, as QuPath opens it.
+// Size of the image that they were made for, as QuPath opens it.
 def expectedWidth = $width
 def expectedHeight = $height
 
@@ -70,7 +70,7 @@ def write_qupath_script(
     tile_options: TileOptions,
     files: FileOptions,
 ) -> Exported:
-    """The script; beside it the regions, `<name>.geojson`, and `<name>.tiles.geojson` where probabilities were kept.
+    """Write the script; beside it the regions, `<name>.geojson`, and `<name>.tiles.geojson` if probabilities were kept.
 
     Raises ConfigError and StoreError as `write_geojson` does.
     """
@@ -78,7 +78,7 @@ def write_qupath_script(
         raise ConfigError(f"{target} has no suffix of a QuPath script; end it in {SUFFIX}")
     if any("\ud800" <= letter <= "\udfff" for letter in os.fspath(target.resolve())):
         raise ConfigError(
-            f"{target.resolve()} has bytes that are no text, and a script is; choose another name with -o"
+            f"{target.resolve()} has bytes that are not text, as a script needs; choose another name with -o"
         )
     refuse_existing(target, overwrite=files.overwrite)
     for other in (".geojson", ".tiles.geojson"):
@@ -121,6 +121,6 @@ def _script(
 
 
 def groovy(text: str) -> str:
-    """A Groovy string with that text; single quotes, in which no dollar sign means anything."""
+    """A Groovy string literal of that text, in single quotes, where a dollar sign has no meaning."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
     return f"'{escaped}'"

@@ -1,7 +1,7 @@
 """SpatialData store of a result: the mask as labels on every scale, its classes as a table that annotates them.
 
-Written by the format's description, container version 0.2 (Zarr v3), and not by the library `spatialdata`, whose
-releases ask for an older Dask than this program. The table is AnnData on disk, version 0.1.0.
+Written from the format's description, container version 0.2 (Zarr v3), and not with the library `spatialdata`, whose
+releases require an older Dask than this program does. The table is AnnData on disk, version 0.1.0.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ _CONTAINER, _RASTER, _TABLE = "0.2", "0.3", "0.2"
 """Versions of the store and of its elements, as SpatialData counts them; they belong together."""
 
 _OME = "0.5-dev-spatialdata"
-"""What SpatialData calls OME-Zarr 0.5 with its transformations added."""
+"""SpatialData's name of OME-Zarr 0.5 with its own transformations."""
 
 _REGION_KEY, _INSTANCE_KEY = "region", "instance_id"
 
 
 def write_spatialdata(source: Result, target: Path, files: FileOptions) -> Exported:
-    """Labels "mask", in the coordinate systems "global", level-0 pixels of the whole slide, and "microns"; and a table
-    "classes" with a row a label: name, colour, area in mm².
+    """Write labels "mask", in the coordinate systems "global" (level-0 pixels of the whole slide) and "microns", and a
+    table "classes" with one row for each label: name, colour, area in mm².
 
-    Raises ConfigError for another suffix, StoreError for what cannot be read or written, and where the target exists.
+    Raises ConfigError for another suffix, StoreError where something cannot be read or written, or the
+    target exists.
     """
     if target.suffix.lower() != SUFFIX:
-        raise ConfigError(f"{target} is no name for a SpatialData store; end it in {SUFFIX}")
+        raise ConfigError(f"{target} is not a name for a SpatialData store; end it in {SUFFIX}")
     _refuse(target, files)
     with whole(target) as partial:
         _write(source, partial)
@@ -50,10 +51,10 @@ def write_spatialdata(source: Result, target: Path, files: FileOptions) -> Expor
 
 
 def _refuse(target: Path, files: FileOptions) -> None:
-    """Raises StoreError where the target must stay: only a SpatialData store is ever deleted for another."""
+    """Raise StoreError where the target must not be replaced: only a SpatialData store is ever deleted for another."""
     refuse_existing(target, overwrite=files.overwrite)
     if target.exists() and (not target.is_dir() or "spatialdata_attrs" not in read_attributes(target)):
-        raise StoreError(f"{target} is no SpatialData store and is not replaced by one; choose another name with -o")
+        raise StoreError(f"{target} is not a SpatialData store and is not replaced by one; choose another name with -o")
 
 
 def _write(source: Result, root: Path) -> None:
@@ -74,7 +75,7 @@ def _write(source: Result, root: Path) -> None:
 
 
 def _write_labels(source: Result, path: Path) -> None:
-    """The mask's own levels, a tile at a time; what was never written stays so."""
+    """Copy the mask's own levels, tile by tile; tiles that were never written are left out."""
     mask = source.mask_image
     spec = replace(mask.spec, path=path, sizes=mask.spec.sizes[source.level :], ngff="0.5")
     copy = Pyramid(spec)
@@ -107,7 +108,7 @@ def _describe_labels(source: Result, levels: int) -> dict[str, Any]:
 
 
 def _transformation(name: str, scale_xy: tuple[float, float], origin_xy: tuple[float, float]) -> dict[str, Any]:
-    """From the finest level's pixels, whose corners are whole numbers, into a coordinate system."""
+    """Transformation from the finest level's pixels, whose corners are whole numbers, into a coordinate system."""
     (scale_x, scale_y), (x, y) = scale_xy, origin_xy
     return {
         "type": "affine",
@@ -122,7 +123,7 @@ def _axes() -> list[dict[str, str]]:
 
 
 def _write_table(source: Result, path: Path) -> None:
-    """AnnData: a row a label, `X` the areas."""
+    """Write an AnnData table: one row for each label; `X` holds the areas."""
     labels = [c for c in with_reserved(source.classes) if c.value != 0]
     keys = {"region": LABELS, "region_key": _REGION_KEY, "instance_key": _INSTANCE_KEY}
     about = {"spatialdata-encoding-type": "ngff:regions_table", **keys, "version": _TABLE}
@@ -149,7 +150,7 @@ def _areas(source: Result, labels: Sequence[LabelClass]) -> np.ndarray[Any, np.d
 
 
 def _write_frame(path: Path, index: list[str], columns: Mapping[str, Any], *further: str) -> None:
-    """A data frame; `further` columns are written by the caller."""
+    """Write a data frame; the caller writes the `further` columns."""
     order = [*columns, *further]
     write_group(path, {**_encoding("dataframe", "0.2.0"), "_index": "_index", "column-order": order})
     for name, values in {"_index": index, **columns}.items():
@@ -158,7 +159,7 @@ def _write_frame(path: Path, index: list[str], columns: Mapping[str, Any], *furt
 
 
 def _write_categories(path: Path, name: str, rows: int) -> None:
-    """A column of categories, of which there is one."""
+    """Write a categorical column with a single category."""
     write_group(path, {**_encoding("categorical", "0.2.0"), "ordered": False})
     write_values(path / "categories", [name], _encoding("string-array", "0.2.0"))
     write_values(path / "codes", np.zeros(rows, np.int8), _encoding("array", "0.2.0"))

@@ -20,7 +20,7 @@ _GRADE = {
     "gleason_score": "score",
     "isup_grade_group": "grade_group",
 }
-"""Columns, and the names of what they hold in a summary."""
+"""Columns, and their keys in a summary."""
 
 COLUMNS = (
     "slide",
@@ -38,19 +38,20 @@ COLUMNS = (
     "not_analysed_mm2",
     *_GRADE,
 )
-"""A column is empty where it means nothing: the share of the tumour of what is no Gleason pattern, and all that is of
-the grade where the bundle has no patterns or the slide no tumour."""
+"""Columns of the table. The share of the tumour is empty for a class that is not a Gleason pattern; the columns of the
+grade are empty if the bundle has no patterns or the slide no tumour."""
 
 
 def write_csv(sources: Sequence[Result], target: Path, files: FileOptions) -> Exported:
-    """The areas of results, as RFC 4180 has it, in UTF-8.
+    """Write the areas of results as CSV (RFC 4180), in UTF-8.
 
-    Raises ConfigError for another suffix, StoreError for what cannot be read or written, and where the target exists.
+    Raises ConfigError for another suffix, StoreError where something cannot be read or written, or the
+    target exists.
     """
     if target.suffix.lower() != SUFFIX:
-        raise ConfigError(f"{target} is no name for a table; end it in {SUFFIX}")
+        raise ConfigError(f"{target} is not a name for a table; end it in {SUFFIX}")
     refuse_existing(target, overwrite=files.overwrite)
-    # A slide's name on disk may hold bytes that are no text.
+    # A slide's name on disk may contain bytes that are not text.
     with whole(target) as partial, partial.open("w", encoding="utf-8", errors="replace", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)
         table.writeheader()
@@ -60,7 +61,7 @@ def write_csv(sources: Sequence[Result], target: Path, files: FileOptions) -> Ex
 
 
 def rows(source: Result) -> Iterator[dict[str, Any]]:
-    """A row a class, in the bundle's order."""
+    """One row for each class, in the bundle's order."""
     values = source.summary
     patterns = [c for c in values["classes"] if is_pattern(c["name"], c["value"])]
     tumour = sum(c["area_mm2"] for c in patterns)
@@ -90,12 +91,12 @@ def rows(source: Result) -> Iterator[dict[str, Any]]:
 def _notes(sources: Sequence[Result]) -> Iterator[str]:
     for source in sources:
         if source.running:
-            found = f"areas are what it has found at {source.geometry.mpp:g} µm/px"
+            found = f"areas are those at {source.geometry.mpp:g} µm/px"
             yield f"the run of {source.name} is not finished: {found}"
 
 
 def _area(mm2: float) -> str:
-    """To a square micron."""
+    """Area in mm², rounded to a square micron."""
     return f"{mm2:.6f}"
 
 

@@ -19,7 +19,8 @@ from wsi_magnet.results.reader import CoordinateFrame, Result
 from wsi_magnet.storage.output import Exported, FileOptions
 
 _PIXELS = 8
-"""A tile is averaged over at least so many pixels along its side, of the coarsest level of the result that has them."""
+"""Smallest number of pixels along a tile's side that are averaged; the coarsest level of the result that has them is
+read."""
 
 _TISSUE = 0.25
 """Tiles with a smaller share of tissue are left out."""
@@ -41,15 +42,14 @@ class TileOptions:
 
 
 def write_tiles(source: Result, target: Path, options: TileOptions, files: FileOptions) -> Exported:
-    """Tile objects with a measurement a class, 0..1, named as the class, as QuPath's own deep learning extension does;
-    and "uncertainty" where it was kept. Their class is the likeliest.
+    """Write tile objects with a measurement for each class, 0..1, named as the class (like QuPath's own deep learning
+    extension), and "uncertainty" if it was kept. The class of a tile is its likeliest one.
 
     Raises ConfigError where the run did not keep probabilities; otherwise as `write_geojson`.
     """
     if source.probabilities_image is None:
         raise ConfigError(
-            f"{source.folder} has kept no probabilities, which tiles are made of; "
-            "run with --keep probabilities,uncertainty"
+            f"{source.folder} has no probabilities, which tiles need; run with --keep probabilities,uncertainty"
         )
     about = describe(source, ObjectOptions(frame=options.frame))
     return write_features(_features(source, options), target, about, files)
@@ -67,7 +67,7 @@ def _features(source: Result, options: TileOptions) -> Iterator[dict[str, Any]]:
         means = _means(stored, side)
         doubts = _means(doubt[None], side)[0] if doubt is not None else None
         for i, j in np.argwhere(means.sum(axis=0) >= _TISSUE).tolist():
-            # Pixels without tissue hold zeros, so what there is counts for all of the tile.
+            # Pixels without tissue are zero, so the mean over tissue stands for the whole tile.
             tissue = means[:, i, j].sum()
             tile = Box(j * side, row + i * side, (j + 1) * side, row + (i + 1) * side).intersect(Box.of(size))
             measured = {
@@ -79,7 +79,7 @@ def _features(source: Result, options: TileOptions) -> Iterator[dict[str, Any]]:
 
 
 def _means(stored: npt.NDArray[np.uint8], side: int) -> Floats:
-    """uint8 (n, h, w) to float64 (n, rows, columns) of tiles, 0..1; those at the edge have fewer pixels."""
+    """Means of tiles: uint8 (n, h, w) to float64 (n, rows, columns), 0..1; tiles at the edge have fewer pixels."""
     rows, cols = np.arange(0, stored.shape[1], side), np.arange(0, stored.shape[2], side)
     total = np.add.reduceat(np.add.reduceat(stored, rows, axis=1, dtype=np.float64), cols, axis=2)
     counts = np.outer(np.diff(rows, append=stored.shape[1]), np.diff(cols, append=stored.shape[2]))

@@ -1,4 +1,4 @@
-"""Every way out of a result, by its name on the command line."""
+"""All kinds of export, by their names on the command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Product = Literal["mask", "probabilities", "uncertainty"]
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How to export; each kind takes what concerns it."""
+    """Options of all kinds of export; each kind uses those that concern it."""
 
     objects: ObjectOptions = field(default_factory=ObjectOptions)
     object_type: ObjectType = "annotation"
@@ -34,15 +34,15 @@ class ExportOptions:
     tile_um: float = 128
     """Side of a tile, in microns."""
     product: Product = "mask"
-    """The image to write, where an image is written."""
+    """Image to write; only for the kinds that write images."""
     files: FileOptions = field(default_factory=FileOptions)
 
 
 def export(folder: Location, target: Path, kind: Kind, options: ExportOptions | None = None) -> Exported:
-    """Write a result folder's mask as something else.
+    """Write a result folder's mask in another format.
 
-    Raises StoreError, ResultMismatchError for what cannot be read, StoreError where the target exists or cannot be
-    written, ConfigError for options and names that do not fit.
+    Raises StoreError or ResultMismatchError where the result cannot be read, StoreError where the target exists or
+    cannot be written, ConfigError for options and names that do not fit.
     """
     if kind not in get_args(Kind):
         raise ConfigError(f"cannot export to {kind!r}; choose one of {', '.join(get_args(Kind))}")

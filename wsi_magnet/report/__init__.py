@@ -1,3 +1,3 @@
-"""Results as pages that people look at: one HTML file a slide, and an index for several."""
+"""HTML reports: one page for each slide, and an index for several."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What there is to say about a result, as values; knows neither pictures nor HTML."""
+"""Values that the report shows of a result, without pictures or HTML."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Codes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ScaleUse:
-    """What a run did at one scale."""
+    """Cells and refinement of a run at one scale."""
 
     mpp: float
     cells: int
     """Cells of tissue analysed so far."""
     refined: int
-    """Of these, the ones that were read and segmented there; the others took over the coarser result."""
+    """Cells among these that were read and segmented there; the others were upsampled only."""
     complete: bool
 
     @property
     def percent(self) -> float:
-        """Cells that were refined."""
+        """Refined cells, in percent of the cells."""
         return 100 * self.refined / self.cells if self.cells else 0.0
 
 
@@ -45,26 +45,26 @@ class Grading:
     by_rule: Gleason | None
     """None where no pattern is above the noise floor."""
     without_floor: Gleason | None
-    """What it would be if every pixel of a pattern counted."""
+    """The grade if every pixel of a pattern counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideFacts:
-    """Everything of a page but its pictures."""
+    """Everything that a page shows, except pictures."""
 
     source: Result
     areas: tuple[ClassArea, ...]
     analysed_mm2: float
     not_analysed_mm2: float
     failures: tuple[str, ...]
-    """A line for each cell that could not be read."""
+    """One line for each unreadable cell."""
     scales: tuple[ScaleUse, ...]
     """Coarse to fine."""
     refined_at: Codes
-    """uint8 (rows, columns) over the finest scale's cells: 0 not tissue, n refined at last by scale n - 1, 255 not
+    """uint8 (rows, columns) over the finest scale's cells: 0 without tissue, n last refined by scale n - 1, 255 not
     analysed."""
     grading: Grading | None
-    """None where the classes are no Gleason patterns."""
+    """None where the classes are not Gleason patterns."""
 
     @property
     def record(self) -> RunRecord:
@@ -77,7 +77,7 @@ class SlideFacts:
         return self.source.state
 
 
-def gather(folder: Location) -> SlideFacts:
+def read_facts(folder: Location) -> SlideFacts:
     """Read a result folder. Raises StoreError, ResultMismatchError as `Result` does."""
     source = Result(folder)
     history = read_history(ResultFolder(folder).journal)
@@ -87,7 +87,7 @@ def gather(folder: Location) -> SlideFacts:
         scales, refined = _scales(source, history), _refined_at(source, history)
     except (LookupError, TypeError, ValueError) as error:
         raise ResultMismatchError(
-            f"{folder / 'run.json'} does not fit its journal ({type(error).__name__}: {error}); make the result anew "
+            f"{folder / 'run.json'} does not fit its journal ({type(error).__name__}: {error}); rebuild the result "
             "with `wsi-magnet run --restart`"
         ) from error
     analysed = sum(area.area_mm2 for area in areas)
@@ -97,12 +97,12 @@ def gather(folder: Location) -> SlideFacts:
 
 
 def grading(areas: tuple[ClassArea, ...]) -> Grading | None:
-    """The grade with and without the noise floor; None for classes that are no Gleason patterns."""
+    """The grade with and without the noise floor; None for classes that are not Gleason patterns."""
     if not can_grade(areas):
         return None
     by_value = {a.value: a.area_mm2 for a in areas if is_pattern(a.name, a.value)}
     present = [by_value[p] for p in PATTERNS if by_value.get(p, 0.0) > 0]
-    # The rule looks at areas only relative to each other, its floor aside: enlarged, all of them are above the floor.
+    # Apart from its floor the rule depends only on ratios of areas: enlarged, all of them are above the floor.
     enlarge = NOISE_MM2 / min(present) * 2 if present else 1.0
     return Grading(gleason(by_value), gleason({value: area * enlarge for value, area in by_value.items()}))
 

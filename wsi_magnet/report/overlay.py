@@ -1,4 +1,4 @@
-"""A picture of a mask over its tissue, with a legend and a scale bar, at a size that a person looks at."""
+"""A picture of a mask over its tissue, with a legend and a scale bar."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _BLOCK_PX = 1024
 """Side of the blocks in which the slide is read."""
 
 UNREADABLE = 190
-"""Grey of what the slide does not give, as of one whose run has finished with errors."""
+"""Grey value of regions of the slide that cannot be decoded."""
 
 _FONT_PX = 20
-"""Of Pillow's own font, the only one that is there everywhere; it has neither µ nor ², so units are spelt out."""
+"""Size of Pillow's own font, the only one available everywhere; it lacks µ and ², so units are spelt out."""
 _NICE_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 
 @dataclass(frozen=True, slots=True)
 class OverlayStyle:
-    """How the picture looks."""
+    """Size and opacity of the picture."""
 
     longest_px: int = 2000
-    """The picture's longer side is at most this, the legend not counted."""
+    """Maximum of the picture's longer side, without the legend."""
     opacity: float = 0.35
-    """Of the colours over the tissue; their outlines are drawn solid."""
+    """Opacity of the colours over the tissue; outlines are opaque."""
 
 
 def draw_overlay(result: Location, style: OverlayStyle | None = None) -> Image.Image:
@@ -64,7 +64,7 @@ def draw_overlay(result: Location, style: OverlayStyle | None = None) -> Image.I
 
 
 def open_own_slide(source: Result) -> SlideReader:
-    """The slide that a result was made from. Raises SlideOpenError, ResultMismatchError where it is another by now."""
+    """Open the slide of a result. Raises SlideOpenError, ResultMismatchError where the file is another slide now."""
     reader = open_slide(source.slide.path, mpp=source.record.config.mpp)
     if reader.info.identity != source.identity:
         reader.close()
@@ -73,7 +73,7 @@ def open_own_slide(source: Result) -> SlideReader:
 
 
 def tissue_at(reader: SlideReader, size: Size, mpp: float) -> Pixels:
-    """The slide's canvas at that mpp, uint8 (height, width, 3), read block by block; grey what cannot be decoded."""
+    """The slide's canvas at that mpp, uint8 (height, width, 3), read block by block; undecodable regions are grey."""
     dx, dy = (mpp / m for m in reader.info.require_mpp())
     scale = Scale(0, mpp, (dx, dy), size)
     return read_whole(reader, scale, block_px=_BLOCK_PX, unread_grey=UNREADABLE)[0]
@@ -123,7 +123,7 @@ def _with_legend(
 
 
 def scale_bar(draw: ImageDraw.ImageDraw, width: int, y: int, mpp: float, font: Any) -> None:
-    """A bar of a round length, about a fifth of the width, at the right."""
+    """Draw a bar of a round length, about a fifth of the width, at the right."""
     length_um = max((n for n in _NICE_UM if n / mpp <= width / 5), default=_NICE_UM[0])
     length_px = length_um / mpp
     x1 = width - 24

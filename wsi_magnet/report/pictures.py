@@ -1,4 +1,4 @@
-"""The pictures of a page, all on one grid: the slide, its labels, its uncertainty, and both together for paper."""
+"""The pictures of a page on one grid: slide, labels, uncertainty, and slide with labels for print."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _PAPER_PX = 1500
 """Longest side of the picture in print: 180 mm at 210 dots an inch."""
 
 _THUMBNAIL_PX = 220
-"""Longest side of the picture in a list."""
+"""Longest side of the picture in the index."""
 
 _OPACITY, _OPACITY_ALONE = 0.4, 0.9
-"""Of the colours over a slide, and without one."""
+"""Opacity of the colours over a slide, and without one."""
 
 _NO_SLIDE = 243
-"""Grey under a mask whose slide is not there."""
+"""Grey value under a mask whose slide is missing."""
 
 _JPEG = {"quality": 85, "optimize": True}
 
@@ -43,20 +43,20 @@ class Pictures:
     mpp: float
     """Microns per pixel."""
     slide: bytes | None
-    """JPEG; None where the slide is not there."""
+    """JPEG; None where the slide is missing."""
     why_no_slide: str
     labels: bytes
     """Grey PNG whose values are the labels."""
     uncertainty: bytes | None
-    """Grey JPEG, 0 = sure; None where it was not kept."""
+    """Grey JPEG, 0 = certain; None where the run did not keep it."""
     paper: bytes
-    """JPEG of the classes over the slide with a scale bar, for print and where no script runs."""
+    """JPEG of the classes over the slide with a scale bar, for print and for browsers without scripts."""
     thumbnail: bytes
-    """The same, small."""
+    """The same picture, small."""
 
 
 def take_pictures(source: Result, longest_px: int) -> Pictures:
-    """Read what a page shows; memory is bounded by `longest_px`, the most pixels along a side. Raises StoreError."""
+    """Read the pictures of a page; memory is bounded by `longest_px`, the largest side in pixels. Raises StoreError."""
     geometry = source.geometry
     mpp = geometry.mpp * max(1.0, max(geometry.size.wh) / longest_px)
     size = scale_at(mpp, geometry.slide_mpp_xy, geometry.canvas).size
@@ -86,7 +86,7 @@ def codes_png(codes: Pixels) -> bytes:
 
 
 def _blended(under: Pixels, labels: Pixels, source: Result, opacity: float) -> Image.Image:
-    """At the size of print, and reduced first: colours are blended in floats."""
+    """The picture for print; reduced before blending, which is done in floats."""
     picture = Image.fromarray(under)
     picture.thumbnail((_PAPER_PX, _PAPER_PX))
     reduced = Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST)
@@ -94,7 +94,7 @@ def _blended(under: Pixels, labels: Pixels, source: Result, opacity: float) -> I
 
 
 def _slide(source: Result, size: Size, mpp: float) -> tuple[Pixels | None, str]:
-    """uint8 (h, w, 3), or None and why it is not there."""
+    """The slide, uint8 (h, w, 3); or None and the reason."""
     try:
         with closing(open_own_slide(source)) as reader:
             return tissue_at(reader, size, mpp), ""
@@ -103,7 +103,7 @@ def _slide(source: Result, size: Size, mpp: float) -> tuple[Pixels | None, str]:
 
 
 def _sampled(source: Result, pyramid: Pyramid, size: Size, mpp: float) -> Pixels:
-    """uint8 (h, w): the pixel of the nearest finer level under the centre of each."""
+    """An image sampled at pixel centres from the nearest finer level, uint8 (h, w)."""
     level = max(i for i in source.levels if source.mpp_of(i) <= mpp * (1 + 1e-9))
     stored = pyramid.spec.sizes[level]
     pixels = pyramid.read(level, Box.of(stored))
@@ -115,7 +115,7 @@ def _sampled(source: Result, pyramid: Pyramid, size: Size, mpp: float) -> Pixels
 
 
 def _add_scale_bar(picture: Image.Image, mpp: float) -> None:
-    """In the lower right corner, on white."""
+    """Draw a scale bar in the lower right corner, on white."""
     draw, (width, height) = ImageDraw.Draw(picture), picture.size
     font_px = max(16, max(width, height) // 50)
     top = height - font_px - 26

@@ -1,4 +1,4 @@
-"""Reports on disk: one file for one result; for several an index and, beside it, a folder of pages."""
+"""Report files: one page for one result; for several an index with a folder of pages beside it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wsi_magnet.errors import ConfigError, StoreError
-from wsi_magnet.report.facts import gather
+from wsi_magnet.report.facts import read_facts
 from wsi_magnet.report.pages import Entry, entry_of, index_page, slide_page
 from wsi_magnet.report.pictures import take_pictures
 from wsi_magnet.results.reader import Result
@@ -21,10 +21,10 @@ _SUFFIXES = (".html", ".htm")
 
 @dataclass(frozen=True, slots=True)
 class ReportOptions:
-    """How to make a report."""
+    """Options of a report."""
 
     longest_px: int = 2000
-    """Of the pictures' longer side, at most; a page grows with its square."""
+    """Maximum of the pictures' longer side; a page's size grows with its square."""
     overwrite: bool = False
     """Replace an earlier report of that name."""
 
@@ -35,12 +35,12 @@ class ReportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What was written."""
+    """Result of writing a report."""
 
     files: tuple[Path, ...]
-    """The one to open first."""
+    """Written files, first the one to open."""
     notes: tuple[str, ...] = ()
-    """What a reader should know: pages without their slide, runs that have not finished."""
+    """Notes for the user: pages without their slide, runs that have not finished."""
 
 
 def write_report(
@@ -51,13 +51,13 @@ def write_report(
 ) -> Reported:
     """Make the page of a result folder, or an index of several and a folder `<name>-slides` of their pages.
 
-    progress: is told each result before its page is made. Raises StoreError or ResultMismatchError for what is no
-    result, StoreError where the target exists or cannot be written, ConfigError for a name that browsers do not open.
+    progress: called with each result before its page is made. Raises StoreError or ResultMismatchError for a folder
+    that is not a result, StoreError where the target exists or cannot be written, ConfigError for another suffix.
     """
     options = options or ReportOptions()
     _check(results, target, options)
     for result in results:
-        Result(result)  # all that can be refused is, before the first picture is read
+        Result(result)  # refuses invalid results before the first picture is read
     if len(results) == 1:
         progress(results[0])
         page, _, notes = _page(results[0], "", options, index=None)
@@ -67,11 +67,11 @@ def write_report(
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all. Raises StoreError."""
+    """Write a file atomically. Raises StoreError."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as partial:
-        # A name on disk may hold bytes that are no text.
+        # A name on disk may contain bytes that are not text.
         partial.write_bytes(text.encode("utf-8", "replace"))
 
 
@@ -79,7 +79,7 @@ def _check(results: Sequence[Location], target: Path, options: ReportOptions) ->
     if not results:
         raise ConfigError("no result to report on; name at least one result folder")
     if target.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"{target} is no name of a page; end it in .html")
+        raise ConfigError(f"{target} is not a name of a page; end it in .html")
     if target.is_dir():
         raise StoreError(f"{target} is a folder; choose another name with -o")
     folder = _folder(target)
@@ -88,7 +88,7 @@ def _check(results: Sequence[Location], target: Path, options: ReportOptions) ->
     if len(results) > 1 and folder.exists():
         others = [p.name for p in folder.iterdir() if p.suffix != ".html"] if folder.is_dir() else [folder.name]
         if others:
-            raise StoreError(f"{folder} holds what is no page of a report ({others[0]}); choose another name with -o")
+            raise StoreError(f"{folder} holds a file that is not a page ({others[0]}); choose another name with -o")
 
 
 def _folder(target: Path) -> Path:
@@ -106,16 +106,16 @@ def _write_cohort(
         for result, name in zip(results, _names(results), strict=True):
             progress(result)
             href = f"{quote(folder.name)}/{quote(name)}"
-            page, entry, told = _page(result, href, options, index=f"../{quote(target.name)}")
+            page, entry, page_notes = _page(result, href, options, index=f"../{quote(target.name)}")
             write_whole(partial / name, page)
             entries.append(entry)
-            notes += told
+            notes += page_notes
     write_whole(target, index_page(entries))
     return Reported((target, *sorted(folder.iterdir())), tuple(notes))
 
 
 def _page(result: Location, href: str, options: ReportOptions, index: str | None) -> tuple[str, Entry, list[str]]:
-    facts = gather(result)
+    facts = read_facts(result)
     pictures = take_pictures(facts.source, options.longest_px)
     notes = []
     if pictures.slide is None:
@@ -127,7 +127,7 @@ def _page(result: Location, href: str, options: ReportOptions, index: str | None
 
 
 def _names(results: Sequence[Location]) -> list[str]:
-    """A file name for each, the folder's own where no other has it."""
+    """A file name for each result: the folder's name, numbered where it repeats."""
     names: list[str] = []
     for result in results:
         stem = name = result.resolve().name

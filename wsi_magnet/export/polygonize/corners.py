@@ -1,10 +1,10 @@
-"""Where the outlines of a label image turn, read off each four pixels that meet; touches no file.
+"""The corners of the outlines of a label image, found from the four pixels that meet at each grid point.
 
 Outlines run along pixel edges, with their region on the right hand (y grows downwards): along upper edges to the right,
 along right edges down, along lower edges to the left, along left edges up. Regions are 4-connected, so where only two
-diagonal pixels of four are alike each of them turns by itself. A corner is therefore a matter of four pixels alone,
-and each straight piece between two corners lies on one side of one line of the pixel grid: sorted along their lines,
-corners pair off. No outline has to be walked to be found, and none has to lie in one piece of the image.
+diagonal pixels of four are alike each has its own corner. A corner therefore depends on four pixels alone, and each
+straight piece between two corners lies on one side of one line of the pixel grid: sorted along their lines, corners
+form pairs. No outline has to be followed, and none has to lie in one piece of the image.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 OwnerOf = Callable[[Ints, Ints], Ints]
-"""Whose pixels are, by their rows and columns."""
+"""Owner of each pixel, from rows and columns: the part of a region that it belongs to."""
 
 ABOVE, BELOW = 1, 0
-"""On which side of a horizontal line the region lies: along its lower edges, along its upper edges."""
+"""Side of a horizontal line on which the region lies: ABOVE at its lower edges, BELOW at its upper edges."""
 
 WEST, EAST = 0, 1
-"""On which side of a vertical line the region lies: along its right edges, along its left edges."""
+"""Side of a vertical line on which the region lies: WEST at its right edges, EAST at its left edges."""
 
 _KINDS = (
     # pixel of the region, its row and column among the four; horizontal side; vertical side; leaves horizontally
@@ -37,7 +37,7 @@ _KINDS = (
     ("a", (0, 0), ABOVE, WEST, True),
     ("b", (0, 1), ABOVE, EAST, False),
 )
-"""Corners that go round one pixel of the four a b / c d, whose neighbours on both sides differ from it."""
+"""Corners round one pixel of the four a b / c d, whose neighbours on both sides differ from it."""
 
 _REFLEX = (
     # the pixel that differs; one that does not; horizontal side; vertical side; leaves horizontally
@@ -46,20 +46,20 @@ _REFLEX = (
     ("d", (0, 0), ABOVE, WEST, False),
     ("c", (0, 1), ABOVE, EAST, True),
 )
-"""Corners that go round the one pixel of the four that is not of the region."""
+"""Corners round the one pixel of the four that does not belong to the region."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corners:
-    """Corners, and, where they are asked for, points on straight pieces at which other outlines end."""
+    """Corners, and on request the points on straight pieces at which other outlines end."""
 
     x: Ints
     y: Ints
-    """Of the pixel grid's lines: (x, y) is the upper left corner of pixel (x, y)."""
+    """Lines of the pixel grid: (x, y) is the upper left corner of pixel (x, y)."""
     owner: Ints
-    """Whose outline it is, as `owner_of` said."""
-    turn: Ints
-    """0..7: which corner; 8..11: no corner but a point on a straight piece."""
+    """Owner of the outline, from `owner_of`."""
+    kind: Ints
+    """0..7: one of the eight corners; 8..11: a point on a straight piece, not a corner."""
     kept: Bools
     """False where a simplified outline leaves it out."""
 
@@ -68,8 +68,8 @@ class Corners:
 
     @staticmethod
     def joined(parts: list[Corners]) -> Corners:
-        """All of them, in that order."""
-        names = ("x", "y", "owner", "turn", "kept")
+        """The parts as one, in their order."""
+        names = ("x", "y", "owner", "kind", "kept")
         if not parts:
             empty = np.zeros(0, np.int64)
             return Corners(empty, empty, empty, empty, np.zeros(0, bool))
@@ -77,26 +77,26 @@ class Corners:
 
 
 HORIZONTAL_SIDE = np.array([k[2] for k in (*_KINDS, *_REFLEX)] + [ABOVE, BELOW, -1, -1])
-"""By turn: on which side of its horizontal line the region lies; -1 where a corner has none."""
+"""By kind: side of its horizontal line on which the region lies; -1 without a horizontal piece."""
 
 VERTICAL_SIDE = np.array([k[3] for k in (*_KINDS, *_REFLEX)] + [-1, -1, WEST, EAST])
-"""By turn: on which side of its vertical line the region lies; -1 where a corner has none."""
+"""By kind: side of its vertical line on which the region lies; -1 without a vertical piece."""
 
 LEAVES_HORIZONTALLY = np.array([k[4] for k in (*_KINDS, *_REFLEX)] + [False] * 4)
-"""By turn, for corners: whether the outline arrives vertically and leaves horizontally, or the other way round."""
+"""By kind, for corners: True where the outline arrives vertically and leaves horizontally, False the other way."""
 
 STRAIGHT = 8
-"""From this turn on nothing turns."""
+"""First kind that is a point on a straight piece."""
 
 _PIXEL = np.array([k[1] for k in (*_KINDS, *_REFLEX)] + [(0, 0), (1, 0), (0, 0), (0, 1)])
-"""By turn: row and column, among the four, of a pixel of the region."""
+"""By kind: row and column, among the four, of a pixel of the region."""
 
 
 def find_corners(codes: Codes, owner_of: OwnerOf, origin_xy: tuple[int, int], *, nodes: bool = False) -> Corners:
     """The corners that lie at the upper left corners of a block's pixels.
 
-    codes: uint8 (h + 1, w + 1). owner_of: whose pixels are, by their rows and columns in it. origin_xy: of the block's
-    first pixel, the second of each row and column. nodes: also found are points on straight pieces at which others'
+    codes: uint8 (h + 1, w + 1). owner_of: takes rows and columns of `codes`. origin_xy: position of the block's first
+    pixel, which is the second of each row and column. nodes: also find the points on straight pieces at which other
     outlines end, and at which a straight piece enters the block through its upper or left border.
     """
     along, across = codes[:, :-1] == codes[:, 1:], codes[:-1] == codes[1:]
@@ -109,26 +109,26 @@ def find_corners(codes: Codes, owner_of: OwnerOf, origin_xy: tuple[int, int], *,
     where = [*_round_one(a, b, c, d), *_round_three(a, b, c, d)]
     if nodes:
         where += _straight(a, b, c, d, rows == 0, cols == 0)
-    turn, at = np.nonzero(where) if len(rows) else (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    kind, at = np.nonzero(where) if len(rows) else (np.zeros(0, np.int64), np.zeros(0, np.int64))
     y, x = rows[at], cols[at]
-    owner = owner_of(y + _PIXEL[turn, 0], x + _PIXEL[turn, 1])
-    return Corners(x + origin_xy[0], y + origin_xy[1], owner, turn, np.ones(len(x), bool))
+    owner = owner_of(y + _PIXEL[kind, 0], x + _PIXEL[kind, 1])
+    return Corners(x + origin_xy[0], y + origin_xy[1], owner, kind, np.ones(len(x), bool))
 
 
 def _round_one(a: Codes, b: Codes, c: Codes, d: Codes) -> list[Bools]:
-    """Where an outline goes round d, c, a, b alone."""
+    """True where an outline goes round d, c, a, b alone."""
     right, down, left, up = c != d, b != d, a != c, a != b
     return [right & down & (d > 0), left & right & (c > 0), left & up & (a > 0), up & down & (b > 0)]
 
 
 def _round_three(a: Codes, b: Codes, c: Codes, d: Codes) -> list[Bools]:
-    """Where an outline goes round all but a, b, d, c."""
+    """True where an outline goes round all but a, b, d, c."""
     ab, ac, bd, cd = a == b, a == c, b == d, c == d
     return [bd & cd & ~ab & (d > 0), ac & cd & ~ab & (c > 0), ab & ac & ~bd & (a > 0), ab & bd & ~ac & (b > 0)]
 
 
 def _straight(a: Codes, b: Codes, c: Codes, d: Codes, top: Bools, left: Bools) -> list[Bools]:
-    """Where an outline of a region above, below, west, east goes straight on past a point that matters to others."""
+    """True where the outline of a region above, below, west, east is straight at a point where another outline ends."""
     ab, ac, bd, cd = a == b, a == c, b == d, c == d
     level, upright = ~ac & ~bd, ~ab & ~cd
     return [

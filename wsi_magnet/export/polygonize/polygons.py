@@ -1,4 +1,4 @@
-"""Regions as polygons that other programs can hold: with their holes, none with too many points."""
+"""Regions as polygons with holes, cut where other programs could not handle their number of points."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from wsi_magnet.export.polygonize.regions import BLOCK_PX, LabelRegion
 from wsi_magnet.export.polygonize.rings import Points
 
 GRID_PX = BLOCK_PX
-"""Polygons are cut along lines of this grid, in pixels of the mask, where one lies in them: simplified outlines have
-points there, so a cut through two neighbours leaves no gap."""
+"""Spacing, in pixels of the mask, of the lines along which polygons are preferably cut: simplified outlines have points
+there, so a cut through two neighbours leaves no gap."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShapeLimits:
-    """Which regions become polygons, and how large these may be."""
+    """Limits for regions that become polygons, and for the size of the polygons."""
 
     min_region_px: float = 0
     """Regions with a smaller area are left out, parts of larger ones never."""
@@ -30,14 +30,14 @@ class ShapeLimits:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Shape:
-    """A polygon, and the region that it shows or is a part of."""
+    """A polygon, and its region."""
 
     polygon: shapely.Polygon
     """In pixels of the mask: (0, 0) is the upper left corner of the first."""
     area_px: float
     region: LabelRegion
     part: bool
-    """True where it is not the whole region."""
+    """True if the polygon is only a part of the region."""
 
 
 def shapes_of(region: LabelRegion, limits: ShapeLimits) -> Iterator[Shape]:
@@ -53,7 +53,7 @@ def shapes_of(region: LabelRegion, limits: ShapeLimits) -> Iterator[Shape]:
 
 
 def polygon_of(rings: Sequence[Points], min_hole_px: float = 0) -> shapely.Polygon:
-    """The outline with its holes, of the points that are kept; areas are those of all points, kept or not."""
+    """Polygon of the kept points; a hole's area, for `min_hole_px`, is that of all its points."""
     areas = [signed_area(ring) for ring in rings]
     shell = int(np.argmax(areas))
     holes = [_kept(ring) for ring, area in zip(rings, areas, strict=True) if area < 0 and -area >= min_hole_px]
@@ -61,7 +61,7 @@ def polygon_of(rings: Sequence[Points], min_hole_px: float = 0) -> shapely.Polyg
 
 
 def signed_area(ring: Points) -> float:
-    """In square pixels; negative for a hole."""
+    """Area of a ring in square pixels; negative for a hole."""
     x, y = ring[:, 0].astype(np.int64), ring[:, 1].astype(np.int64)
     return float(x[:-1] @ y[1:] - y[:-1] @ x[1:] + x[-1] * y[0] - y[-1] * x[0]) / 2
 
@@ -71,7 +71,7 @@ def _kept(ring: Points) -> Points:
 
 
 def cut(polygon: shapely.Polygon, max_vertices: int) -> Iterator[shapely.Polygon]:
-    """Halve a polygon, across its longer side, until no piece has more points, or none is longer than a pixel."""
+    """Halve a polygon across its longer side until each piece has at most `max_vertices` points, or is a pixel long."""
     waiting = [polygon]
     while waiting:
         one = waiting.pop()
@@ -91,12 +91,12 @@ def cut(polygon: shapely.Polygon, max_vertices: int) -> Iterator[shapely.Polygon
 
 
 def _line(low: float, high: float) -> float:
-    """Where to cut: a whole number near the middle, one of the grid if there is one."""
+    """Position of the cut: a whole number near the middle, on the grid if possible."""
     middle = (low + high) / 2
     on_grid = round(middle / GRID_PX) * GRID_PX
     return float(on_grid if low < on_grid < high else min(max(round(middle), low + 0.5), high - 0.5))
 
 
 def _vertices(polygon: shapely.Polygon) -> int:
-    # Each ring repeats its first point, which is no vertex of its own.
+    # Each ring repeats its first point, which is not another vertex.
     return int(shapely.get_num_coordinates(polygon)) - 1 - int(shapely.get_num_interior_rings(polygon))

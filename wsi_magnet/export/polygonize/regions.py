@@ -1,9 +1,9 @@
 """Connected regions of a label image, streamed: one pass over the pixels from top to bottom, in bounded memory.
 
-The image comes as blocks, row after row of them (a strip). Of a block only its corners and its runs of equal pixels are
-kept until its strip is linked, and of a strip only what goes on below it: open outlines, and a few numbers a region. A
-region is handed on as soon as it is complete. One that grows beyond `open_points` is cut along a strip's lower edge, so
-that a stroma with ten thousand holes is no exception to the bound.
+The image is read in blocks; a row of blocks is a strip. Of a block only the corners and the runs of equal pixels are
+kept until its strip is linked; of a strip only what continues below it: open outlines, and a few numbers for each
+region. A region is yielded as soon as it is complete. A region that grows beyond `open_points` is cut along a strip's
+lower edge, so that the bound holds for a stroma with ten thousand holes too.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ CUT = 128
 Floats = npt.NDArray[np.float64]
 
 BLOCK_PX = CELL_PX
-"""Side of a block: what a result stores together."""
+"""Side of a block: a chunk of the store."""
 
-_AHEAD = 12
-"""Blocks that are read ahead."""
+_PREFETCH = 12
+"""Number of prefetched blocks."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Block:
-    """Some pixels of the image."""
+    """Pixels of one block of the image."""
 
     codes: Codes
     """uint8 (h, w): region classes, 1..127; 0 = no region."""
     values: npt.NDArray[np.uint8] | None = None
-    """uint8 (n, h, w): what is to be added up over each region."""
+    """uint8 (n, h, w): values to be summed over each region."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,33 +55,34 @@ class LabelRegion:
     points only."""
     pixels: int
     sums: Floats
-    """Of each of the block's values over its pixels."""
+    """float64 (n,): sum of each of the blocks' values over the region's pixels."""
     cut: bool
     """True for a part of a region that was cut."""
 
 
 Keep = Callable[[Codes, Corners, tuple[int, int]], Bools]
-"""Of a block's codes, its corners and the x and y of its first pixel: which corners a simplified outline keeps."""
+"""Chooses the corners that a simplified outline keeps, from a block's codes, its corners, and the x and y of its first
+pixel."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tracing:
-    """An image to trace, and how."""
+    """An image to trace, with the options of tracing."""
 
     size: Size
     read: Callable[[Box], Block | None]
     """Pixels of a box inside the image; None where it holds no region at all."""
     n_values: int = 0
     keep: Keep | None = None
-    """For simplified outlines."""
+    """Chooses the points of simplified outlines; None: outlines are exact."""
     open_points: int = 100_000
     """A region with more corners is cut at the end of a strip."""
     side_px: int = BLOCK_PX
-    """Of a block."""
+    """Side of a block."""
 
 
 def trace(tracing: Tracing) -> Iterator[LabelRegion]:
-    """All regions, each as soon as its last row is known; of one strip, in the order of their first pixels."""
+    """All regions, each as soon as it is complete; those of one strip in the order of their first pixels."""
     width, height = tracing.size.wh
     tracer, side = _Tracer(tracing), tracing.side_px
     # One column and one row beyond the image: outlines close at its edges as anywhere else.
@@ -90,7 +91,7 @@ def trace(tracing: Tracing) -> Iterator[LabelRegion]:
         for y in range(0, height + 1, side)
         for x in range(0, width + 1, side)
     )
-    for box, block in _read_ahead(tracing, boxes):
+    for box, block in _prefetched(tracing, boxes):
         if not box.x0:
             tracer.begin_strip()
         tracer.add(box, block)
@@ -98,8 +99,8 @@ def trace(tracing: Tracing) -> Iterator[LabelRegion]:
             yield from tracer.end_strip()
 
 
-def _read_ahead(tracing: Tracing, boxes: Iterator[Box]) -> Iterator[tuple[Box, Block | None]]:
-    """Each box with its pixels, which a thread of its own reads a few boxes ahead."""
+def _prefetched(tracing: Tracing, boxes: Iterator[Box]) -> Iterator[tuple[Box, Block | None]]:
+    """Each box with its pixels, prefetched by another thread."""
     image = Box.of(tracing.size)
     with ThreadPoolExecutor(1, "read") as pool:
         waiting: deque[tuple[Box, Future[Block | None]]] = deque()
@@ -107,7 +108,7 @@ def _read_ahead(tracing: Tracing, boxes: Iterator[Box]) -> Iterator[tuple[Box, B
             for box in boxes:
                 inside = box.intersect(image)
                 waiting.append((box, pool.submit(lambda b: None if b.empty else tracing.read(b), inside)))
-                if len(waiting) > _AHEAD:
+                if len(waiting) > _PREFETCH:
                     first, pixels = waiting.popleft()
                     yield first, pixels.result()
             for first, pixels in waiting:
@@ -118,7 +119,7 @@ def _read_ahead(tracing: Tracing, boxes: Iterator[Box]) -> Iterator[tuple[Box, B
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Tally:
-    """What is known of some parts of regions, each an element of every array."""
+    """Measurements of parts of regions; each part is one element of every array."""
 
     code: Ints
     pixels: Ints
@@ -141,7 +142,7 @@ class _Tally:
         return len(self.code)
 
     def grouped(self, group: Ints, n: int) -> _Tally:
-        """Added up by group."""
+        """The sums of `n` groups of parts; group: int64, the group of each part."""
         code, cut = np.zeros(n, np.int64), np.zeros(n, bool)
         code[group] = self.code
         cut[group[self.cut]] = True
@@ -159,10 +160,10 @@ class _Tally:
 
 
 class _Owners:
-    """Which part of a region each pixel of a block belongs to, and of the row above and the column left of it."""
+    """Lookup of the region part that each pixel of a block, the row above and the column on its left belong to."""
 
     def __init__(self, codes: Codes, first: int, above: Ints, left: Ints | None) -> None:
-        """codes: uint8 (h, w), whose runs of equal pixels in a row are numbered from `first` on."""
+        """codes: uint8 (h, w); its runs of equal pixels in a row are numbered from `first` on."""
         begins = np.ones(codes.shape, bool)
         np.not_equal(codes[:, 1:], codes[:, :-1], out=begins[:, 1:])
         self.starts = np.flatnonzero(begins)
@@ -172,13 +173,13 @@ class _Owners:
         self._left = np.zeros(len(codes), np.int64) if left is None else left
 
     def __call__(self, rows: Ints, cols: Ints) -> Ints:
-        """By row and column, counted from the row above and the column on the left."""
+        """Parts, by row and column counted from the row above and the column on the left."""
         inner = np.searchsorted(self.starts, (rows - 1) * self._width + cols - 1, "right") - 1 + self._first
         return np.where(rows == 0, self._above[cols], np.where(cols == 0, self._left[rows - 1], inner))
 
 
 def _joins(codes: Codes, owners: _Owners) -> Ints:
-    """(2, n): parts of regions that touch within a block or at its upper or left border; at least once each pair."""
+    """Pairs of parts that touch within a block or at its upper or left border, int64 (2, n); some occur repeatedly."""
     inner = codes[1:, 1:]
     first = np.ones((codes.shape[0], inner.shape[1]), bool)
     np.not_equal(codes[:, 2:], codes[:, 1:-1], out=first[:, 1:])
@@ -191,8 +192,8 @@ def _joins(codes: Codes, owners: _Owners) -> Ints:
 
 
 class _Tracer:
-    """One image under way. A pixel's owner is the part of a region that it belongs to, numbered anew in each strip:
-    first the regions that are open from above, then the runs of equal pixels of each block.
+    """State of tracing an image. A pixel's owner is the part of a region that it belongs to; in each strip, parts are
+    numbered anew: first the regions that continue from above, then the runs of equal pixels of each block.
     """
 
     def __init__(self, tracing: Tracing) -> None:
@@ -200,7 +201,7 @@ class _Tracer:
         self._linker = Linker()
         self._tally = _Tally.empty(tracing.n_values)
         self._rings: list[list[Points]] = []
-        # From the column before the first on.
+        # These begin one column left of the image.
         self._below = np.zeros(tracing.size.width + 2, np.uint8)
         self._below_owner = np.zeros(tracing.size.width + 2, np.int64)
 
@@ -214,7 +215,7 @@ class _Tracer:
         self._left_owner: Ints | None = None
 
     def add(self, box: Box, block: Block | None) -> None:
-        """The next block of the strip."""
+        """Add the next block of the strip."""
         columns = slice(box.x0, box.x1 + 1)
         if block is None and self._left is None and not self._above[columns].any():
             return
@@ -237,7 +238,7 @@ class _Tracer:
         self._left_owner = owners(rows, np.full_like(rows, box.size.width))
 
     def _tally_of(self, codes: Codes, owners: _Owners, block: Block | None) -> _Tally:
-        """Of each run of equal pixels of a block."""
+        """Measurements of each run of equal pixels of a block."""
         inner, starts = codes[1:, 1:], owners.starts
         below_cut = np.flatnonzero((inner[0] > 0) & (codes[0, 1:] == inner[0] + CUT)) + 1
         cut = np.zeros(len(starts), bool)
@@ -258,7 +259,7 @@ class _Tracer:
         self._corners.append(corners)
 
     def end_strip(self) -> Iterator[LabelRegion]:
-        """The regions that are complete."""
+        """Link the strip, and yield the regions that are complete."""
         joins = np.concatenate(self._joins, axis=1)
         graph = coo_array((np.ones(joins.shape[1], bool), tuple(joins)), shape=(self._known, self._known))
         n, group = connected_components(graph, directed=False)
@@ -274,15 +275,15 @@ class _Tracer:
             rings[ring.owner].append(ring.points)
         still = np.zeros(n, bool)
         still[group[self._below_owner[self._below > 0]]] = True
-        self._carry(tally, group, rings, np.flatnonzero(still))
+        self._prepare_next(tally, group, rings, np.flatnonzero(still))
         for number in np.flatnonzero((tally.code > 0) & ~still).tolist():
             parts = tuple(part for ring in rings[number] for part in split_ring(ring))
             yield LabelRegion(
                 int(tally.code[number]), parts, int(tally.pixels[number]), tally.sums[number], bool(tally.cut[number])
             )
 
-    def _carry(self, tally: _Tally, group: Ints, rings: Mapping[int, list[Points]], still: Ints) -> None:
-        """What the next strip needs of this one: `still` are the groups that go on below it."""
+    def _prepare_next(self, tally: _Tally, group: Ints, rings: Mapping[int, list[Points]], still: Ints) -> None:
+        """Keep what the next strip needs of this one; still: the groups that continue below it."""
         new = np.zeros(len(tally), np.int64)
         new[still] = np.arange(len(still))
         filled = self._below > 0
@@ -296,20 +297,20 @@ class _Tracer:
 
 
 def split_ring(points: Points) -> list[Points]:
-    """A ring that passes a point twice as rings that pass each once: an outline, and holes that touch it there."""
+    """Split a ring that visits a point twice into rings that visit each once: an outline, and holes that touch it."""
     keys = (points[:, 0].astype(np.int64) << 32) + points[:, 1]
     if len(np.unique(keys)) == len(keys):
         return [points]
     found: list[Points] = []
     path: list[int] = []
-    place: dict[int, int] = {}
+    index_of: dict[int, int] = {}
     for number, key in enumerate(keys.tolist()):
-        if key in place:
-            begin = place[key]
+        if key in index_of:
+            begin = index_of[key]
             loop, path = path[begin:], path[:begin]
-            for passed in loop:
-                del place[int(keys[passed])]
+            for visited in loop:
+                del index_of[int(keys[visited])]
             found.append(points[loop])
-        place[key] = len(path)
+        index_of[key] = len(path)
         path.append(number)
     return [*found, points[path]]

@@ -1,4 +1,4 @@
-"""Corners joined to rings, strip after strip: what is open at a strip's lower edge waits for the next strip."""
+"""Rings linked from corners, strip after strip; outlines that are open at a strip's lower edge continue in the next."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Points = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ring:
-    """A closed outline; its last point is not its first again."""
+    """A closed outline; the first point is not repeated at the end."""
 
     owner: int
     points: Points
@@ -35,7 +35,7 @@ class Ring:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Chain:
-    """An open outline: it goes on upwards to its first point from below, and downwards from its last."""
+    """An open outline: both its first and its last point continue below the strip."""
 
     head_x: int
     tail_x: int
@@ -50,15 +50,15 @@ class _Ends:
     line: Ints
     side: Ints
     position: Ints
-    """Along the line."""
+    """Position along the line."""
     begins: Bools
-    """True where the piece goes on to larger positions."""
+    """True where the piece extends to larger positions."""
     leaves: Bools
     """True where the outline leaves its node by this end."""
 
 
 class Linker:
-    """Joins the corners of strips that are handed in from top to bottom."""
+    """Links the corners of strips, given from top to bottom."""
 
     def __init__(self) -> None:
         self._open: list[_Chain] = []
@@ -87,10 +87,10 @@ class Linker:
         return Ring(int(owner[one]), np.concatenate(list(_pieces(nodes, points, earlier))))
 
     def _vertical(self, corners: Corners) -> _Ends:
-        """Ends along vertical lines, those that wait from the strip above included; these begin above all others."""
+        """Ends along vertical lines, including open ones from the strip above, which begin above all others."""
         n, m = len(corners), len(self._open)
         ends = _ends(
-            corners, VERTICAL_SIDE[corners.turn], ~LEAVES_HORIZONTALLY[corners.turn], corners.x, corners.y, WEST
+            corners, VERTICAL_SIDE[corners.kind], ~LEAVES_HORIZONTALLY[corners.kind], corners.x, corners.y, WEST
         )
         waiting = np.arange(n, n + m)
         x = np.array([chain.head_x for chain in self._open] + [chain.tail_x for chain in self._open], np.int64)
@@ -106,33 +106,33 @@ class Linker:
 
 
 def _horizontal(corners: Corners) -> _Ends:
-    turn = corners.turn
-    return _ends(corners, HORIZONTAL_SIDE[turn], LEAVES_HORIZONTALLY[turn], corners.y, corners.x, BELOW)
+    kind = corners.kind
+    return _ends(corners, HORIZONTAL_SIDE[kind], LEAVES_HORIZONTALLY[kind], corners.y, corners.x, BELOW)
 
 
 def _ends(corners: Corners, side: Ints, leaves: Bools, line: Ints, position: Ints, forward: int) -> _Ends:
-    """Both ends at a point on a straight piece, one at a corner; `forward`: the side that runs to larger positions."""
+    """Ends: two at a point on a straight piece, one at a corner. forward: the side that runs to larger positions."""
     here = np.flatnonzero(side >= 0)
-    straight = here[corners.turn[here] >= STRAIGHT]
+    straight = here[corners.kind[here] >= STRAIGHT]
     node = np.concatenate([here, straight])
-    out = np.concatenate([leaves[here] | (corners.turn[here] >= STRAIGHT), np.zeros(len(straight), bool)])
+    out = np.concatenate([leaves[here] | (corners.kind[here] >= STRAIGHT), np.zeros(len(straight), bool)])
     begins = out == (side[node] == forward)
     return _Ends(node, line[node], side[node], position[node], begins, out)
 
 
 def _sorted(ends: _Ends) -> _Ends:
-    """Along their lines; where one piece ends and another begins at one point, the end comes first."""
+    """Ends sorted along their lines; where one piece ends and another begins at a point, the end comes first."""
     order = np.lexsort((ends.begins, ends.position, ends.side, ends.line))
     return _Ends(*(getattr(ends, field.name)[order] for field in fields(ends)))
 
 
 def _pairs(ends: _Ends) -> Ints:
-    """Of sorted ends, those at which a piece begins whose other end is the next."""
+    """Indices of the sorted ends at which a piece begins; its other end is the next one."""
     return np.flatnonzero(ends.begins[:-1] & _same_line(ends))
 
 
 def _open_lines(ends: _Ends) -> tuple[dict[int, int], dict[int, int]]:
-    """Line by node, of the pieces without an end: those that run up to their node, and those that run down."""
+    """Line by node, for pieces without an end: those that run up to their node, and those that run down."""
     last = np.ones(len(ends.line), bool)
     last[:-1] = ~_same_line(ends)
     heads, tails = (np.flatnonzero(last & ends.begins & leaves) for leaves in (~ends.leaves, ends.leaves))
@@ -143,12 +143,12 @@ def _open_lines(ends: _Ends) -> tuple[dict[int, int], dict[int, int]]:
 
 
 def _same_line(ends: _Ends) -> Bools:
-    """Of sorted ends but the last: whether the next lies on the same side of the same line."""
+    """True for each sorted end but the last if the next lies on the same side of the same line."""
     return np.asarray((ends.line[1:] == ends.line[:-1]) & (ends.side[1:] == ends.side[:-1]))
 
 
 def _walk(following: list[int], heads: list[int]) -> tuple[list[list[int]], list[list[int]]]:
-    """Nodes in order: of each open chain from its head on, and of each ring."""
+    """Ordered nodes of each open chain, from its head, and of each ring."""
     seen = bytearray(len(following))
     chains: list[list[int]] = []
     rings: list[list[int]] = []
@@ -165,7 +165,7 @@ def _walk(following: list[int], heads: list[int]) -> tuple[list[list[int]], list
 
 
 def _pieces(nodes: list[int], points: Points, chains: list[_Chain]) -> Iterator[Points]:
-    """The points of a path; nodes beyond the corners are chains."""
+    """The points of a path; node numbers beyond the corners denote chains."""
     n = len(points)
     order = np.array(nodes)
     cuts = np.flatnonzero(order >= n)

@@ -1,8 +1,8 @@
-"""Simpler outlines that still fit together: which corners of a block may be left out.
+"""Simplified outlines that still fit together: the choice of corners of a block that are left out.
 
 A block of labels is a coverage: its regions, background included, share every edge. GEOS simplifies a coverage edge by
-edge (Visvalingam and Whyatt 1993, so that no two edges come to cross), which only ever leaves points out. Points on a
-block's border stay, so blocks need not know each other, and what fits together within each block does so everywhere.
+edge (Visvalingam and Whyatt 1993, so that no two edges come to cross), which only removes points. Points on a block's
+border stay, so blocks are independent, and outlines that fit together within each block do so everywhere.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from wsi_magnet.geometry import Size
 Geometries = npt.NDArray[np.object_]
 
 _TRIES = (1.25, 1, 0.85, 0.72, 0.5, 0.35, 0.25)
-"""Of the tolerance. GEOS bounds the area that each point left out cuts off, not how far outlines move by leaving out
-many: where a block's move too far, less is left out. (With 0.72 of a pixel the corners of a staircase go; below it
-nothing does.)"""
+"""Fractions of the tolerance, tried in turn. GEOS bounds the area that each removed point cuts off, not the distance by
+which an outline moves when many are removed; where that is too large, fewer points are removed. (0.72 of a pixel
+removes the corners of a staircase; less removes nothing.)"""
 
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Simplifier:
-    """Decides for one block after the other."""
+    """Chooses the corners that stay, block by block."""
 
     tolerance_px: float
-    """No point of an outline is left out that lies farther from the simplified one."""
+    """Largest distance of a removed point from the simplified outline."""
 
     def __call__(self, codes: Codes, corners: Corners, origin_xy: tuple[int, int]) -> Bools:
-        """Which of a block's corners stay. codes: uint8 (h, w); origin_xy: of its first pixel."""
+        """True for the corners of a block that stay. codes: uint8 (h, w); origin_xy: position of its first pixel."""
         x, y = corners.x - origin_xy[0], corners.y - origin_xy[1]
         border = (x == 0) | (y == 0)
         if border.all():
@@ -70,5 +70,5 @@ def _coverage(codes: Codes) -> Iterator[LabelRegion]:
 
 
 def _keys(x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """A number for each point; GEOS moves none, so they are whole."""
+    """One number for each point; GEOS moves no points, so coordinates are whole."""
     return (np.rint(x).astype(np.int64) << 32) + np.rint(y).astype(np.int64)
