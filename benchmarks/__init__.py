@@ -1,1 +1,1 @@
-"""Benchmarks: each prints its figures, the command and the machine; none is part of the test suite."""
+"""Benchmarks; each prints its figures, the command and the machine. None is part of the test suite."""

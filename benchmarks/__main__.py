@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark that needs nothing but the repository, one after the other, recorded.
+"""`make bench`: run and record every benchmark that needs only the repository, one after the other.
 
     python -m benchmarks [--slide FILE ...] [--tiatoolbox PYTHON] [--monai PYTHON] [--lazyslide PYTHON]
 
@@ -24,22 +24,22 @@ BENCHMARKS: tuple[tuple[str, ...], ...] = (
     ("everyday",),
     ("compression",),
     ("export", "--side", "20000", "--regions", "2000"),
-    ("day",),  # by what the others have recorded
+    ("day",),  # from the records of the others
 )
-"""A module and its arguments each."""
+"""Modules of the benchmarks, with their arguments."""
 
 PEERS = ("tiatoolbox", "monai", "lazyslide")
 """Programs that `benchmarks.peers` measures where their Pythons are given."""
 
 
 def main() -> int:
-    """Each benchmark's own output under its command. Returns the exit code."""
+    """Run the benchmarks, each below its command. Returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--slide", action="append", default=[], help="a real slide for pipeline and precision")
     for package in PEERS:
-        parser.add_argument(f"--{package}", metavar="PYTHON", help="of an environment in which it is installed")
+        parser.add_argument(f"--{package}", metavar="PYTHON", help="Python of an environment in which it is installed")
     options = parser.parse_args()
     slides = [word for slide in options.slide for word in ("--slide", slide)]
     peers = [word for name in PEERS if (python := getattr(options, name)) for word in (f"--{name}", python)]
@@ -54,10 +54,10 @@ def main() -> int:
 
 
 def run(name: str, arguments: Sequence[str]) -> bool:
-    """False where it failed; one that is not there is passed over."""
+    """Run one benchmark; False if it failed. A missing one is skipped."""
     module = f"benchmarks.{name}"
     if find_spec(module) is None:
-        print(f"\n{module} is not there", flush=True)
+        print(f"\n{module} is missing", flush=True)
         return True
     print(f"\n$ python -m {' '.join([module, *arguments])} --record\n", flush=True)
     return subprocess.run([sys.executable, "-m", module, *arguments, "--record"]).returncode == 0

@@ -2,8 +2,8 @@
 
     python -m benchmarks.activations
 
-The numbers of `wsi_magnet/estimate.py` come from here. Each is measured in a process of its own, against one that does
-everything but the forward pass.
+The numbers of `wsi_magnet/planning/estimate.py` come from here. Each is measured in its own process, against one that
+does everything but the forward pass.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ with torch.inference_mode():
 
 
 def main() -> None:
-    """A row a network."""
+    """Measure every network, one row each."""
     benchmark("activations", "Memory of a forward pass", measure_all)
 
 
 def measure_all(options: argparse.Namespace) -> Measurement:
-    """Each network once, beside what `wsi-magnet plan` reckons with."""
+    """Measure each network, beside the value that `wsi-magnet plan` assumes."""
     del options
     reckoned = {**ACTIVATION_BYTES_PER_PX, "refiner": REFINER_BYTES_PER_PX}
     rows = [[name, f"{bytes_per_px(name):.0f}", f"{planned}"] for name, planned in reckoned.items()]
@@ -50,7 +50,7 @@ def measure_all(options: argparse.Namespace) -> Measurement:
 
 
 def bytes_per_px(name: str) -> float:
-    """Memory that a forward pass adds to the peak."""
+    """Memory that a forward pass adds to the peak, in bytes for each pixel."""
     program = PROGRAM.format(side=SIDE_PX, classes=CLASSES)
     run, load = (measure([sys.executable, "-c", program, name, how]).peak_bytes for how in ("run", "load"))
     return (run - load) / SIDE_PX**2

@@ -1,8 +1,8 @@
-"""Codecs on the arrays of a real result: bytes and speed, by which the store's compression was chosen.
+"""Codecs on the arrays of a real result: size and speed, on which the choice of the store's compression rests.
 
     python -m benchmarks.compression [RESULT]
 
-RESULT is of a run with --keep probabilities; without one, the demo slide is segmented first.
+RESULT comes from a run with --keep probabilities; without it, the demo slide is segmented first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def main() -> None:
-    """A row a codec and product."""
+    """Measure every codec and product, one row each."""
     benchmark("compression", "Compression of the store", measure_all, add_options)
 
 
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure_all(options: argparse.Namespace) -> Measurement:
-    """Every codec on the mask and on the probabilities."""
+    """Measure every codec on the mask and on the probabilities."""
     numcodecs.blosc.use_threads = False
     with tempfile.TemporaryDirectory() as folder:
         result = options.result or segment_demo(Path(folder))
@@ -81,7 +81,7 @@ def chunks(array: Pixels) -> list[Pixels]:
 
 
 def row(codec: Blosc, parts: Sequence[Pixels]) -> list[str]:
-    """Size and speeds."""
+    """Columns of one row: size and speeds."""
     raw = sum(part.nbytes for part in parts)
     started = time.perf_counter()
     packed = [codec.encode(part) for part in parts]

@@ -1,11 +1,11 @@
-"""A cluster of 200 workers that only wait: what the coordinating process and Dask's scheduler can keep busy.
+"""Load that the coordinating process and Dask's scheduler can handle, with 200 workers that only wait.
 
     python -m benchmarks.crowd [--workers 200] [--gigapixels 4] [--tile 1024 2048] [--slides 1 4]
 
-The workers are Dask's own, of one thread each, a few dozen in a process, and everything else is real: the plan of a
-generated slide, the run with its journal, folder and summary, the scheduler in a process of its own. Only a tile is
-replaced, by a wait of as long as a worker's thread takes for it on a GPU by docs/performance/gpu.json, and so is the
-making of coarser levels, by what docs/performance/everyday.json says.
+The workers are Dask's own, with one thread each, a few dozen in a process. Everything else is real: the plan of a
+generated slide, the run with its journal, folder and summary, the scheduler in its own process. Only the computation of
+a tile is replaced by a wait: as long as a worker's thread takes for it on a GPU (docs/performance/gpu.json), and for
+the coarser levels as long as docs/performance/everyday.json states.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gigapixels", type=float, default=4.0, help="of each slide")
     parser.add_argument("--tile", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--slides", type=int, nargs="+", default=[1, 4], help="in flight at once")
-    parser.add_argument("--patch-seconds", type=float, default=gpu_patch_s(), help="that a tile takes for each patch")
+    parser.add_argument("--patch-seconds", type=float, default=gpu_patch_s(), help="time of a tile for each patch")
 
 
 def measure_all(options: argparse.Namespace) -> Measurement:
-    """A row a tile size and number of slides, then those whose tiles take no time at all."""
+    """Measure each tile size and number of slides, then tiles that take no time; one row each."""
     waits = [(options.patch_seconds, tile, slides) for tile in options.tile for slides in options.slides]
     limits = [(0.0, options.tile[0], slides) for slides in options.slides]
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
@@ -76,10 +76,10 @@ def measure_all(options: argparse.Namespace) -> Measurement:
 
 
 def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
-    """Name of the figures."""
+    """Explanations of the figures."""
     free = [one for one in rounds if not one.patch_s]
     alone = max(one.tasks / one.client_s for one in free)
-    lasting = max(one.tiles / one.journal_s for one in rounds)
+    journalled = max(one.tiles / one.journal_s for one in rounds)
     return [
         f"{options.workers} workers of a thread in {PROCESSES} processes; slides of {options.gigapixels:g} gigapixels "
         f"nearly full of tissue, at 1, 0.5 and 0.25 µm/px. A tile takes {options.patch_seconds:.3f} s for each of its "
@@ -87,11 +87,11 @@ def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
         "included. *Ideal* is the work by the number of workers. *Least* is what the plan allows: with one slide "
         "workers idle where a scale has fewer tiles than there are workers or its last ones are under way, since a "
         "scale begins when the one before it is complete; tiles of other slides fill that up. *Measured* is from the "
-        "beginning of the first pass to the end of the last, *efficiency* is least by measured. *Tasks* are tiles and "
+        "beginning of the first scale to the end of the last, *efficiency* is least by measured. *Tasks* are tiles and "
         "those of the coarser levels.",
         f"Where tiles take no time it is seen what limits: a task costs the client {1000 / alone:.2f} ms of processor "
         f"time, so that with a core of its own it keeps up with at most {alone:.0f} a second. Each tile of a slide is "
-        f"written into its journal before the next one is looked at: at most {lasting:.0f} a second for a "
+        f"written into its journal before the next one is looked at: at most {journalled:.0f} a second for a "
         "slide on this disk. Here client, scheduler and all workers share the machine's cores.",
     ]
 
@@ -101,7 +101,7 @@ def notes(options: argparse.Namespace, rounds: Sequence[Round]) -> list[str]:
 
 @dataclass(eq=False)
 class Round:
-    """Some slides of some tile size through the crowd."""
+    """One measurement: some slides, with one tile size."""
 
     folder: Path
     options: argparse.Namespace
@@ -110,24 +110,24 @@ class Round:
     tile_px: int
     slides: int
     seconds: float = 0.0
-    """From the beginning of the first pass to the end of the last one."""
+    """Time from the start of the first scale to the end of the last one."""
     ideal_s: float = 0.0
-    """The work by the number of workers."""
+    """Total work divided by the number of workers."""
     least_s: float = 0.0
-    """That the slides' plans allow where nothing is lost between tasks."""
+    """Shortest time that the slides' plans allow, without any time between tasks."""
     tiles: int = 0
     tasks: int = 0
     client_s: float = 0.0
     scheduler_s: float = 0.0
     workers_s: float = 0.0
     journal_s: float = 0.0
-    """Spent in the journal, of all slides' threads."""
+    """Time in the journal, summed over all slides' threads."""
     memory: list[int] = field(default_factory=list)
     """Memory of the client in bytes, sampled from the start of the first scale."""
     _working: threading.Event = field(default_factory=threading.Event)
 
     def play(self, executor: Executor) -> Round:
-        """Segment the slides, each from a thread of its own."""
+        """Segment the slides, each in its own thread."""
         stand = Stand.made(self.folder, gigapixels=self.options.gigapixels, tile_px=self.tile_px)
         spans: list[tuple[float, float]] = []
         with self._watched(), self._replaced(), ThreadPoolExecutor(self.slides) as pool:
@@ -196,19 +196,19 @@ class Round:
 
     @property
     def what(self) -> str:
-        """In words."""
+        """Name of the row."""
         slides = "1 slide" if self.slides == 1 else f"{self.slides} slides at once"
         waits = "" if self.patch_s else ", tiles that take no time"
         return f"{slides}, tiles of {self.tile_px} px{waits}"
 
     @property
     def efficiency(self) -> float:
-        """Efficiency that the plans allow, from the measurements."""
+        """Shortest possible time divided by the measured time."""
         return self.least_s / self.seconds
 
     @property
     def growth(self) -> float:
-        """The client's memory at the end by that at the start."""
+        """Memory of the client at the end, divided by that at the start."""
         return self.memory[-1] / self.memory[0]
 
     def cells(self) -> list[str]:

@@ -14,7 +14,7 @@ import dask
 import psutil
 from distributed import Client, Worker
 
-import benchmarks.simulated  # noqa: F401 - with all that the first task would import
+import benchmarks.simulated  # noqa: F401 - and everything that the first task would import
 
 PROCESSES = 4
 
@@ -23,7 +23,7 @@ NOT_SIMULATED = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "1s",
 }
-"""Periodic work of a worker, switched off: dozens of workers in one process would do nothing else."""
+"""Settings that switch periodic work off, on which dozens of workers in one process would spend all their time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Crowd:
     workers: int
     scheduler: psutil.Process
     hosts: Sequence[psutil.Process]
-    """Processes in which the workers are."""
+    """Processes of the workers."""
 
 
 @contextmanager
 def gathered(workers: int) -> Iterator[Crowd]:
-    """As many workers, ready."""
+    """A scheduler and that many workers, ready for tasks."""
     words = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
     with ExitStack() as stack:
         scheduler = stack.enter_context(_running([*words]))
@@ -76,7 +76,7 @@ def _address(scheduler: subprocess.Popen[str]) -> str:
 
 
 async def host(address: str, count: int) -> None:
-    """So many, until all are closed."""
+    """Run that many workers until all are closed."""
     dask.config.set(NOT_SIMULATED)
     workers = [Worker(address, nthreads=1, memory_limit=0, dashboard=False) for _ in range(count)]
     await asyncio.gather(*workers)

@@ -39,7 +39,7 @@ class Recorded:
     """Figures of other benchmarks."""
 
     slide_s: float
-    """Seconds of the slide's scales on a GPU."""
+    """Seconds of all scales of the slide on a GPU."""
     task_ms: float
     """Seconds of the client's CPU for a task."""
     mask_share: float
@@ -53,11 +53,11 @@ class Recorded:
         task = re.search(r"a task costs the client ([\d.]+) ms", crowd)
         masks = [row for row in _record("compression")["table"]["rows"] if row[:2] == ["mask", "blosc zstd 3 none"]]
         assert task
-        return Recorded(float(gpu["of it passes"]), float(task[1]), float(masks[0][2].rstrip("%")) / 100)
+        return Recorded(float(gpu["of it scales"]), float(task[1]), float(masks[0][2].rstrip("%")) / 100)
 
 
 def measure(options: argparse.Namespace) -> Measurement:
-    """A row for each thing that is asked for."""
+    """Compute one row for each quantity."""
     told, a_second = Recorded.read(), options.slides / DAY_S
     with tempfile.TemporaryDirectory() as temporary:
         plans = {t: _plan(Path(temporary) / str(t), t) for t in TILES}
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace) -> Measurement:
 def _note(plan: Plan) -> str:
     return (
         f"Arithmetic, for slides of {GIGAPIXELS:g} gigapixels of which {100 * plan.tissue_share:.0f} % are tissue, at "
-        "1, 0.5 and 0.25 µm/px, all of it refined, by ResNet50-FPN on the recorded GPU: its passes as recorded under "
+        "1, 0.5 and 0.25 µm/px, all of it refined, by ResNet50-FPN on the recorded GPU: its scales as recorded under "
         "*On a GPU*, a task's cost to the client as recorded under *A crowd of workers*, a mask's share after "
         "compression as recorded there. Tasks are tiles and those of the mask's coarser levels. Files are of the mask "
         "and its pyramid, at most: background is not written."
@@ -102,17 +102,17 @@ def _plan(folder: Path, tile_px: int) -> Plan:
 
 
 def _tasks(plan: Plan) -> int:
-    """Tiles, and those that make coarser levels."""
+    """Number of tasks: tiles, and tasks that build coarser levels."""
     return sum(int(one.tiles.sum()) + sum(coarser(one, plan)) for one in plan.passes)
 
 
 def _cells(plan: Plan) -> int:
-    """Chunks of the finished mask: cells of the finest scale, and a third as many for its pyramid."""
+    """Number of chunks of the finished mask: cells of the finest scale, and a third as many for its pyramid."""
     return round(int(plan.passes[-1].tissue.sum()) * 4 / 3)
 
 
 def _decoded_gb(plan: Plan) -> float:
-    """RGB bytes of all patches."""
+    """Gigabytes of the RGB pixels of all patches."""
     return sum(int(one.tissue.sum()) * one.layout.patch_px**2 * 3 for one in plan.passes) / 1e9
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.everyday
 
-Each is a process of its own, as a user starts it, three times, and what takes a tenth of a second ten times; told are
-the shortest time and the largest peak.
+Each command runs in its own process, as a user starts it, three times, and those of a tenth of a second ten times;
+the shortest time and the largest peak are reported.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TIMES, START_TIMES = 3, 10
 
 PLANNED_GIGAPIXELS, PLANNED_TISSUE = 100, 0.3
 MASK_PX = 16_384
-"""Side of the mask whose pyramid is built: seconds of work beside the tenths that Python takes to start."""
+"""Side of the mask whose pyramid is built; the work takes seconds, the start of Python tenths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A thing that is done, and what its time is compared with."""
+    """One measured command, and the command that its time is compared with."""
 
     what: str
     measured: Measured
@@ -53,12 +53,12 @@ class Row:
 
 
 def main() -> None:
-    """A row a thing."""
+    """Measure every command, one row each."""
     benchmark("everyday", "Everyday use", measure_all)
 
 
 def measure_all(options: argparse.Namespace) -> Measurement:
-    """Everything, in a temporary folder."""
+    """All measurements, in a temporary folder."""
     del options
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -79,7 +79,7 @@ def measure_all(options: argparse.Namespace) -> Measurement:
 
 
 def start_up() -> list[Row]:
-    """Python alone, the library of the command line alone, and ours; in turns, so that a busy moment meets all."""
+    """Start of Python alone, of click alone, and of this program; alternating, so that load affects all alike."""
     click = 'python -c "import click"'
     commands = {
         "python -c pass": [*PYTHON, "-c", "pass"],
@@ -121,7 +121,7 @@ def planned(folder: Path) -> Row:
 
 
 def pyramid(folder: Path) -> tuple[list[Row], float]:
-    """Building a pyramid and copying as much, Python's start left out; and megapixels of the mask a second."""
+    """Times of building a pyramid and of copying as much, without Python's start; and megapixels a second."""
     made = mask(folder)
     fill(made, np.asarray(zarr.open_array(folder / DEMO.stem / "mask.ome.zarr" / "0", mode="r")[...]))
     started, copied, built = (
@@ -139,7 +139,7 @@ def pyramid(folder: Path) -> tuple[list[Row], float]:
 
 
 def fill(made: Pyramid, labels: npt.NDArray[np.uint8]) -> None:
-    """The finest level, with a smaller mask side by side."""
+    """Write the finest level: a smaller mask, repeated."""
     made.create()
     for box in Box.of(made.spec.sizes[0]).squares(made.spec.tile_px):
         rows, columns = np.arange(box.y0, box.y1), np.arange(box.x0, box.x1)
@@ -147,7 +147,7 @@ def fill(made: Pyramid, labels: npt.NDArray[np.uint8]) -> None:
 
 
 def coarsen(folder: str, how: str) -> None:
-    """Fill the mask's coarser levels, tile after tile as a run does. how: "build", "copy" or "nothing"."""
+    """Fill the mask's coarser levels tile by tile, as a run does. how: "build", "copy" or "nothing"."""
     made = mask(Path(folder))
     levels = range(1, len(made.spec.sizes)) if how != "nothing" else ()
     for level in levels:
@@ -160,7 +160,7 @@ def coarsen(folder: str, how: str) -> None:
 
 
 def mask(folder: Path) -> Pyramid:
-    """A large mask, apart from its pixels; its side halves evenly down to a cell."""
+    """Description of a large mask, whose side halves evenly down to a cell."""
     sizes = halved_until([Size(MASK_PX, MASK_PX)], CELL_PX)
     return Pyramid(PyramidSpec(folder / "large.ome.zarr", sizes, None, "0.4", RunConfig().tile_px))
 

@@ -24,7 +24,7 @@ from tests.export.results import CLASSES, make_sparse_result
 from wsi_magnet.results.reader import Result
 
 CELL_PX = 400
-"""A blob lies in a square of this side, so that none touch."""
+"""Side of the area of one blob, in which it touches no other."""
 
 COLUMNS = "simplified by µm", "objects", "seconds", "times reading", "peak MB", "file MB"
 
@@ -32,7 +32,7 @@ Labels = npt.NDArray[np.uint8]
 
 
 def main() -> None:
-    """A row an export."""
+    """Measure every export, one row each."""
     benchmark("export", "Export of regions", measure_all, add_options)
 
 
@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure_all(options: argparse.Namespace) -> Measurement:
-    """Each simplification once."""
+    """Measure each simplification once."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.result or generate(Path(temporary) / "slide", options.side, options.regions)
         source = Result(folder)
@@ -59,7 +59,7 @@ def measure_all(options: argparse.Namespace) -> Measurement:
 
 
 def row(folder: Path, target: Path, um: float, reading_s: float) -> list[str]:
-    """One export, measured from outside."""
+    """Measure one export as a process."""
     export = ["export", str(folder), "--to", "geojson", "-o", str(target), "--split", "0", "--simplify", str(um)]
     measured = measure([sys.executable, "-m", "wsi_magnet", *export])
     with target.open("rb") as file:
@@ -75,7 +75,7 @@ def row(folder: Path, target: Path, um: float, reading_s: float) -> list[str]:
 
 
 def read_seconds(source: Result) -> float:
-    """Pixels of every stored chunk."""
+    """Read every stored chunk."""
     begun = time.perf_counter()
     for box in source.blocks(source.level):
         if source.mask_image.stored(source.level, box):
@@ -84,7 +84,7 @@ def read_seconds(source: Result) -> float:
 
 
 def generate(folder: Path, side: int, regions: int) -> Path:
-    """A result of so many regions on a square mask, evenly spread."""
+    """Write a result with that many regions, evenly spread over a mask."""
     per_side = int(np.ceil(np.sqrt(regions)))
     pitch = side // per_side
     if pitch < CELL_PX:
@@ -105,7 +105,7 @@ def _rows(side: int, pitch: int, regions: int) -> Iterator[tuple[int, int, Label
 
 
 def _blob(rng: np.random.Generator) -> Labels:
-    """1 inside an uneven outline; every third has holes."""
+    """Labels of a blob: 1 inside an uneven outline; every third blob has holes."""
     y, x = np.mgrid[:CELL_PX, :CELL_PX] - CELL_PX / 2
     angle, radius = np.arctan2(y, x), np.hypot(y, x)
     waves = sum(rng.normal(0, 0.3 / k) * np.sin(k * angle + rng.uniform(0, 6)) for k in (2, 3, 5, 9, 17, 31))

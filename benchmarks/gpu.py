@@ -1,10 +1,10 @@
-"""A GPU: the networks alone, the same for a whole slide, how busy the device was, and what half precision changes.
+"""A GPU: speed of the networks alone and of a whole slide, utilisation, and labels that half precision changes.
 
     python -m benchmarks.gpu [--side 100000] [--tissue 0.2] [--device cuda]
 
 The slide is generated (H&E-like, 0.25 µm/px, square) and its finest scale is its own level 0; ResNet50-FPN with the
 published refinement module at 1, 0.5 and 0.25 µm/px, every tissue cell refined. With --device cpu and a small --side it
-is the same program where no GPU is: a check that it works.
+runs without a GPU, as a check that it works.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MOST_MINUTES, LEAST_BUSY = 2.0, 85.0
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Size of the slide, and the folder."""
+    """Options: size of the slide, device, sizes of tiles and batches."""
     parser.add_argument("--side", type=int, default=100_000, help="of the slide, in pixels at 0.25 µm")
     parser.add_argument("--tissue", type=float, default=0.2, help="share of the slide")
     parser.add_argument("--device", default="cuda")
@@ -56,7 +56,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Measurement:
-    """The rows."""
+    """Measure networks, slide and precision; one row for each figure."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         slide = folder / "slide.tif"
@@ -69,13 +69,13 @@ def measure(arguments: argparse.Namespace) -> Measurement:
         rows += list(precision_rows(folder, arguments.device))
     full = arguments.side >= 100_000 and arguments.device.startswith("cuda")
     aims = [Aim("minutes for the slide", run.seconds / 60, MOST_MINUTES)] if full else []
-    aims += [Aim("GPU busy during the passes, %", run.busy, LEAST_BUSY, "at least")] if run.samples else []
-    slide_told = f"The slide: {arguments.side:,} pixels square at 0.25 µm, {arguments.tissue:.0%} of it tissue."
+    aims += [Aim("GPU busy during the scales, %", run.busy, LEAST_BUSY, "at least")] if run.samples else []
+    slide_note = f"The slide: {arguments.side:,} pixels square at 0.25 µm, {arguments.tissue:.0%} of it tissue."
     notes = [
         f"Device: {_name(arguments.device)}; torch {torch.__version__}.",
-        slide_told,
+        slide_note,
         "Labels: the demo slide with the shipped bundle, against float32 on the processor.",
-        *map(_pass_note, run.passes),
+        *map(_scale_note, run.scales),
     ]
     return Measurement(Table(("what", "value", "unit"), rows), aims, notes)
 
@@ -88,13 +88,13 @@ def _name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else "processor"
 
 
-# ---- the networks alone ------------------------------------------------------------------------------------------
+# ---- the networks alone --------------------------------------------------------------------------------------------
 
 
 def network_row(
     slide: Path, bundle: Path, config: RunConfig, precision: Precision, arguments: argparse.Namespace
 ) -> list[str]:
-    """Patches of the finest scale a second, full batches one after the other."""
+    """Patches of the finest scale in a second, in full batches one after the other."""
     engine, plan = _engine(slide, bundle, replace(config, precision=precision), arguments.device)
     rate = patches_per_second(engine, plan.layouts[-1].geometry, arguments.batches)
     return [f"network and refiner alone, {precision}, batches of {engine.batch_size}", f"{rate:.1f}", "patches/s"]
@@ -117,7 +117,7 @@ def _engine(slide: Path, bundle: Path, config: RunConfig, device: str) -> tuple[
 
 
 def patches_per_second(engine: Engine, geometry: PatchGeometry, batches: int) -> float:
-    """Full batches through the device as a run sends them, but always the same ones."""
+    """Speed of the device with full batches that are sent as in a run, but always the same ones."""
     device, rng = device_of(engine), np.random.default_rng(0)
     n, patch, work = engine.batch_size, geometry.patch_px, 512 + 2 * engine.margin_px(geometry)
     pixels = rng.integers(0, 256, (patch, patch, 3), dtype=np.uint8)
@@ -131,18 +131,18 @@ def patches_per_second(engine: Engine, geometry: PatchGeometry, batches: int) ->
     return batches * n / (time.perf_counter() - started)
 
 
-# ---- a whole slide -----------------------------------------------------------------------------------------------
+# ---- a whole slide -------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
 class Run:
-    """One run as it was seen from outside."""
+    """Measurements of one run."""
 
     seconds: float = 0.0
-    passes: list[tuple[float, int, float]] = field(default_factory=list)
-    """mpp, patches, seconds."""
+    scales: list[tuple[float, int, float]] = field(default_factory=list)
+    """(mpp, patches, seconds) of each scale."""
     samples: list[tuple[float, float]] = field(default_factory=list)
-    """Utilisation in percent, memory in MiB, during the passes."""
+    """(Utilisation in percent, memory in MiB), sampled during the scales."""
     worker_s: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -151,23 +151,23 @@ class Run:
         return float(np.mean([s[0] for s in self.samples])) if self.samples else 0.0
 
     def rows(self, alone: float) -> Iterator[list[str]]:
-        """The table's."""
-        in_passes = sum(s for _, _, s in self.passes)
-        patches = sum(n for _, n, _ in self.passes)
+        """Rows of the table."""
+        in_scales = sum(s for _, _, s in self.scales)
+        patches = sum(n for _, n, _ in self.scales)
         yield ["whole run", f"{self.seconds:.1f}", "s"]
-        yield ["of it passes", f"{in_passes:.1f}", "s"]
+        yield ["of it scales", f"{in_scales:.1f}", "s"]
         yield ["patches", str(patches), ""]
         yield ["networks alone for as many patches", f"{alone:.1f}", "s"]
-        yield ["passes / networks alone", f"{in_passes / alone:.2f}", ""]
+        yield ["scales / networks alone", f"{in_scales / alone:.2f}", ""]
         if self.samples:
-            yield ["GPU busy during the passes", f"{self.busy:.0f}", "%"]
+            yield ["GPU busy during the scales", f"{self.busy:.0f}", "%"]
             yield ["GPU memory, most", f"{max(s[1] for s in self.samples):.0f}", "MiB"]
         for name, seconds in self.worker_s.items():
             yield [f"tiles' time in {name}, all threads", f"{seconds:.1f}", "s"]
 
 
 def whole_run(slide: Path, bundle: Path, out: Path, config: RunConfig, execution: Execution) -> Run:
-    """Segment the slide."""
+    """Segment the slide and measure it."""
     run, started = Run(), time.perf_counter()
     patches: list[int] = []
     working = threading.Event()
@@ -177,7 +177,7 @@ def whole_run(slide: Path, bundle: Path, out: Path, config: RunConfig, execution
             patches.append(event.refined_cells)
             working.set()
         if isinstance(event, ScaleFinished):
-            run.passes.append((event.mpp, patches[-1], event.seconds))
+            run.scales.append((event.mpp, patches[-1], event.seconds))
 
     with sampled(execution.device, working, run.samples):
         summary = segment_slide(slide, out, bundle=bundle, config=config, execution=execution, observe=observe)
@@ -191,7 +191,7 @@ def whole_run(slide: Path, bundle: Path, out: Path, config: RunConfig, execution
 
 @contextmanager
 def sampled(device: str, working: threading.Event, samples: list[tuple[float, float]]) -> Iterator[None]:
-    """Utilisation and memory ten times a second, as nvidia-smi says them, while `working` is set."""
+    """Collect utilisation and memory from nvidia-smi ten times a second while `working` is set."""
     if not device.startswith("cuda"):
         yield
         return
@@ -214,16 +214,16 @@ def sampled(device: str, working: threading.Event, samples: list[tuple[float, fl
         reader.join(5)
 
 
-def _pass_note(one: tuple[float, int, float]) -> str:
+def _scale_note(one: tuple[float, int, float]) -> str:
     mpp, patches, seconds = one
     return f"{mpp:g} µm/px: {patches} patches in {seconds:.1f} s."
 
 
-# ---- what precision changes --------------------------------------------------------------------------------------
+# ---- labels that precision changes ---------------------------------------------------------------------------------
 
 
 def precision_rows(folder: Path, device: str) -> Iterator[list[str]]:
-    """Labels of the demo slide with the shipped bundle that differ from those of float32 on the processor."""
+    """Share of the demo slide's labels, with the shipped bundle, that differ from float32 on the CPU."""
     exact = _labels(folder / "exact", "cpu", "fp32")
     for precision in ("fp32", "bf16", "fp16") if device.startswith("cuda") else ("fp32", "bf16"):
         found = _labels(folder / precision, device, precision)

@@ -12,7 +12,7 @@ MPPS = (2.0, 1.0, 0.5)
 
 
 def classes(n: int) -> tuple[ClassInfo, ...]:
-    """So many, with any names."""
+    """That many classes, with generated names."""
     return tuple(ClassInfo(f"class {i}", i + 1, (40 * i % 256, 90, 160)) for i in range(n))
 
 
@@ -31,11 +31,11 @@ def fpn_spec(mpps: tuple[float, ...] = MPPS, n_classes: int = 5) -> BundleSpec:
 
 
 def small_bundle(folder: Path) -> Path:
-    """The network and the refinement modules of the shipped bundle, with fresh weights, at scales twice as fine."""
+    """The network and the refinement modules of the shipped bundle, with random weights, at scales twice as fine."""
     spec = replace(fpn_spec(n_classes=2), name="small", network="small", network_args={"width": 16})
     return write_bundle(folder / "small.safetensors", spec)
 
 
 def fpn_bundle(folder: Path, mpps: tuple[float, ...] = MPPS, n_classes: int = 5) -> Path:
-    """Written to a folder, with fresh weights: unsure everywhere, so that nothing is spared."""
+    """Path of a bundle with random weights; uncertain everywhere, so that no cell is skipped."""
     return write_bundle(folder / "resnet50-fpn.safetensors", fpn_spec(mpps, n_classes))

@@ -1,4 +1,4 @@
-"""SHA-256 of every pixel of the results of real slides, to prove that a change of the program left them as they were.
+"""SHA-256 of every pixel of the results of real slides, to prove that a change of the program did not alter them.
 
     python -m benchmarks.mask_hashes [--program DIR] [--record FILE | --check FILE] [--slides NAME,...]
 
@@ -55,7 +55,7 @@ class Slide:
     """Options of `wsi-magnet run`."""
 
     def find(self) -> Path | None:
-        """Its file, or None where it is absent."""
+        """The slide's file, or None if it is absent."""
         folder = str(ROOT) if self.in_repository else os.environ.get(TEST_DATA)
         path = Path(folder) / self.path if folder else None
         return path if path and path.is_file() else None
@@ -113,16 +113,16 @@ def hash_result(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """The program to run: a checkout of it."""
+    """A checkout of the program to run."""
 
     folder: Path
 
     def environment(self) -> dict[str, str]:
-        """Variables under which Python imports the package from the checkout, and not an installed one."""
+        """Environment in which Python imports the package from the checkout, not an installed one."""
         return {**os.environ, "PYTHONPATH": str(self.folder)}
 
     def python(self, *arguments: str) -> str:
-        """Standard output of a Python process. Raises HashError, with what it said, if it fails."""
+        """Standard output of a Python process. Raises HashError, with its error output, if it fails."""
         with tempfile.TemporaryDirectory() as empty:  # `python -m` looks into the working folder first
             done = subprocess.run(
                 [sys.executable, *arguments], cwd=empty, env=self.environment(), capture_output=True, text=True
@@ -132,7 +132,7 @@ class Program:
         return done.stdout.strip()
 
     def describe(self) -> dict[str, str]:
-        """Its version and commit. Raises HashError where Python imports the package from elsewhere."""
+        """Version and commit of the checkout. Raises HashError if Python imports the package from elsewhere."""
         asked = "import wsi_magnet; print(wsi_magnet.__file__, wsi_magnet.__version__, sep='\\n')"
         origin, number = self.python("-c", asked).splitlines()
         if not Path(origin).resolve().is_relative_to(self.folder):
@@ -161,7 +161,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The processor's name, family and model as Linux tells them; elsewhere what Python knows."""
+    """The processor's name, family and model from Linux; elsewhere from Python's `platform`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -179,7 +179,7 @@ class Record:
     """Hashes of one program on one machine, in the order of slides and refinements."""
 
     program: Mapping[str, str]
-    """Its version and commit."""
+    """Version and commit of the program."""
     machine: Mapping[str, str]
     """The processor and the versions on which the hashes depend."""
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -191,10 +191,10 @@ class Record:
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError) as error:
-            raise HashError(f"{path} is no record of hashes: {error}") from error
+            raise HashError(f"{path} is not a record of hashes: {error}") from error
 
     def save(self, path: Path) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write the record as JSON, atomically."""
         text = json.dumps(asdict(self), indent=1, sort_keys=True)
         unfinished = path.with_name(f"{path.name}.part")
         unfinished.write_text(f"{text}\n", encoding="utf-8")
@@ -210,7 +210,7 @@ class Record:
         return way in self.runs.get(slide, {}).get(refine, {}).get("ways", ())
 
     def add(self, slide: str, refine: str, way: str, levels: Levels) -> None:
-        """Keep the hashes of a run, or that a run in another way gave the same ones."""
+        """Store the hashes of a run, or note that this way gave the same ones."""
         new = {"ways": [], "levels": dict(levels)}
         self.runs.setdefault(slide, {}).setdefault(refine, new)["ways"].append(way)
 
@@ -233,10 +233,10 @@ def compare(expected: Levels, found: Levels) -> list[str]:
 
 @dataclass(eq=False)
 class Session:
-    """One call of the command: what it ran, and what differed."""
+    """One call of the command: its runs, and the differences found."""
 
     segment: Callable[[Path, Sequence[str]], Levels]
-    """Runs the program on a slide with these options."""
+    """Function that runs the program on a slide with given options."""
     record: Record
     save_to: Path | None = None
     fixed: bool = False
@@ -265,7 +265,7 @@ class Session:
         self.settle(name, refine, way, found)
 
     def settle(self, name: str, refine: str, way: str, found: Levels) -> None:
-        """Compare a run with the record, and keep it there where it may be kept."""
+        """Compare a run with the record, and store it there unless this is a check."""
         expected = self.record.levels(name, refine)
         if expected is None and self.fixed:
             self.differences.append(f"{name} {refine} {way}: is not in the record")
@@ -279,7 +279,7 @@ class Session:
                 self.record.save(self.save_to)
 
     def close(self) -> int:
-        """Name what differed, and give the exit status."""
+        """Print the differences, and return the exit status."""
         for difference in self.differences:
             print(f"DIFFERS: {difference}")
         if self.fixed and not self.compared:
@@ -329,7 +329,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit status."""
+    """Run the command and return its exit status."""
     options = parse_options(arguments)
     try:
         session = open_session(options)

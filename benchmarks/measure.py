@@ -1,4 +1,4 @@
-"""Measuring whole processes: time and peak memory as the operating system saw them."""
+"""Time and peak memory of whole processes, as measured by the operating system."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ program began, and a benchmark's libraries are larger than Python alone."""
 def measure(command: Sequence[str]) -> Measured:
     """Run a command, whose first word is the path of a program, to its end.
 
-    Raises CalledProcessError, with what it said, if it fails.
+    Raises CalledProcessError, with its output, if it fails.
     """
     done = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, *command], capture_output=True, text=True)
     if done.returncode:
@@ -49,7 +49,7 @@ def measure(command: Sequence[str]) -> Measured:
 
 
 def machine() -> str:
-    """One line about where and how busy."""
+    """One line about the machine and its load."""
     load = os.getloadavg()[0]
     return (
         f"{platform.machine()}, {cpu_threads()} CPUs, Python {platform.python_version()}, load {load:.1f} at the start"

@@ -1,4 +1,4 @@
-"""Peak memory of a run at 0.1, 1, 10 and 100 gigapixels: it must not depend on the size of the slide.
+"""Peak memory of a run at 0.1, 1, 10 and 100 gigapixels: it must not depend on the slide's size.
 
     python -m benchmarks.memory [--bundle FILE] [--gigapixels 0.1 1 10 100]
 
@@ -23,7 +23,7 @@ TISSUE_MM2 = 5.6
 
 
 def main() -> None:
-    """A row a slide, and the spread."""
+    """Measure every slide, one row each, and the spread."""
     benchmark("memory", "Memory and the size of the slide", measure_all, add_options)
 
 
@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure_all(options: argparse.Namespace) -> Measurement:
-    """Each slide once; the aim is about the largest peak beside the smallest."""
+    """Measure each slide once; the aim is the largest peak divided by the smallest."""
     rows, peaks = [], []
     for gigapixels in options.gigapixels:
         share = min(0.9, TISSUE_MM2 / (gigapixels * 1e9 * MPP**2 / 1e6))
@@ -55,7 +55,7 @@ def measure_all(options: argparse.Namespace) -> Measurement:
 
 
 def run(gigapixels: float, share: float, bundle: str | None) -> Measured:
-    """One slide, made, run and deleted again with its result."""
+    """Generate and segment one slide, and delete it with its result."""
     with tempfile.TemporaryDirectory() as folder:
         bundle = bundle or str(small_bundle(Path(folder)))
         slide = Path(folder) / f"{gigapixels:g}-gigapixels.tif"

@@ -1,4 +1,4 @@
-"""The free network of tests/runs.py in other programs, each as its documentation would have it: one slide to labels.
+"""The free network of tests/runs.py in other programs, each used as its documentation describes: one slide to labels.
 
     PYTHON -P benchmarks/peer_programs.py NAME SLIDE FOLDER
 
@@ -29,7 +29,7 @@ BATCH = 8
 WORKERS = 2
 """Processes of a data loader that uses any."""
 STRIP_PX = 512
-"""Rows at a time where labels are made of logits: a copy of the whole would be held against the other program."""
+"""Rows at a time where labels are made of logits: a copy of the whole would count as the other program's memory."""
 MEAN, STD = (0.72, 0.55, 0.72), (0.1, 0.1, 0.1)
 N_CLASSES = 3
 GLASS_GREEN = 220
@@ -48,7 +48,7 @@ class Free(nn.Module):
         self.register_buffer("std", torch.tensor(STD).mul(255).view(1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Three operations a value."""
+        """Normalise colours, with three operations for each value."""
         return (x.float() - self.mean) / self.std
 
 
@@ -86,7 +86,7 @@ def tiatoolbox(slide: Path, folder: Path, *, workers: int) -> None:
             self.net = Free()
 
         def forward(self, x: Tensor) -> Tensor:
-            """As `Free`."""
+            """See `Free`."""
             logits: Tensor = self.net(x)
             return logits
 
@@ -138,7 +138,7 @@ def monai_in_zarr(slide: Path, folder: Path) -> None:
     from monai.inferers.merger import ZarrAvgMerger
 
     chunks = (1, N_CLASSES, PATCH_PX, PATCH_PX)
-    # By itself it leaves these two behind.
+    # The program does not delete these two.
     with tempfile.TemporaryDirectory() as temporary:
         passing = {"value_store": f"{temporary}/values.zarr", "count_store": f"{temporary}/counts.zarr"}
         merged = _monai(slide, ZarrAvgMerger, store=str(folder / "merged.zarr"), chunks=chunks, **passing)
@@ -181,7 +181,7 @@ def lazyslide(slide: Path, folder: Path) -> None:
             self.model.to(device)
 
         def get_transform(self) -> None:
-            """Tiles come as they were read."""
+            """No change: tiles are used as they were read."""
 
         def predict(self, image: Tensor) -> Tensor:
             """RGB uint8 (N, H, W, 3) to logits (N, 3, H, W)."""

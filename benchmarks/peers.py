@@ -41,7 +41,7 @@ TISSUE_SHARE = 0.9
 WARM_UP_PX = 1024
 STRIP_PX = 512
 TIMES_LESS_MEMORY, TIMES_LESS_TIME = 4, 3
-"""Than TIAToolbox."""
+"""Aims, relative to TIAToolbox."""
 
 COLUMNS = ("megapixels", "program", "seconds", "peak MB", "result MB", "equal labels")
 NOTES = (
@@ -69,13 +69,13 @@ Labels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A program that makes labels of a slide."""
+    """A program that computes labels of a slide."""
 
     title: str
     command: Sequence[str] | None
-    """Without the slide and the empty folder for the result, which follow; None where it is not installed."""
+    """Command without its last words, the slide and an empty folder for the result; None if not installed."""
     labels: Callable[[Path], Labels]
-    """uint8 (H, W), 0 to 2, of that folder."""
+    """Reads the labels in that folder, uint8 (H, W), 0 to 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +108,19 @@ class Reference:
 
 
 def main() -> None:
-    """Print a row a size and program."""
+    """Print one row for each size and program."""
     benchmark("peers", "Other programs, the same network on the same slide", run, add_options)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the program."""
+    """Options: sizes and the Pythons of the programs."""
     parser.add_argument("--megapixels", type=float, nargs="+", default=[25, 100])
     for package in ("tiatoolbox", "monai", "lazyslide"):
         parser.add_argument(f"--{package}", metavar="PYTHON", help="of an environment in which it is installed")
 
 
 def run(options: argparse.Namespace) -> Measurement:
-    """All sizes and programs."""
+    """Measure all sizes and programs."""
     rows: list[Sequence[str]] = []
     met: list[Aim] = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> Measurement:
 
 
 def aims(outcomes: Mapping[str, Outcome], size: str) -> list[Aim]:
-    """Against TIAToolbox, where it ran."""
+    """Aims against TIAToolbox, if it ran."""
     theirs = [outcome.measured for title, outcome in outcomes.items() if title.startswith(TIATOOLBOX)]
     if OURS not in outcomes or not theirs:
         return []
@@ -150,18 +150,18 @@ def aims(outcomes: Mapping[str, Outcome], size: str) -> list[Aim]:
     ]
 
 
-# ---- who takes part ----------------------------------------------------------------------------------------------
+# ---- the programs --------------------------------------------------------------------------------------------------
 
 OURS, REFERENCE, TIATOOLBOX = "wsi-magnet", "whole slide in one array", "TIAToolbox"
 
 
 def reference() -> Contestant:
-    """Comes first."""
+    """The reference, which comes first."""
     return Contestant(REFERENCE, [sys.executable, "-P", str(PROGRAMS), "dense"], _saved)
 
 
 def ours(folder: Path) -> Contestant:
-    """As a user runs it, with a bundle of one scale, which goes to the folder."""
+    """wsi-magnet as a user runs it, with a bundle of one scale in the folder."""
     spec = free_spec(mpps=(0.25,), refiner_of=(), select_above=(), refine_above=(), temperature=(1.0,))
     bundle = write_bundle(folder / "free.safetensors", spec)
     options = ["--bundle", str(bundle), "--no-tissue", "--device", "cpu"]
@@ -169,7 +169,7 @@ def ours(folder: Path) -> Contestant:
 
 
 def peers(options: argparse.Namespace) -> list[Contestant]:
-    """The others, with their versions where they are installed."""
+    """The other programs, with their versions if they are installed."""
     rows: Sequence[tuple[str, str, str, str, Callable[[Path], Labels]]] = (
         (TIATOOLBOX, "", "tiatoolbox", options.tiatoolbox, _of_tiatoolbox),
         (TIATOOLBOX, ", 2 loaders", "tiatoolbox-workers", options.tiatoolbox, _of_tiatoolbox),
@@ -207,7 +207,7 @@ def _of_tiatoolbox(folder: Path) -> Labels:
     return np.asarray(zarr.open_array(store / "predictions", mode="r")[...], np.uint8)
 
 
-# ---- one slide ---------------------------------------------------------------------------------------------------
+# ---- one slide -----------------------------------------------------------------------------------------------------
 
 
 def _outcomes(everybody: Sequence[Contestant], folder: Path, side_px: int) -> dict[str, Outcome]:
@@ -229,7 +229,7 @@ def _outcomes(everybody: Sequence[Contestant], folder: Path, side_px: int) -> di
 
 
 def _attempt(one: Contestant, slide: Path, result: Path) -> Measured | None:
-    """One run; None for what is not installed, and for what fails, with the reason on stderr."""
+    """Measure one run; None for a program that is not installed or fails, with the reason on stderr."""
     if one.command is None:
         return None
     print(f"{one.title}, {slide.stem} x {slide.stem} pixels", file=sys.stderr, flush=True)

@@ -1,17 +1,17 @@
-"""A run against the two things that cannot be avoided: decoding what it reads, and the networks' arithmetic.
+"""A run against its two lower bounds: decoding what it reads, and the networks' arithmetic.
 
     python -m benchmarks.pipeline [--slide FILE] [--only free ...]
 
 Measured in one process, one after the other, with as many threads as the run has:
 
-- *passes*: the run itself, from the first tile to the last, its pyramids included;
+- *scales*: the run itself, from the first tile to the last, its pyramids included;
 - *decoding*: OpenSlide's `read_region` of exactly the regions that the run read, in its order, and nothing else;
-- *reading*: the same with all that it takes to make a patch of the scale of them (colours, resampling);
+- *reading*: the same, with everything needed to make patches of the scale (colours, resampling);
 - *networks*: the backbone and the refinement module alone, in the run's form and precision, on as many patches of the
-  same sizes that lie in memory.
+  same sizes in memory.
 
-Decoding and networks share the processor's cores, so that a run can take no less than the larger of the two, and hardly
-less than their sum.
+Decoding and networks share the processor's cores, so a run takes at least the larger of the two, and hardly less than
+their sum.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from wsi_magnet.system import cpu_threads
 
 ARITHMETIC_BOUND, DECODING_BOUND = 1.15, 1.25
 SECONDS_ALONE = 6.0
-"""That the networks of each scale are timed for, at least two patches a thread."""
+"""Seconds for which the networks of each scale are timed; at least two patches for each thread."""
 
 GENERATED = {"free": 0.15, "shipped": 0.06, "fpn": 0.02}
 """Share of the generated slide that is tissue, so that each takes about a minute."""
@@ -66,19 +66,19 @@ class Seen:
     boxes: list[tuple[PatchGeometry, Box]] = field(default_factory=list)
     regions: list[tuple[tuple[int, int], int, tuple[int, int]]] = field(default_factory=list)
     """(location, level, size) of `read_region`."""
-    passes_s: float = 0.0
+    scales_s: float = 0.0
     whole_s: float = 0.0
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Network and slide to run."""
+    """Options: networks and slides."""
     parser.add_argument("--slide", type=Path, action="append", default=[], help="a real one, besides the generated")
     parser.add_argument("--only", choices=list(GENERATED), nargs="+", default=list(GENERATED), help="which networks")
     parser.add_argument("--gigapixels", type=float, default=1.0, help="of the generated slide")
 
 
 def measure(arguments: argparse.Namespace) -> Measurement:
-    """A row a network and slide."""
+    """Measure every network and slide, one row each."""
     rows, aims = [], []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -90,9 +90,9 @@ def measure(arguments: argparse.Namespace) -> Measurement:
                 row = _row(name, slide, bundle, folder / "out" / f"{name}-{slide.stem}")
                 rows.append(row.texts())
                 bound = DECODING_BOUND if row.decoding_s > row.networks_s else ARITHMETIC_BOUND
-                aims.append(Aim(f"{name}, {row.slide}: passes / the larger", row.over_larger, bound))
-    columns = ("network", "slide", "patches", "whole run s", "passes s", "decoding s", "reading s", "networks s",
-               "passes / larger", "passes / (decoding + networks)")  # fmt: skip
+                aims.append(Aim(f"{name}, {row.slide}: scales / the larger", row.over_larger, bound))
+    columns = ("network", "slide", "patches", "whole run s", "scales s", "decoding s", "reading s", "networks s",
+               "scales / larger", "scales / (decoding + networks)")  # fmt: skip
     notes = [f"{cpu_threads()} threads, precision and batch as the program chooses them; torch {torch.__version__}."]
     return Measurement(Table(columns, rows), aims, notes)
 
@@ -109,18 +109,18 @@ class _Row:
     slide: str
     patches: int
     whole_s: float
-    passes_s: float
+    scales_s: float
     decoding_s: float
     reading_s: float
     networks_s: float
 
     @property
     def over_larger(self) -> float:
-        return self.passes_s / max(self.decoding_s, self.networks_s)
+        return self.scales_s / max(self.decoding_s, self.networks_s)
 
     def texts(self) -> list[str]:
-        times = (self.whole_s, self.passes_s, self.decoding_s, self.reading_s, self.networks_s)
-        over_sum = self.passes_s / (self.decoding_s + self.networks_s)
+        times = (self.whole_s, self.scales_s, self.decoding_s, self.reading_s, self.networks_s)
+        over_sum = self.scales_s / (self.decoding_s + self.networks_s)
         return [
             self.name,
             self.slide,
@@ -136,19 +136,19 @@ def _row(name: str, slide: Path, bundle: Path | None, out: Path) -> _Row:
     threads = cpu_threads()
     label = "generated" if slide.stem.startswith("generated") else slide.stem
     times = decoding_s(slide, seen, threads), reading_s(slide, seen, threads), networks_s(bundle, seen, threads)
-    return _Row(name, label, sum(seen.patches.values()), seen.whole_s, seen.passes_s, *times)
+    return _Row(name, label, sum(seen.patches.values()), seen.whole_s, seen.scales_s, *times)
 
 
-# ---- the run -----------------------------------------------------------------------------------------------------
+# ---- the run -------------------------------------------------------------------------------------------------------
 
 
 def run(slide: Path, bundle: Path | None, out: Path) -> Seen:
-    """In threads of this process, watched."""
+    """Segment the slide in threads of this process, and record what it reads and computes."""
     seen = Seen()
 
     def observe(event: Event) -> None:
         if isinstance(event, ScaleFinished):
-            seen.passes_s += event.seconds
+            seen.scales_s += event.seconds
 
     with _watched(seen):
         started = time.perf_counter()
@@ -159,7 +159,7 @@ def run(slide: Path, bundle: Path | None, out: Path) -> Seen:
 
 @contextmanager
 def _watched(seen: Seen) -> Iterator[None]:
-    """Note each patch that is read and each that is segmented."""
+    """Record each patch that is read and each that is segmented."""
     read, segment, region = read_scale, Engine.segment, OpenSlide.read_region
 
     def reading(reader: Any, scale: Any, box: Box) -> Any:
@@ -183,30 +183,30 @@ def _watched(seen: Seen) -> Iterator[None]:
         yield
 
 
-# ---- what cannot be avoided --------------------------------------------------------------------------------------
+# ---- the lower bounds ----------------------------------------------------------------------------------------------
 
 
 def decoding_s(slide: Path, seen: Seen, threads: int) -> float:
-    """OpenSlide alone, one handle for all threads and the program's cache."""
+    """Seconds of OpenSlide alone, with one handle for all threads and the program's cache."""
     handle = OpenSlide(slide)
     handle.set_cache(OpenSlideCache(CACHE_BYTES))
     return _side_by_side([partial(handle.read_region, *region) for region in seen.regions], threads)
 
 
 def reading_s(slide: Path, seen: Seen, threads: int) -> float:
-    """Patches of their scales, as the run reads them."""
+    """Seconds of reading patches of their scales, as the run does."""
     with closing(open_slide(slide)) as reader:
         return _side_by_side([partial(read_scale, reader, scale, box) for scale, box in seen.boxes], threads)  # type: ignore[arg-type]
 
 
 def networks_s(bundle: Path | None, seen: Seen, threads: int) -> float:
-    """Backbone and refinement module alone, for all patches of the run."""
+    """Seconds of backbone and refinement module alone, for all patches of the run."""
     engine = Engine(load_bundle(bundle), torch.device("cpu"))
     return sum(count * seconds_a_patch(engine, geometry, threads) for geometry, count in seen.patches.items())
 
 
 def seconds_a_patch(engine: Engine, geometry: PatchGeometry, threads: int) -> float:
-    """With every thread at it."""
+    """Seconds of one patch, with all threads computing."""
     forward = partial(_forward, engine, geometry)
     _side_by_side([forward] * threads, threads)
     once = _side_by_side([forward] * threads, threads)

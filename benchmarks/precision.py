@@ -38,14 +38,14 @@ Labels = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A run's labels and how long it took."""
+    """Labels and seconds of a run."""
 
     labels: Labels
     seconds: float
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    """Slides to run."""
+    """Options: slides and bundle."""
     parser.add_argument(
         "--slide", type=Path, action="append", default=[], help="another one; its metadata tell its mpp"
     )
@@ -53,7 +53,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Measurement:
-    """A row a slide and precision."""
+    """Measure every slide and precision, one row each."""
     slides = [(DEMO, DEMO_MPP), (CMU, None), *((slide, None) for slide in arguments.slide)]
     rows, worst = [], dict.fromkeys(PRECISIONS, 0.0)
     for (slide, mpp), refine in product(slides, REFINED):
@@ -82,7 +82,7 @@ def measure(arguments: argparse.Namespace) -> Measurement:
 
 
 def run(slide: Path, bundle: Path | None, config: RunConfig) -> Told:
-    """On the processor."""
+    """Segment a slide on the CPU."""
     with tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
         summary = segment_slide(slide, out, bundle=bundle, config=config, execution=Execution(device="cpu"))

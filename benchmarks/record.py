@@ -44,7 +44,7 @@ ORDER = (
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """A figure that is to be reached, and the one that was."""
+    """A target, and the measured figure."""
 
     what: str
     value: float
@@ -53,7 +53,7 @@ class Aim:
 
     @property
     def met(self) -> bool:
-        """True where the figure is on the right side of its bound."""
+        """True if the target is met."""
         return self.value <= self.bound if self.kind == "at most" else self.value >= self.bound
 
     def __str__(self) -> str:
@@ -62,13 +62,13 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of texts under their columns' names."""
+    """A table of texts."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def lines(self) -> list[str]:
-        """As Markdown, which is as well a table in a terminal."""
+        """Lines of Markdown, aligned so that they are readable in a terminal."""
         widths = [max(len(str(row[i])) for row in (self.columns, *self.rows)) for i in range(len(self.columns))]
 
         def line(cells: Sequence[str]) -> str:
@@ -86,12 +86,12 @@ class Measurement:
     table: Table
     aims: Sequence[Aim] = ()
     notes: Sequence[str] = ()
-    """Paragraphs below the table: what was compared with what, and why a figure is missed."""
+    """Paragraphs below the table: explanations of the columns and of missed targets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A measurement with all that is needed to make it again."""
+    """A measurement with everything needed to repeat it."""
 
     name: str
     title: str
@@ -101,11 +101,11 @@ class Record:
     measurement: Mapping[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """A section of the page."""
-        told = self.measurement
-        table = Table(told["table"]["columns"], told["table"]["rows"])
-        aims = [f"- {Aim(**aim)}" for aim in told["aims"]]
-        notes = [part for note in told["notes"] for part in (note, "")]
+        """Lines of a section of the page."""
+        values = self.measurement
+        table = Table(values["table"]["columns"], values["table"]["rows"])
+        aims = [f"- {Aim(**aim)}" for aim in values["aims"]]
+        notes = [part for note in values["notes"] for part in (note, "")]
         return [
             f"## {self.title}",
             "",
@@ -124,16 +124,16 @@ def benchmark(
     measure: Callable[[argparse.Namespace], Measurement],
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> None:
-    """The main program of a benchmark: measure, print, and record if asked to.
+    """Main program of a benchmark: measure, print, and with --record store the figures.
 
-    name: of the module in benchmarks and of its file in docs/performance.
+    name: name of the module in benchmarks/ and of its file in docs/performance/.
     """
     parser = argparse.ArgumentParser(description=title)
     add_options(parser)
-    parser.add_argument("--record", action="store_true", help="keep the figures and write docs/performance.md anew")
+    parser.add_argument("--record", action="store_true", help="store the figures and rewrite docs/performance.md")
     parser.add_argument("--record-to", type=Path, default=RECORDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    where, command = machine(), " ".join(["python -m", f"benchmarks.{name}", *_told(sys.argv[1:])])
+    where, command = machine(), " ".join(["python -m", f"benchmarks.{name}", *_for_readers(sys.argv[1:])])
     if options.record:
         options.record_to.mkdir(parents=True, exist_ok=True)
         if not os.access(options.record_to, os.W_OK):
@@ -152,8 +152,8 @@ def benchmark(
             write_page()
 
 
-def _told(arguments: Sequence[str]) -> list[str]:
-    """The arguments as another reader would type them: folders by their last name."""
+def _for_readers(arguments: Sequence[str]) -> list[str]:
+    """The arguments for readers: paths by their last part."""
     kept, skip = [], False
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -164,10 +164,10 @@ def _told(arguments: Sequence[str]) -> list[str]:
 
 
 def write_page() -> None:
-    """docs/performance.md out of the records."""
+    """Write docs/performance.md from the records."""
     records = [Record(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted(RECORDS.glob("*.json"))]
-    rank = {name: i for i, name in enumerate(ORDER)}
-    records.sort(key=lambda record: (rank.get(record.name, len(rank)), record.name))
+    position = {name: i for i, name in enumerate(ORDER)}
+    records.sort(key=lambda record: (position.get(record.name, len(position)), record.name))
     lines = [
         "# Performance",
         "",

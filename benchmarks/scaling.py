@@ -1,10 +1,10 @@
-"""Two cores against one, and what Dask costs a tile.
+"""Speed-up of two cores against one, and the cost of Dask for a tile.
 
     python -m benchmarks.scaling [--cells 36] [--tasks 1000 10000]
 
 The program runs as a user runs it, on cores that `taskset` gives it: everything on the first, then everything on the
-first two, with a worker process a core or a thread a core. What the cores themselves yield is measured beside it: the
-networks alone in a process on one core, and in two on two at once.
+first two, with one worker process or one thread for each core. The speed-up of the cores themselves is measured
+beside it: the networks alone in a process on one core, and in two processes on two cores at once.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ with torch.inference_mode():
         net(image)
 print((time.perf_counter() - started) / 8)
 """
-"""Seconds that a forward pass takes, once it is told to begin."""
+"""Program that prints the seconds of a forward pass, after a line on its standard input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One command: its whole time, and that of its passes."""
+    """Time of one command, and of its scales."""
 
     whole_s: float
-    passes_s: float
+    scales_s: float
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Amount of work."""
+    """Options: amount of work."""
     parser.add_argument("--cells", type=int, default=36, help="cells of tissue at the finest scale")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1_000, 10_000], help="that cost nothing")
 
 
 def measure_all(options: argparse.Namespace) -> Measurement:
-    """A row a way of running, and a row a number of tasks."""
+    """Measure each way of running and each number of tasks, one row each."""
     if not which("taskset") or len(os.sched_getaffinity(0)) < 2:
         raise ConfigError("two cores and taskset are needed")
     with tempfile.TemporaryDirectory() as temporary:
@@ -77,17 +77,17 @@ def measure_all(options: argparse.Namespace) -> Measurement:
         aims,
         [
             "ResNet50-FPN with the published refinement module in fp32 at 2, 1 and 0.5 µm/px, tiles of one cell. "
-            "*Passes* are what the program says that they took: from the first tile to the last, pyramids included; "
+            "*Scales* are the times that the program prints: from the first tile to the last, pyramids included; "
             "*whole* is the command with its start, which is mostly Python's imports. The cores are those of "
             "`taskset`, and the command, the scheduler and the workers share them.",
             "*Networks alone*: seconds of a forward pass in one process, and in each of two at once.",
             "*Tasks that cost nothing* return a result such as a tile of four cells has, made beforehand, on two "
-            "workers. The job that travels with each is that of a real plan.",
+            "workers. The `RunSpec` that travels with each is that of a real plan.",
         ],
     )
 
 
-# ---- two cores against one ---------------------------------------------------------------------------------------
+# ---- two cores against one -----------------------------------------------------------------------------------------
 
 
 def scaling(folder: Path, cells: int) -> tuple[list[list[str]], list[Aim]]:
@@ -102,8 +102,8 @@ def scaling(folder: Path, cells: int) -> tuple[list[list[str]], list[Aim]]:
             run(slide, bundle, folder / f"{name}{n}", given, n if workers else None)
             for n, given in ((1, [one]), (2, [one, two]))
         ]
-        for what in ("passes", "whole"):
-            times = [run.passes_s if what == "passes" else run.whole_s for run in runs]
+        for what in ("scales", "whole"):
+            times = [run.scales_s if what == "scales" else run.whole_s for run in runs]
             rows.append([f"{name}, {what}", *_texts(times[0], times[1], times[0] / times[1])])
             aims.append(Aim(f"speed-up of two {name}, {what}", times[0] / times[1], LEAST_SPEED_UP, "at least"))
     return rows, aims
@@ -114,19 +114,19 @@ def _texts(one: float, two: float, speed_up: float) -> list[str]:
 
 
 def cores() -> tuple[int, int]:
-    """Two that this process may use."""
+    """Two cores that this process may use."""
     first, second, *_ = sorted(os.sched_getaffinity(0))
     return first, second
 
 
 def made_slide(folder: Path, cells: int) -> Path:
-    """Tissue nearly everywhere, that many cells of it at 0.5 µm."""
+    """A slide nearly full of tissue, with that many cells at 0.5 µm."""
     side = ceil(sqrt(cells)) * CELL_PX * 2
     return write_stained_slide(folder / "slide.tif", Size(side, side), tissue_share=0.9)
 
 
 def run(slide: Path, bundle: Path, out: Path, given: Sequence[int], workers: int | None) -> Run:
-    """The command on these cores."""
+    """Run the command on these cores."""
     program = [sys.executable, "-m", "wsi_magnet", "run", str(slide), "-o", str(out), "--bundle", str(bundle)]
     work = ["--tile", str(CELL_PX), "--precision", "fp32", "--device", "cpu"]
     work += ["--workers", str(workers)] if workers else []
@@ -138,7 +138,7 @@ def run(slide: Path, bundle: Path, out: Path, given: Sequence[int], workers: int
 
 
 def alone_s(given: Sequence[int]) -> float:
-    """Seconds of a forward pass in a process on each of these cores at once; the longest."""
+    """Longest seconds of a forward pass in processes on each of these cores at once."""
     children = [
         subprocess.Popen(
             ["taskset", "--cpu-list", str(core), sys.executable, "-c", ALONE],
@@ -158,7 +158,7 @@ def alone_s(given: Sequence[int]) -> float:
     return max(float(child.communicate()[0]) for child in children)
 
 
-# ---- what a task costs -------------------------------------------------------------------------------------------
+# ---- cost of a task ------------------------------------------------------------------------------------------------
 
 
 def overhead(folder: Path, workers: int | None, count: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Tiles that only take time: the plan, the tasks and the results of a real run, without its pixels."""
+"""Simulated tiles that only wait: plan, tasks and results of a real run, without pixels."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ MPPS = (1.0, 0.5, 0.25)
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTile:
-    """In the place of RunTile."""
+    """Replacement of `RunTile`."""
 
     run: RunSpec
     fencing_token: str = ""
     patch_s: float = 0.0
 
     def __call__(self, task: TileTask) -> TileResult:
-        """As long as its patches take, and a result of that size."""
+        """Wait as long as the tile's patches take, and return a result of its size."""
         seconds = self.patch_s * sum(cell.refine for cell in task.cells)
         if seconds:
             time.sleep(seconds)
@@ -53,20 +53,20 @@ class SimulatedTile:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedHalve:
-    """In the place of RunHalve."""
+    """Replacement of `RunHalve`."""
 
     run: RunSpec
     fencing_token: str = ""
     pixel_s: float = 0.0
 
     def __call__(self, task: HalveTask) -> None:
-        """As long as its pixels take."""
+        """Wait as long as the task's pixels take."""
         time.sleep(self.pixel_s * task.box.size.pixels * 4)
 
 
 @dataclass(frozen=True, eq=False)
 class Stand:
-    """A slide's plan, and the function that works on its tiles."""
+    """A slide's plan, and the function that simulates its tiles."""
 
     slide: Path
     bundle: Path
@@ -77,7 +77,7 @@ class Stand:
     def made(
         folder: Path, *, gigapixels: float, tile_s: float = 0.0, tile_px: int = 1024, tissue_share: float = 0.95
     ) -> Stand:
-        """Plan of a generated slide. tile_s: seconds of each patch of a tile."""
+        """Generate a slide and its plan. tile_s: seconds for each patch of a tile."""
         folder.mkdir(parents=True, exist_ok=True)
         slide = folder / "slide.tif"
         write_gigapixel_slide(slide, gigapixels=gigapixels, tissue_share=tissue_share)
@@ -93,7 +93,7 @@ class Stand:
         return Stand(slide, bundle, plan, SimulatedTile(run, "", tile_s))
 
     def tasks(self, count: int) -> Iterator[TileTask]:
-        """So many, those of the finest scale again and again."""
+        """That many tasks: those of the finest scale, repeated."""
         finest = self.plan.passes[-1]
         once = list(finest.tasks(finest.tissue))
         return islice(chain.from_iterable(repeat(once)), count)
@@ -102,12 +102,12 @@ class Stand:
 def gpu_patch_s() -> float:
     """Seconds that a worker's thread needs for each patch on a GPU, reading and writing included, as recorded."""
     rows = json.loads((RECORDS / "gpu.json").read_text(encoding="utf-8"))["measurement"]["table"]["rows"]
-    told = {row[0]: row[1] for row in rows}
-    return float(told["tiles' time in total, all threads"]) / float(told["patches"])
+    values = {row[0]: row[1] for row in rows}
+    return float(values["tiles' time in total, all threads"]) / float(values["patches"])
 
 
 def halving_pixel_s() -> float:
-    """Seconds of a thread for each pixel of the mask of which a coarser one is made, as it was recorded."""
+    """Seconds of a thread for each pixel of the mask when a coarser level is built, as recorded."""
     notes = json.loads((RECORDS / "everyday.json").read_text(encoding="utf-8"))["measurement"]["notes"]
     speed = next(note for note in notes if note.startswith("A pyramid is built at")).split()[5]
     return 1e-6 / float(speed)
@@ -124,7 +124,7 @@ def least_s(plan: Plan, patch_s: float, workers: int) -> float:
 
 
 def makespan(durations: Sequence[float], workers: int) -> float:
-    """Until all are done, each begun in its turn by the first worker that is free."""
+    """Time until all tasks are done, each started in order by the first free worker."""
     free = [0.0] * workers
     for duration in durations:
         heapreplace(free, free[0] + duration)
@@ -132,7 +132,7 @@ def makespan(durations: Sequence[float], workers: int) -> float:
 
 
 def coarser(one: ScalePlan, plan: Plan) -> Iterator[int]:
-    """Tasks that make each of a pass's coarser levels."""
+    """Number of tasks that build each coarser level after a scale."""
     tiles = one.tiles
     for _ in range(one.layout.mask_level + 1, len(plan.pyramid_sizes)):
         tiles = pool_any(tiles, 2)

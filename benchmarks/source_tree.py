@@ -1,4 +1,4 @@
-"""The source of a package as syntax trees: its modules, and which of them imports which."""
+"""Syntax trees of a package's modules, and the imports between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 Graph = Mapping[str, frozenset[str]]
-"""The names that each name points to, itself never among them."""
+"""Names that each name points to, without itself."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Module:
 
     @property
     def room(self) -> str:
-        """The file at the package's top, or the folder there, that it belongs to."""
+        """The file or folder at the package's top that the module belongs to."""
         return self.name.partition(".")[0] or "__init__"
 
     @property
@@ -38,12 +38,12 @@ class Module:
 
     @cached_property
     def tree(self) -> ast.Module:
-        """Its syntax tree."""
+        """The module's syntax tree."""
         return ast.parse(self.source, str(self.path))
 
     @cached_property
     def imported(self) -> frozenset[str]:
-        """Every name imported, wherever the import stands, in full: `from a.b import c` is "a.b.c"."""
+        """Full names of all imports at any place: `from a.b import c` is "a.b.c"."""
         return frozenset(name for node in ast.walk(self.tree) for name in imported_names(node))
 
 
@@ -91,7 +91,7 @@ class Package:
     def only_users(self) -> Mapping[str, str]:
         """The modules that one module imports and no other, each with its user.
 
-        The package's own `__init__`, which only passes names on, is neither.
+        The package's own `__init__`, which only re-exports names, is neither.
         """
         users: dict[str, list[str]] = {name: [] for name in self.modules if name}
         for user in users:
@@ -106,7 +106,7 @@ class Package:
                 yield self._home(name.removeprefix(prefix))
 
     def _home(self, name: str) -> str:
-        """The module that an imported name is, or else is defined in."""
+        """The module of an imported name: the name itself, or the module that defines it."""
         while name and name not in self.modules:
             name = name.rpartition(".")[0]
         return name
@@ -148,7 +148,7 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def longest_chain(graph: Graph) -> list[str]:
-    """The longest way along the arrows; a circle counts as one name, its first."""
+    """Longest path along the arrows; a circle counts as one name, its first."""
     first = {name: circle[0] for circle in circles(graph) for name in circle}
     heads = {name: first.get(name, name) for name in graph}
     merged: dict[str, set[str]] = {head: set() for head in heads.values()}

@@ -1,4 +1,4 @@
-"""Measures of the package's structure, read off its source: sizes, rooms, imports and prose.
+"""Measures of the package's structure, from its source: sizes, rooms, imports and prose.
 
     python -m benchmarks.structure [ROOT [ROOT]] [--json FILE]
 
@@ -39,7 +39,7 @@ Floors = Sequence[Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Some of all."""
+    """A part of a whole."""
 
     part: int
     whole: int
@@ -71,7 +71,7 @@ def public_definitions(body: Sequence[ast.stmt]) -> Iterator[Definition]:
 
 
 def length(function: Function) -> int:
-    """Lines from `def` to the end."""
+    """Number of lines from `def` to the end."""
     return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
@@ -94,7 +94,7 @@ def docstrings(tree: ast.AST) -> list[str]:
 
 
 def field_strings(tree: ast.AST) -> list[str]:
-    """The strings that stand directly below an assignment: what a field or a constant is."""
+    """Strings directly below an assignment, which describe a field or a constant."""
     bodies = (body for node in ast.walk(tree) if isinstance(body := getattr(node, "body", None), list))
     pairs = (pair for body in bodies for pair in pairwise(body))
     below = (second for first, second in pairs if isinstance(first, ast.Assign | ast.AnnAssign))
@@ -106,7 +106,7 @@ def field_strings(tree: ast.AST) -> list[str]:
 
 
 class _Substitute(ast.NodeTransformer):
-    """Puts known values in the place of names, and the elements of a starred tuple in the place of the star."""
+    """Replaces known names by their values, and starred tuples by their elements."""
 
     def __init__(self, known: Mapping[str, ast.expr]) -> None:
         self.known = known
@@ -142,7 +142,7 @@ def read_floors(path: Path) -> Floors | None:
 
 
 def arrows_up(graph: Graph, floors: Floors) -> list[str]:
-    """Imports that do not run to a lower floor; of rooms that have a floor."""
+    """Imports between rooms with a floor that do not run to a lower one."""
     floor = {room: number for number, rooms in enumerate(floors) for room in rooms}
     arrows = ((a, b) for a, used in graph.items() for b in used if a in floor and b in floor)
     return sorted(f"{a} -> {b}" for a, b in arrows if floor[b] >= floor[a])
@@ -152,13 +152,13 @@ def arrows_up(graph: Graph, floors: Floors) -> list[str]:
 
 
 def spread(values: Sequence[int]) -> tuple[float, int, int]:
-    """Median, 90th percentile and maximum; zeros of nothing."""
+    """Median, 90th percentile and maximum; zeros without values."""
     ordered = sorted(values) or [0]
     return statistics.median(ordered), ordered[int(0.9 * len(ordered))], ordered[-1]
 
 
 def questions(texts: Sequence[str]) -> Share:
-    """Those that begin as an indirect question."""
+    """Share of texts that begin as an indirect question."""
     return Share(sum(bool(QUESTION.match(text.lstrip())) for text in texts), len(texts))
 
 
@@ -169,7 +169,7 @@ def count_arrows(graph: Graph) -> int:
 
 @dataclass(frozen=True)
 class Structure:
-    """A checkout, and what is measured of it."""
+    """A checkout and its measures."""
 
     package: Package
     floors: Floors | None
@@ -281,7 +281,7 @@ def read_structure(root: Path) -> Structure:
 
 
 def text_of(value: Value) -> str:
-    """A figure for people."""
+    """Text of a figure."""
     if value is None:
         return "-"
     return str(value) if isinstance(value, Share) else f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
@@ -304,7 +304,7 @@ def as_json(structures: Mapping[str, Structure]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.structure", description="Measure the package's structure."
     )

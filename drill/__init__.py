@@ -1,1 +1,1 @@
-"""The fault drill (`make drill`): real processes, real faults, and the mask that comes of it; not of the test suite."""
+"""The fault drill (`make drill`): real faults in real processes, and a comparison of the masks."""

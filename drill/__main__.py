@@ -1,4 +1,4 @@
-"""`make drill`: every fault, injected into real runs at random moments, and what came of it.
+"""`make drill`: inject every fault into real runs at random moments, and compare the masks.
 
     python -m drill [--only NAME ...] [--seed N] [--record] [--keep FOLDER]
 
@@ -18,24 +18,24 @@ from pathlib import Path
 
 from benchmarks.measure import machine
 from drill import record
-from drill.company import Company
-from drill.programme import DRILLS, Drill
+from drill.drills import DRILLS, Drill
+from drill.processes import Processes
 from drill.record import Played
 from drill.scene import DrillFailedError, Scene, SkippedError
 from drill.stage import Stage, run_undisturbed, write_stage
 
 
 def main() -> int:
-    """All that were asked for, one after the other. Returns the exit code."""
+    """Run the chosen drills one after the other. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m drill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=[drill.name for drill in DRILLS], metavar="NAME", default=[])
-    parser.add_argument("--seed", type=int, default=1, help="of the moments at which faults come")
-    parser.add_argument("--record", action="store_true", help="keep the figures and write docs/faults.md anew")
-    parser.add_argument("--keep", type=Path, help="an empty folder for all that is made; default: deleted")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the moments of the faults")
+    parser.add_argument("--record", action="store_true", help="store the figures and rewrite docs/faults.md")
+    parser.add_argument("--keep", type=Path, help="an empty folder in which everything is kept; default: deleted")
     options = parser.parse_args()
-    where, begun = machine(), time.monotonic()
+    where, started = machine(), time.monotonic()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="drill-"))
     try:
         stage = write_stage(folder / "stage")
@@ -45,21 +45,21 @@ def main() -> int:
     finally:
         if not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
-    told = record.Told(tuple(played), options.seed, where, time.monotonic() - begun)
-    print("\n".join(["", *told.table().lines()]), flush=True)
+    outcomes = record.Outcomes(tuple(played), options.seed, where, time.monotonic() - started)
+    print("\n".join(["", *outcomes.table().lines()]), flush=True)
     if options.record and not options.only:
-        record.keep(told)
+        record.keep(outcomes)
     return 1 if any(one.failed for one in played) else 0
 
 
 def play(drill: Drill, stage: Stage, folder: Path, seed: int) -> Played:
-    """One drill from its first process to its last; never longer than its limit and the seconds that ending takes."""
+    """Run one drill from its first process to its last, within its time limit and the seconds that ending takes."""
     print(f"{drill.name}: {drill.fault}", end=" ", flush=True)
     folder.mkdir()
-    begun = time.monotonic()
-    with Company(folder / "said") as company:
+    started = time.monotonic()
+    with Processes(folder / "output") as processes:
         rng = random.Random(f"{seed} {drill.name}")
-        scene = Scene(stage, company, rng, folder, begun + drill.limit_s)
+        scene = Scene(stage, processes, rng, folder, started + drill.limit_s)
         trouble, skipped = "", ""
         try:
             drill.play(scene)
@@ -68,8 +68,8 @@ def play(drill: Drill, stage: Stage, folder: Path, seed: int) -> Played:
         except SkippedError as error:
             skipped = str(error)
     if not trouble and not skipped and not scene.injected:
-        trouble = "the run was over before a fault came"
-    seconds = time.monotonic() - begun
+        trouble = "the run was over before a fault was injected"
+    seconds = time.monotonic() - started
     ended = f"FAILED: {trouble}" if trouble else f"skipped: {skipped}" if skipped else "ok"
     print(f"{ended} ({seconds:.0f} s)", flush=True)
     recovered = tuple(round(s, 2) for s in scene.recovered_s)

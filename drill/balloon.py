@@ -1,4 +1,4 @@
-"""Takes memory in one worker of a cluster until its nanny ends it: python -m drill.balloon ADDRESS."""
+"""Allocate memory in one worker of a cluster until its nanny kills it: python -m drill.balloon ADDRESS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEP_S = 0.05
 
 
 def swell() -> None:
-    """Begin to take memory, in a thread of its own."""
+    """Start to allocate memory, in its own thread."""
 
     def take() -> None:
         held = []
@@ -25,7 +25,7 @@ def swell() -> None:
 
 
 def main() -> None:
-    """In the first of the workers that are there."""
+    """Allocate memory in the first worker."""
     with Client(sys.argv[1], timeout=20) as client:
         worker = min(client.nthreads())
         client.run(swell, workers=[worker])

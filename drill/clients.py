@@ -1,4 +1,4 @@
-"""Faults of those who type: a command killed and typed again, and two at one folder."""
+"""Faults of the command: killed and typed again, and two commands on one folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from drill.cluster import Cluster, Site
-from drill.company import workers_of
+from drill.processes import workers_of
 from drill.scene import DrillFailedError, Scene, Typed, tile_lines
 
 KILLS = 3
@@ -16,12 +16,12 @@ BATCH_KILLS = 2
 
 
 def client_killed(scene: Scene) -> None:
-    """SIGKILL to the command, typed again at once: in threads, with workers of its own, on a cluster, in turns."""
+    """SIGKILL to the command, typed again at once: with own workers, on a cluster, and in threads."""
     cluster = Cluster(scene, [Site(), Site()])
     ways = [["--workers", "2"], ["--scheduler", cluster.address], []]
-    for turn in range(KILLS):
-        typed = scene.type(*ways[turn % len(ways)])
-        if turn:
+    for number in range(KILLS):
+        typed = scene.type(*ways[number % len(ways)])
+        if number:
             scene.note_recovery(typed)
         if not scene.until_middle(typed, 1, 10):
             break
@@ -36,14 +36,14 @@ def client_killed(scene: Scene) -> None:
 
 
 def batch_killed(scene: Scene) -> None:
-    """SIGKILL to a batch of slides, typed again at once; and to one of its workers meanwhile."""
+    """SIGKILL to a batch of slides, typed again at once, and to one of its workers."""
     slides = scene.folder / "slides"
     slides.mkdir()
     for name in ("first", "second"):
         shutil.copyfile(scene.stage.slide, slides / f"{name}.tif")
-    for turn in range(BATCH_KILLS):
+    for number in range(BATCH_KILLS):
         typed = scene.type_batch(slides, "--workers", "2")
-        if turn:
+        if number:
             scene.note_recovery(typed)
         if workers := workers_of(typed.process) if scene.until_middle(typed, 1, 10) else []:
             scene.rng.choice(workers).kill()
@@ -61,19 +61,19 @@ def batch_killed(scene: Scene) -> None:
 
 
 def two_clients(scene: Scene) -> None:
-    """Two commands at one folder: one of them is refused; the other killed, the refused one typed again goes on."""
+    """Two commands on one folder: one is refused; after the other is killed, the refused one, typed again, resumes."""
     cluster = Cluster(scene, [Site(), Site()])
     ways = [["--scheduler", cluster.address], ["--workers", "2"]]
-    for turn in range(2):
+    for number in range(2):
         pair = []
-        for options in ways if turn else reversed(ways):
+        for options in ways if number else reversed(ways):
             pair.append(scene.type(*options))
             time.sleep(scene.rng.random())
-        scene.until(partial(_one_has_ended, pair), "both of two at one folder go on")
-        refused = next(typed for typed in pair if typed.ended)
+        scene.until(partial(_one_has_finished, pair), "both of two on one folder continue")
+        refused = next(typed for typed in pair if typed.finished)
         holder = next(typed for typed in pair if typed is not refused)
-        if "another run" not in (said := scene.finish(refused, code=1)):
-            raise DrillFailedError(f"the second of two at one folder says {said!r}")
+        if "another run" not in (error := scene.finish(refused, code=1)):
+            raise DrillFailedError(f"the second of two on one folder ends with {error!r}")
         scene.injected += 1
         scene.until_middle(holder, 1, 8)
         holder.process.kill()
@@ -86,13 +86,13 @@ def two_clients(scene: Scene) -> None:
     scene.finish(scene.type())
 
 
-def _one_has_ended(pair: Sequence[Typed]) -> bool:
-    return any(typed.ended for typed in pair)
+def _one_has_finished(pair: Sequence[Typed]) -> bool:
+    return any(typed.finished for typed in pair)
 
 
 def check_once(typed: Typed) -> None:
-    """No tile that stood in a journal was computed again."""
+    """Check that no tile in a journal was computed again."""
     for result in typed.results:
         keys = [key for key, _ in tile_lines(result)]
         if len(keys) != len(set(keys)):
-            raise DrillFailedError(f"{len(keys) - len(set(keys))} tiles stand in the journal twice")
+            raise DrillFailedError(f"{len(keys) - len(set(keys))} tiles are in the journal twice")

@@ -1,4 +1,4 @@
-"""A Dask cluster of real processes: a scheduler, workers under nannies, and somebody who starts what has ended."""
+"""A Dask cluster of real processes: a scheduler and workers under nannies, restarted when they end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from drill.company import workers_of
+from drill.processes import workers_of
 from drill.scene import Scene
 from drill.stage import environment
 
@@ -22,61 +22,61 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Network namespace of a process of the cluster."""
+    """Host, namespace, environment and options of a process of the cluster."""
 
     host: str = HOST
     prefix: Sequence[str] = ()
-    """Words before its command: of a network or a mount namespace."""
+    """Words before the command, which put it into a network or mount namespace."""
     env: Mapping[str, str] = field(default_factory=dict)
     options: Sequence[str] = ()
 
 
 class Cluster:
-    """Scheduler and workers, each begun again when it ends."""
+    """Scheduler and workers, each restarted when it ends."""
 
     def __init__(self, scene: Scene, workers: Sequence[Site], scheduler: Site | None = None) -> None:
-        self._company, self._space = scene.company, scene.folder / "dask"
+        self._processes, self._space = scene.processes, scene.folder / "dask"
         site = scheduler or Site()
         self.address = f"tcp://{site.host}:{free_port()}"
-        self._scheduler = self._company.supervise(lambda: self._start_scheduler(site))
-        self._nannies = [self._company.supervise(self._starter(site)) for site in workers]
+        self._scheduler = self._processes.supervise(lambda: self._start_scheduler(site))
+        self._nannies = [self._processes.supervise(self._starter(site)) for site in workers]
         scene.until(lambda: self.registered >= len(workers), "the workers do not start", 90)
 
     def _start_scheduler(self, site: Site) -> subprocess.Popen[bytes]:
         host, _, port = self.address.removeprefix("tcp://").partition(":")
         words = ["distributed.cli.dask_scheduler", "--host", host, "--port", port, "--no-dashboard", *site.options]
-        return self._company.start([*site.prefix, sys.executable, "-m", *words], "scheduler", environment(**site.env))
+        return self._processes.start([*site.prefix, sys.executable, "-m", *words], "scheduler", environment(**site.env))
 
     def _starter(self, site: Site) -> Callable[[], subprocess.Popen[bytes]]:
         words = ["distributed.cli.dask_worker", self.address, "--host", site.host, "--no-dashboard"]
         words += ["--nthreads", "1", "--nworkers", "1", "--local-directory", str(self._space)]
         words += site.options if "--memory-limit" in site.options else ["--memory-limit", "0", *site.options]
         command = [*site.prefix, sys.executable, "-m", *words]
-        return lambda: self._company.start(command, "worker", environment(**site.env))
+        return lambda: self._processes.start(command, "worker", environment(**site.env))
 
     @property
     def scheduler(self) -> subprocess.Popen[bytes]:
-        """The one that is there now."""
+        """The current scheduler process."""
         return self._scheduler[-1]
 
     @property
     def registered(self) -> int:
-        """Workers that this scheduler has welcomed so far, those that are gone since among them."""
-        return self._company.said(self.scheduler).count("Register worker")
+        """Number of workers that registered with the current scheduler, including lost ones."""
+        return self._processes.errors(self.scheduler).count("Register worker")
 
     @property
     def nannies(self) -> list[subprocess.Popen[bytes]]:
-        """Those that are there now."""
+        """The current nanny processes."""
         return [generations[-1] for generations in self._nannies]
 
     @property
     def workers(self) -> list[psutil.Process]:
-        """Their processes that compute."""
+        """The nannies' worker processes."""
         return [worker for nanny in self.nannies for worker in workers_of(nanny)]
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """An unused port."""
     with socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind(("", 0))
@@ -84,6 +84,6 @@ def free_port() -> int:
 
 
 def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """To a process and its children; nothing where it has ended."""
+    """Send a signal to a process and its children; no-op if it has ended."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)

@@ -1,4 +1,4 @@
-"""Faults of the disk: full in the middle of a run, then with room again."""
+"""Faults of the disk: full in the middle of a run, then with free space again."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SIZE_BYTES = 64 << 20
 
 
 def disk_full(scene: Scene) -> None:
-    """Somebody else fills the disk in the middle of a run, to the last byte; then there is room again."""
-    for turn, options in enumerate((["--workers", "2"], [])):
-        disk = scene.folder / f"disk{turn}"
+    """Another program fills the disk in the middle of a run, to the last byte; then space is freed."""
+    for number, options in enumerate((["--workers", "2"], [])):
+        disk = scene.folder / f"disk{number}"
         with mounted(disk):
             typed = scene.type(*options, out=disk)
             if scene.until_middle(typed):
                 fill(disk / "ballast")
                 scene.injected += 1
-            said = scene.finish(typed, code=1)
-            if "space" not in said and "full" not in said:
-                raise DrillFailedError(f"a full disk is told as {said!r}")
+            error = scene.finish(typed, code=1)
+            if "space" not in error and "full" not in error:
+                raise DrillFailedError(f"a full disk is reported as {error!r}")
             (disk / "ballast").unlink()
             again = scene.type(*options, out=disk)
             scene.note_recovery(again)
@@ -33,7 +33,7 @@ def disk_full(scene: Scene) -> None:
 
 
 def fill(ballast: Path) -> None:
-    """All that is left of a disk."""
+    """Fill the free space of a disk with one file."""
     with ballast.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             try:
@@ -45,7 +45,7 @@ def fill(ballast: Path) -> None:
 
 @contextmanager
 def mounted(folder: Path) -> Iterator[None]:
-    """A disk in memory, for as long as it is needed."""
+    """A disk in memory, within the context."""
     folder.mkdir(parents=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", str(folder)], capture_output=True, text=True
@@ -55,5 +55,5 @@ def mounted(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Processes of a drill that failed may still be at work in it: it goes when they are ended.
+        # Processes of a failed drill may still use it: the kernel removes it when they have ended.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)

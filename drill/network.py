@@ -1,4 +1,4 @@
-"""Faults of the network: between the command and its workers, in namespaces of its own with a machine in between."""
+"""Faults of the network: between the command and its workers, in network namespaces with a router in between."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from drill.cluster import Cluster, Site
 from drill.scene import DrillFailedError, Scene, SkippedError, Typed
 
 TCP_TIMEOUT_S = 12
-"""After which a connection on which nothing is answered is given up, here: Dask's default is 30 s, its least 11 s."""
+"""Seconds without an answer after which a connection is given up; Dask's default is 30 s, its minimum 11 s."""
 
 SHORT_S, LONG_S = 4, 2 * TCP_TIMEOUT_S + 1
-"""Cuts that no connection notices, and such that none survives."""
+"""Seconds of a cut that connections survive, and of one that none survives."""
 
 RETURN_S = 15
-"""Seconds that the program waits for a scheduler in the drills where it is to give up."""
+"""Seconds that the program waits for a scheduler in the drills where it should give up."""
 
 Cut = tuple[Callable[[bool], None], float]
 """Function that switches a connection off (False) and on, and the seconds in between."""
@@ -30,33 +30,33 @@ _ENV = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": f"{TCP_TIMEOUT_S}s"}
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """Two places with a router in between, each a network namespace."""
+    """Two network namespaces, with a router in a third between them."""
 
     near: str
     router: str
     far: str
 
     def site(self, far: bool) -> Site:
-        """Namespaces that exist."""
+        """Site of the cluster at one end."""
         return Site(address(far), ("ip", "netns", "exec", self.far if far else self.near), _ENV)
 
     def connect(self, on: bool) -> None:
-        """The router's cable to the far place in or out."""
+        """Connect or disconnect the router's link to the far end."""
         _ip("-n", self.router, "link", "set", "far", "up" if on else "down")
 
     def forward(self, on: bool) -> None:
-        """The router hands packets on, or loses them without a word."""
+        """Let the router forward packets, or drop them silently."""
         _inside(self.router, f"echo {int(on)} > /proc/sys/net/ipv4/ip_forward")
 
 
 def address(far: bool) -> str:
-    """Addresses of the two ends."""
+    """IP address of one end."""
     return f"10.213.{int(far)}.2"
 
 
 @contextmanager
 def network() -> Iterator[Network]:
-    """Set up, and taken away with all that is in it. Raises SkippedError where it cannot be."""
+    """A network within the context. Raises SkippedError if it cannot be created."""
     if os.geteuid() or not which("ip"):
         raise SkippedError("network namespaces need root and iproute2")
     made = Network(*(f"drill{os.getpid()}{place}" for place in ("near", "router", "far")))
@@ -89,7 +89,7 @@ def _inside(name: str, script: str) -> None:
 
 
 def client_cut_off(scene: Scene) -> None:
-    """The command loses its cluster: shortly, then long, by the cable and by packets that get lost."""
+    """The command loses its cluster: for a short and for a long time, by its link and by dropped packets."""
     with network() as net:
         cluster = Cluster(scene, [net.site(True)] * 2, net.site(True))
         _cut_again_and_again(scene, net, cluster, [(net.connect, SHORT_S), (net.forward, LONG_S)])
@@ -117,25 +117,25 @@ def _cut_again_and_again(scene: Scene, net: Network, cluster: Cluster, cuts: Seq
 
 
 def bad_line(scene: Scene) -> None:
-    """A line that loses packets in bursts, all the time."""
+    """A connection that drops packets in bursts during the whole run."""
     with network() as net:
         cluster = Cluster(scene, [net.site(True)] * 2, net.site(True))
         typed = _typed(scene, net, cluster)
-        while not typed.ended:
+        while not typed.finished:
             for on, most_s in ((False, 0.4), (True, 1.0)):
                 net.forward(on)
                 time.sleep(scene.rng.random() * most_s)
             scene.injected += 1
             if time.monotonic() > scene.deadline:
-                raise DrillFailedError("the command does not end on a line that loses packets")
+                raise DrillFailedError("the command does not end on a connection that drops packets")
         scene.finish(typed)
         scene.check()
 
 
 def cut_for_good(scene: Scene) -> None:
-    """The network does not come back: the command ends with a word; mended, it is typed again.
+    """The network does not return: the command ends with an error; after a repair it is typed again.
 
-    Its patience of minutes is a shorter one here.
+    Its wait of minutes is shortened.
     """
     with network() as net:
         cluster = Cluster(scene, [net.site(True)] * 2, net.site(True))
@@ -143,9 +143,9 @@ def cut_for_good(scene: Scene) -> None:
         scene.until_middle(typed)
         net.forward(False)
         scene.injected += 1
-        said = scene.finish(typed, code=1)
-        if "scheduler" not in said:
-            raise DrillFailedError(f"a network that is gone is told as {said!r}")
+        error = scene.finish(typed, code=1)
+        if "scheduler" not in error:
+            raise DrillFailedError(f"a lost network is reported as {error!r}")
         net.forward(True)
         again = _typed(scene, net, cluster)
         scene.note_recovery(again)

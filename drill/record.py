@@ -1,4 +1,4 @@
-"""Outcomes of the drills: docs/faults/drill.json, and docs/faults.md made of it."""
+"""Outcomes of the drills: docs/faults/drill.json, and docs/faults.md made from it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Played:
 
     fault: str
     injected: int
-    """Times that the fault came."""
+    """Number of times that the fault was injected."""
     runs: int
-    """Commands that were typed."""
+    """Number of commands that were typed."""
     lost: int
     """Tiles missing in the end, each with its reason in run.json."""
     recovered_s: tuple[float, ...]
-    """Seconds from each fault, or from its end, until work went on."""
+    """Seconds from each fault, or from its end, until the work continued."""
     seconds: float
-    """Facts of the whole drill."""
+    """Seconds of the whole drill."""
     failed: str = ""
     skipped: str = ""
 
@@ -48,8 +48,8 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """All of them, and all that is needed to play them again."""
+class Outcomes:
+    """Outcomes of all drills, with everything needed to repeat them."""
 
     played: tuple[Played, ...]
     seed: int
@@ -57,36 +57,36 @@ class Told:
     seconds: float
 
     def table(self) -> Table:
-        """A row a drill."""
+        """Table with one row for each drill."""
         columns = ("fault", "injected", "runs", "masks", "tiles lost", "seconds to recover")
         return Table(columns, [one.cells() for one in self.played])
 
 
-def keep(told: Told) -> None:
+def keep(outcomes: Outcomes) -> None:
     """Replace the record and the page."""
-    values = {"date": datetime.now(UTC).date().isoformat(), **asdict(told)}
+    values = {"date": datetime.now(UTC).date().isoformat(), **asdict(outcomes)}
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     RECORD.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     PAGE.write_text(page(values), encoding="utf-8")
 
 
 def page(values: Mapping[str, Any]) -> str:
-    """docs/faults.md out of the record."""
+    """Text of docs/faults.md from the record."""
     played = tuple(Played(**{**one, "recovered_s": tuple(one["recovered_s"])}) for one in values["played"])
-    told = Told(played, values["seed"], values["machine"], values["seconds"])
+    outcomes = Outcomes(played, values["seed"], values["machine"], values["seconds"])
     lines = [
         "# Faults",
         "",
-        "Made by `make drill`; not to be edited. Each fault comes to real processes at random moments in the middle of",
-        "a run. *Masks*: equal, bit for bit and level by level, to that of a run that nobody disturbed, but for the",
-        "tiles told as lost, each with its reason in `run.json`. *Runs*: commands that were typed. *Seconds to",
-        "recover*: the longest from a fault, or from its end where it lasts, until the next tile was finished, of a",
-        "worker in the place of the one that was killed; for a tile that is lost, from all others' end; empty where",
-        "nothing had to be waited for. A drill that reaches its time limit has failed.",
+        "Made by `make drill`; not to be edited. Each fault is injected into real processes at random moments.",
+        "*Masks*: equal, bit for bit and level by level, to that of an undisturbed run, except for tiles reported as",
+        "lost, each with its reason in `run.json`. *Runs*: commands that were typed. *Seconds to recover*: the",
+        "longest time from a fault, or from its end where it lasts, until the next tile was finished (after a worker",
+        "was killed, by another worker; for a lost tile, from the end of all others); empty where there was nothing to",
+        "wait for. A drill that reaches its time limit has failed.",
         "",
-        f"`python -m drill --seed {told.seed}`, {values['date']}, {told.machine};",
-        f"{told.seconds / 60:.0f} minutes",
+        f"`python -m drill --seed {outcomes.seed}`, {values['date']}, {outcomes.machine};",
+        f"{outcomes.seconds / 60:.0f} minutes",
         "",
-        *told.table().lines(),
+        *outcomes.table().lines(),
     ]
     return "\n".join(lines) + "\n"

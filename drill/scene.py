@@ -1,4 +1,4 @@
-"""One drill under way: commands that are typed, the journal that is watched, and what came of it in the end."""
+"""A running drill: the typed commands, their journals, and the comparison of the results."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from drill.company import Company
+from drill.processes import Processes
 from drill.stage import WORK, Stage, environment, masks, program
 
 FINEST = 2
-"""Scale whose tiles are lost: none is refined from them, so that all others are as they should be, bit for bit."""
+"""Scale whose tiles may be lost: no other tile depends on them, so all others must be equal bit for bit."""
 
 NOT_ANALYSED = 255
 _POLL_S = 0.05
@@ -27,24 +27,24 @@ TileLine = tuple[tuple[int, int, int], str]
 
 
 class DrillFailedError(AssertionError):
-    """A drill in which the program did not do what it promises."""
+    """A drill in which the program broke a promise."""
 
 
 class SkippedError(Exception):
-    """A drill that this machine cannot play; the text says why."""
+    """A drill that cannot run on this machine; the text gives the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Typed:
-    """A command that was typed, and is at work or has ended."""
+    """A command that was typed."""
 
     process: subprocess.Popen[bytes]
     results: tuple[Path, ...]
-    """The folders that it works in, a slide each."""
+    """Its result folders, one for each slide."""
 
     @property
-    def ended(self) -> bool:
-        """True where it is no longer at work."""
+    def finished(self) -> bool:
+        """True if the process has ended."""
         return self.process.poll() is not None
 
     @property
@@ -55,10 +55,10 @@ class Typed:
 
 @dataclass(eq=False)
 class Scene:
-    """The stage, the players, and what is noted for the table."""
+    """State of a drill: its stage, its processes, and the figures for the table."""
 
     stage: Stage
-    company: Company
+    processes: Processes
     rng: random.Random
     folder: Path
     deadline: float
@@ -75,10 +75,10 @@ class Scene:
 
     @property
     def result(self) -> Path:
-        """The result folder of the stage's slide there."""
+        """Result folder of the stage's slide in `out`."""
         return self.out / self.stage.slide.stem
 
-    # ---- commands ------------------------------------------------------------------------------------------------
+    # ---- commands --------------------------------------------------------------------------------------------------
 
     def type(
         self,
@@ -92,56 +92,56 @@ class Scene:
         slide, out = slide or self.stage.slide, out or self.out
         command = program("run", slide, "-o", out, "--bundle", self.stage.bundle, *WORK, *options)
         self.runs += 1
-        process = self.company.start([*prefix, *command], "run", environment(**env or {}))
+        process = self.processes.start([*prefix, *command], "run", environment(**env or {}))
         return Typed(process, (out / slide.stem,))
 
     def type_batch(self, folder: Path, *options: str) -> Typed:
         """`wsi-magnet batch` of all slides in a folder."""
         command = program("batch", folder, "-o", self.out, "--bundle", self.stage.bundle, *WORK, *options)
         self.runs += 1
-        process = self.company.start(command, "batch", environment())
+        process = self.processes.start(command, "batch", environment())
         return Typed(process, tuple(self.out / slide.stem for slide in sorted(folder.iterdir())))
 
     def finish(self, typed: Typed, code: int = 0) -> str:
-        """Wait for a command's end and hold it to its exit code. Returns the last line of what it said."""
-        self.until(lambda: typed.ended, "the command does not end")
-        said = self.company.said(typed.process)
+        """Wait for a command's end and check its exit code. Returns its error line, if there is one."""
+        self.until(lambda: typed.finished, "the command does not end")
+        output = self.processes.errors(typed.process)
         if typed.process.returncode != code:
-            raise DrillFailedError(f"exit code {typed.process.returncode}, not {code}: {said[-2000:]}")
-        if "Traceback" in said:
-            raise DrillFailedError(f"a traceback: {said[-2000:]}")
-        errors = [line for line in said.splitlines() if line.startswith("Error: ")]
+            raise DrillFailedError(f"exit code {typed.process.returncode}, not {code}: {output[-2000:]}")
+        if "Traceback" in output:
+            raise DrillFailedError(f"a traceback: {output[-2000:]}")
+        errors = [line for line in output.splitlines() if line.startswith("Error: ")]
         if code == 1 and len(errors) != 1:
-            raise DrillFailedError(f"{len(errors)} lines begin with Error: {said[-2000:]}")
+            raise DrillFailedError(f"{len(errors)} lines begin with Error: {output[-2000:]}")
         return errors[0] if errors else ""
 
-    # ---- watching ------------------------------------------------------------------------------------------------
+    # ---- watching --------------------------------------------------------------------------------------------------
 
     def until(self, condition: Callable[[], bool], trouble: str, within_s: float | None = None) -> float:
         """Wait for a condition and return the seconds that it took; a drill that reaches its time limit has failed."""
-        begun = time.monotonic()
-        limit = self.deadline if within_s is None else min(self.deadline, begun + within_s)
+        started = time.monotonic()
+        limit = self.deadline if within_s is None else min(self.deadline, started + within_s)
         while not condition():
             if time.monotonic() > limit:
-                raise DrillFailedError(f"{trouble} ({time.monotonic() - begun:.0f} s waited)")
+                raise DrillFailedError(f"{trouble} ({time.monotonic() - started:.0f} s waited)")
             time.sleep(_POLL_S)
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
     def until_tiles(self, typed: Typed, more: int) -> None:
-        """Until the journal has so many more lines than now, or the command has ended."""
+        """Wait until the journals have that many more lines, or the command has ended."""
         wanted = len(typed.lines) + more
-        self.until(lambda: typed.ended or len(typed.lines) >= wanted, "no tile is finished")
+        self.until(lambda: typed.finished or len(typed.lines) >= wanted, "no tile is finished")
 
     def until_middle(self, typed: Typed, least: int = 1, most: int = 12) -> bool:
-        """Until a random moment between two tiles; False where the command has ended before."""
+        """Wait for a random moment between two tiles; False if the command has ended before."""
         self.until_tiles(typed, self.rng.randint(least, most))
         time.sleep(self.rng.random() * 0.3)
-        return not typed.ended
+        return not typed.finished
 
     def note_recovery(self, typed: Typed, *, other_worker: bool = False) -> None:
-        """Wait for the next tile, of a process that did none before if asked for, and note the seconds.
+        """Wait for the next tile and note the seconds. other_worker: wait for a tile of a process without any so far.
 
-        Nothing is noted where the command ends before: there was no more need of it.
+        If the command ends before, nothing is noted.
         """
         before = Counter(typed.lines)
         workers = {worker for _, worker in before}
@@ -150,16 +150,16 @@ class Scene:
             fresh = Counter(typed.lines) - before
             return any(not other_worker or worker not in workers for _, worker in fresh)
 
-        seconds = self.until(lambda: recovered() or typed.ended, "nothing goes on")
+        seconds = self.until(lambda: recovered() or typed.finished, "no tile follows")
         if recovered():
             self.recovered_s.append(seconds)
 
-    # ---- what came of it -----------------------------------------------------------------------------------------
+    # ---- results ---------------------------------------------------------------------------------------------------
 
     def check(self, result: Path | None = None, *, lost: bool = False) -> None:
-        """Hold a finished result to the undisturbed one, bit for bit.
+        """Compare a finished result with the undisturbed one, bit for bit.
 
-        lost: tiles may be missing, each with its reason in run.json; all others are as they should be.
+        lost: tiles may be missing, each with its reason in run.json; all others must be equal.
         """
         result = result or self.result
         run = json.loads((result / "run.json").read_text())
@@ -174,7 +174,7 @@ class Scene:
             raise DrillFailedError(f"{cells} cells are missing for {len(reasons)} reasons")
         state = "finished with errors" if reasons else "finished"
         if run["state"] != state:
-            raise DrillFailedError(f"run.json says {run['state']!r}")
+            raise DrillFailedError(f"the state in run.json is {run['state']!r}")
         if leftovers := [*result.rglob("*.partial")]:
             raise DrillFailedError(f"{len(leftovers)} half-written files are left, {leftovers[0]} among them")
         self.lost += len(lost_tiles(result))
@@ -201,7 +201,7 @@ def tile_lines(result: Path) -> list[TileLine]:
 
 
 def _unreadable(result: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Bool mask of the cells that could not be read at the finest scale: they keep the coarser result."""
+    """Bool mask of the unreadable cells of the finest scale, which keep the coarser result."""
     unreadable = np.zeros(shape, np.bool_)
     for line in (result / "journal.jsonl").read_text().splitlines():
         if line.startswith('{"tile"') and (entry := json.loads(line))["tile"][0] == FINEST:
@@ -212,7 +212,7 @@ def _unreadable(result: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def lost_tiles(result: Path) -> set[tuple[int, int, int]]:
-    """Tiles with a cell that could not be analysed."""
+    """Tiles with an unreadable cell."""
     lines = (result / "journal.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in lines if line.startswith('{"tile"')]
     return {tuple(entry["tile"]) for entry in entries if any(cell[4] for cell in entry["cells"])}

@@ -1,4 +1,4 @@
-"""Faults of the slide: bad for one worker only, cut off while it is read, and a tile that kills whoever takes it."""
+"""Faults of the slide: damaged for one worker only, truncated while it is read, and a tile that kills its process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hollow(slide: Path, path: Path) -> Path:
 
 
 def over(bad: Path, slide: Path) -> tuple[str, ...]:
-    """Words before a command for which `bad` lies where the slide lies for all others."""
+    """Words before a command that make it see the file `bad` in place of the slide."""
     shadow = ("unshare", "--mount", "sh", "-c", f'mount --bind "{bad}" "{slide}" && exec "$@"', "sh")
     done = subprocess.run([*shadow, "true"], capture_output=True, text=True)
     if done.returncode:
@@ -37,14 +37,14 @@ def over(bad: Path, slide: Path) -> tuple[str, ...]:
 
 
 def unreadable_for_one(scene: Scene) -> None:
-    """One worker of two finds an empty file where the slide should be."""
+    """One of two workers sees an empty file instead of the slide."""
     empty = scene.folder / "empty.tif"
     empty.touch()
     _bad_for_one(scene, empty)
 
 
 def hollow_for_one(scene: Scene) -> None:
-    """One worker of two finds a slide that it can open and whose finest level it cannot decode."""
+    """One of two workers sees a slide whose finest level it cannot decode."""
     _bad_for_one(scene, hollow(scene.stage.slide, scene.folder / "hollow.tif"))
 
 
@@ -56,7 +56,7 @@ def _bad_for_one(scene: Scene, bad: Path) -> None:
 
 
 def truncated(scene: Scene) -> None:
-    """The slide loses its second half while its finest scale is read; mended, it is begun again."""
+    """The slide is truncated while its finest scale is read; after a repair the run is restarted."""
     slide = scene.folder / scene.stage.slide.name
     shutil.copyfile(scene.stage.slide, slide)
     typed = scene.type("--workers", "2", slide=slide)
@@ -64,9 +64,9 @@ def truncated(scene: Scene) -> None:
     scene.until_middle(typed, 1, 24)
     os.truncate(slide, slide.stat().st_size // 4)
     scene.injected += 1
-    if slide.name not in (said := scene.finish(typed, code=1)):
-        raise DrillFailedError(f"a truncated slide is told as {said!r}")
-    if "could not be read" in said:
+    if slide.name not in (error := scene.finish(typed, code=1)):
+        raise DrillFailedError(f"a truncated slide is reported as {error!r}")
+    if "could not be read" in error:
         scene.check(lost=True)
     shutil.copyfile(scene.stage.slide, slide)
     again = scene.type("--workers", "2", "--restart", slide=slide)
@@ -80,7 +80,7 @@ def _at_finest(typed: Typed) -> bool:
 
 
 def poison_here(scene: Scene) -> None:
-    """A tile kills every process of this machine that takes it."""
+    """A tile kills every process of the run that takes it."""
     poison = _poison(scene)
     _play_poisoned(scene, scene.type("--workers", "2", env={"WSI_MAGNET_DRILL_POISON": poison}))
 
@@ -98,14 +98,14 @@ def _poison(scene: Scene) -> str:
 
 
 def _play_poisoned(scene: Scene, typed: Typed) -> None:
-    """Recovered is, after all others were done, when it was given up."""
+    """Check that the tile is given up; the recovery is timed from the end of all other tiles."""
     scene.injected += 1
     tiles = len(tile_lines(scene.stage.undisturbed))
-    scene.until(lambda: typed.ended or len(typed.lines) >= tiles - 1, "no tile is finished")
+    scene.until(lambda: typed.finished or len(typed.lines) >= tiles - 1, "no tile is finished")
     scene.note_recovery(typed)
-    said = scene.finish(typed, code=1)
-    if "could not be read" not in said:
-        raise DrillFailedError(f"a tile that kills its workers is told as {said!r}")
+    error = scene.finish(typed, code=1)
+    if "could not be read" not in error:
+        raise DrillFailedError(f"a tile that kills its workers is reported as {error!r}")
     scene.check(lost=True)
     if scene.lost != 1:
         raise DrillFailedError(f"{scene.lost} tiles are lost where one kills its workers")

@@ -17,10 +17,10 @@ from wsi_magnet.geometry import Size
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = Size(4608, 3584)
-"""At 0.5 µm: 9 x 7 cells at the finest of three scales, about eighty tiles of one cell in all."""
+"""Size at 0.5 µm: 9 x 7 cells at the finest of three scales, about eighty tiles of one cell in all."""
 
 NAP_S = 0.25
-"""That every tile takes longer than it would: the networks cost nothing, and faults are to meet tiles at work."""
+"""Seconds by which every tile is slower: the networks cost nothing, and faults must meet tiles at work."""
 
 WORK = ("--tile", "512", "--device", "cpu")
 
@@ -29,7 +29,7 @@ Labels = np.ndarray[Any, np.dtype[np.uint8]]
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Made once for all drills."""
+    """Slide, bundle and expected mask of all drills."""
 
     folder: Path
     slide: Path
@@ -39,7 +39,7 @@ class Stage:
 
     @property
     def undisturbed(self) -> Path:
-        """The result that it was read from."""
+        """Result folder of the expected mask."""
         return self.folder / "undisturbed" / self.slide.stem
 
 
@@ -54,7 +54,7 @@ def write_slide(path: Path) -> Path:
 
 
 def write_stage(folder: Path) -> Stage:
-    """Slide and bundle."""
+    """Write slide and bundle."""
     folder.mkdir(parents=True)
     return Stage(folder, write_slide(folder / "slide.tif"), write_bundle(folder / "free.safetensors", free_spec()))
 
@@ -79,7 +79,7 @@ def masks(result: Path) -> tuple[Labels, ...]:
 
 
 def run_undisturbed(stage: Stage) -> tuple[Labels, ...]:
-    """The mask of one process that is left alone."""
+    """Run without faults in one process, and return the mask."""
     command = program("run", stage.slide, "-o", stage.undisturbed.parent, "--bundle", stage.bundle, *WORK)
     subprocess.run(
         command, env=environment(WSI_MAGNET_DRILL_NAP_S="0"), cwd=ROOT, check=True, capture_output=True, timeout=180

@@ -1,4 +1,4 @@
-"""Faults of those who compute: workers killed, stopped, out of memory, and a scheduler that goes and comes back."""
+"""Faults of workers and scheduler: killed, stopped, out of memory, restarted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import partial
 import psutil
 
 from drill.cluster import Cluster, Site, signal_group
-from drill.company import workers_of
+from drill.processes import workers_of
 from drill.scene import DrillFailedError, Scene
 from drill.stage import environment
 
@@ -19,7 +19,7 @@ KILLS = 3
 WORKER_TTL_S = 10
 STOPPED_S = 2 * WORKER_TTL_S
 LATE_S = 3
-"""Long enough for a worker to do what it had begun."""
+"""Seconds in which a worker finishes what it had started."""
 
 BALLOON_LIMIT = "1500MB"
 
@@ -74,7 +74,7 @@ def stopped(scene: Scene) -> None:
 
 
 def stopped_and_late(scene: Scene) -> None:
-    """SIGSTOP to a nanny and its worker at work, and SIGCONT when others have done their tile and all others."""
+    """SIGSTOP to a nanny and its busy worker, and SIGCONT after the run has finished without them."""
     cluster = Cluster(scene, [Site(), Site()], _impatient())
     typed = scene.type("--scheduler", cluster.address)
     scene.until_middle(typed)
@@ -89,12 +89,12 @@ def stopped_and_late(scene: Scene) -> None:
 
 
 def _impatient() -> Site:
-    """Dask settings of a scheduler that soon gives a worker up."""
+    """Site of a scheduler that soon gives up a silent worker."""
     return Site(env={"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL_S}s"})
 
 
 def out_of_memory(scene: Scene) -> None:
-    """Something else in a worker takes memory until its nanny kills it."""
+    """Other code in a worker allocates memory until the nanny kills it."""
     site = Site(options=("--memory-limit", BALLOON_LIMIT))
     cluster = Cluster(scene, [site, site])
     typed = scene.type("--scheduler", cluster.address)
@@ -103,23 +103,23 @@ def out_of_memory(scene: Scene) -> None:
             break
         before = cluster.workers
         command = [sys.executable, "-m", "drill.balloon", cluster.address]
-        balloon = scene.company.start(command, "balloon", environment())
-        scene.until(partial(_one_has_ended, before), "no worker runs out of memory", 60)
+        balloon = scene.processes.start(command, "balloon", environment())
+        scene.until(partial(_one_has_finished, before), "no worker runs out of memory", 60)
         scene.injected += 1
         scene.note_recovery(typed, other_worker=True)
         balloon.wait(30)
     scene.finish(typed)
-    if not any("memory" in scene.company.said(nanny) for nanny in cluster.nannies):
-        raise DrillFailedError("no nanny tells that a worker used too much memory")
+    if not any("memory" in scene.processes.errors(nanny) for nanny in cluster.nannies):
+        raise DrillFailedError("no nanny reports that a worker used too much memory")
     scene.check()
 
 
-def _one_has_ended(workers: Sequence[psutil.Process]) -> bool:
+def _one_has_finished(workers: Sequence[psutil.Process]) -> bool:
     return any(not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE for worker in workers)
 
 
 def scheduler_restarted(scene: Scene) -> None:
-    """SIGKILL to the scheduler; another one starts at its address, and the workers are started anew."""
+    """SIGKILL to the scheduler; another one starts at its address, and the workers are restarted."""
     cluster = Cluster(scene, [Site(), Site()])
     typed = scene.type("--scheduler", cluster.address)
     while scene.injected < KILLS and scene.until_middle(typed, 1, 8):

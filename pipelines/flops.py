@@ -1,4 +1,4 @@
-"""Print what every network costs: parameters, and multiply-adds for one pixel of the input.
+"""Print the cost of every network: parameters, and multiply-adds for one pixel of the input.
 
 Usage: python pipelines/flops.py [--side 576] [--time]
 """

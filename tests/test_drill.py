@@ -1,4 +1,4 @@
-"""The drill's own eyes: what it would take for a fault's doing, and a page that says what was recorded."""
+"""The drill's own checks: differences that it reports, and the page that is made from its record."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 import zarr
 
 from drill import record
-from drill.company import Company
-from drill.record import Played, Told
+from drill.processes import Processes
+from drill.record import Outcomes, Played
 from drill.scene import DrillFailedError, Scene, tile_lines
 from drill.stage import ROOT, Stage, masks
 from tests.runs import MadeRun, run_serially
 
-TOLD = Told(
+OUTCOMES = Outcomes(
     (Played("workers killed", 3, 1, 0, (2.0, 7.51), 40.0), Played("no network", 0, 0, 0, (), 1.0, skipped="not root")),
     seed=5,
     machine="a machine",
@@ -41,7 +41,7 @@ def scene(made_run: MadeRun, finished: Path, tmp_path: Path) -> Scene:
     """A copy of it, held against itself."""
     shutil.copytree(finished, tmp_path / "out")
     stage = Stage(tmp_path, made_run.slide, made_run.bundle, masks(finished / made_run.slide.stem))
-    return Scene(stage, Company(tmp_path), random.Random(0), tmp_path, deadline=0.0)
+    return Scene(stage, Processes(tmp_path), random.Random(0), tmp_path, deadline=0.0)
 
 
 def change_pixel(result: Path, value: int) -> None:
@@ -77,9 +77,9 @@ def test_what_does_not_end_is_a_failure(scene: Scene) -> None:
 
 
 def test_the_supervisor_starts_another_one_and_leaves_none(tmp_path: Path) -> None:
-    with Company(tmp_path) as company:
+    with Processes(tmp_path) as processes:
         command = [sys.executable, "-c", "import time; time.sleep(600)"]
-        generations = company.supervise(lambda: company.start(command, "sleeper", dict(os.environ)))
+        generations = processes.supervise(lambda: processes.start(command, "sleeper", dict(os.environ)))
         generations[0].kill()
         while len(generations) == 1:
             time.sleep(0.05)
@@ -90,20 +90,20 @@ def test_the_supervisor_starts_another_one_and_leaves_none(tmp_path: Path) -> No
 
 def test_a_drill_changes_the_program_in_every_process_that_its_environment_reaches() -> None:
     inject = str(ROOT / "drill" / "inject")
-    told = {"PYTHONPATH": os.pathsep.join([inject, str(ROOT)]), "WSI_MAGNET_DRILL_POISON": "2,1,0"}
+    changes = {"PYTHONPATH": os.pathsep.join([inject, str(ROOT)]), "WSI_MAGNET_DRILL_POISON": "2,1,0"}
     program = (
         "from wsi_magnet.planning.plan import TileTask\n"
         "from wsi_magnet.worker.tasks import RunTile\n"
         "from types import SimpleNamespace\n"
         "RunTile.__call__(SimpleNamespace(), TileTask(2, 1, 0, ()))\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **told}, cwd=ROOT, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **changes}, cwd=ROOT, capture_output=True)
     assert done.returncode == -9, done.stderr.decode()
 
 
 def test_the_table_tells_the_longest_recovery_and_what_was_skipped() -> None:
-    assert TOLD.table().rows[0] == ["workers killed", "3", "1", "equal", "0", "7.5"]
-    assert TOLD.table().rows[1][3] == "skipped: not root"
+    assert OUTCOMES.table().rows[0] == ["workers killed", "3", "1", "equal", "0", "7.5"]
+    assert OUTCOMES.table().rows[1][3] == "skipped: not root"
 
 
 def test_the_page_in_the_repository_is_what_its_record_makes() -> None:

@@ -1,8 +1,8 @@
-"""Comes first in every process of a drill (by PYTHONPATH): tiles take longer, one may be poisoned, patience is shorter.
+"""Changes in every process of a drill, by PYTHONPATH: slower tiles, a tile that kills, a shorter wait for schedulers.
 
-WSI_MAGNET_DRILL_NAP_S: seconds that a tile takes longer, half before it is computed and half after it is written, so
-that a fault meets tiles that are written and not reported as well. WSI_MAGNET_DRILL_POISON: "scale,row,column" of the
-tile that kills its process. WSI_MAGNET_DRILL_RETURN_S: how long a scheduler that is gone is waited for.
+WSI_MAGNET_DRILL_NAP_S: seconds by which a tile is slower, half before it is computed and half after it is written, so
+that faults also meet tiles that are written but not reported. WSI_MAGNET_DRILL_POISON: "scale,row,column" of the
+tile that kills its process. WSI_MAGNET_DRILL_RETURN_S: seconds of waiting for a lost scheduler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def change_tasks(module: ModuleType) -> None:
-    """Of its RunTile, what the environment asks for."""
+    """Slow its RunTile down, or make it kill the process, as the environment asks."""
     nap_s = float(os.environ.get("WSI_MAGNET_DRILL_NAP_S", 0))
     poison = tuple(int(part) for part in os.environ.get("WSI_MAGNET_DRILL_POISON", "").split(",") if part)
     run = module.RunTile.__call__
@@ -36,9 +36,9 @@ def change_tasks(module: ModuleType) -> None:
 
 
 def change_connection(module: ModuleType) -> None:
-    """Its patience."""
-    if told := os.environ.get("WSI_MAGNET_DRILL_RETURN_S"):
-        module.RETURN_S = float(told)  # type: ignore[attr-defined]
+    """Shorten its wait for a lost scheduler."""
+    if seconds := os.environ.get("WSI_MAGNET_DRILL_RETURN_S"):
+        module.RETURN_S = float(seconds)  # type: ignore[attr-defined]
 
 
 CHANGES: dict[str, Callable[[ModuleType], None]] = {
@@ -48,10 +48,10 @@ CHANGES: dict[str, Callable[[ModuleType], None]] = {
 
 
 class Finder:
-    """Finds some modules as everybody does, and changes each as soon as it is imported."""
+    """Import finder that changes some modules as soon as they are imported."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """None for every other module, and while it looks for one of them itself."""
+        """Spec of a module to change; None for other modules, and during the finder's own search."""
         change = CHANGES.pop(name, None)
         if change is None:
             return None

@@ -68,9 +68,9 @@ def test_a_slide_twice_as_coarse_as_the_bundle_is_segmented_with_a_note(
 def test_plan_counts(call: Call, long_run: MadeRun) -> None:
     arguments = ["plan", long_run.slide, "--bundle", long_run.bundle, "--no-tissue"]
     values = json.loads(call(*arguments, "--json").stdout)
-    assert [p["cells"] for p in values["passes"]] == [4, 9, 30]
-    assert [p["patches"] for p in values["passes"]] == [4, 9, 30]
-    assert [p["tiles"] for p in values["passes"]] == [1, 4, 9]
+    assert [p["cells"] for p in values["scales"]] == [4, 9, 30]
+    assert [p["patches"] for p in values["scales"]] == [4, 9, 30]
+    assert [p["tiles"] for p in values["scales"]] == [1, 4, 9]
     assert values["memory_bytes"] > 0
     fifth = json.loads(call(*arguments, "--refine", "0.2", "--json").stdout)
     assert [p["patches"] for p in fifth["passes"]] == [4, 8, 0]

@@ -47,7 +47,8 @@ def command(slide: str, bundle: str | None, as_json: bool, **work: Any) -> None:
     )
     if as_json:
         values = {
-            **asdict(cost),
+            "scales": [asdict(one) for one in cost.passes],
+            "memory_bytes": cost.memory_bytes,
             "disk_bytes": cost.disk_bytes,
             "tissue_share": prepared.plan.tissue_share,
             "notes": prepared.notes,

@@ -1,4 +1,4 @@
-"""The processes of one drill: each in a session of its own, supervised where it should be, none left at the end."""
+"""The processes of one drill: each in its own session, some supervised, all ended at the end."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from drill.stage import ROOT
 _POLL_S = 0.2
 
 
-class Company:
-    """Starts processes, and ends what is left of them when the drill is over."""
+class Processes:
+    """Starts processes, and kills the remaining ones when the drill is over."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._started: dict[subprocess.Popen[bytes], Path] = {}
-        """And where what they say goes."""
+        """Processes, with the files of their standard error."""
         self._numbers, self._lock = count(), threading.Lock()
         self._over = threading.Event()
         self._supervisors: list[threading.Thread] = []
 
     def start(self, command: Sequence[str], name: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """A process whose output goes to files of its own, NAME.out and NAME.err."""
+        """Start a process whose output goes to its own files, NAME.out and NAME.err."""
         with self._lock:
             number = next(self._numbers)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -46,14 +46,14 @@ class Company:
             self._started[process] = self._folder / f"{number:03}-{name}.err"
         return process
 
-    def said(self, process: subprocess.Popen[bytes]) -> str:
-        """All that a process wrote to its standard error."""
+    def errors(self, process: subprocess.Popen[bytes]) -> str:
+        """Everything that a process wrote to its standard error."""
         return self._started[process].read_text(errors="replace")
 
     def supervise(self, start: Callable[[], subprocess.Popen[bytes]]) -> list[subprocess.Popen[bytes]]:
-        """Start a process, and another one whenever it has ended, as a batch system or systemd does.
+        """Start a process, and restart it whenever it ends, as a batch system or systemd does.
 
-        Returns all that were started so far; the last is the one that is there.
+        Returns all processes started so far; the last is the current one.
         """
         generations = [start()]
 
@@ -67,7 +67,7 @@ class Company:
         self._supervisors.append(supervisor)
         return generations
 
-    def __enter__(self) -> Company:
+    def __enter__(self) -> Processes:
         return self
 
     def __exit__(
@@ -81,14 +81,14 @@ class Company:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all that came of it, and wait for it."""
+    """Kill a process and its children, and wait for it."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # it leads its session; its children are in the same group
     process.wait()
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Dask's worker processes under a nanny or a run: those that compute."""
+    """Dask's worker processes under a nanny or a run."""
     try:
         children = psutil.Process(process.pid).children(recursive=True)
         return [child for child in children if "spawn_main" in " ".join(child.cmdline())]

@@ -11,13 +11,13 @@ from drill.scene import Scene
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """A fault and the play in which it comes."""
+    """A fault, and the function that injects it."""
 
     name: str
     fault: str
     play: Callable[[Scene], None]
     limit_s: float = 150.0
-    """A drill that takes longer has hung."""
+    """Seconds after which a drill has hung."""
 
 
 DRILLS = (
@@ -37,8 +37,8 @@ DRILLS = (
     Drill("disk-full", "the disk full; room made, typed again", disk.disk_full, 240),
     Drill("unreadable", "a slide that one worker of two cannot open", slides.unreadable_for_one),
     Drill("hollow", "a slide whose pixels one worker of two cannot decode", slides.hollow_for_one),
-    Drill("truncated", "the slide cut off while it is read; mended, begun again", slides.truncated, 240),
+    Drill("truncated", "the slide truncated while it is read; repaired, restarted", slides.truncated, 240),
     Drill("poison-here", "a tile that kills each process that takes it, own workers", slides.poison_here, 240),
     Drill("poison-in-cluster", "a tile that kills each worker that takes it, a cluster", slides.poison_in_cluster, 240),
 )
-"""In the order in which they are played and told."""
+"""All drills, in the order in which they run and are reported."""
