@@ -49,7 +49,8 @@ class Prediction:
         self.identity = result.identity
         self.slide = result.slide_path
         self.failures = result.record.failures
-        self.scales: list[dict[str, Any]] = list(result.summary["scales"])
+        # A result of another package's method may have no areas in its summary, and no scales.
+        self.scales: list[dict[str, Any]] = list((result.record.summary or {}).get("scales", ()))
         geometry = result.geometry
         self.scale = Scale(len(result.record.scales) - 1, geometry.mpp, geometry.downsample_xy, geometry.size)
         self._mask, self._probabilities = result.mask_image, result.probabilities_image

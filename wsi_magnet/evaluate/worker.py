@@ -68,10 +68,12 @@ def segment_isolated(
     line, or with how its process died.
     """
     done: list[Segmented] = []
+    peak: PeakMemory | None = None
     try:
         for message in stream_isolated(work, MethodTask(method, bundle, tuple(items), scratch), show_output=True):
             if isinstance(message, PeakMemory):
-                return done, message
+                peak = message  # the last one, but a process that is left before its end is killed, with a traceback
+                continue
             done.append(message)
             notify(f"{method.name}: {len(done)} of {len(items)}, {message.folder.name}, {message.seconds:.1f} s")
     except ProcessDied as died:
@@ -83,7 +85,9 @@ def segment_isolated(
     except Exception as error:  # a method of another package may raise whatever it likes
         text = " ".join(str(error).split())
         raise WsiMagnetError(f"{method.name}: {type(error).__name__}: {text}") from error
-    raise WsiMagnetError(f"{method.name}: its process did not report its memory")
+    if peak is None:
+        raise WsiMagnetError(f"{method.name}: its process did not report its memory")
+    return done, peak
 
 
 def peak_memory_bytes() -> int:
@@ -98,12 +102,12 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def work(order: MethodTask) -> Iterator[Segmented | PeakMemory]:
+def work(task: MethodTask) -> Iterator[Segmented | PeakMemory]:
     """Run in the isolated process: yield a `Segmented` for each item, and at last the `PeakMemory`."""
-    for item in order.items:
-        own = order.method.prepare(item.slide, order.bundle, order.scratch, item.settings)
+    for item in task.items:
+        own = task.method.prepare(item.slide, task.bundle, task.scratch, item.settings)
         started = time.perf_counter()
-        folder = order.method.segment(item.slide, own, item.out, item.settings)
+        folder = task.method.segment(item.slide, own, item.out, item.settings)
         yield Segmented(folder, time.perf_counter() - started)
     gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
     yield PeakMemory(peak_memory_bytes(), gpu)
