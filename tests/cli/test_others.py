@@ -73,7 +73,7 @@ def test_plan_counts(call: Call, long_run: MadeRun) -> None:
     assert [p["tiles"] for p in values["scales"]] == [1, 4, 9]
     assert values["memory_bytes"] > 0
     fifth = json.loads(call(*arguments, "--refine", "0.2", "--json").stdout)
-    assert [p["patches"] for p in fifth["passes"]] == [4, 8, 0]
+    assert [p["patches"] for p in fifth["scales"]] == [4, 8, 0]
     text = call(*arguments).stdout
     assert "whatever the slide's size" in text
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -142,7 +141,6 @@ class _Watcher:
         self._console, self._progress = console, progress
         self._bar: TaskID | None = None
         self._unreadable = UnreadableReasons()
-        self._started = time.monotonic()
 
     def __call__(self, event: Event) -> None:
         match event:
