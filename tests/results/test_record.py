@@ -13,7 +13,7 @@ from tests.runs import labels_of
 from wsi_magnet import open_result
 from wsi_magnet.cohort.status import status_of
 from wsi_magnet.export.write import export
-from wsi_magnet.report.facts import gather
+from wsi_magnet.report.facts import read_facts
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.schema import SchemaError
@@ -42,7 +42,7 @@ def test_a_finished_result_of_version_1_is_read_everywhere(tmp_path: Path) -> No
     assert status_of(EARLIER / "finished").state == "finished"
     assert export(EARLIER / "finished", tmp_path / "x.geojson", "geojson").objects
     assert export(EARLIER / "finished", tmp_path / "x.csv", "csv").files
-    assert [use.complete for use in gather(EARLIER / "finished").scales] == [True] * 3
+    assert [use.complete for use in read_facts(EARLIER / "finished").scales] == [True] * 3
 
 
 def test_an_unfinished_result_of_version_1_shows_its_finest_complete_scale() -> None:
