@@ -1,4 +1,4 @@
-"""`wsi-magnet batch`: what is said on a terminal's streams, exit codes, and how it is stopped."""
+"""`wsi-magnet batch`: its output, its exit codes, and stopping it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal while a bar is live: the word that answers it stays on the terminal."""
+"""A signal while a bar is live: the notice stays on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsi_magnet.cli.stopping import NOTICE, stopped_in_order
 
 signal.signal(signal.SIGINT, {disposition})
 try:
-    with stopped_in_order("word", 130), Progress(console=Console(stderr=True)) as progress:
+    with stopped_in_order("message", 130), Progress(console=Console(stderr=True)) as progress:
         bars = [progress.add_task(name, total=10) for name in ("all slides", "one")]
         print("ready", file=sys.__stdout__, flush=True)
         try:
@@ -34,11 +34,11 @@ except KeyboardInterrupt:
     pass
 """
 BELOW_THE_BARS = "\x1b[1A\x1b[2K"
-"""The terminal has gone up a line and cleared it: the bars are drawn anew under what is printed there."""
+"""The terminal has gone up a line and cleared it: the bars are drawn again below the printed line."""
 
 
 def shown_after(*signals: int, disposition: str = "signal.default_int_handler", is_busy: bool = True) -> str:
-    """What the terminal shows of a program that gets these signals."""
+    """Text on the terminal of a program that gets these signals."""
     ours, theirs = pty.openpty()
     script = STOPPED.format(disposition=disposition, is_busy=is_busy)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=theirs)
@@ -57,12 +57,12 @@ def shown_after(*signals: int, disposition: str = "signal.default_int_handler", 
     return shown.decode()
 
 
-def test_the_word_stands_above_the_bars() -> None:
+def test_the_notice_stands_above_the_bars() -> None:
     assert f"{BELOW_THE_BARS}Stopping; once more stops at once.\r\nall slides" in shown_after(signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_program_that_ends_at_once_says_the_word_too(number: int) -> None:
+def test_a_program_that_ends_at_once_prints_the_notice_too(number: int) -> None:
     assert "Stopping; once more stops at once." in shown_after(number, is_busy=False)
 
 

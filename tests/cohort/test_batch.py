@@ -68,7 +68,7 @@ def test_a_bad_slide_does_not_stop_the_others(batches: Batches) -> None:
     assert [event.outcome for event in batches.of_kind(SlideEnded) if event.state.name == "b"] == ["failed"]
 
 
-def test_typed_again_nothing_is_done(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_batch_does_nothing(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     write_slide(batches.slides / "a.tif")
     (batches.slides / "b.svs").write_bytes(b"")
     batches.run()
@@ -83,7 +83,7 @@ def test_typed_again_nothing_is_done(batches: Batches, monkeypatch: pytest.Monke
     assert (begun.to_do, dict(begun.skipped)) == (0, {"finished": 1, "failed": 1})
 
 
-def test_what_failed_is_done_again_when_that_is_asked_for(batches: Batches) -> None:
+def test_failed_slides_are_repeated_on_demand(batches: Batches) -> None:
     write_slide(batches.slides / "a.tif")
     (batches.slides / "b.tif").write_text("not yet")
     assert not batches.run().all_well
@@ -95,7 +95,7 @@ def test_what_failed_is_done_again_when_that_is_asked_for(batches: Batches) -> N
     assert rows(batches.folder)["b"]["reason"] == ""
 
 
-def test_a_finished_slide_is_looked_at_where_its_file_was_touched(batches: Batches) -> None:
+def test_a_finished_slide_with_a_touched_file_is_compared(batches: Batches) -> None:
     slide = write_slide(batches.slides / "a.tif")
     batches.run()
     first = States(batches.out).read()["a"]
@@ -140,7 +140,7 @@ def test_another_configuration_is_refused_slide_by_slide(batches: Batches) -> No
     assert (again.worked_on, again.all_well) == (2, True)
 
 
-def test_a_finished_result_that_is_gone_is_made_again_or_told(batches: Batches) -> None:
+def test_a_finished_result_that_is_gone_is_rebuilt_or_reported(batches: Batches) -> None:
     write_slide(batches.slides / "a.tif")
     batches.run()
     shutil.rmtree(batches.folder / "a" / "mask.ome.zarr")
@@ -152,7 +152,7 @@ def test_a_finished_result_that_is_gone_is_made_again_or_told(batches: Batches) 
     assert batches.run().worked_on == 1
 
 
-def test_what_one_by_one_runs_have_made_is_taken_over(batches: Batches) -> None:
+def test_results_of_single_runs_are_adopted(batches: Batches) -> None:
     slide = write_slide(batches.slides / "p1" / "a.tif", 1)
     options: dict[str, Any] = {
         "bundle": batches.bundle,
@@ -167,7 +167,7 @@ def test_what_one_by_one_runs_have_made_is_taken_over(batches: Batches) -> None:
     assert summary.states["a"].metrics.classes
 
 
-def test_slides_that_were_moved_are_not_done_again(batches: Batches) -> None:
+def test_slides_that_were_moved_are_not_repeated(batches: Batches) -> None:
     for patient in ("p1", "p2"):
         write_slide(batches.slides / patient / "a.tif", 1)
     write_slide(batches.slides / "b.tif", 2)
@@ -197,7 +197,7 @@ def stop_at(count: int, error: BaseException) -> Callable[[CohortEvent], None]:
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), ClusterError("no worker has been there"), OutOfSpaceError("no space left")]
 )
-def test_what_ends_a_batch_leaves_all_to_be_gone_on_with(batches: Batches, error: BaseException) -> None:
+def test_a_batch_that_ended_early_can_be_resumed(batches: Batches, error: BaseException) -> None:
     for i in range(3):
         write_slide(batches.slides / f"{i}.tif", i)
     batches.observer = stop_at(9, error)
@@ -227,7 +227,7 @@ def test_fail_fast_ends_with_the_first_failure(batches: Batches) -> None:
     assert {state.state for state in States(batches.out).read().values()} == {"failed", "waiting"}
 
 
-def test_an_unexpected_error_is_one_slides(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_fails_one_slide(batches: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     write_slide(batches.slides / "a.tif")
     write_slide(batches.slides / "b.tif")
 
@@ -246,7 +246,7 @@ def test_an_unexpected_error_is_one_slides(batches: Batches, monkeypatch: pytest
     )
 
 
-def test_cells_that_cannot_be_read_are_told_and_need_a_restart(batches: Batches) -> None:
+def test_unreadable_cells_are_reported_and_need_a_restart(batches: Batches) -> None:
     slide = batches.slides / "a.tif"
     write_stained_slide(slide, Size(700, 560), tissue_share=1, mpp=0.5, levels=1, broken=[(0, 0, 1)])
     summary = batches.run()
@@ -276,7 +276,7 @@ def test_a_list_gives_slides_their_own_options(batches: Batches, tmp_path: Path)
     assert batches.run("list.csv").worked_on == 0
 
 
-def test_warnings_of_the_program_are_told_and_logged(batches: Batches, capfd: pytest.CaptureFixture[str]) -> None:
+def test_warnings_of_the_program_are_noted_and_logged(batches: Batches, capfd: pytest.CaptureFixture[str]) -> None:
     write_slide(batches.slides / "a.tif")
 
     def warn(event: CohortEvent) -> None:
@@ -298,7 +298,7 @@ def test_two_batches_in_one_folder(batches: Batches) -> None:
         batches.run()
 
 
-def test_slides_are_in_flight_together_and_no_more_than_asked(batches: Batches) -> None:
+def test_no_more_slides_are_in_flight_than_chosen(batches: Batches) -> None:
     for i in range(5):
         write_slide(batches.slides / f"{i}.tif", i)
     meeting = threading.Barrier(2, timeout=90)
@@ -335,7 +335,7 @@ def test_earlier_slides_of_the_folder_are_in_the_tables(batches: Batches) -> Non
     assert rows(batches.folder).keys() == {"a", "b"}
 
 
-def test_a_bundle_that_is_none_is_told_before_anything(batches: Batches) -> None:
+def test_a_missing_bundle_is_an_error_before_anything_starts(batches: Batches) -> None:
     write_slide(batches.slides / "a.tif")
     bad = replace(batches, bundle=batches.slides / "none.safetensors")
     with pytest.raises(ValueError, match=r"none\.safetensors"):

@@ -36,14 +36,14 @@ def test_a_folder_gives_the_slides_below_it_by_their_path(tmp_path: Path) -> Non
     assert found(tmp_path, "s") == ["s/a.tif", "s/b.svs", "s/deep/er/c.NDPI"]
 
 
-def test_pictures_are_slides_where_they_are_named_or_matched(tmp_path: Path) -> None:
+def test_pictures_are_slides_if_named_or_matched(tmp_path: Path) -> None:
     touch(tmp_path, "s/a.png", "s/b.jpg", "s/c.txt", "s/d.svs")
     assert found(tmp_path, "s/a.png", "s/c.txt") == ["s/a.png", "s/c.txt"], "what is named is meant"
     assert found(tmp_path, "s/*") == ["s/a.png", "s/b.jpg", "s/d.svs"]
     assert found(tmp_path, "s/?.jpg", "s") == ["s/b.jpg", "s/d.svs"]
 
 
-def test_results_and_the_output_are_no_slides(tmp_path: Path) -> None:
+def test_results_and_the_output_are_left_out(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "s/a.svs",
@@ -81,7 +81,7 @@ def test_names_with_the_letters_of_patterns(tmp_path: Path) -> None:
     assert found(tmp_path, "s/[x]") == ["s/[x]/b.svs"]
 
 
-def test_the_same_slide_is_meant_once(tmp_path: Path) -> None:
+def test_a_slide_is_found_once(tmp_path: Path) -> None:
     touch(tmp_path, "s/a.svs", "s/b.svs")
     (tmp_path / "s/link.svs").symlink_to("a.svs")
     (tmp_path / "again").symlink_to("s")
@@ -103,7 +103,7 @@ def test_bad_slides_are_slides(tmp_path: Path) -> None:
     assert found(tmp_path, "s/missing.svs", "s/folder.svs") == ["s/missing.svs", "s/folder.svs"]
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_missing_and_empty_sources(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="slidse: no such slide, folder or list"):
         found(tmp_path, "slidse")
     with pytest.raises(CohortError, match="slides are read from files"):
@@ -171,7 +171,7 @@ def test_a_list(tmp_path: Path) -> None:
     ]
 
 
-def test_a_list_says_more_than_a_folder(tmp_path: Path) -> None:
+def test_a_list_takes_precedence_over_a_folder(tmp_path: Path) -> None:
     touch(tmp_path, "s/a.svs", "s/b.svs")
     (tmp_path / "list.csv").write_text("slide,mpp\ns/b.svs,0.5\n")
     slides = find_slides([str(tmp_path / "s"), str(tmp_path / "list.csv")], tmp_path / "out").slides

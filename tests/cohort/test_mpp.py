@@ -36,7 +36,7 @@ def at(mpp: float | None) -> RunConfig:
     return RunConfig(mpp=mpp, tile_px=512)
 
 
-def test_a_batch_tells_only_what_slides_do_not(mixed: Batches) -> None:
+def test_the_batchs_mpp_is_for_slides_without_one(mixed: Batches) -> None:
     untold = mixed.run().states["untold"]
     assert (untold.state, untold.error_type) == ("failed", "MissingMppError")
     assert "or give it in a list" in (untold.error or "")
@@ -47,7 +47,7 @@ def test_a_batch_tells_only_what_slides_do_not(mixed: Batches) -> None:
     assert mixed.run(config=at(1.0)).worked_on == 0
 
 
-def test_what_a_slide_says_is_replaced_only_on_demand_and_that_is_told(mixed: Batches) -> None:
+def test_a_slides_own_mpp_is_replaced_only_on_demand_with_a_note(mixed: Batches) -> None:
     assert mixed.run(config=at(1.0), override_mpp=True).all_well
     assert mpps(mixed) == {"told": 1.0, "untold": 1.0}
     assert "the slide says 0.5 µm/px and is taken as 1 (--mpp)" in notes(mixed)

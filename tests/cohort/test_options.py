@@ -35,7 +35,7 @@ def test_a_command_asks_for_the_same(config: RunConfig, execution: Execution) ->
     assert (values["in_flight"], values["skip_errors"], values["retry_failed"]) == (5, False, False)
 
 
-def test_a_slides_command_has_what_a_list_said_of_it() -> None:
+def test_a_slides_command_has_the_options_of_a_list() -> None:
     asked = CohortOptions(Path("/out"), RunConfig(mpp=0.5), "default")
     job = CohortSlide("/s/a.svs", "/s/a.svs", "list", "a", mpp=0.25, bundle="/b.safetensors")
     values = parsed(asked.slide_command(job, "--retry-failed"))

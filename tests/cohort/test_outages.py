@@ -1,4 +1,4 @@
-"""Outages and full disks, which no slide causes: they end a batch in order, or are waited for."""
+"""Outages and full disks, which no slide causes: they end a batch in order."""
 
 from __future__ import annotations
 

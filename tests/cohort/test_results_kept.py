@@ -136,7 +136,7 @@ def test_results_that_no_batch_made_are_refused_and_kept(batches: Batches) -> No
     assert not [event for event in batches.of_kind(SlideEvent) if isinstance(event.event, TileFinished)]
 
 
-def test_what_failed_with_other_options_is_tried_with_these(batches: Batches) -> None:
+def test_a_slide_that_failed_with_other_options_is_repeated(batches: Batches) -> None:
     (batches.slides / "a.svs").write_bytes(b"")
     batches.run()
     assert batches.run().worked_on == 0
@@ -212,7 +212,7 @@ def test_a_finished_slide_whose_file_is_away_stays_finished(batches: Batches) ->
     assert batches.run("a.tif").states["a"].state == "failed", "nothing is left of it"
 
 
-def test_what_is_tried_again_is_waiting_till_then(batches: Batches) -> None:
+def test_a_slide_to_be_repeated_is_waiting_until_then(batches: Batches) -> None:
     for i in range(2):
         (batches.slides / f"{i}.svs").write_bytes(b"")
     batches.run()

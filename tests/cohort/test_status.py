@@ -44,7 +44,7 @@ def test_a_batch_that_is_running(batches: Batches) -> None:
     assert seen[0].in_flight[0].share == pytest.approx(0.2)
 
 
-def test_a_batch_that_was_stopped_says_how_to_go_on(batches: Batches, call: Call) -> None:
+def test_a_stopped_batch_has_a_resuming_command(batches: Batches, call: Call) -> None:
     for i in range(3):
         write_slide(batches.slides / f"{i}.tif", i)
     batches.observer = stop_at(6, KeyboardInterrupt())
@@ -82,7 +82,7 @@ def test_a_result_folder_of_one_run(batches: Batches, call: Call) -> None:
     assert "finished" in call("status", batches.out / "a").stdout
 
 
-def test_failures_are_told_with_their_command(batches: Batches, call: Call) -> None:
+def test_failures_are_listed_with_their_command(batches: Batches, call: Call) -> None:
     (batches.slides / "a.svs").write_bytes(b"")
     batches.run()
     told = call("status", batches.out)
@@ -99,7 +99,7 @@ def test_a_folder_that_is_neither(call: Call, tmp_path: Path) -> None:
     assert "neither the output of a batch nor" in one_line(call("status", tmp_path / "slide" / "run.json"))
 
 
-def test_a_batch_that_was_killed_is_seen_to_be_dead(batches: Batches, call: Call) -> None:
+def test_a_killed_batch_is_stopped(batches: Batches, call: Call) -> None:
     for i in range(2):
         write_slide(batches.slides / f"{i}.tif", i)
     code = (

@@ -58,7 +58,7 @@ def test_an_error_is_raised_and_ends_the_others() -> None:
     assert begun == [0, 1]
 
 
-def test_slides_that_ended_after_the_stop_are_counted_and_who_hangs_is_left() -> None:
+def test_slides_that_end_after_the_stop_are_yielded_and_hung_ones_left() -> None:
     go_on, hangs = threading.Event(), threading.Event()
 
     def do(planned: Planned) -> SlideEnded:
@@ -79,7 +79,7 @@ def test_slides_that_ended_after_the_stop_are_counted_and_who_hangs_is_left() ->
     hangs.set()
 
 
-def test_more_slides_are_begun_as_workers_come(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_slides_are_started_as_workers_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads_module, "RECHECK_S", 0.05)
     both = threading.Barrier(2, timeout=90)
     asked = iter([1, 1, 2])
@@ -91,11 +91,11 @@ def test_more_slides_are_begun_as_workers_come(monkeypatch: pytest.MonkeyPatch) 
     assert len(list(SlideThreads(do, threading.Event()).run(slides(2), lambda: next(asked, 2)))) == 2
 
 
-def test_how_many_are_enough() -> None:
+def test_slides_in_flight_for_a_number_of_slots() -> None:
     assert [enough_in_flight(slots) for slots in (1, 15, 16, 64, 1000)] == [2, 2, 3, 6, 16]
 
 
-def test_a_scheduler_that_is_away_does_not_change_how_many() -> None:
+def test_an_unreachable_scheduler_does_not_change_the_limit() -> None:
     class Cluster(SerialExecutor):
         now = 32
 

@@ -1,4 +1,4 @@
-"""The Dask executor: every task once, bounded, errors as they were raised, and never a hang."""
+"""The Dask executor: every task once, a bounded number in flight, errors as raised, and no hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C is heard by the one that coordinates, and by nobody that works for it."""
+"""Ctrl-C reaches the coordinating process alone, not the processes that work for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a task however its worker ends: refused, killed, cut off; and maps of several threads at once."""
+"""Tasks whose worker refuses them, is killed or is cut off, and maps of several threads at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is there, as a real scheduler says it."""
+"""The workers of a real scheduler, and a function's result on each."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class WalkEntry:
     """A file or a folder below the root of a walk."""
 
     path: Path
@@ -24,7 +24,7 @@ def walk(
     *,
     enter: Callable[[Path], bool] = lambda folder: True,
     on_error: Callable[[OSError], object] = lambda error: None,
-) -> Iterator[Entry]:
+) -> Iterator[WalkEntry]:
     """Yield all files and folders below a folder by path, each folder before its content.
 
     Names that start with a dot are skipped. A folder that has been visited, because two links lead to it or it lies in
@@ -38,12 +38,12 @@ def walk(
         if entry is None:
             open_folders.pop()
         elif not _is_folder(entry):
-            yield Entry(Path(entry.path), "file")
+            yield WalkEntry(Path(entry.path), "file")
         elif not enter(path := Path(entry.path)):
-            yield Entry(path, "closed")
+            yield WalkEntry(path, "closed")
         elif (real := os.path.realpath(path)) not in visited:
             visited.add(real)
-            yield Entry(path, "folder")
+            yield WalkEntry(path, "folder")
             open_folders.append(iter(_entries(path, on_error)))
 
 

@@ -1,7 +1,4 @@
-"""Batch systems of a few lines of shell, that start jobs at once: for what is asked of them and made of their answers.
-
-A job is the process group of its script; its number is the process's. They print what the real ones print.
-"""
+"""Batch systems of a few lines of shell that start jobs at once, to test requests to them and their answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dask-jobqueue is given, and the scripts it makes of it, with its own classes."""
+"""Arguments for dask-jobqueue's own classes, and the scripts that these make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clusters of a run's own: started, adapting, and let go of."""
+"""Clusters of a run: started, adapting and closed."""
 
 from __future__ import annotations
 

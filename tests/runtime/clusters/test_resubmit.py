@@ -1,4 +1,4 @@
-"""Jobs of batch systems: begun, lost and submitted again, given up, and cancelled at the end."""
+"""Jobs of batch systems: started, lost and submitted again, given up, and cancelled at the end."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_workers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("minimum", "at_first"), [(0, 1), (1, 1), (3, 3)])
-def test_adapt_begins_with_a_worker_at_least(tmp_path: Path, minimum: int, at_first: int) -> None:
+def test_adapt_starts_with_at_least_one_worker(tmp_path: Path, minimum: int, at_first: int) -> None:
     spec = read(tmp_path, f"kind: pbs\ngpu: true\nadapt: {{minimum: {minimum}, maximum: 9}}\n")
     assert spec.adapt == Adapt(minimum=minimum, maximum=9)
     assert (spec.at_first, spec.size, spec.gpu) == (at_first, f"{minimum} to 9", True)
@@ -71,7 +71,7 @@ def test_adapt_begins_with_a_worker_at_least(tmp_path: Path, minimum: int, at_fi
         ("kind: slurm\nworkers: 1\noptions: {walltime: 12:00:00}", 'walltime: "04:00:00"'),
     ],
 )
-def test_what_cannot_be_meant(tmp_path: Path, text: str, said: str) -> None:
+def test_wrong_values_are_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     assert said in str(caught.value)
@@ -79,6 +79,6 @@ def test_what_cannot_be_meant(tmp_path: Path, text: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--cluster .*nowhere\.yaml cannot be read: .*No such file"):
         read_cluster(tmp_path / "nowhere.yaml")

@@ -1,4 +1,4 @@
-"""Walltimes as batch systems spell them."""
+"""Walltimes in the formats of batch systems."""
 
 from __future__ import annotations
 
