@@ -1,4 +1,4 @@
-"""What a user decides, as frozen values: made once at the edge, handed on whole."""
+"""Options of a run as frozen values: made once from the command line, then handed on whole."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ Precision = Literal["auto", "fp32", "mixed", "bf16", "fp16"]
 Refine = Literal["all", "auto"] | float
 
 _ADDRESS = re.compile(r"inproc://.+|((?:tcp|tls|ucx|ucxx|wss?)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
-"""Of a Dask scheduler; without a port Dask would raise its own errors, some of them while the program ends."""
+"""Address of a Dask scheduler. Without a port Dask raises errors of its own, some of them while the program ends."""
 
 CELL_PX = 512
-"""Side of a cell: what is tissue, what is refined and what has failed is decided for squares of this size on each
-scale's fixed grid, so none of it depends on how the slide is cut into tiles."""
+"""Side of a cell, in pixels. Tissue, refinement and failures are decided per cell of each scale's fixed grid, so none
+of them depends on how the slide is divided into tiles."""
 
 TILE_PX = (512, 1024, 2048, 4096)
-"""Tiles are whole numbers of cells, and no larger than a worker's memory can hold several of."""
+"""Sides of tiles, in pixels: whole numbers of cells, and small enough for several tiles in a worker's memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """All that the mask depends on besides the slide and the bundle."""
+    """Options on which the mask depends, besides the slide and the bundle."""
 
     mpp: float | None = None
-    """Microns per level-0 pixel, where the slide does not say or says it wrongly."""
+    """Microns per level-0 pixel, for a slide whose metadata have none or a wrong one."""
     refine: Refine = "all"
-    """Which tissue cells of each scale after the first are refined: "all", "auto" (those whose mean uncertainty is
-    above the bundle's threshold) or a fraction of them all, spent where over the whole slide it clears up most
-    (MagNet-Fast, generalised)."""
+    """Tissue cells to refine at the scales after the first: "all", "auto" (those whose mean uncertainty is above the
+    bundle's threshold) or a fraction of them, spent where it resolves most uncertainty over the whole slide
+    (MagNet-Fast, paper section 3.4, generalised)."""
     tissue: bool = True
-    """Only cells with tissue are analysed; False takes the whole slide, for stains the tissue finder does not know."""
+    """True: analyse only cells with tissue. False: the whole slide, for stains other than haematoxylin and eosin."""
     tile_px: int = 1024
-    """Side of a tile; the mask does not depend on it, the folder's layout may (with 0.5 a tile is a shard)."""
+    """Side of a tile in pixels. The mask does not depend on it; with OME-Zarr 0.5 a tile is a shard."""
     ngff: Ngff = "0.4"
-    """OME-Zarr version: 0.4 (Zarr v2) opens in QuPath 0.6 and 0.7; 0.5 (Zarr v3) has sharding."""
+    """Version of OME-Zarr: 0.4 (Zarr v2) opens in QuPath 0.6 and 0.7; 0.5 (Zarr v3) has sharding."""
     keep_probabilities: bool = False
     """Keep the finest scale's probabilities as probabilities.ome.zarr."""
     keep_uncertainty: bool = False
     """Write the uncertainty as uncertainty.ome.zarr."""
     batch_size: int | None = None
-    """Patches a forward pass; None is 1 on CPU and 4 to 16 on CUDA, by its memory."""
+    """Patches per forward pass; None: 1 on a CPU, 4 to 16 on CUDA, depending on its memory."""
     precision: Precision = "auto"
-    """Arithmetic of the networks; "auto" is the quickest that changes less than a thousandth of the labels: fp16 on
-    CUDA, "mixed" (the backbone in fp32, the refinement modules in bf16) on processors that have bf16, elsewhere fp32.
-    The first worker's decides for all of a run."""
+    """Arithmetic of the networks. "auto" is the fastest that changes less than a thousandth of the labels: fp16 on
+    CUDA, "mixed" (backbone in fp32, refinement modules in bf16) on CPUs with bf16, fp32 on others. The choice of the
+    first worker holds for the whole run."""
 
     def __post_init__(self) -> None:
         if self.tile_px not in TILE_PX:
@@ -60,7 +60,7 @@ class RunConfig:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Names of the images that are kept beside the mask."""
+        """Names of the images to keep beside the mask."""
         wanted = {"probabilities": self.keep_probabilities, "uncertainty": self.keep_uncertainty}
         return tuple(name for name, keep in wanted.items() if keep)
 
@@ -71,16 +71,16 @@ class RunConfig:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Where the work is done; the mask does not depend on it, so a run may be resumed with another."""
+    """Device and workers of a run. The mask does not depend on them, so a run may be resumed with others."""
 
     device: str = "auto"
-    """"auto", "cpu", "cuda" or "cuda:N"; each worker resolves "auto" for itself."""
+    """One of "auto", "cpu", "cuda" and "cuda:N"; each worker resolves "auto" for itself."""
     workers: int | None = None
-    """Worker processes on this machine; None works in this process."""
+    """Number of worker processes on this machine; None: threads of this process."""
     scheduler: str | None = None
-    """Address of a running Dask scheduler; its workers must see the slide, the bundle and the output folder."""
+    """Address of a running Dask scheduler, whose workers can read the slide and the bundle and write the output."""
     cluster: str | None = None
-    """A YAML file that describes a Dask cluster, which the run makes and lets go of; they must see the same."""
+    """YAML file that describes a Dask cluster, which the run starts and closes; its workers need the same access."""
 
     def __post_init__(self) -> None:
         kind, _, number = self.device.partition(":")
@@ -91,13 +91,11 @@ class Execution:
         if self.scheduler is not None and not _ADDRESS.fullmatch(self.scheduler):
             raise ConfigError(f"--scheduler {self.scheduler!r} is not an address, such as tcp://HOST:8786")
         if sum(one is not None for one in (self.workers, self.scheduler, self.cluster)) > 1:
-            raise ConfigError(
-                "--workers starts processes here, --scheduler uses running ones, --cluster makes them; pass one of them"
-            )
+            raise ConfigError("--workers, --scheduler and --cluster exclude each other; pass one of them")
 
 
 def parse_refine(text: str) -> Refine:
-    """What --refine says: "all", "auto" or a fraction, from the command line; raises ConfigError."""
+    """Parse the value of --refine: "all", "auto" or a fraction. Raises ConfigError."""
     if text in ("all", "auto"):
         return cast(Refine, text)
     try:

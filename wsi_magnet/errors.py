@@ -1,6 +1,6 @@
 """The error tree: every error this package raises on purpose descends from `WsiMagnetError`.
 
-A message names the thing, the numbers and the cure in one line; the command line prints it as it is and exits with 1.
+A message names the thing, the numbers and the remedy in one line; the command line prints it and exits with 1.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Literal
 
 
 class WsiMagnetError(Exception):
-    """Something that the user can understand and mend; its text is one line."""
+    """An error that the user can understand and remedy; its text is one line."""
 
 
 class ConfigError(WsiMagnetError, ValueError):
@@ -17,28 +17,28 @@ class ConfigError(WsiMagnetError, ValueError):
 
 
 class SlideOpenError(WsiMagnetError, OSError):
-    """A slide that no reader can open; the text gives each reader's reason."""
+    """A slide that no reader can open; the text has each reader's reason."""
 
 
 class SlideReadError(WsiMagnetError, OSError):
     """A region of an open slide that cannot be decoded."""
 
     def __init__(self, text: str, *, reason: str | None = None) -> None:
-        """reason: the same without the slide's path and the region's position; by default `text`."""
+        """reason: the text without the slide's path and the region's position; by default `text`."""
         super().__init__(text)
         self.reason = reason or text
 
 
 class MissingMppError(WsiMagnetError, ValueError):
-    """A slide without a usable resolution, in its metadata or given."""
+    """A slide without a usable resolution, neither in its metadata nor given by the user."""
 
 
 class BundleError(WsiMagnetError, ValueError):
-    """A file that is not a bundle, or a bundle that does not fit."""
+    """A file that is no bundle, or a bundle that does not fit."""
 
 
 class AnnotationError(WsiMagnetError, ValueError):
-    """An annotation that cannot be read, or whose labels are not known."""
+    """An annotation that cannot be read, or whose labels are unknown."""
 
 
 class ManifestError(WsiMagnetError, ValueError):
@@ -46,11 +46,11 @@ class ManifestError(WsiMagnetError, ValueError):
 
 
 class CohortError(WsiMagnetError, ValueError):
-    """Slides that are not there, or whose results cannot lie in one folder."""
+    """Slides that do not exist, or whose results cannot lie in one folder."""
 
 
 class TrainingError(WsiMagnetError):
-    """A training that cannot be started, gone on with, or that has diverged."""
+    """A training that cannot be started or resumed, or that has diverged."""
 
 
 class StoreError(WsiMagnetError, OSError):
@@ -58,11 +58,11 @@ class StoreError(WsiMagnetError, OSError):
 
 
 class OutOfSpaceError(StoreError):
-    """A disk that is full, or a quota that is spent: no single slide's fault."""
+    """A full disk or an exhausted quota: the fault of no single slide."""
 
 
 class OutageError(StoreError):
-    """A store or a share that does not answer at the moment: no single slide's fault."""
+    """A store or a network share that does not answer at the moment: the fault of no single slide."""
 
 
 class ResultMismatchError(WsiMagnetError):
@@ -71,18 +71,18 @@ class ResultMismatchError(WsiMagnetError):
     def __init__(
         self, text: str, *, cure: Literal["--restart", "--overwrite"] | None = None, stays: bool = False
     ) -> None:
-        """cure: the option with which a run would go ahead. stays: True where a result is there, and is kept."""
+        """cure: option with which the run would start. stays: True if there is a result, which is kept."""
         super().__init__(text)
         self.cure, self.stays = cure, stays
 
 
 class ResultBusyError(WsiMagnetError):
-    """A result folder on which another run is working."""
+    """A result folder in which another run is working."""
 
 
 class DeviceError(WsiMagnetError, RuntimeError):
-    """A GPU that failed while it computed."""
+    """A GPU that failed during computation."""
 
 
 class ClusterError(WsiMagnetError, ConnectionError):
-    """A Dask cluster that cannot be reached, or workers that are lost or do not fit."""
+    """A Dask cluster that cannot be reached, or workers that are lost or unsuitable."""

@@ -1,9 +1,9 @@
-"""The mpp ladder: which scales a slide is segmented at, and how each one's pixel grid lies on level 0.
+"""The ladder of scales at which a slide is segmented, and the position of each scale's pixel grid on level 0.
 
 A scale's grid starts at the upper left corner of the canvas (the slide's bounds, or all of level 0). Its pixel (x, y)
 covers level-0 pixels [x * d, (x + 1) * d) x [y * d, (y + 1) * d), d a float: positions are computed from the grid every
 time, never accumulated, so nothing drifts. Neighbouring scales differ by exactly 2, so four pixels of one are exactly
-one pixel of the coarser.
+one pixel of the coarser one.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box, FloatBox, Size
 
 UPSAMPLING_TOLERANCE = 1.25
-"""A scale is used up to this factor finer than the slide's pixels: 0.25 on a slide of 0.2528 or 0.263 is meant,
-0.25 on a slide of 0.5 is not."""
+"""Factor by which a scale may be finer than the slide's pixels: a scale of 0.25 suits a slide of 0.2528 or 0.263, and
+not one of 0.5."""
 
 MOST_UPSAMPLING = 2.0
-"""A slide whose level-0 pixels are coarser than the coarsest scale by more than this factor is refused: no scale shows
-what the networks have learned to see. One step of the ladder is the most that a mask may be guessed across."""
+"""Factor by which a slide's level-0 pixels may be coarser than the coarsest scale, one step of the ladder. A coarser
+slide is refused: no scale shows the detail on which the networks were trained."""
 
 MPP_RANGE = (0.01, 1000.0)
-"""Of a scale, in microns per pixel: from finer than light shows to a slide in a few pixels."""
+"""Range of a scale, in microns per pixel: from finer than light resolves to a slide in a few pixels."""
 
 LEVEL_TOLERANCE = 1.01
-"""A level this little coarser than a scale still counts as having its detail: real slides have levels of 4.0008. With
-1.02 a scale of 15.82 would be read from a level of 16, sixteen times the cheaper, but levels often lack their last row
-and column, and the edge would be 0.6 pixels off."""
+"""Factor by which a level may be coarser than a scale and still has its detail: real slides have levels of 4.0008. With
+1.02 a scale of 15.82 would be read from a level of 16, at a sixteenth of the cost, but levels often lack their last row
+and column, and the edge would be off by 0.6 pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +52,36 @@ class Scale:
         return Box.of(self.size)
 
     def level0(self, box: Box) -> FloatBox:
-        """The same rectangle in level-0 pixels, counted from the canvas's corner."""
+        """Convert a box of this scale to level-0 pixels, counted from the canvas's corner."""
         return FloatBox(box.x0, box.y0, box.x1, box.y1).scale(*self.downsample_xy)
 
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The scales of one slide, coarse to fine, and what was left out."""
+    """Scales of one slide, coarse to fine, and the scales of the bundle that are left out."""
 
     scales: tuple[Scale, ...]
     left_out_mpp: tuple[float, ...]
     """Scales of the bundle finer than the slide's own pixels."""
     upsampled: bool
-    """True where even the coarsest scale is finer than the slide's pixels (by up to `MOST_UPSAMPLING`): it is kept, but
-    its mask is a guess."""
+    """True if even the coarsest scale is finer than the slide's pixels, by up to `MOST_UPSAMPLING`: it is kept, but its
+    mask is a guess."""
 
     def __len__(self) -> int:
         return len(self.scales)
 
     @property
     def finest(self) -> Scale:
-        """The scale of the finished mask."""
+        """Scale of the finished mask."""
         return self.scales[-1]
 
     def ratio(self, scale: Scale) -> int:
-        """How many pixels of `scale` make one of the coarsest, along an axis: a power of 2."""
+        """Pixels of `scale` per pixel of the coarsest scale, along an axis: a power of 2."""
         return int(2**scale.index)
 
 
 def check_mpps(mpps: Sequence[float]) -> tuple[float, ...]:
-    """The same, as floats, if they fall by exactly 2 from each to the next; raises ConfigError otherwise."""
+    """Return the scales as floats; raises ConfigError unless each is exactly half of the one before."""
     values = tuple(float(m) for m in mpps)
     if not values or not all(MPP_RANGE[0] <= m <= MPP_RANGE[1] for m in values):
         low, high = MPP_RANGE
@@ -93,7 +93,7 @@ def check_mpps(mpps: Sequence[float]) -> tuple[float, ...]:
 
 
 def build_ladder(mpps: Sequence[float], slide_mpp_xy: tuple[float, float], canvas: Size) -> Ladder:
-    """Place the scales `mpps` (coarse to fine) on a canvas of level-0 pixels with that resolution (x, y).
+    """Place the scales `mpps` (coarse to fine, µm/px) on a canvas of level-0 pixels with that resolution (x, y).
 
     The coarsest is kept also for a slide that is up to `MOST_UPSAMPLING` times coarser. Raises ConfigError for a slide
     that is coarser still, and for scales that do not halve.
@@ -113,7 +113,7 @@ def build_ladder(mpps: Sequence[float], slide_mpp_xy: tuple[float, float], canva
 
 
 def scale_at(mpp: float, slide_mpp_xy: tuple[float, float], canvas: Size) -> Scale:
-    """A scale of any mpp on a canvas of level-0 pixels with that resolution (x, y), outside every ladder; index 0."""
+    """A single scale of any mpp, with index 0, on a canvas of level-0 pixels with that resolution (x, y)."""
     return _place(0, mpp, slide_mpp_xy, canvas)
 
 
@@ -130,9 +130,9 @@ def _pixels(length: int, downsample: float) -> int:
 
 
 def best_level(level_downsamples: Sequence[float], downsample: float) -> int:
-    """Index of the coarsest level that still has all the detail of a scale with that downsample.
+    """Index of the coarsest level with all the detail of a scale with that downsample.
 
-    `level_downsamples` are in the slide's order, 1.0 first. Level 0 where even that is coarser than the scale.
+    level_downsamples: in the slide's order, 1.0 first. Returns 0 if even level 0 is coarser than the scale.
     """
     fitting = [i for i, d in enumerate(level_downsamples) if d <= downsample * LEVEL_TOLERANCE]
     return max(fitting, key=lambda i: level_downsamples[i], default=0)

@@ -7,19 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 
 KEPT_BLOCK_BYTES = 32 << 20
-"""Arrays up to this size are taken from memory that was used before. By itself glibc asks the system for each of the
-larger ones and gives it back at once, and to be handed clean pages takes longer than to compute a map on them: patches
-take up to twice as long (`python -m benchmarks.pipeline`)."""
+"""Largest array for which glibc reuses memory. By default it requests larger ones from the system and returns them at
+once, and fresh pages take longer than computing a map on them: patches take up to twice as long (`python -m
+benchmarks.pipeline`)."""
 
 KEPT_FREE_BYTES = 256 << 20
-"""More than this at the end of an arena goes back to the system."""
+"""Free memory at the end of an arena above which it is returned to the system."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-"""Numbers of glibc's malloc.h."""
+"""Constants of glibc's malloc.h."""
 
 
 def cpu_threads() -> int:
-    """Processors that this process may use: its affinity and its container's share, not the machine's count."""
+    """Number of CPUs that this process may use: by its affinity and its container's share, not the machine's count."""
     from dask.system import cpu_count  # slow to import, and `--help` needs none of it
 
     return max(1, int(cpu_count()))
@@ -45,11 +45,11 @@ def give_memory_back() -> None:
 
 
 def keep_memory_steady() -> None:
-    """Have glibc reuse memory in two arenas, for the rest of this process's life; elsewhere do nothing.
+    """Configure glibc to reuse memory in two arenas, for the rest of this process; a no-op with other libraries.
 
-    By default it has an arena for each thread, and each keeps what its thread once needed, so that a worker's memory
-    creeps up by a third over a few hundred tiles (`python -m benchmarks.memory`). Only for processes that are ours:
-    workers and the command line.
+    By default each thread has an arena, which keeps what the thread once needed, so that a worker's memory grows by a
+    third over a few hundred tiles (`python -m benchmarks.memory`). Only for our own processes: workers and the command
+    line.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

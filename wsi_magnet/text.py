@@ -12,7 +12,7 @@ def counted(count: int, one: str, more: str = "") -> str:
 
 
 def how_it_ended(code: int | None, stderr: str) -> str:
-    """How a process ended that did not answer. code: its exit code, or minus the signal that ended it."""
+    """End of a process that gave no result, in words. code: its exit code, or minus the signal that ended it."""
     if code == -signal.SIGKILL:
         return "it was killed (SIGKILL: out of memory?)"
     if code == -signal.SIGILL:

@@ -222,12 +222,12 @@ def test_a_whole_slide_is_read_with_several_blocks_at_once_and_without_what_cann
     image = stained(Size(256, 128))
     reader = Torn(image)
     scale = build_ladder((0.25,), (0.25, 0.25), reader.info.canvas).finest
-    pixels, unread = read_whole(reader, scale, block_px=128, unread_grey=7)
+    pixels, unreadable = read_whole(reader, scale, block_px=128, unreadable_grey=7)
     expected = np.zeros((128, 256), np.bool_)
     expected[:64, 64:128] = True
-    assert np.array_equal(unread, expected)
-    assert (pixels[unread] == 7).all()
-    assert np.array_equal(pixels[~unread], image[~unread])
+    assert np.array_equal(unreadable, expected)
+    assert (pixels[unreadable] == 7).all()
+    assert np.array_equal(pixels[~unreadable], image[~unreadable])
 
 
 def test_a_box_outside_is_an_error() -> None:

@@ -1,1 +1,1 @@
-"""Decisions before any computation: tissue, cells, tiles, costs."""
+"""Planning before any computation: tissue, cells, tiles, cost."""

@@ -1,4 +1,4 @@
-"""Which cells of a scale are refined, decided over the whole slide: MagNet-Fast (paper, section 3.4), generalised."""
+"""Selection of the cells to refine, over the whole slide: MagNet-Fast (paper, section 3.4), generalised."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from wsi_magnet.planning.plan import Cells
 def choose_refined(
     tissue: Cells, scores: Mapping[tuple[int, int], float], refine: Refine, threshold: float, budget: Budget
 ) -> Cells:
-    """Which cells of a scale to refine, decided over the whole slide (MagNet-Fast, paper section 3.4, generalised).
+    """Select the tissue cells of a scale to refine: bool (rows, columns) as `tissue`.
 
-    scores: mean uncertainty of the coarser result in each tissue cell, 0..1, by (row, column). "auto" takes the cells
-    at or above `threshold`. A fraction takes the most uncertain ones, as many as `budget` grants this scale; equal
-    scores go by row and column, so that the choice is the same every time.
+    scores: mean uncertainty of the coarser result in each tissue cell, 0..1, by (row, column). "auto" selects the
+    cells at or above `threshold`; a fraction selects the most uncertain ones, as many as `budget` grants this scale.
+    Ties are broken by row and column, so that the selection is reproducible.
     """
     if refine == "all":
         return tissue.copy()
@@ -37,28 +37,30 @@ def choose_refined(
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many cells may still be refined, from a scale on to the finest."""
+    """Number of cells that may still be refined, at a scale and all finer ones."""
 
     left: int
+    """Remaining cells."""
     cells: tuple[int, ...]
     """Tissue cells of the scale and of each finer one."""
 
     @staticmethod
     def of(refine: Refine, cells: Sequence[int], index: int, spent: int) -> Budget:
-        """What is left of a fraction of all cells, for the scale with that index and the finer ones.
+        """Remaining budget of a run, from the scale with that index on.
 
-        cells: tissue cells of every scale but the coarsest, which is not refined. spent: how many have been refined.
+        cells: number of tissue cells of every scale but the coarsest, which is not refined. spent: cells refined at the
+        scales before.
         """
         share = 1.0 if isinstance(refine, str) else float(refine)
         return Budget(max(0, ceil(share * sum(cells) - 1e-9) - spent), tuple(cells[index - 1 :]))
 
     def granted(self, uncertainty: Sequence[float]) -> int:
-        """How many cells of this scale to refine, so that the budget goes where it clears up most.
+        """Number of cells of this scale to refine, so that the budget resolves most uncertainty.
 
-        uncertainty: of this scale's tissue cells, highest first. A cell takes one patch of the networks whatever its
-        scale, but at the next scale it shows a quarter of the area. So a cell is worth its mean uncertainty times its
-        area, and it is refined unless what is left would clear up more in the cells below the most uncertain ones,
-        which are taken to be as uncertain as these.
+        uncertainty: mean uncertainty of this scale's tissue cells, highest first. A cell costs one patch at any scale,
+        but covers a quarter of the area at the next one. So its value is its mean uncertainty times its area, and it is
+        refined unless the remaining budget would resolve more in the finer cells under the most uncertain ones, which
+        are assumed to be as uncertain as those.
         """
         if not self.cells[0]:
             return 0

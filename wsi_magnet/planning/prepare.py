@@ -1,4 +1,4 @@
-"""From a slide, a bundle and a configuration to a plan: the only pixels read are those of the tissue thumbnail."""
+"""Plan of a run from slide, bundle and configuration; reads no pixels but those of the tissue map."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PreparedRun:
     plan: Plan
     tissue: TissueMap
     notes: tuple[str, ...]
-    """What the user should know about this slide."""
+    """Notes for the user about this slide."""
 
 
 def ladder_of(info: SlideInfo, spec: BundleSpec) -> Ladder:

@@ -76,7 +76,7 @@ def tissue_at(reader: SlideReader, size: Size, mpp: float) -> Pixels:
     """The slide's canvas at that mpp, uint8 (height, width, 3), read block by block; undecodable regions are grey."""
     dx, dy = (mpp / m for m in reader.info.require_mpp())
     scale = Scale(0, mpp, (dx, dy), size)
-    return read_whole(reader, scale, block_px=_BLOCK_PX, unread_grey=UNREADABLE)[0]
+    return read_whole(reader, scale, block_px=_BLOCK_PX, unreadable_grey=UNREADABLE)[0]
 
 
 def blend(tissue: Pixels, labels: Pixels, classes: Sequence[LabelClass], opacity: float) -> Pixels:

@@ -1,4 +1,4 @@
-"""The description of a prepared run, for run.json, and of its images, for OME-Zarr and OME-XML."""
+"""Description of a prepared run, for run.json, and of its images, for OME-Zarr and OME-XML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wsi_magnet.results.record import BundleRecord, RunRecord, ScaleRecord, Slid
 def describe_run(
     prepared: PreparedRun, bundle_sha256: str, fingerprint: Mapping[str, str], precision: Precision
 ) -> RunRecord:
-    """The record of a run before its first tile."""
+    """Record of a run before its first tile."""
     info, bounds = prepared.info, prepared.info.bounds
     slide = SlideRecord(
         path=info.path,
@@ -48,7 +48,7 @@ def describe_run(
 def describe_images(
     prepared: PreparedRun, products: Products, classes: Sequence[LabelClass], finest_level: int
 ) -> dict[str, dict[str, Any]]:
-    """Metadata of each image by product, where `finest_level` is the finest level that is complete."""
+    """OME-Zarr metadata of each image by product. finest_level: finest complete level of the mask."""
     info = prepared.info
     finest_mpp = prepared.plan.ladder.finest.mpp
     bounds_xy = (info.bounds.x0, info.bounds.y0)
@@ -66,7 +66,7 @@ def describe_images(
     described = {}
     for name, extra in kinds.items():
         method = "2x2 majority" if name == "mask" else "2x2 mean"
-        # The coarser levels of the probabilities are the coarser scales' own until the run is finished.
+        # Until the run is finished, coarser levels of the probabilities are those of the coarser scales.
         body = {
             "multiscales": [
                 ngff.multiscales(name, frames, channels=name == "probabilities", method=method, version=products.ngff)
@@ -80,7 +80,7 @@ def describe_images(
 def describe_ome(
     prepared: PreparedRun, products: Products, classes: Sequence[LabelClass], finest_level: int
 ) -> dict[str, str]:
-    """OME-XML of each image by product, as `describe_images`."""
+    """OME-XML of each image by product. finest_level: as in `describe_images`."""
     mpp = prepared.plan.ladder.finest.mpp * 2**finest_level
     about = _origin(prepared, finest_level)
     names: tuple[Product, ...] = get_args(Product)
@@ -92,7 +92,7 @@ def describe_ome(
 
 
 def _origin(prepared: PreparedRun, finest_level: int) -> dict[str, Any]:
-    """Where an image comes from, for the image itself."""
+    """Provenance of an image, for its own metadata."""
     info = prepared.info
     return {
         "slide_identity": info.identity,

@@ -1,6 +1,6 @@
-"""log.jsonl: what happened to a result, a JSON object a line, appended, to be read long after.
+"""Event log of a result, log.jsonl: a JSON object per line, appended.
 
-Each line has the time (ISO 8601, UTC), a level, the event, and what there is to say of it. Tiles are in journal.jsonl.
+Each line has the time (ISO 8601, UTC), a level, the event and its values. Tiles are in journal.jsonl.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ LOG = "log.jsonl"
 
 
 class EventLog:
-    """A log that lines are appended to by one program at a time; an object store gets them a moment later.
+    """Log to which one process at a time appends lines; in an object store they appear a moment later.
 
-    What cannot be written is not missed: a log is no reason to lose a run.
+    Errors of writing are ignored: a log is no reason to lose a run.
     """
 
     def __init__(self, path: Location) -> None:
@@ -43,18 +43,18 @@ class EventLog:
         self.add([line(level, event, values)])
 
     def add(self, lines: Iterable[str]) -> bool:
-        """Append lines that were made before; False where they could not be written."""
+        """Append lines as from `line`; False if they cannot be written."""
         try:
             self._lines = self._lines or open_lines(self._path)
             for one in lines:
                 self._lines.add(one.encode())
         except WsiMagnetError:
-            self.close(compact=False)  # opened anew, a torn line is ended
+            self.close(compact=False)  # the next opening closes a torn line
             return False
         return True
 
     def close(self, *, compact: bool) -> None:
-        """Make all of them last. compact: as `Lines.close`."""
+        """Make all lines durable. compact: as in `Lines.close`."""
         lines, self._lines = self._lines, None
         with suppress(WsiMagnetError):
             if lines is not None:
@@ -62,17 +62,17 @@ class EventLog:
 
 
 def line(level: Level, event: str, values: Mapping[str, Any]) -> str:
-    """A line of a log, without its end."""
+    """Line of a log, without its newline."""
     return json.dumps({"time": now(), "level": level, "event": event, **values}, default=str)
 
 
 def now() -> str:
-    """The time, in UTC, to the millisecond."""
+    """Time in UTC, ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def told(event: Event) -> list[Told]:
-    """What an event of a run says in a log; nothing for a tile all of which was analysed."""
+    """Log entries of an event; none for a tile without unreadable cells."""
     match event:
         case Note(text):
             return [("warning", "notice", {"text": text})]
@@ -97,14 +97,14 @@ def told(event: Event) -> list[Told]:
 
 
 class RunLog:
-    """The log of one run in its result folder, an observer; a context that also tells how the run ended.
+    """Log of a run in its result folder: an observer, and a context that records the end of the run.
 
-    Nothing is written before the folder is the run's and holds its run.json: a run that is refused leaves another
-    one's result as it was.
+    Nothing is written before the folder belongs to the run and holds its run.json: a refused run leaves another one's
+    result unchanged.
     """
 
     def __init__(self, folder: Location, about: Mapping[str, Any]) -> None:
-        """about: what the run was asked for."""
+        """about: command and options of the run."""
         self._log = EventLog(folder / LOG)
         self._run_json = folder / "run.json"
         started = {**about, "host": socket.gethostname(), "versions": versions()}
@@ -112,7 +112,7 @@ class RunLog:
         self._begun = self._is_ours = self._compact = False
 
     def __call__(self, event: Event) -> None:
-        """The observer."""
+        """Record an event."""
         self._begun = True
         self._waiting += [line(*one) for one in told(event)]
         self._is_ours = self._is_ours or isinstance(event, ScaleStarted)
@@ -120,7 +120,7 @@ class RunLog:
             self._flush()
 
     def finished(self, summary: RunSummary) -> None:
-        """The run has come to its end."""
+        """Record the end of the run."""
         if not summary.done_before:
             failed = len(summary.failures)
             state = "finished with errors" if failed else "finished"

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it: small frozen values, so that a progress bar is a plug-in."""
+"""Events of a run, as small frozen values for observers such as a progress bar or a log."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from wsi_magnet.results.journal import TileResult
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something the user should know; not an error."""
+    """A note for the user; not an error."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class WorkersReady:
-    """The workers are there."""
+    """Workers are ready."""
 
     description: str
     dashboard: str | None
@@ -25,7 +25,7 @@ class WorkersReady:
 
 @dataclass(frozen=True, slots=True)
 class ScaleStarted:
-    """A scale is begun, or gone on with."""
+    """A scale is started or resumed."""
 
     scale: int
     scales: int
@@ -38,14 +38,14 @@ class ScaleStarted:
 
 @dataclass(frozen=True, slots=True)
 class TileFinished:
-    """A tile is in the store and in the journal."""
+    """A tile is stored, and recorded in the journal."""
 
     result: TileResult
 
 
 @dataclass(frozen=True, slots=True)
 class ScaleFinished:
-    """A scale is complete and the mask shows it."""
+    """A scale is complete, and visible in the mask."""
 
     scale: int
     mpp: float
@@ -57,11 +57,11 @@ Observer = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The observer of those who do not watch."""
+    """Observer that discards events."""
 
 
 def together(*observers: Observer) -> Observer:
-    """An observer that tells several, in their order."""
+    """Observer that passes events to several others, in order."""
 
     def observe(event: Event) -> None:
         for one in observers:

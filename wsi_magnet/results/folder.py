@@ -1,4 +1,4 @@
-"""A result folder: who may work in it, what it was made from, and what lies where."""
+"""Result folder: its lock, its fingerprint and its files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wsi_magnet.storage.location import Location, delete, names, read_bytes
 from wsi_magnet.storage.lock import LOCK_FILES, FolderLock, locked_folder
 
 Existing = Literal["resume", "restart", "overwrite"]
-"""What becomes of a result that is there already: gone on with; begun again; replaced whatever it is of."""
+"""Treatment of an existing result: resumed; made again; replaced, whatever it is the result of."""
 
 _CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
 _FENCING_TOKEN = ".turn"
@@ -30,7 +30,7 @@ _FENCING_TOKEN = ".turn"
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """The images that a run writes."""
+    """Images that a run writes."""
 
     sizes: tuple[Size, ...]
     """Extent of each pyramid level, finest first."""
@@ -38,7 +38,7 @@ class Products:
     ngff: Ngff
     tile_px: int
     probabilities: bool
-    """Kept at the end; while the run needs them they are there in any case."""
+    """True to keep them at the end; during the run they exist in any case."""
     uncertainty: bool
 
     def specs(self, folder: Location) -> dict[str, PyramidSpec]:
@@ -59,18 +59,18 @@ class Products:
         }
 
     def pyramids(self, folder: Location) -> dict[str, Pyramid]:
-        """The images in a result folder by name: "mask", "probabilities" and, where kept, "uncertainty"."""
+        """Images of a result folder by product: "mask", "probabilities" and, if kept, "uncertainty"."""
         return {name: Pyramid(spec) for name, spec in self.specs(folder).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a mask depends on, by the words that a user knows it by."""
+    """Everything on which a mask depends, as text by the option or word that a user knows."""
 
     parts: Mapping[str, str]
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """A text for each that differs: "--refine was all and is 0.2"."""
+        """A text for each difference: "--refine was all and is 0.2"."""
         return [
             f"{name} was {self.parts.get(name, 'not given')} and is {other.parts.get(name, 'not given')}"
             for name in sorted({*self.parts, *other.parts})
@@ -81,7 +81,7 @@ class Fingerprint:
 def fingerprint(
     slide_identity: str, mpp_xy: tuple[float, float], bundle: tuple[str, str], config: RunConfig
 ) -> Fingerprint:
-    """`bundle` is its name and its sha256."""
+    """Fingerprint of a run. bundle: (name, SHA-256)."""
     return Fingerprint(
         {
             "the slide": slide_identity[:16],
@@ -99,7 +99,7 @@ def fingerprint(
 
 
 class ResultFolder:
-    """`<output>/<slide name>/`."""
+    """Result folder of a slide, `<output>/<slide name>/`."""
 
     def __init__(self, path: Location) -> None:
         self.path = path
@@ -111,21 +111,21 @@ class ResultFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only run in this folder, which is made if need be; the claim ends with the process, however it ends.
+        """Lock this folder, which is created if needed; the lock ends with the process, however it ends.
 
-        Raises ResultBusyError if another run holds it, StoreError if it cannot be written.
+        Raises ResultBusyError if another run holds the lock, StoreError if the folder cannot be written.
         """
         with locked_folder(self.path) as self._lock:
             yield
 
     def check_lock(self) -> None:
-        """Raises ResultBusyError where another run has taken the folder over meanwhile."""
+        """Raise ResultBusyError if another run has taken the lock over."""
         self._lock.check()
 
     def read_run(self) -> RunRecord | None:
-        """run.json, or None where there is none.
+        """Read run.json; None if there is none.
 
-        Raises ResultMismatchError for one that this version cannot use: damaged, foreign, or of a newer version.
+        Raises ResultMismatchError for a file that this version cannot use: damaged, foreign, or of a newer version.
         """
         with storage_errors(self.run_json):
             try:
@@ -147,14 +147,14 @@ class ResultFolder:
             raise _unusable(f"{self.run_json} is damaged: {error}; {_CURE}") from None
 
     def write_run(self, record: RunRecord) -> None:
-        """Replace run.json at once. Raises ResultBusyError where another run has taken the folder over."""
+        """Replace run.json atomically. Raises ResultBusyError if another run has taken the lock over, StoreError."""
         self.check_lock()
         write_json(self.run_json, record.to_json())
 
     def admit(self, wanted: Fingerprint, existing: Existing) -> RunRecord | None:
-        """What an earlier run of the same thing left in run.json, or None where the folder is to be `emptied`.
+        """Record of an earlier run that can be resumed; None if the folder is to be emptied.
 
-        Decides only, and changes nothing. Raises ResultMismatchError where a start would lose another result.
+        Changes nothing. Raises ResultMismatchError if a start would lose another result.
         """
         if existing == "overwrite":
             return None
@@ -175,21 +175,21 @@ class ResultFolder:
         if differences:
             raise ResultMismatchError(
                 f"{self.path} was made otherwise: {'; '.join(differences)}. "
-                "Go on as it was begun, or begin again with --restart",
+                "Resume it with the same options, or start again with --restart",
                 cure="--restart",
                 stays=True,
             )
         return earlier
 
     def _refuse_strangers(self) -> None:
-        # run.json is the first thing that a run writes, so whatever lies here without it is somebody else's.
+        # A run writes run.json first, so files in a folder without it are not ours.
         with storage_errors(self.path):
             found = {*names(self.path)}
         others = sorted(found - LOCK_FILES - {_FENCING_TOKEN, self.run_json.name + PARTIAL})
         if others:
             raise ResultMismatchError(
                 f"{self.path} holds files that are no result of this program ({', '.join(others[:3])}); "
-                "choose another output folder with -o, or take them away"
+                "choose another output folder with -o, or remove them"
             )
 
     def set_fencing_token(self, token: str) -> None:
@@ -210,9 +210,9 @@ class ResultFolder:
                 return None
 
     def refuse_inputs_inside(self, inputs: Iterable[Path]) -> None:
-        """Raises ResultMismatchError for a file that a run reads where it writes: a result is deleted as a whole."""
+        """Raise ResultMismatchError for an input of the run inside this folder: a result is deleted as a whole."""
         if not isinstance(self.path, Path):
-            return  # slides and bundles are files
+            return  # inputs are local files
         folder = self.path.resolve()
         for path in inputs:
             if path.resolve().is_relative_to(folder):
@@ -221,7 +221,7 @@ class ResultFolder:
                 )
 
     def empty(self) -> None:
-        """Delete all that an earlier run, or somebody else, left in the folder."""
+        """Delete all content of the folder but its lock. Raises StoreError."""
         with storage_errors(self.path):
             for name in names(self.path):
                 if name not in LOCK_FILES:
@@ -233,12 +233,14 @@ def _unusable(text: str) -> ResultMismatchError:
 
 
 def write_json(path: Location, values: Mapping[str, Any]) -> None:
-    """Write a file that is there whole or not at all, and stays there after a power cut. Raises StoreError."""
+    """Write a JSON file atomically and durably. Raises StoreError."""
     replace_text(path, json.dumps(values, indent=2) + "\n")
 
 
 def require_writable(path: Location) -> None:
-    """Raises StoreError now rather than after the slide has been looked through; a claim asks an object store."""
+    """Raise StoreError if a folder cannot be written, before the slide is read; object stores are tested by the
+    lock.
+    """
     if not isinstance(path, Path):
         return
     probe = path

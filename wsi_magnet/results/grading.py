@@ -1,6 +1,6 @@
-"""From pixels by label to areas, percentages and, where the classes allow, the Gleason score; pure arithmetic.
+"""Areas and percentages from pixels by label and, if the classes allow, the Gleason score; pure arithmetic.
 
-Rules of the grade: Gleason score from areas as in the ISUP 2014 and 2019 consensus for biopsies.
+The score follows the ISUP 2014 and 2019 consensus for biopsies, applied to areas.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ PATTERNS = (3, 4, 5)
 """Label values of the Gleason patterns."""
 
 NOISE_SHARE, NOISE_MM2 = 0.005, 0.05
-"""A pattern below both half a percent of the tumour and 0.05 mm² is taken for noise of the segmentation."""
+"""Limits below both of which a pattern is taken for noise: share of the tumour, and area in mm²."""
 
 SECONDARY_SHARE = 0.05
-"""A lower-grade pattern counts as secondary from this share of the tumour on; a higher grade always counts."""
+"""Least share of the tumour for a lower-grade pattern to count as secondary; a higher grade always counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassArea:
-    """How much of a class there is."""
+    """Area of a class."""
 
     name: str
     value: int
     area_mm2: float
     percent: float
-    """Of the analysed area."""
+    """Percentage of the analysed area."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gleason:
-    """A Gleason score from areas."""
+    """Gleason score from areas."""
 
     primary: int
     secondary: int
@@ -46,7 +46,7 @@ class Gleason:
 
 
 def class_areas(label_pixels: Mapping[int, int], classes: Sequence[LabelClass], mpp: float) -> list[ClassArea]:
-    """Areas in mm² of every class, present or not, in the bundle's order."""
+    """Area of every class, present or not, in the bundle's order."""
     pixel_mm2 = (mpp / 1000) ** 2
     total = sum(label_pixels.get(c.value, 0) for c in classes)
     return [
@@ -59,8 +59,8 @@ def class_areas(label_pixels: Mapping[int, int], classes: Sequence[LabelClass], 
 def gleason(area_mm2: Mapping[int, float]) -> Gleason | None:
     """Score and grade group from the area of each pattern (3, 4, 5); None without tumour.
 
-    Primary is the largest. Secondary is, of the others, the highest grade above the primary, if any; else the largest
-    with at least 5 % of the tumour; else the primary again.
+    The primary pattern is the largest. The secondary is the highest grade above the primary, if any; else the largest
+    other one with at least 5 % of the tumour; else the primary again.
     """
     total = sum(area_mm2.get(p, 0.0) for p in PATTERNS)
     found = {
@@ -84,12 +84,12 @@ def grade_group(primary: int, secondary: int) -> int:
 
 
 def is_pattern(name: str, value: int) -> bool:
-    """True for the class of a Gleason pattern: its value is the pattern, and its name says so."""
+    """True for the class of a Gleason pattern, by its value and its name."""
     return value in PATTERNS and name.lower() == f"gleason {value}"
 
 
 def can_grade(classes: Iterable[LabelClass | ClassArea]) -> bool:
-    """True where the two patterns that every grade is about are among the classes."""
+    """True if the classes include patterns 3 and 4, which every grade needs."""
     return set(PATTERNS[:2]) <= {one.value for one in classes if is_pattern(one.name, one.value)}
 
 
@@ -98,7 +98,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Plain values for summary.json.
 
-    label_pixels: pixels by label value over the analysed cells, at `mpp`. not_analysed: the label of unread pixels.
+    label_pixels: pixels by label value over the analysed cells, at `mpp`. not_analysed: label of pixels that no scale
+    could read.
     """
     areas = class_areas(label_pixels, classes, mpp)
     by_value = {a.value: a.area_mm2 for a in areas}

@@ -30,14 +30,14 @@ class CellResult:
     """False where the coarser result was only upsampled, and where the cell could not be read."""
     quarters: Quarters
     failure: str | None = None
-    """Why it could not be read at this scale. The coarser result stays; where there is none the label is 255."""
+    """Reason why the cell is unreadable at this scale; its coarser result stays, or 255 if there is none."""
     unread: bool = False
     """True where it was to be refined and was not read, because no reading could have changed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """What a worker reports of a finished tile; its pixels are in the store already."""
+    """Report of a worker on a finished tile, whose pixels are already stored."""
 
     scale: int
     row: int

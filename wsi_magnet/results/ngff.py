@@ -1,4 +1,4 @@
-"""OME-Zarr metadata as plain dictionaries, versions 0.4 and 0.5; knows no array and no file."""
+"""OME-Zarr metadata as plain dictionaries, versions 0.4 and 0.5."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wsi_magnet.labels import LabelClass
 
 @dataclass(frozen=True, slots=True)
 class LevelFrame:
-    """Where a pyramid level lies in the slide."""
+    """Position of a pyramid level on the slide."""
 
     path: str
     """Name of the level's array in its group."""
@@ -25,8 +25,8 @@ class LevelFrame:
 def level_frame(path: str, mpp: float, slide_mpp_xy: tuple[float, float], bounds_xy: tuple[int, int]) -> LevelFrame:
     """Frame of a level whose grid starts at the canvas's corner.
 
-    OME-Zarr places pixel centres: a coarser level's first centre is half a coarse pixel from the corner where level 0's
-    is half a fine one, so without that translation a viewer shows every level shifted by half its pixel.
+    OME-Zarr positions pixel centres: the first centre of a level is half its pixel from the corner. Without that
+    translation a viewer shows every level shifted by half its pixel.
     """
     x, y = (b * m + (mpp - m) / 2 for b, m in zip(bounds_xy, slide_mpp_xy, strict=True))
     return LevelFrame(path, mpp, (x, y))
@@ -35,7 +35,7 @@ def level_frame(path: str, mpp: float, slide_mpp_xy: tuple[float, float], bounds
 def multiscales(
     name: str, frames: Sequence[LevelFrame], *, channels: bool, method: str, version: Ngff
 ) -> dict[str, Any]:
-    """The `multiscales` entry of one image; `frames` finest first; axes (c,) y, x in micrometres."""
+    """Entry `multiscales` of an image. frames: finest first. Axes are (c,) y, x in micrometres."""
     axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if channels else []
     axes += [{"name": n, "type": "space", "unit": "micrometer"} for n in ("y", "x")]
     lead = [1.0] if channels else []
@@ -57,14 +57,14 @@ def multiscales(
 
 
 def image_label(classes: Sequence[LabelClass], version: Ngff) -> dict[str, Any]:
-    """The `image-label` entry: colours and names of label values; background is transparent."""
+    """Entry `image-label`: colours and names of label values; background is transparent."""
     colors = [{"label-value": c.value, "rgba": [*c.color, 0 if c.value == 0 else 255]} for c in classes]
     properties = [{"label-value": c.value, "name": c.name} for c in classes]
     return {**({"version": version} if version == "0.4" else {}), "colors": colors, "properties": properties}
 
 
 def omero_channels(classes: Sequence[LabelClass]) -> dict[str, Any]:
-    """The `omero` entry of a probability image: a named and coloured channel a class."""
+    """Entry `omero` of a probability image: a named and coloured channel per class."""
     channels = [
         {
             "label": c.name,
@@ -78,6 +78,6 @@ def omero_channels(classes: Sequence[LabelClass]) -> dict[str, Any]:
 
 
 def attributes(version: Ngff, entries: Mapping[str, Any], provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of the group: 0.4 has the entries at the root, 0.5 under "ome"; provenance beside them."""
+    """Attributes of a group: entries at the root in 0.4 and under "ome" in 0.5, with the provenance beside them."""
     body = dict(entries) if version == "0.4" else {"ome": {"version": version, **entries}}
     return {**body, "wsi-magnet": dict(provenance)}

@@ -1,7 +1,7 @@
-"""OME-XML of a result's images: pixel size, channels, names of labels; pure text, knows no file.
+"""OME-XML of a result's images: pixel size, channels, names of labels.
 
-OME-Zarr's own metadata says the same, but the Bio-Formats inside QuPath 0.6 and 0.7 passes over it: without this text
-it shows pixels of no size and "Channel 1".
+OME-Zarr's own metadata have the same values, but the Bio-Formats inside QuPath 0.6 and 0.7 ignores them: without this
+text it shows pixels without a size, and "Channel 1".
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _WHITE = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class OmeImage:
-    """A uint8 image, as OME sees it."""
+    """Description of a uint8 image in OME's terms."""
 
     name: str
     size: Size
-    """Of its finest level."""
+    """Size of its finest level."""
     mpp: float
     """Microns per pixel of that level."""
     channels: tuple[LabelClass, ...]
-    """Name and colour of each."""
+    """Name and colour of each channel."""
     maps: Mapping[str, Mapping[str, str]]
-    """Keys and values that belong to the image, by what they are about."""
+    """Key-value pairs of the image, by topic."""
 
 
 def image_of(
     product: Product, size: Size, mpp: float, classes: Sequence[LabelClass], about: Mapping[str, Any]
 ) -> OmeImage:
-    """The image that a product is; `about` tells where it comes from, in values of JSON."""
+    """Description of a product. about: its provenance, in values of JSON."""
     told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
     maps = {"provenance": told}
     channels: tuple[LabelClass, ...] = (LabelClass(0, product, _WHITE),)
@@ -50,7 +50,7 @@ def image_of(
         maps["labels"] = {str(c.value): c.name for c in labels}
         maps["label-colors"] = {str(c.value): "#{:02X}{:02X}{:02X}".format(*c.color) for c in labels}
     elif product == "probabilities":
-        # Of a black channel nothing would be seen.
+        # A black channel would be invisible.
         channels = tuple(LabelClass(c.value, c.name, c.color if any(c.color) else _WHITE) for c in classes)
     if product != "mask":
         maps["scale"] = {"0": "0.0", "255": "1.0"}
@@ -58,8 +58,10 @@ def image_of(
 
 
 def ome_xml(image: OmeImage, *, tiff: bool) -> str:
-    """One image as OME-XML of 2016-06; tiff: its channels are the pages of the file that holds this text, in order;
-    otherwise the pixels are said to lie elsewhere.
+    """OME-XML (2016-06) of one image.
+
+    tiff: True if its channels are the pages of the file that holds this text, in order; False if the pixels lie
+    elsewhere.
     """
     root = _element(
         None,
@@ -111,7 +113,7 @@ def _pixels(image: OmeImage) -> dict[str, str]:
 
 
 def _packed(color: tuple[int, int, int]) -> int:
-    """OME's colour: RGBA as a signed number of 32 bits."""
+    """Colour in OME: RGBA as a signed integer of 32 bits."""
     red, green, blue = color
     return int.from_bytes(bytes((red, green, blue, 255)), "big", signed=True)
 
@@ -122,5 +124,5 @@ def _element(parent: ElementTree.Element | None, tag: str, attributes: Mapping[s
 
 
 def _printable(text: str) -> str:
-    """XML 1.0 has no control characters, and a slide may have any name."""
+    """Text without the control characters that XML 1.0 lacks, and that a slide's name may have."""
     return "".join(c if c >= " " and c not in "\ufffe\uffff" and not "\ud800" <= c <= "\udfff" else "?" for c in text)

@@ -48,12 +48,12 @@ CHUNK_PX = CELL_PX
 _Codec = tuple[Literal["zstd", "lz4"], int]
 
 _DURABLE: _Codec = ("zstd", 3)
-"""As `python -m benchmarks.compression` measured on real results: a mask takes 0.8 % of its bytes and
-probabilities 18 %, where lz4 takes 2.8 and 33 %; higher levels save little and take several times as long, and
-shuffling bits makes both larger. Blosc, because QuPath's reader opens no other codec that is as good."""
+"""Codec of images that are kept, as measured on real results by `python -m benchmarks.compression`: a mask takes 0.8 %
+of its bytes and probabilities 18 %, where lz4 takes 2.8 and 33 %; higher levels save little and take several times as
+long, and shuffling bits makes both larger. Blosc, because QuPath's reader opens no other codec that is as good."""
 
 _TRANSIENT: _Codec = ("lz4", 5)
-"""For images that only the next scale reads: a third of the time, and the space is freed soon."""
+"""Codec of images that only the next scale reads: a third of the time, and the space is freed soon."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -343,9 +343,9 @@ def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
 
 def write_values(path: Path, values: npt.NDArray[Any] | Sequence[str] | str, attributes: Mapping[str, Any]) -> None:
     """Create an array of Zarr v3, small enough for one chunk: numbers, or texts of any length. Raises StoreError."""
-    told = values if isinstance(values, np.ndarray) else np.array(values, np.dtypes.StringDType())
+    content = values if isinstance(values, np.ndarray) else np.array(values, np.dtypes.StringDType())
     with storage_errors(path):
-        zarr.create_array(path, data=told, zarr_format=3, attributes=dict(attributes))
+        zarr.create_array(path, data=content, zarr_format=3, attributes=dict(attributes))
 
 
 def read_attributes(path: Location) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Results as they are read: classes, areas, and the images of a result folder as lazy arrays."""
+"""Results for reading: classes, areas, and the images of a result folder as lazy arrays."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _COUNT_PX = 4 * CELL_PX
 """Side of the boxes in which a mask is counted."""
 
 _REGION_PIXELS = 1 << 28
-"""Most pixels of a region; more is a slip of the keyboard, and `labels` reads without a limit."""
+"""Most pixels of a region; larger requests are mistakes, and `labels` reads without a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class MaskGeometry:
     mpp: float
     """Microns per pixel of the mask."""
     size: Size
-    """Of the mask; its last column and row may reach beyond the canvas by less than a pixel."""
+    """Size of the mask; its last column and row may reach beyond the canvas by less than a pixel."""
     downsample_xy: tuple[float, float]
     """Level-0 pixels per pixel of the mask."""
     canvas: Size
@@ -87,14 +87,14 @@ class ResultRegion:
 
 
 class Result:
-    """A result folder, opened for reading; holds no pixels.
+    """Result folder opened for reading; holds no pixels.
 
-    Of a run that is not finished it shows the finest scale that is complete.
+    The result of an unfinished run shows its finest complete scale.
     """
 
     def __init__(self, folder: Location) -> None:
-        """Raises StoreError for what is no result or has no complete scale yet, ResultMismatchError for what this
-        version cannot read.
+        """Open a result. Raises StoreError for a folder that is no result or has no complete scale yet,
+        ResultMismatchError for a result that this version cannot read.
         """
         record = ResultFolder(folder).read_run()
         if record is None:
@@ -147,11 +147,11 @@ class Result:
             raise ValueError(f"level {level} of {len(self.mask_image.spec.sizes)}")
         return level
 
-    # ---- what it is ------------------------------------------------------------------------------------------------
+    # ---- description ------------------------------------------------------------------------------------------------
 
     @property
     def slide(self) -> SlideRecord:
-        """The slide as it was opened: path, identity, size, bounds, mpp."""
+        """The slide as opened by the run: path, identity, size, bounds, mpp."""
         return self.record.slide
 
     @property
@@ -161,7 +161,7 @@ class Result:
 
     @property
     def slide_path(self) -> Path:
-        """File of the slide, as it was given to the run."""
+        """File of the slide, as given to the run."""
         return Path(self.record.slide.path)
 
     @property
@@ -176,12 +176,12 @@ class Result:
 
     @property
     def running(self) -> bool:
-        """True where the run is not finished, whether or not a process works on it now."""
+        """True if the run is not finished, whether or not a process works on it now."""
         return self.record.running
 
     @property
     def finished(self) -> bool:
-        """True where the run is finished, with or without errors."""
+        """True if the run is finished, with or without errors."""
         return not self.record.running
 
     @property
@@ -196,7 +196,7 @@ class Result:
 
     @property
     def levels(self) -> range:
-        """The complete levels of the mask, as they are numbered in the folder, finest first."""
+        """Complete levels of the mask, by their number in the folder, finest first."""
         return range(self.level, len(self.mask_image.spec.sizes))
 
     def mpp_of(self, level: int) -> float:
@@ -205,7 +205,7 @@ class Result:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """A note for the user about a run that is not finished; empty for one that is."""
+        """Note for the user about an unfinished run; empty for a finished one."""
         found = f"the run is not finished: this is what it has found at {self.geometry.mpp:g} µm/px"
         return (found,) if self.running else ()
 
@@ -217,9 +217,9 @@ class Result:
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
-        """Areas as in summary.json: of a finished run as it counted them, else counted in the mask.
+        """Areas as in summary.json: counted by the run if it is finished, else counted in the mask.
 
-        Of a mask, 0 is not counted: background that a network found and glass that nobody looked at are both 0.
+        In a mask, 0 is not counted: background found by a network and glass that was not analysed are both 0.
         """
         if self.record.summary is not None and "classes" in self.record.summary:
             return self.record.summary
@@ -241,7 +241,7 @@ class Result:
         return float(self.summary["not_analysed_mm2"])
 
     def count_labels(self) -> Counter[int]:
-        """Pixels by label in the mask's finest complete level, as far as it was written. Raises StoreError."""
+        """Pixels by label in the stored part of the mask's finest complete level. Raises StoreError."""
         total = np.zeros(256, np.int64)
         for box in self.blocks(self.level, _COUNT_PX):
             if self.mask_image.stored(self.level, box):
@@ -383,8 +383,8 @@ class Result:
 def open_result(path: str | Location) -> Result:
     """Open the result of a slide: `open_result("results/slide")`, or a URL, "s3://bucket/results/slide".
 
-    Opening reads run.json and the mask's metadata, no pixels. A result of a run that is not finished shows its finest
-    complete scale. Raises StoreError for what is no result or has no complete scale, ResultMismatchError for a result
+    Opening reads run.json and the mask's metadata, no pixels. The result of an unfinished run shows its finest complete
+    scale. Raises StoreError for a folder that is no result or has no complete scale, ResultMismatchError for a result
     that is damaged or of a newer version.
     """
     return Result(to_location(path))

@@ -1,4 +1,4 @@
-"""run.json as frozen dataclasses: what a result was made from, and how its run stands."""
+"""Contents of run.json as frozen dataclasses: inputs, options and state of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ State = Literal["running", "finished", "finished with errors"]
 FORMAT = "wsi-magnet-run"
 
 RUN_VERSION = 2
-"""Version of run.json that is written; version 1, of 0.1.0, is read as well: its summary says `passes` for `scales`."""
+"""Version of run.json that is written. Version 1, of 0.1.0, is read as well; in its summary `scales` are `passes`."""
 
 Pixels = Annotated[int, Bounds(1)]
 Offset = Annotated[int, Bounds(0)]
@@ -38,7 +38,7 @@ PACKAGES = (
     "openslide-bin",
     "pillow",
 )
-"""Those whose version can change a mask or its file."""
+"""Packages whose version can change a mask or its file."""
 
 
 def versions() -> dict[str, str]:
@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideRecord:
-    """The slide as it was opened."""
+    """The slide as opened by the run."""
 
     path: str
     identity: str
@@ -84,7 +84,7 @@ class BundleRecord:
     classes: tuple[LabelClass, ...]
     """In the order of the probabilities' channels."""
     description: Mapping[str, Any] = field(default_factory=dict)
-    """All that the bundle's header says, as `BundleSpec.to_json` writes it."""
+    """Contents of the bundle's header, as written by `BundleSpec.to_json`."""
 
     def __post_init__(self) -> None:
         values = [one.value for one in self.classes]
@@ -103,7 +103,7 @@ class BundleRecord:
         return BundleRecord(spec.name, sha256, classes, spec.to_json())
 
     def spec(self) -> BundleSpec:
-        """The whole description. Raises BundleError where run.json does not have it."""
+        """The whole description. Raises BundleError if run.json does not have it."""
         return BundleSpec.from_json(self.description)
 
 
@@ -126,7 +126,7 @@ class RunRecord:
 
     state: State
     fingerprint: Mapping[str, str]
-    """What the mask depends on, by the words that a user knows it by."""
+    """Everything on which the mask depends, as in `Fingerprint`."""
     slide: SlideRecord
     bundle: BundleRecord
     config: RunConfig
@@ -136,7 +136,7 @@ class RunRecord:
     software: Mapping[str, str] = field(default_factory=dict)
     """Versions by package."""
     precision: Precision | None = None
-    """Arithmetic that the first worker chose; None in results from before there was a choice."""
+    """Arithmetic chosen by the first worker; None in results made before there was a choice."""
     failures: tuple[str, ...] = ()
     """A line for each cell that could not be read."""
     finished: str | None = None
@@ -153,7 +153,7 @@ class RunRecord:
 
     @property
     def running(self) -> bool:
-        """True where the run has not finished, whether or not a process works on it now."""
+        """True if the run has not finished, whether or not a process works on it now."""
         return self.state == "running"
 
     @property
@@ -166,7 +166,7 @@ class RunRecord:
         return replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; those that are not known yet are left out."""
+        """Plain values; those not known yet are left out."""
         values = {key: value for key, value in to_json(self).items() if value is not None}
         bundle = {"sha256": self.bundle.sha256, "name": self.bundle.name, "classes": values["bundle"]["classes"]}
         values["bundle"] = {**bundle, **self.bundle.description}
@@ -174,9 +174,9 @@ class RunRecord:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> RunRecord:
-        """The inverse of `to_json`; reads version 1 as well, and ignores keys that it does not know.
+        """The inverse of `to_json`; reads version 1 as well, and ignores unknown keys.
 
-        Raises SchemaError for what is missing or not of its type.
+        Raises SchemaError for a value that is missing or of another type.
         """
         values = dict(values)
         if isinstance(bundle := values.get("bundle"), dict):

@@ -22,17 +22,17 @@ class RunSummary:
 
     folder: Location
     done_before: bool
-    """True where it had finished before and nothing was done."""
+    """True if an earlier run had finished and nothing was done."""
     failures: tuple[str, ...]
-    """A line for each cell that could not be read at a scale."""
+    """A line for each unreadable cell of each scale."""
     summary: Mapping[str, Any]
     """The contents of summary.json."""
 
 
 class RunCounts:
-    """Counts of a run's finished tiles, added up as they come, so that no journal is read at the end.
+    """Counts of a run's finished tiles, added up as they arrive, so that the journal is not read at the end.
 
-    Memory: a few numbers a scale, and a line for each cell that could not be read.
+    Memory: a few numbers per scale, and a line per unreadable cell.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -45,7 +45,7 @@ class RunCounts:
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """A line for each cell that could not be read at a scale: where, and why; scale after scale, row by row."""
+        """A line for each unreadable cell, with its place and reason; scale after scale, row by row."""
         return tuple(line for one in self._scales for line in one.failures())
 
     def summary(self, classes: Sequence[LabelClass]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class _ScaleCounts:
         self.mpp = one.scale.mpp
         self.labels: Counter[int] = Counter()
         self.not_analysed = 0
-        """Cells with label 255: no scale so far could read them."""
+        """Cells labelled 255: no scale so far could read them."""
         self._counts: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
         self._failed: dict[tuple[int, int], str] = {}
@@ -87,7 +87,7 @@ class _ScaleCounts:
             if cell.failure:
                 self._failed[cell.row, cell.col] = cell.failure
                 self._failed_pixels += pixels
-            # A cell that was not analysed is uncertain everywhere; the tile's labels tell whether there is such a cell.
+            # A cell that was not analysed is uncertain everywhere; the tile's labels show whether there is one.
             self.not_analysed += bool(lost) and uncertainty == 255 * pixels
 
     @property

@@ -1,1 +1,1 @@
-"""Slides: one protocol, one file a reader, regions at any mpp."""
+"""Reading of slides: a protocol, a module for each reader, regions at any mpp."""

@@ -12,7 +12,7 @@ from tifffile import PHOTOMETRIC, TiffPage
 from wsi_magnet.slides.types import Image
 
 Samples = npt.NDArray[Any]
-"""(rows, columns, samples a pixel), as stored: bool, uint8 or uint16."""
+"""(rows, columns, samples per pixel), as stored: bool, uint8 or uint16."""
 
 COLOURS = {
     PHOTOMETRIC.MINISWHITE: 1,
@@ -29,15 +29,15 @@ WHITE = (255, 255, 255)
 
 
 def on_white(picture: Pillow.Image) -> Image:
-    """The same picture of any 8-bit mode as uint8 (height, width, 3) RGB; its alpha, where it has one, on white.
+    """Convert a picture of any 8-bit mode to uint8 (height, width, 3) RGB, with alpha composed on white.
 
-    White always, whatever background colour a slide's metadata names: a mask must not depend on a viewer's taste.
+    Always white, whatever background colour the metadata name: a mask must not depend on a viewer's setting.
     """
     if not picture.has_transparency_data:
         return np.array(picture.convert("RGB"))
     rgba = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     alpha = rgba.getchannel("A")
-    if alpha.getextrema() == (255, 255):  # nearly every region of nearly every slide
+    if alpha.getextrema() == (255, 255):  # almost all regions of almost all slides
         return np.array(rgba.convert("RGB"))
     canvas = Pillow.new("RGB", rgba.size, WHITE)
     canvas.paste(rgba, mask=alpha)
@@ -45,10 +45,10 @@ def on_white(picture: Pillow.Image) -> Image:
 
 
 def samples_to_rgb(page: TiffPage, samples: Samples) -> Image:
-    """uint8 (rows, columns, 3) RGB of a page's samples; alpha on white."""
+    """Convert a page's samples to uint8 (rows, columns, 3) RGB, with alpha composed on white."""
     colours = COLOURS[PHOTOMETRIC(page.photometric)]
     if page.photometric == PHOTOMETRIC.PALETTE:
-        assert page.colormap is not None  # a page without is refused when it is opened
+        assert page.colormap is not None  # a page without a palette is refused when it is opened
         return np.stack([(channel >> 8).astype(np.uint8)[samples[..., 0]] for channel in page.colormap], axis=-1)
     values = _to_8_bits(samples, page.bitspersample)
     if page.photometric == PHOTOMETRIC.MINISWHITE:

@@ -1,4 +1,4 @@
-"""A name for a slide's content where its format has none: cheap for any size, the same wherever the file lies."""
+"""Identity of a slide's content, for formats without one: cheap at any size and independent of the path."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from wsi_magnet.geometry import Size
 
 ENDS_BYTES = 1 << 20
-"""Read at each end of the file: headers and directories lie there, and a copy of a gigapixel slide is not hashed whole
-(tens of seconds) each time a worker opens it."""
+"""Bytes read at each end of the file, where headers and directories lie. Hashing a whole gigapixel slide takes tens of
+seconds, each time a worker opens it."""
 
 
 def hash_ends(path: Path, size: Size) -> str:
-    """sha256 over the file's length, its first and last MiB, and the extent of level 0."""
+    """SHA-256 of the file's length, its first and last MiB, and the size of level 0. Raises OSError."""
     length = path.stat().st_size
     digest = hashlib.sha256(f"{length} bytes, {size}\n".encode())
     with path.open("rb") as file:

@@ -1,6 +1,6 @@
-"""Plain images as slides of one level: PNG and JPEG decoded whole, TIFF piece by piece.
+"""Reader of plain images as slides of one level: PNG and JPEG decoded whole, TIFF strip by strip or tile by tile.
 
-Pixels are taken in the order in which they are stored, as OpenSlide and QuPath do: EXIF's orientation is ignored.
+Pixels keep the order in which they are stored, as in OpenSlide and QuPath: the EXIF orientation is ignored.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from wsi_magnet.slides.tiff import TiffPixels
 from wsi_magnet.slides.types import Image, Level, SlideInfo
 
 MOST_DECODED_PIXELS = 500_000_000
-"""Larger PNG and JPEG files are refused: they can only be decoded whole, and 1.5 GB is what a worker can hold."""
+"""Most pixels of a PNG or JPEG: it can only be decoded whole, and 1.5 GB is the most that a worker can hold."""
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG", b"\xff\xd8\xff"
 
 
 class Pixels(Protocol):
-    """An image file's pixels, whatever its format."""
+    """Pixels of an image file of any format."""
 
     size: Size
     cache_bytes: int
-    """Decoded pixels that are kept, at most."""
+    """Most memory of decoded pixels that are kept, in bytes."""
 
     def read(self, box: Box) -> Image:
         """uint8 (box height, box width, 3) RGB."""
@@ -47,22 +47,22 @@ class Pixels(Protocol):
 
 
 def open_image(path: Path) -> ImageReader:
-    """Open a PNG, JPEG or TIFF. Raises SlideOpenError with the reason."""
+    """Open a PNG, JPEG or TIFF. Raises SlideOpenError with the reason, OSError where the file cannot be read."""
     with path.open("rb") as file:
         magic = file.read(4)
     try:
         if magic in TIFF_MAGIC:
             tiff = TiffPixels(path)
             return ImageReader(path, "tiff", tiff, _tiff_mpp(tiff))
-        # These classes and not PIL.Image.open, whose limit against decompression bombs (179 megapixels) is one setting
-        # for the whole process; we have our own.
+        # Not PIL.Image.open: its limit against decompression bombs (179 megapixels) is a setting of the whole process,
+        # and we have our own.
         if magic == PNG_MAGIC:
             return ImageReader(path, "png", DecodedPixels(PngImageFile(path)))
         if magic.startswith(JPEG_MAGIC):
             return ImageReader(path, "jpeg", DecodedPixels(JpegImageFile(path)))
     except SlideOpenError:
         raise
-    except Exception as error:  # decoders raise SyntaxError, struct.error, TiffFileError, ... at a broken header
+    except Exception as error:  # decoders raise SyntaxError, struct.error, TiffFileError, ... for a damaged header
         raise SlideOpenError(_one_line(error)) from error
     raise SlideOpenError("not a PNG, JPEG or TIFF")
 
@@ -88,7 +88,9 @@ class ImageReader:
         """See `SlideReader.read_level`."""
         try:
             return self._pixels.read(box), (float(box.x0), float(box.y0))
-        except Exception as error:  # as above: every decoder has its own, and a bad strip must not end the run
+        except (
+            Exception
+        ) as error:  # as above: each decoder has its own errors, and a damaged strip must not end the run
             raise SlideReadError(
                 f"{self.info.path}: {box.size} pixels from {(box.x0, box.y0)} of level {level} cannot be read: "
                 f"{_one_line(error)}",
@@ -104,7 +106,7 @@ class ImageReader:
 
 
 class DecodedPixels:
-    """An image that can only be decoded whole: when first read, and then kept."""
+    """Image that is decoded whole when it is first read, and kept."""
 
     def __init__(self, picture: ImageFile) -> None:
         self.size = Size(*picture.size)
@@ -134,7 +136,7 @@ class DecodedPixels:
 
     def _decode(self) -> Image:
         if self._picture is None:
-            raise ValueError("it is closed")
+            raise ValueError("the image is closed")
         if self._picture.mode.startswith("I;16"):
             grey = (np.asarray(self._picture) >> 8).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=-1)
@@ -148,5 +150,5 @@ def _tiff_mpp(tiff: TiffPixels) -> tuple[MppXY | None, str]:
 
 def _one_line(error: Exception) -> str:
     text = (str(error).splitlines() or [""])[0]
-    # Texts such as the "0" of an IndexError say nothing: a file that ends in the middle has many ways to break.
+    # Texts such as the "0" of an IndexError do not help: a file that ends in the middle fails in many ways.
     return text if " " in text else f"damaged or cut short ({type(error).__name__})"

@@ -1,9 +1,9 @@
-"""How much coarser a stored level really is, where the file gives nothing but its size in whole pixels.
+"""Exact downsample of stored levels, for formats that give nothing but a level's size in whole pixels.
 
 A level of 172 rows under one of 345 was made in one of two ways. Either every 2 x 2 pixels became one and the last row
-was dropped (or padded, for 173): exactly 2. Or the picture was resized to 172 rows: 345 / 172. Real slides come both
-ways, and these differ by up to a level pixel at the far edge. OpenSlide takes 345 / 172, and the mean over both axes.
-Which it was is seen in the pixels: the finer level is shrunk in both ways and held against the coarser.
+was dropped (or padded, for 173): the downsample is exactly 2. Or the picture was resized to 172 rows: it is 345 / 172.
+Both occur in real slides, and they differ by up to a level pixel at the far edge. OpenSlide takes 345 / 172, and the
+mean over both axes. The pixels decide: the finer level is shrunk in both ways and compared with the coarser one.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from wsi_magnet.slides.types import Image
 
 XY = tuple[float, float]
 ReadLevel = Callable[[int, Box], tuple[Image, XY]]
-"""As `SlideReader.read_level`."""
+"""Function like `SlideReader.read_level`."""
 
 NEGLIGIBLE_PX = 0.05
-"""Ways that differ by less at the far edge, in pixels of the level, need not be told apart."""
+"""Difference at the far edge, in level pixels, below which two downsamples need not be distinguished."""
 
 CLEARLY = 0.95
-"""The better way must fit this much better than the other, in squared differences; over glass neither does."""
+"""Ratio of squared differences below which the better downsample is accepted; on glass neither is better."""
 
 PROBE_PX = 128
-"""Side of the squares of the level that are compared."""
+"""Side of the compared squares, in pixels of the level."""
 
 PROBES_X, PROBES_Y = (0.6, 0.8, 1.0), (0.25, 0.6, 1.0)
-"""Where they lie: in the far part, where the ways differ, and not only at the edge, where slides show glass."""
+"""Positions of these squares, as fractions of the level: in the far part, where the downsamples differ, and not only at
+the edge, where slides show glass."""
 
 
 def possible_downsamples(full: Size, size: Size, stated: float) -> tuple[XY, ...]:
     """One or two possible downsamples (x, y) of a level.
 
-    full: size of level 0; stated: OpenSlide's downsample, which is taken as it is where the format gave it.
+    full: size of level 0. stated: OpenSlide's downsample; the only one where the format gave it.
     """
     resized = full.width / size.width, full.height / size.height
     if abs(stated - sum(resized) / 2) > 1e-6 * stated:
@@ -57,8 +58,8 @@ def possible_downsamples(full: Size, size: Size, stated: float) -> tuple[XY, ...
 def settle_downsamples(sizes: Sequence[Size], stated: Sequence[float], read_level: ReadLevel) -> tuple[XY, ...]:
     """Downsample (x, y) of each level, finest first.
 
-    Where two are possible and the pixels do not tell which, it is the middle of the two: less than half a pixel of the
-    level off, anywhere, whichever is true.
+    Where two are possible and the pixels do not decide, it is their mean, which is off by less than half a level pixel
+    anywhere, whichever is true.
     """
     settled: list[XY] = []
     for index, (size, downsample) in enumerate(zip(sizes, stated, strict=True)):
@@ -80,7 +81,7 @@ def _better(possible: Sequence[XY], misfits: Sequence[float]) -> XY:
 
 @dataclass(frozen=True, slots=True)
 class _Probe:
-    """The same place in a level and in the next finer one."""
+    """Pixels of the same place in a level and in the next finer one."""
 
     coarse: Image
     coarse_corner_xy: XY
@@ -89,7 +90,7 @@ class _Probe:
     fine_downsample_xy: XY
 
     def misfit(self, downsample_xy: XY) -> float:
-        """Squared differences if the level's downsample is that, summed."""
+        """Sum of squared differences for a downsample of the level."""
         edges_x, edges_y = (self._in_fine(axis, downsample_xy[axis]) for axis in (0, 1))
         box = edges_x[0], edges_y[0], edges_x[1], edges_y[1]
         size = self.coarse.shape[1], self.coarse.shape[0]
@@ -97,7 +98,7 @@ class _Probe:
         return float(((shrunk.astype(np.float64) - self.coarse) ** 2).sum())
 
     def _in_fine(self, axis: int, downsample: float) -> XY:
-        """Where the coarse pixels begin and end in the fine ones."""
+        """First and last edge of the coarse pixels, in fine pixels, along an axis."""
         length = self.coarse.shape[1 - axis]
         edges = (self.coarse_corner_xy[axis], self.coarse_corner_xy[axis] + length)
         first, last = (e * downsample / self.fine_downsample_xy[axis] - self.fine_corner_xy[axis] for e in edges)
@@ -105,7 +106,7 @@ class _Probe:
 
 
 def _probes(index: int, size: Size, fine_xy: XY, fine_size: Size, read_level: ReadLevel) -> Iterator[_Probe]:
-    """Probes of level `index`; what cannot be read is left out."""
+    """Probes of level `index`, without those that cannot be read."""
     ratio_x, ratio_y = fine_size.width / size.width, fine_size.height / size.height
     for x, y in product(PROBES_X, PROBES_Y):
         x0, y0 = round((size.width - PROBE_PX - 2) * x), round((size.height - PROBE_PX - 2) * y)

@@ -1,4 +1,4 @@
-"""How many microns a level-0 pixel is, and who says so: numbers and metadata in, no file touched."""
+"""Microns per level-0 pixel and their source, from numbers and metadata; reads no file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ MppXY = tuple[float, float]
 """Microns per level-0 pixel, (x, y)."""
 
 LEAST_MPP, MOST_MPP = 0.01, 100.0
-"""What a microscope's picture can have: the finest scanners make 0.1, an overview of a whole glass some 30. Metadata
-says 0, -1 and 1000 too, and none of them is meant."""
+"""Range of a microscope's image: the finest scanners have 0.1, an overview of a whole slide some 30. Metadata may also
+have 0, -1 and 1000, which are no resolutions."""
 
 MOST_TAG_MPP = 20.0
-"""The same for a TIFF's resolution tags, which most programs fill with a printer's 72, 96, 300 or 600 dots an inch
+"""Upper limit for a TIFF's resolution tags, which most programs fill with a printer's 72, 96, 300 or 600 dots per inch
 (353 to 42 microns)."""
 
 _MICRONS = {"inch": 25400.0, "centimeter": 10000.0}
 
 
 def check_mpp(mpp: float) -> MppXY:
-    """An mpp that the user gives, for both axes. Raises ConfigError where no slide can have it."""
+    """Return a given mpp for both axes. Raises ConfigError for one that no slide can have."""
     if not _plausible(mpp, MOST_MPP):
         raise ConfigError(
             f"--mpp {mpp:g} is no resolution of a slide; give microns per pixel, {LEAST_MPP:g} to {MOST_MPP:g}"
@@ -31,7 +31,7 @@ def check_mpp(mpp: float) -> MppXY:
 
 
 def mpp_from_properties(properties: Mapping[str, str]) -> tuple[MppXY | None, str]:
-    """The mpp in OpenSlide's properties, and its source; None and "none (why)" where nothing usable is there."""
+    """Mpp in OpenSlide's properties, and its source; None and "none (reason)" if there is no usable one."""
     refused = []
     for source, most, mpp_xy in _candidates(properties):
         if all(_plausible(mpp, most) for mpp in mpp_xy):
@@ -41,7 +41,7 @@ def mpp_from_properties(properties: Mapping[str, str]) -> tuple[MppXY | None, st
 
 
 def mpp_from_tiff_tags(x_resolution: float, y_resolution: float, unit: str) -> tuple[MppXY | None, str]:
-    """The mpp in a TIFF's resolution, pixels per `unit` ("inch" or "centimeter"), and its source, as above."""
+    """Mpp of a TIFF's resolution in pixels per `unit`, "inch" or "centimeter"; returned as by `mpp_from_properties`."""
     return mpp_from_properties(
         {
             "tiff.XResolution": str(x_resolution),
@@ -52,8 +52,8 @@ def mpp_from_tiff_tags(x_resolution: float, y_resolution: float, unit: str) -> t
 
 
 def _candidates(properties: Mapping[str, str]) -> Iterator[tuple[str, float, MppXY]]:
-    """(source, the most it may say, what it says), best source first."""
-    # OpenSlide makes a generic TIFF's openslide.mpp-x of its tags, so the limit for tags holds for it too.
+    """(Source, largest plausible mpp, mpp), best source first."""
+    # OpenSlide takes a generic TIFF's openslide.mpp-x from its tags, so the limit for tags applies.
     most = MOST_TAG_MPP if properties.get("openslide.vendor") == "generic-tiff" else MOST_MPP
     if "openslide.mpp-x" in properties:
         yield "openslide.mpp-x", most, _numbers(properties, "openslide.mpp-x", "openslide.mpp-y")
@@ -72,7 +72,7 @@ def _numbers(properties: Mapping[str, str], x_key: str, y_key: str) -> MppXY:
 
 def _number(text: str) -> float:
     try:
-        return float(text.replace(",", "."))  # some scanners write numbers in their country's way
+        return float(text.replace(",", "."))  # some scanners write a decimal comma
     except ValueError:
         return nan
 

@@ -1,9 +1,9 @@
-"""Whole-slide formats through OpenSlide: the one door to that library.
+"""Reader of whole-slide formats through OpenSlide; only this module imports that library.
 
 Threads share one handle, because OpenSlide's cache of decoded tiles belongs to a handle and neighbouring regions share
 tiles. An error latches: every later read on that handle fails too. So a region that fails is read once more on a fresh
-handle of its own, and the shared one is replaced: other threads' regions cannot suffer from it, and whether a region
-can be read never depends on what was read before.
+handle of its own, and the shared one is replaced: other threads' regions are not affected, and the result of a read
+never depends on earlier reads.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from openslide import OpenSlide, OpenSlideCache
 
 CACHE_BYTES = 64 << 20
-"""Decoded tiles that a process keeps, of all slides together. Patches are read tile by tile of the plan, so that what
-neighbours share is needed again within a few patches of 5 to 20 MB each; 256 MiB were no faster, and their filling up
-made memory grow with the slide."""
+"""Memory of decoded tiles per process, for all slides together. Patches are read in the order of the plan's tiles, so
+shared slide tiles are needed again within a few patches of 5 to 20 MB each; 256 MiB were no faster, and as they filled
+up memory grew with the slide."""
 
 MOST_TILE_PIXELS = 1 << 30
-"""A slide with larger tiles is damaged: OpenSlide decodes a tile whole, here to 4 GB or more, and where it gets no
-memory for that it ends the process."""
+"""Most pixels of a slide's tile; a slide with larger ones is damaged. OpenSlide decodes a tile whole, here to 4 GB or
+more, and ends the process if it cannot allocate them."""
 
 _BOUNDS = tuple(f"openslide.bounds-{name}" for name in ("x", "y", "width", "height"))
 
@@ -58,16 +58,16 @@ def open_openslide(path: Path) -> OpenSlideReader:
 
 
 def openslide_versions() -> tuple[str, str]:
-    """Of the library, and of its Python package. Raises SlideOpenError where the library cannot be loaded."""
+    """Versions of the library and of its Python package. Raises SlideOpenError where the library cannot be loaded."""
     library = _library()
     return library.__library_version__, library.__version__
 
 
 def openslide_decoders() -> tuple[str, ...]:
-    """Names of the library's decoders, each tried on a small picture that the library brings for it.
+    """Names of the library's decoders, each tested on a small image built into the library.
 
-    None where it is too old to bring them (before 4.0.1), or was loaded without OPENSLIDE_DEBUG=synthetic. Raises
-    SlideOpenError with the library's reason where one of them fails.
+    Empty where the library has no such images (before 4.0.1) or was loaded without OPENSLIDE_DEBUG=synthetic. Raises
+    SlideOpenError with the library's reason if a decoder fails.
     """
     library = _library()
     try:
@@ -82,7 +82,7 @@ def openslide_decoders() -> tuple[str, ...]:
 
 
 class OpenSlideReader:
-    """A slide open in OpenSlide; a `SlideReader`."""
+    """Slide that is open in OpenSlide; a `SlideReader`."""
 
     def __init__(self, path: Path, handle: OpenSlide) -> None:
         self.info = _describe(path, handle)
@@ -99,7 +99,7 @@ class OpenSlideReader:
         return self._read(level, (x, y), box.size), (x / downsample, y / downsample)
 
     def close(self) -> None:
-        """Release the file as soon as no thread reads from it any more."""
+        """Release the file as soon as no thread reads it."""
         self._handle = None
 
     def __reduce__(self) -> NoReturn:
@@ -128,14 +128,14 @@ class OpenSlideReader:
             ) from error
 
     def _replace(self, latched: OpenSlide) -> None:
-        # The old handle is not closed but let go: other threads may still be inside it.
+        # The old handle is not closed but dropped: other threads may still use it.
         with self._lock:
             if self._handle is latched:
                 self._handle = _open_handle(self._path)
 
 
 def _library() -> ModuleType:
-    """OpenSlide's module, imported when first needed: plain images are read without it."""
+    """Import OpenSlide when it is first needed: plain images are read without it."""
     try:
         import openslide
     except (ImportError, OSError) as error:  # OSError: the C library is missing or broken
@@ -155,16 +155,16 @@ def _open_handle(path: Path) -> OpenSlide:
 
 @cache
 def _decoded_tiles() -> OpenSlideCache:
-    """One for all handles: what a process keeps does not grow with the slides that it has open."""
+    """Cache shared by all handles, so that memory does not grow with the number of open slides."""
     cache: OpenSlideCache = _library().OpenSlideCache(CACHE_BYTES)
     return cache
 
 
 def _location(level_px: int, downsample: float, corner: int) -> int:
-    """Level-0 position from which to read so that the region starts at a pixel of a level, or less than one before it.
+    """Level-0 position of a read whose region starts at a pixel of a level, or less than one pixel before it.
 
-    corner: where the slide's content starts on level 0. Counted in whole level pixels from there, because OpenSlide
-    interpolates between pixels for most formats where a position falls inside one, and for Leica's drops the fraction.
+    corner: start of the slide's content on level 0. Counted in whole level pixels from there, because for most formats
+    OpenSlide interpolates between pixels where a position falls inside one, and for Leica's it drops the fraction.
     Never after the pixel: the region would end beyond the level's last one, which OpenSlide fades out.
     """
     nothing = 1e-6  # 1500 * 4.000000001 is 6000
@@ -205,7 +205,7 @@ def _check_tiles(properties: Mapping[str, str], levels: int) -> None:
 
 
 def bounds_of(properties: Mapping[str, str], size: Size) -> Box:
-    """The part of level 0 that OpenSlide's bounds name, cut at level 0's edges; all of it without usable bounds."""
+    """Part of level 0 inside OpenSlide's bounds, cut at its edges; all of level 0 without usable bounds."""
     try:
         x, y, width, height = (int(properties[key]) for key in _BOUNDS)
     except (KeyError, ValueError):

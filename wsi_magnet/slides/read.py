@@ -18,14 +18,14 @@ from wsi_magnet.scales import Scale, best_level
 from wsi_magnet.slides.types import Image, Level, SlideReader
 
 FILTER = Pillow.Resampling.BILINEAR
-"""A triangle that reaches one pixel of the coarser grid to each side. At a ratio of 1.978 a box takes now 1 and now 2
-pixels, and the picture shakes by 0.26 pixels where the triangle leaves 0.06, which is the rounding of the colours; of
-stripes too fine for the scale, 90 grey levels strong, the box leaves 20 and the triangle 3. Hamming's window shakes
-where it enlarges, and the cubic and Lanczos filters overshoot at nuclei."""
+"""Filter of the resampling: a triangle that reaches one pixel of the coarser grid to each side. At a ratio of 1.978 a
+box averages now 1 and now 2 pixels, and shifts the image by up to 0.26 pixels; the triangle by 0.06, which is the
+rounding of the colours. Of stripes too fine for the scale, 90 grey levels strong, the box leaves 20 and the triangle 3.
+Hamming's window shifts where it enlarges, and the cubic and Lanczos filters overshoot at nuclei."""
 
 DIRECT_RATIO = 4.5
-"""Up to this many level pixels a scale pixel, along an axis, a region is read in one piece. Pyramids of factor 4 stay
-below it; a slide without a pyramid does not: 576 px at 8 mpp are 18,000 px of its level, 1.3 GB."""
+"""Most level pixels per scale pixel, along an axis, for which a region is read in one piece. Pyramids of factor 4 stay
+below it. Slides without a pyramid do not: 576 px at 8 mpp are 18,000 px of level 0, 1.3 GB."""
 
 BLOCK_PX = 2048
 """Side of the blocks in which larger regions are read and shrunk: 48 MiB at OpenSlide's 12 bytes a pixel."""
@@ -39,13 +39,13 @@ BLOCKS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One level of a slide, and how many of its pixels make one pixel before the resampling."""
+    """Level of a slide, and the number of its pixels that are averaged into one before the resampling."""
 
     reader: SlideReader
     index: int
     step_xy: tuple[int, int]
-    """Whole level pixels averaged into one, counted from the level's corner: the result is a pyramid level that the
-    slide could have had, the same wherever a region of it starts."""
+    """Level pixels averaged into one, counted from the level's corner: the result is a level that the slide could have
+    had, independent of where a region of it starts."""
 
     @property
     def level(self) -> Level:
@@ -54,7 +54,7 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Pixels of a source, and where the outer corner of the first lies, in level pixels."""
+    """Pixels of a source, and the position of the first one's outer corner in level pixels."""
 
     image: Image
     corner_xy: tuple[float, float]
@@ -63,9 +63,10 @@ class _Piece:
 def read_scale(reader: SlideReader, scale: Scale, box: Box) -> Image:
     """Read a rectangle of a slide at a scale's mpp.
 
-    box: in pixels of that scale, counted from the canvas's corner; some of it lies on the canvas. Returns uint8 (box
+    box: in pixels of that scale, counted from the canvas's corner; part of it lies on the canvas. Returns uint8 (box
     height, box width, 3) RGB. Beyond the canvas the slide is mirrored, because a white frame would look like glass to a
-    network. A function of slide, scale and box alone. Raises SlideReadError.
+    network. The pixels depend on slide, scale and box alone. Raises SlideReadError, and ValueError for a box beside the
+    canvas.
     """
     bounds = reader.info.bounds
     source = _source(reader, scale)
@@ -80,29 +81,29 @@ def read_scale(reader: SlideReader, scale: Scale, box: Box) -> Image:
 
 
 def read_whole(
-    reader: SlideReader, scale: Scale, *, block_px: int, unread_grey: int
+    reader: SlideReader, scale: Scale, *, block_px: int, unreadable_grey: int
 ) -> tuple[Image, npt.NDArray[np.bool_]]:
-    """Read the whole canvas at a scale where it fits in memory, in blocks of `block_px`; nothing is raised.
+    """Read the whole canvas at a scale at which it fits in memory, in blocks of `block_px`.
 
-    Returns uint8 (rows, columns, 3) RGB, and bool (rows, columns), True where the slide could not be read and the
-    pixels are `unread_grey`.
+    Returns uint8 (rows, columns, 3) RGB, and bool (rows, columns), True where the slide cannot be read and the pixels
+    are `unreadable_grey`; a SlideReadError is not raised.
     """
-    pixels = np.full((*scale.size.hw, 3), unread_grey, np.uint8)
-    unread = np.zeros(scale.size.hw, np.bool_)
+    pixels = np.full((*scale.size.hw, 3), unreadable_grey, np.uint8)
+    unreadable = np.zeros(scale.size.hw, np.bool_)
 
     def fill(block: Box) -> None:
         try:
             pixels[block.slices_yx] = read_scale(reader, scale, block)
         except SlideReadError:
             if (side := max(block.size.wh)) <= LEAST_BLOCK_PX:
-                unread[block.slices_yx] = True
+                unreadable[block.slices_yx] = True
                 return
             for quarter in block.squares(ceil_div(side, 2)):
                 fill(quarter)
 
     with ThreadPoolExecutor(BLOCKS_AT_ONCE, thread_name_prefix="read") as threads:
         deque(threads.map(fill, scale.grid.squares(block_px)), maxlen=0)  # raises what a thread raised
-    return pixels, unread
+    return pixels, unreadable
 
 
 def _source(reader: SlideReader, scale: Scale) -> _Source:
@@ -113,7 +114,7 @@ def _source(reader: SlideReader, scale: Scale) -> _Source:
 
 
 def _step(ratio: float) -> int:
-    # Half the ratio at most: two or more pixels are left for the triangle, which does the rest at float positions.
+    # At most half the ratio: two or more pixels are left for the triangle, which resamples at float positions.
     return 1 if ratio <= DIRECT_RATIO else min(int(ratio / 2), BLOCK_PX)
 
 
@@ -122,7 +123,7 @@ def _on_level(box: FloatBox, level: Level) -> FloatBox:
 
 
 def _with_margin(wanted: FloatBox, scale: Scale, level: Level) -> Box:
-    """All that the filter looks at: its reach, and a pixel because levels are read up to one off."""
+    """Input of the filter: its radius, and a pixel more because levels are read with an offset of up to one."""
     x, y = (
         ceil(max(coarse / fine, 1.0)) + 1 for coarse, fine in zip(scale.downsample_xy, level.downsample_xy, strict=True)
     )
@@ -136,9 +137,9 @@ def _align(box: Box, step_xy: tuple[int, int]) -> Box:
 
 
 def _whole_pixels(canvas: FloatBox, source: _Source) -> Box:
-    """The pixels, or steps of them, that lie wholly on the canvas; if there are none, those that touch it.
+    """Pixels, or steps of them, that lie wholly on the canvas; if there are none, those that touch it.
 
-    On its edge a slide may fade out to white. What is cut off is less than a pixel of the scale, and is mirrored.
+    A slide may fade to white at its edge. Less than a pixel of the scale is cut off, and is mirrored.
     """
     x0, x1 = _whole(canvas.x0, canvas.x1, source.step_xy[0])
     y0, y1 = _whole(canvas.y0, canvas.y1, source.step_xy[1])
@@ -148,7 +149,7 @@ def _whole_pixels(canvas: FloatBox, source: _Source) -> Box:
 def _whole(start: float, end: float, step: int) -> tuple[int, int]:
     nothing = 1e-6  # 500.0000001 is 500
     first = ceil(start / step - nothing)
-    # Readers start a region at the canvas's own pixels, up to one before the level's: as many fit as it is long.
+    # Readers start a region at the canvas's own pixels, up to one before the level's, so its length counts.
     past = first + floor(end - start + nothing) if step == 1 else floor(end / step + nothing)
     if past <= first:
         first, past = floor(start / step), ceil(end / step)
@@ -156,7 +157,7 @@ def _whole(start: float, end: float, step: int) -> tuple[int, int]:
 
 
 def _to_be_read(needed: Box, canvas: Box) -> Box:
-    """What of the canvas is needed, for itself and for its mirror image beyond the canvas."""
+    """Needed part of the canvas, for itself and for its mirror image beyond the canvas."""
     if needed.intersect(canvas).empty:
         return needed.intersect(canvas)
     mirrored = Box(
@@ -177,21 +178,21 @@ def _read(source: _Source, inside: Box) -> _Piece:
 def _read_shrunk(source: _Source, inside: Box) -> _Piece:
     """Averages over whole steps, read block by block.
 
-    Where a level's pixels begin between level-0 pixels, blocks lie up to half a level pixel beside their places, each
-    its own way, and the piece takes their mean: within an eighth of a scale pixel. On level 0, from which slides
-    without a pyramid are read, all lie exactly.
+    Where a level's pixels begin between level-0 pixels, each block is offset by up to half a level pixel, and the piece
+    takes the mean offset: within an eighth of a scale pixel. On level 0, from which slides without a pyramid are read,
+    there is no offset.
     """
     step_x, step_y = source.step_xy
     shrunk = np.empty((ceil_div(inside.size.height, step_y), ceil_div(inside.size.width, step_x), 3), np.uint8)
-    beside = []
+    offsets = []
     for block in _blocks(inside, source.step_xy):
         image, (x, y) = source.reader.read_level(source.index, block)
         part = np.asarray(Pillow.fromarray(image).reduce(source.step_xy))
         row, column = (block.y0 - inside.y0) // step_y, (block.x0 - inside.x0) // step_x
         shrunk[row : row + part.shape[0], column : column + part.shape[1]] = part
-        beside.append((x - block.x0, y - block.y0))
-    beside_x, beside_y = np.mean(beside, axis=0)
-    return _Piece(shrunk, (inside.x0 + float(beside_x), inside.y0 + float(beside_y)))
+        offsets.append((x - block.x0, y - block.y0))
+    offset_x, offset_y = np.mean(offsets, axis=0)
+    return _Piece(shrunk, (inside.x0 + float(offset_x), inside.y0 + float(offset_y)))
 
 
 def _blocks(inside: Box, step_xy: tuple[int, int]) -> Iterator[Box]:
@@ -202,7 +203,7 @@ def _blocks(inside: Box, step_xy: tuple[int, int]) -> Iterator[Box]:
 
 
 def _mirror(piece: _Piece, inside: Box, needed: Box, step_xy: tuple[int, int]) -> _Piece:
-    """The piece continued beyond the canvas to all that is needed."""
+    """The piece, mirrored beyond the canvas as far as needed."""
     step_x, step_y = step_xy
     top, bottom = _missing(inside.y0 - needed.y0, needed.y1 - inside.y1, step_y)
     left, right = _missing(inside.x0 - needed.x0, needed.x1 - inside.x1, step_x)
@@ -213,7 +214,7 @@ def _mirror(piece: _Piece, inside: Box, needed: Box, step_xy: tuple[int, int]) -
 
 
 def _missing(before_px: int, after_px: int, step: int) -> tuple[int, int]:
-    """Whole steps to add on both sides; none where more was read than is needed."""
+    """Whole steps to add before and after; 0 where more was read than is needed."""
     return max(before_px // step, 0), max(after_px // step, 0)
 
 
@@ -221,6 +222,6 @@ def _resample(piece: _Piece, step_xy: tuple[int, int], wanted: FloatBox, size: S
     in_piece = wanted.shift(-piece.corner_xy[0], -piece.corner_xy[1]).scale(1 / step_xy[0], 1 / step_xy[1])
     corners = in_piece.x0, in_piece.y0, in_piece.x1, in_piece.y1
     if all(float(corner).is_integer() for corner in corners) and in_piece.outer().size == size:
-        rows, cols = in_piece.outer().slices_yx  # the filter would take each pixel as it is
+        rows, cols = in_piece.outer().slices_yx  # the filter would copy each pixel
         return np.ascontiguousarray(piece.image[rows, cols])
     return np.array(Pillow.fromarray(piece.image).resize(size.wh, FILTER, box=corners))

@@ -1,4 +1,4 @@
-"""Which reader opens a slide: each is asked in turn, and every refusal is kept."""
+"""Selection of a slide's reader: each is tried in turn, and the reason of each refusal is kept."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from wsi_magnet.slides.openslide import open_openslide
 from wsi_magnet.slides.types import SlideReader
 
 READERS: Mapping[str, Callable[[Path], SlideReader]] = {"openslide": open_openslide, "image": open_image}
-"""In the order in which they are asked: OpenSlide first, because it knows pyramids, bounds and vendors' metadata."""
+"""Readers in the order of trial: OpenSlide first, because it knows pyramids, bounds and vendors' metadata."""
 
 
 def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> SlideReader:
     """Open a slide or a plain image.
 
-    mpp: microns per pixel at level 0, instead of what the file says. A slide without any can be opened and looked at;
-    `SlideInfo.require_mpp` raises when it is needed. Raises ConfigError for an mpp that no slide can have and
-    SlideOpenError, with each reader's reason, for what is not a slide.
+    mpp: microns per pixel at level 0, instead of the file's own. A slide without a resolution can be opened and read;
+    `SlideInfo.require_mpp` raises when one is needed. Raises ConfigError for an mpp that no slide can have, and
+    SlideOpenError with each reader's reason for a file that is no slide.
     """
     mpp_xy = None if mpp is None else check_mpp(mpp)
     reader = _open(_checked(Path(path)))
@@ -46,7 +46,7 @@ def _checked(path: Path) -> Path:
     if not path.is_file():
         raise SlideOpenError(f"{path} is no regular file; give a slide")
     if not os.access(path, os.R_OK):
-        raise SlideOpenError(f"{path} may not be read; check its permissions")
+        raise SlideOpenError(f"{path} cannot be read; check its permissions")
     return path.absolute()
 
 
@@ -56,7 +56,7 @@ def _open(path: Path) -> SlideReader:
         try:
             reader = open_with(path)
             if not reader.info.canvas.pixels:
-                raise SlideOpenError(f"it has {reader.info.canvas} pixels")
+                raise SlideOpenError(f"the slide has {reader.info.canvas} pixels")
             return reader
         except SlideOpenError as error:
             reasons.append(f"{name}: {error}")

@@ -1,4 +1,4 @@
-"""A TIFF's first page, read strip by strip or tile by tile, as 8-bit RGB: for what OpenSlide declines."""
+"""Pixels of a TIFF's first page, read strip by strip or tile by tile, for files that OpenSlide declines."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from wsi_magnet.slides.colour import COLOURS, Samples, samples_to_rgb
 from wsi_magnet.slides.types import Image
 
 CACHE_BYTES = 256 << 20
-"""Decoded strips and tiles kept: a strip is as wide as the image, and all the regions of a row need the same ones."""
+"""Memory of decoded strips and tiles: a strip is as wide as the image, and all regions of a row need the same ones."""
 
 MOST_DECODED_AT_ONCE = 16
 """Segments that threads decode at the same time, fewer where these would take more memory than the cache."""
 
 MOST_SEGMENT_PIXELS = 1 << 28
-"""A larger strip is refused: it can only be decoded whole, to 1 GB or more."""
+"""Most pixels of a strip: it can only be decoded whole, here to 1 GB or more."""
 
 MOST_PAGES = 64
-"""Pages looked at to see whether a file is whole: pyramids have about ten."""
+"""Most pages that are checked for a truncated file: pyramids have about ten."""
 
 _JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 
 
 class TiffPixels:
-    """The pixels of one page; safe to read from several threads."""
+    """Pixels of one page; several threads may read."""
 
     def __init__(self, path: Path) -> None:
-        """Read the page's directory. Raises SlideOpenError for pixels that cannot be shown as RGB."""
-        self._file = TiffFile(path)  # kept open: its pages read their longer tags when they are asked for them
+        """Read the page's directory. Raises SlideOpenError for pixels that cannot be converted to RGB."""
+        self._file = TiffFile(path)  # kept open: its pages read longer tags on access
         try:
             self.page = _checked(self._file)
         except BaseException:
@@ -76,7 +76,7 @@ class TiffPixels:
         return samples
 
     def _segments(self, box: Box) -> Iterator[tuple[int, Box, Samples]]:
-        """(plane, where it lies, pixels) of each strip or tile that the box touches."""
+        """(Plane, box, pixels) of each strip or tile that a box touches."""
         grid = _segment_size(self.page)
         rows, columns = ceil_div(self.size.height, grid.height), ceil_div(self.size.width, grid.width)
         for plane in range(self._planes):
@@ -144,7 +144,7 @@ class _SegmentCache:
 
 
 def _checked(file: TiffFile) -> TiffPage:
-    """The first page. Raises SlideOpenError where pixels cannot be shown, or the file does not end where it should."""
+    """The first page. Raises SlideOpenError for pixels that cannot be converted, and for a truncated file."""
     needed, there = max(_ends(file)), file.filehandle.size
     if needed > there:
         raise SlideOpenError(f"a TIFF cut short: {there:,} bytes of {needed:,} or more; copy it again")
@@ -156,8 +156,10 @@ def _checked(file: TiffFile) -> TiffPage:
 
 
 def _ends(file: TiffFile) -> Iterator[int]:
-    """Where the parts of the file end, as far as its first pages say: a cut slide has lost the last of its pyramid, is
-    declined by OpenSlide for that, and must not pass as a plain image because level 0 is whole.
+    """Ends of the file's parts, according to its first pages.
+
+    A truncated slide has lost the end of its pyramid and is declined by OpenSlide; it must not pass as a plain image
+    because level 0 is complete.
     """
     page = file.pages.first
     for _ in range(MOST_PAGES):
@@ -171,7 +173,7 @@ def _ends(file: TiffFile) -> Iterator[int]:
 
 
 def _next_page(file: TiffFile, page: TiffPage) -> int:
-    """Where the directory after a page's lies; 0 after the last. Tifffile's own list logs a bad one and goes on."""
+    """Offset of the directory after a page's; 0 after the last. Tifffile's own list only logs a damaged one."""
     layout, handle = file.tiff, file.filehandle
     handle.seek(page.offset)
     (tags,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
@@ -180,7 +182,7 @@ def _next_page(file: TiffFile, page: TiffPage) -> int:
 
 
 def _unreadable(page: TiffPage) -> str:
-    """What about the page cannot be read, in words; empty where all can."""
+    """Description of pixels that cannot be read; empty if all can."""
     if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
         return f"{page.dtype} pixels"
     if page.photometric not in COLOURS or page.samplesperpixel < COLOURS[PHOTOMETRIC(page.photometric)]:
@@ -198,7 +200,7 @@ def _unreadable(page: TiffPage) -> str:
 
 
 def _cache_bytes(page: TiffPage) -> int:
-    """Decoded segments that are kept, at most: the cache's size, or one segment if that is larger."""
+    """Most memory of the segment cache: its limit, or one segment if that is larger; less for a small image."""
     grid, segment = _segment_size(page), _segment_bytes(page)
     columns, rows = ceil_div(page.imagewidth, grid.width), ceil_div(page.imagelength, grid.height)
     planes = 1 if page.planarconfig == 1 else page.samplesperpixel

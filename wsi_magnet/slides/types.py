@@ -1,4 +1,4 @@
-"""What a slide is to the rest of the program: frozen facts, and a protocol of two methods."""
+"""Interface of slides: frozen facts, and a protocol of two methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One stored pyramid image."""
+    """Stored level of a slide's pyramid."""
 
     size: Size
     downsample_xy: tuple[float, float]
@@ -26,49 +26,49 @@ class Level:
 
     @property
     def downsample(self) -> float:
-        """The larger of the two: how coarse the level is."""
+        """The larger of the two downsamples."""
         return max(self.downsample_xy)
 
 
 @dataclass(frozen=True, slots=True)
 class SlideInfo:
-    """All that planning needs to know of a slide; holds no handle and can be sent anywhere."""
+    """Facts of a slide that planning needs; holds no handle and can be sent to other processes."""
 
     path: str
-    """Where it was opened, absolute."""
+    """Absolute path of the file."""
     reader: str
-    """Name of the reader that took it: "openslide" or "image"."""
+    """Name of the reader, "openslide" or "image"."""
     vendor: str
-    """As OpenSlide names it ("aperio", "generic-tiff", ...), or the file format of a plain image ("png", ...)."""
+    """Vendor as named by OpenSlide ("aperio", "generic-tiff", ...), or the format of a plain image ("png", ...)."""
     levels: tuple[Level, ...]
-    """Index 0 is the finest."""
+    """Levels of the pyramid; index 0 is the finest."""
     bounds: Box
-    """The part of level 0 that holds the slide, in level-0 pixels; all of it where the slide does not say."""
+    """Part of level 0 that was scanned, in level-0 pixels; all of it if the metadata have no bounds."""
     mpp_xy: tuple[float, float] | None
-    """Microns per level-0 pixel (x, y); None where neither the slide nor the caller says."""
+    """Microns per level-0 pixel (x, y); None if neither the metadata nor the caller give them."""
     mpp_source: str
-    """Where mpp came from, e.g. "openslide.mpp-x", "tiff tags", "--mpp", "none"."""
+    """Source of the mpp, e.g. "openslide.mpp-x", "tiff tags", "--mpp", "none"."""
     identity: str
-    """Hash of the content, the same wherever the file lies (OpenSlide's quickhash-1, or our own)."""
+    """Hash of the content, independent of the path: OpenSlide's quickhash-1, or `hash_ends`."""
     properties: Mapping[str, str] = field(default_factory=dict)
-    """The slide's own metadata, as text."""
+    """Metadata of the slide, as text."""
     cache_bytes: int = 0
-    """Decoded pixels that an open reader keeps in memory, at most."""
+    """Most memory of decoded pixels that an open reader keeps, in bytes."""
     said_mpp_xy: tuple[float, float] | None = None
-    """What the slide itself says, where the caller says something else."""
+    """Mpp (x, y) of the metadata, where the caller gives another one."""
 
     @property
     def size(self) -> Size:
-        """Extent of level 0."""
+        """Size of level 0."""
         return self.levels[0].size
 
     @property
     def canvas(self) -> Size:
-        """Extent of the bounds: what is segmented, and what QuPath shows."""
+        """Size of the bounds, which are segmented, and shown by QuPath."""
         return self.bounds.size
 
     def require_mpp(self) -> tuple[float, float]:
-        """The mpp (x, y); raises MissingMppError where there is none."""
+        """Return the mpp (x, y). Raises MissingMppError if there is none."""
         if self.mpp_xy is None:
             raise MissingMppError(
                 f"{self.path} has no usable mpp{self.mpp_source.removeprefix('none')}; "
@@ -79,12 +79,12 @@ class SlideInfo:
 
 @runtime_checkable
 class SlideReader(Protocol):
-    """An open slide. Reading is safe from several threads at once."""
+    """Open slide. Several threads may read at once."""
 
     info: SlideInfo
 
     def read_level(self, level: int, box: Box) -> tuple[Image, tuple[float, float]]:
-        """Decode a rectangle of one level as it is stored.
+        """Decode a rectangle of a level as it is stored.
 
         box: in pixels of that level, counted from level 0's corner (not the bounds'); it lies inside the level.
         Returns uint8 (box height, box width, 3) RGB with alpha composed on white, and the exact position (x, y) of its
