@@ -39,7 +39,7 @@ from wsi_magnet.config import Execution
 from wsi_magnet.results.events import Event, ScaleFinished, ScaleStarted
 from wsi_magnet.results.journal import Journal, TileResult, read_history
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.segment.run import start
+from wsi_magnet.segment.executors import start_workers
 from wsi_magnet.segment.slide import segment_slide
 
 LEAST_EFFICIENCY, MOST_GROWTH = 0.9, 1.1
@@ -61,7 +61,7 @@ def measure_all(options: argparse.Namespace) -> Measurement:
     limits = [(0.0, options.tile[0], slides) for slides in options.slides]
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         crowd = stack.enter_context(gathered(options.workers))
-        executor = start(Execution(device="cpu", scheduler=crowd.address))
+        executor = start_workers(Execution(device="cpu", scheduler=crowd.address))
         stack.callback(executor.close)
         rounds = [
             Round(Path(temporary) / str(i), options, crowd, *what).play(executor)
@@ -134,8 +134,8 @@ class Round:
             for span in pool.map(partial(self._one, stand, executor), range(self.slides)):
                 spans.append(span)
         self.seconds = max(end for _, end in spans) - min(begin for begin, _ in spans)
-        patches = sum(int(one.tissue.sum()) for one in stand.plan.passes)
-        self.tasks = self.tiles + self.slides * sum(sum(coarser(one, stand.plan)) for one in stand.plan.passes)
+        patches = sum(int(one.tissue.sum()) for one in stand.plan.scales)
+        self.tasks = self.tiles + self.slides * sum(sum(coarser(one, stand.plan)) for one in stand.plan.scales)
         self.ideal_s = self.slides * patches * self.patch_s / self.crowd.workers
         self.least_s = max(self.ideal_s, least_s(stand.plan, self.patch_s, self.crowd.workers))
         return self
@@ -153,7 +153,7 @@ class Round:
             stand.slide, out, bundle=stand.bundle, config=config, execution=executor, observe=observe
         )
         done = len(read_history(summary.folder / "journal.jsonl").tiles)
-        wanted = sum(int(one.tiles.sum()) for one in stand.plan.passes)
+        wanted = sum(int(one.tiles.sum()) for one in stand.plan.scales)
         assert done == wanted, f"{done} tiles of {wanted} are in the journal"
         self.tiles += done
         return times[0], times[-1]

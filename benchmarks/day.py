@@ -80,7 +80,7 @@ def measure(options: argparse.Namespace) -> Measurement:
         ["files of masks, --ngff 0.4 (a chunk each)", f"{cells}", f"{cells * options.slides / 1e6:.0f} million"],
     ]
     for tile_px, one in plans.items():
-        shards = int(one.passes[-1].tiles.sum()) + sum(coarser(one.passes[-1], one))
+        shards = int(one.scales[-1].tiles.sum()) + sum(coarser(one.scales[-1], one))
         rows.append(
             [f"the same, --ngff 0.5 --tile {tile_px}", f"{shards}", f"{shards * options.slides / 1e6:.1f} million"]
         )
@@ -103,17 +103,17 @@ def _plan(folder: Path, tile_px: int) -> Plan:
 
 def _tasks(plan: Plan) -> int:
     """Number of tasks: tiles, and tasks that build coarser levels."""
-    return sum(int(one.tiles.sum()) + sum(coarser(one, plan)) for one in plan.passes)
+    return sum(int(one.tiles.sum()) + sum(coarser(one, plan)) for one in plan.scales)
 
 
 def _cells(plan: Plan) -> int:
     """Number of chunks of the finished mask: cells of the finest scale, and a third as many for its pyramid."""
-    return round(int(plan.passes[-1].tissue.sum()) * 4 / 3)
+    return round(int(plan.scales[-1].tissue.sum()) * 4 / 3)
 
 
 def _decoded_gb(plan: Plan) -> float:
     """Gigabytes of the RGB pixels of all patches."""
-    return sum(int(one.tissue.sum()) * one.layout.patch_px**2 * 3 for one in plan.passes) / 1e9
+    return sum(int(one.tissue.sum()) * one.layout.patch_px**2 * 3 for one in plan.scales) / 1e9
 
 
 def _record(name: str) -> dict[str, dict[str, list[list[str]]]]:

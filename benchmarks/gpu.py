@@ -105,7 +105,7 @@ def alone_s(slide: Path, bundle: Path, config: RunConfig, arguments: argparse.Na
     engine, plan = _engine(slide, bundle, config, arguments.device)
     return sum(
         float(one.tissue.sum()) / patches_per_second(engine, one.layout.geometry, arguments.batches)
-        for one in plan.passes
+        for one in plan.scales
     )
 
 

@@ -29,7 +29,7 @@ from tests.slides_made import write_stained_slide
 from wsi_magnet.config import CELL_PX, Execution
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Size
-from wsi_magnet.segment.run import start
+from wsi_magnet.segment.executors import start_workers
 
 MPPS = (2.0, 1.0, 0.5)
 LEAST_SPEED_UP = 1.8
@@ -164,7 +164,7 @@ def alone_s(given: Sequence[int]) -> float:
 def overhead(folder: Path, workers: int | None, count: int) -> list[str]:
     """Milliseconds a task through the executor, from the first to the last result."""
     stand = Stand.made(folder / f"stand-{workers}-{count}", gigapixels=0.5, tile_s=0.0)
-    executor = start(Execution(device="cpu", workers=workers))
+    executor = start_workers(Execution(device="cpu", workers=workers))
     try:
         list(executor.map(stand.function, stand.tasks(8)))
         started = time.perf_counter()

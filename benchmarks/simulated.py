@@ -94,7 +94,7 @@ class Stand:
 
     def tasks(self, count: int) -> Iterator[TileTask]:
         """That many tasks: those of the finest scale, repeated."""
-        finest = self.plan.passes[-1]
+        finest = self.plan.scales[-1]
         once = list(finest.tasks(finest.tissue))
         return islice(chain.from_iterable(repeat(once)), count)
 
@@ -116,7 +116,7 @@ def halving_pixel_s() -> float:
 def least_s(plan: Plan, patch_s: float, workers: int) -> float:
     """Ideal schedule of one slide: scale after scale and level after level, every worker busy while tasks are left."""
     seconds = 0.0
-    for one in plan.passes:
+    for one in plan.scales:
         seconds += makespan([patch_s * len(task.cells) for task in one.tasks(one.tissue)], workers)
         halving_s = halving_pixel_s() * 4 * one.layout.tile_px**2
         seconds += sum(makespan([halving_s] * count, workers) for count in coarser(one, plan))

@@ -21,10 +21,10 @@ def test_a_stand_has_the_tasks_of_a_plan_and_results_of_their_cells(tmp_path: Pa
     stand = Stand.made(tmp_path, gigapixels=0.02)
     tasks = list(stand.tasks(100))
     assert len(tasks) == 100
-    assert len({task.key for task in tasks}) == int(stand.plan.passes[-1].tiles.sum()) < 100
+    assert len({task.key for task in tasks}) == int(stand.plan.scales[-1].tiles.sum()) < 100
     result = stand.function(tasks[0])
     assert result.key == tasks[0].key
     assert [(cell.row, cell.col) for cell in result.cells] == [(cell.row, cell.col) for cell in tasks[0].cells]
-    patches = sum(int(one.tissue.sum()) for one in stand.plan.passes)
+    patches = sum(int(one.tissue.sum()) for one in stand.plan.scales)
     assert least_s(stand.plan, 1.0, 1) == pytest.approx(patches, rel=0.01), "all of it by one worker"
     assert least_s(stand.plan, 1.0, 1000) < patches / 4

@@ -36,7 +36,7 @@ def plan_of(size: Size, seed: int = 0, tile_px: int = 1024, share: float = 0.5) 
 
 @given(st.integers(1, 30_000), st.integers(1, 30_000), st.sampled_from([512, 1024, 2048]), st.integers(0, 5))
 def test_tiles_hold_every_tissue_cell_once(width: int, height: int, tile_px: int, seed: int) -> None:
-    for one in plan_of(Size(width, height), seed, tile_px).passes:
+    for one in plan_of(Size(width, height), seed, tile_px).scales:
         seen = np.zeros(one.tissue.shape, int)
         for task in one.tasks(one.tissue):
             tile = one.layout.tile_box(task.row, task.col)
@@ -49,12 +49,12 @@ def test_tiles_hold_every_tissue_cell_once(width: int, height: int, tile_px: int
 
 
 def test_cells_and_patches_do_not_depend_on_tiles() -> None:
-    layouts = [plan_of(Size(20_000, 9_000), tile_px=t).passes[2].layout for t in (512, 1024, 2048)]
+    layouts = [plan_of(Size(20_000, 9_000), tile_px=t).scales[2].layout for t in (512, 1024, 2048)]
     assert len({(f.cell_box(3, 2), f.patch_box(3, 2), f.patch_px) for f in layouts}) == 1
 
 
 def test_patches_are_square_and_centred_on_their_cells() -> None:
-    layout = plan_of(Size(5_000, 5_000)).passes[2].layout
+    layout = plan_of(Size(5_000, 5_000)).scales[2].layout
     assert layout.patch_box(0, 0) == Box(-32, -32, 544, 544)
     assert layout.patch_box(1, 2).size == Size(layout.patch_px, layout.patch_px)
     assert layout.cell_box(2, 2) == Box(1024, 1024, 1250, 1250), "cut at the edge of the grid"
@@ -70,7 +70,7 @@ def test_the_halo_has_room_for_the_median(least: int, median: int, ratio: int, h
 
 
 def test_levels_are_read_where_their_detail_is() -> None:
-    assert [p.layout.slide_level for p in plan_of(Size(9_000, 9_000)).passes] == [2, 1, 1]
+    assert [p.layout.slide_level for p in plan_of(Size(9_000, 9_000)).scales] == [2, 1, 1]
 
 
 def test_the_pyramid_ends_when_it_fits_in_a_cell() -> None:
@@ -83,11 +83,11 @@ def test_the_pyramid_ends_when_it_fits_in_a_cell() -> None:
         Size(625, 157),
         Size(313, 79),
     )
-    assert [p.layout.mask_level for p in plan.passes] == [2, 1, 0]
+    assert [p.layout.mask_level for p in plan.scales] == [2, 1, 0]
 
 
 def test_the_coarsest_scale_sees_more_round_a_cell() -> None:
-    assert [p.layout.halo_px for p in plan_of(Size(9_000, 9_000)).passes] == [128, 32, 32]
+    assert [p.layout.halo_px for p in plan_of(Size(9_000, 9_000)).scales] == [128, 32, 32]
 
 
 def test_tissue_of_the_wrong_shape_is_refused() -> None:

@@ -37,7 +37,7 @@ def test_a_run_tells_its_begin_its_passes_and_its_end(made_run: MadeRun, tmp_pat
     told = lines(folder / "log.jsonl")
     assert [line["event"] for line in told if line["event"] not in ("notice", "workers")] == [
         "started",
-        *["pass started", "pass finished"] * 3,
+        *["scale started", "scale finished"] * 3,
         "finished",
     ]
     assert told[0]["command"] == "do it"

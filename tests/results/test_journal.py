@@ -19,7 +19,7 @@ def tile(scale: int, row: int, col: int = 0) -> TileResult:
     cells = (
         CellResult(row, col, True, QUARTERS),
         CellResult(row, col + 1, False, QUARTERS, "torn JPEG"),
-        CellResult(row, col + 2, True, QUARTERS, unread=True),
+        CellResult(row, col + 2, True, QUARTERS, unaffected=True),
     )
     return TileResult(scale, row, col, cells, {0: 5, 255: 7}, {"read": 0.5}, "host:1")
 
@@ -28,12 +28,17 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     with Journal(path) as journal:
         journal.tile(tile(0, 0))
-        journal.pass_done(0)
+        journal.scale_done(0)
         journal.tile(tile(1, 3))
     history = read_history(path)
     assert history.tiles == {(0, 0, 0): tile(0, 0), (1, 3, 0): tile(1, 3)}
-    assert history.passes == {0}
+    assert history.finished_scales == {0}
     assert list(history.of_scale(1)) == [tile(1, 3)]
+
+
+def test_a_finished_scale_of_a_journal_of_0_1_0_is_read(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text('{"pass":0}\n{"scale":1}\n')
+    assert read_history(tmp_path / "journal.jsonl").finished_scales == {0, 1}
 
 
 def test_a_complete_scale_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,9 +46,9 @@ def test_a_complete_scale_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     path = to_location("memory://scales/journal.jsonl")
     with Journal(path) as journal:
         journal.tile(tile(0, 0))
-        journal.pass_done(0)
+        journal.scale_done(0)
         history = read_history(path)
-    assert (history.passes, len(history.tiles)) == (frozenset({0}), 1)
+    assert (history.finished_scales, len(history.tiles)) == (frozenset({0}), 1)
     assert read_history(path) == history
 
 

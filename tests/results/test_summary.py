@@ -17,7 +17,7 @@ CELL = 512 * 512
 def plan_of(*mpps: float) -> Plan:
     scales = [SimpleNamespace(scale=SimpleNamespace(index=i, mpp=mpp)) for i, mpp in enumerate(mpps)]
     finest = SimpleNamespace(mpp=mpps[-1])
-    return cast(Plan, SimpleNamespace(passes=scales, tissue_share=0.5, ladder=SimpleNamespace(finest=finest)))
+    return cast(Plan, SimpleNamespace(scales=scales, tissue_share=0.5, ladder=SimpleNamespace(finest=finest)))
 
 
 def quarters(uncertainty: int) -> Quarters:

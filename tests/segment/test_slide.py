@@ -22,7 +22,7 @@ from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.slide import _parts, segment_slide
-from wsi_magnet.worker.tasks import RunSurvey
+from wsi_magnet.worker.tasks import RunInspect
 
 Labels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -130,11 +130,11 @@ def test_typed_again_it_says_so_and_does_nothing(made_run: MadeRun, tmp_path: Pa
 
 
 class RaisingExecutor(SerialExecutor):
-    """Proves that nothing is computed, though the slide is looked at."""
+    """Opens slides and computes nothing: a finished result needs no search for tissue either."""
 
     def map(self, function: Any, tasks: Any, **options: Any) -> Any:
-        """Never, but for the look."""
-        assert isinstance(function, RunSurvey), "something was computed"
+        """Opening a slide only."""
+        assert isinstance(function, RunInspect), "something was computed"
         return super().map(function, tasks, **options)
 
 

@@ -94,13 +94,13 @@ def plan_text(prepared: PreparedRun, cost: Cost) -> str:
             byte_text(p.decoded_bytes),
             byte_text(p.disk_bytes),
         ]
-        for p in cost.passes
+        for p in cost.scales
     ]
     text = table(["scale", "level", "tiles", "cells with tissue", "patches", "decoded", "disk at most"], rows)
     pairs = [
         ("tissue", f"{100 * prepared.plan.tissue_share:.1f} % of the cells"),
-        ("patches", sum(p.patches for p in cost.passes)),
-        ("decoded", byte_text(sum(p.decoded_bytes for p in cost.passes))),
+        ("patches", sum(p.patches for p in cost.scales)),
+        ("decoded", byte_text(sum(p.decoded_bytes for p in cost.scales))),
         ("memory", f"about {byte_text(cost.memory_bytes)} a worker, whatever the slide's size"),
         ("disk", f"at most {byte_text(cost.disk_bytes)} before compression"),
     ]
@@ -128,7 +128,7 @@ def run_text(summary: RunSummary) -> str:
 
 def _segmented(one: Mapping[str, Any]) -> str:
     """Cells that were refined at a scale; results of older versions do not count the unaffected ones."""
-    unaffected = one.get("cells_certain", 0)
+    unaffected = one.get("cells_unaffected", 0)
     unread = f" ({unaffected} of them unaffected, so not read)" if unaffected else ""
     return f"{one['cells_refined']} of {counted(one['cells'], 'cell')} at {one['mpp']:g} µm/px{unread}"
 

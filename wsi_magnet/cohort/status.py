@@ -147,7 +147,7 @@ def _of_run(folder: Location) -> Status:
 
 
 def _in_flight(folder: Location, name: str, attempt: int) -> SlideInFlight:
-    started = _Log(folder / LOG).last("pass started")
+    started = _Log(folder / LOG).last("scale started")
     if started is None:
         return SlideInFlight(name, 0, 0, 0, 0, 0.0, attempt)
     scale, scales, tiles = int(started["scale"]), int(started["scales"]), int(started["tiles"])

@@ -50,13 +50,13 @@ class _Forwarding(logging.Handler):
 
 def start_workers(execution: Execution) -> Executor:
     """Start the workers of `execution`; by default processes of this machine. Raises ClusterError, ConfigError."""
-    from wsi_magnet.segment.run import feeding, start  # with torch and Dask, which a finished batch does not need
+    from wsi_magnet.segment import executors  # with torch and Dask, which a finished batch does not need
 
     threads = cpu_threads()
     chosen = (execution.workers, execution.scheduler, execution.cluster) != (None, None, None)
-    if chosen or feeding(execution.device, threads):
-        return start(execution)
-    return start(replace(execution, workers=max(1, threads // THREADS_PER_PROCESS)))
+    if chosen or executors.count_gpu_processes(execution.device, threads):
+        return executors.start_workers(execution)
+    return executors.start_workers(replace(execution, workers=max(1, threads // THREADS_PER_PROCESS)))
 
 
 class InFlightLimit:

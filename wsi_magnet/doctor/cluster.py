@@ -114,11 +114,11 @@ def check_cluster(request: Request, needs: Needs) -> Iterator[CheckResult]:
 
 
 def _connect(execution: Execution) -> Executor:
-    from wsi_magnet.segment.run import start
+    from wsi_magnet.segment.executors import start_workers
 
     if execution.cluster is not None:
-        return start(execution)  # waits for its jobs as long as the file says
-    return call_within(START_S, lambda: start(execution))
+        return start_workers(execution)  # waits for its jobs as long as the file says
+    return call_within(START_S, lambda: start_workers(execution))
 
 
 def _check_workers(executor: Executor, probe: Probe, request: Request, needs: Needs) -> Iterator[CheckResult]:

@@ -1,4 +1,4 @@
-"""What a plan will cost, by arithmetic alone: patches, decoded bytes, memory, disk."""
+"""Cost of a plan: patches, decoded bytes, memory and disk, by arithmetic alone."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BASE_BYTES = 450 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class PassCost:
-    """One scale's share."""
+class ScaleCost:
+    """Cost of one scale."""
 
     mpp: float
     slide_level: int
@@ -38,9 +38,9 @@ class PassCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The whole plan's."""
+    """Cost of a whole plan."""
 
-    passes: tuple[PassCost, ...]
+    scales: tuple[ScaleCost, ...]
     memory_bytes: int
     """Of one worker process; does not depend on the slide's size, except for a PNG or JPEG, which is decoded whole. In
     a cohort of plain images each thread may hold another one, and the one used last stays."""
@@ -48,23 +48,23 @@ class Cost:
     @property
     def disk_bytes(self) -> int:
         """At most, before compression, at the fullest moment."""
-        return sum(p.disk_bytes for p in self.passes)
+        return sum(one.disk_bytes for one in self.scales)
 
 
 def estimate(
     plan: Plan, info: SlideInfo, network: str, *, classes: int, refine: Refine, threads: int, batch: int
 ) -> Cost:
     """The cost of a plan on workers with that many threads and patches a batch."""
-    pairs = zip(plan.passes, _patches(plan, refine), strict=True)
-    passes = tuple(_pass_cost(one, info.levels, classes, patches) for one, patches in pairs)
-    return Cost(passes, info.cache_bytes + _memory(plan, network, classes, threads, batch))
+    pairs = zip(plan.scales, _patches(plan, refine), strict=True)
+    scales = tuple(_scale_cost(one, info.levels, classes, patches) for one, patches in pairs)
+    return Cost(scales, info.cache_bytes + _memory(plan, network, classes, threads, batch))
 
 
 def _patches(plan: Plan, refine: Refine) -> list[int]:
-    """Patches of each pass. A fraction is taken to be spent coarse scales first, which is where it is worth most as
+    """Patches of each scale. A fraction is taken to be spent coarse scales first, which is where it is worth most as
     long as no part of the slide is much surer than another.
     """
-    cells = [int(one.tissue.sum()) for one in plan.passes]
+    cells = [int(one.tissue.sum()) for one in plan.scales]
     patches, spent = cells[:1], 0
     for index in range(1, len(cells)):
         patches.append(min(cells[index], Budget.of(refine, cells[1:], index, spent).left))
@@ -72,7 +72,7 @@ def _patches(plan: Plan, refine: Refine) -> list[int]:
     return patches
 
 
-def _pass_cost(one: ScalePlan, levels: Sequence[Level], classes: int, patches: int) -> PassCost:
+def _scale_cost(one: ScalePlan, levels: Sequence[Level], classes: int, patches: int) -> ScaleCost:
     cells = int(one.tissue.sum())
     layout, level = one.layout, levels[one.layout.slide_level]
     ratio_xy = [d / s for d, s in zip(layout.scale.downsample_xy, level.downsample_xy, strict=True)]
@@ -81,12 +81,12 @@ def _pass_cost(one: ScalePlan, levels: Sequence[Level], classes: int, patches: i
     decoded = patches * width * height * 3
     labels_and_probabilities = 1 + (classes if layout.mask_level else 0)
     disk = cells * CELL_PX**2 * labels_and_probabilities
-    return PassCost(layout.scale.mpp, layout.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk)
+    return ScaleCost(layout.scale.mpp, layout.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk)
 
 
 def _memory(plan: Plan, network: str, classes: int, threads: int, batch: int) -> int:
-    patch_px = max(p.layout.patch_px for p in plan.passes)
-    tile_px = max(p.layout.tile_px for p in plan.passes)
+    patch_px = max(p.layout.patch_px for p in plan.scales)
+    tile_px = max(p.layout.tile_px for p in plan.scales)
     activations = batch * patch_px**2 * max(ACTIVATION_BYTES_PER_PX.get(network, 5000), REFINER_BYTES_PER_PX)
     tile = tile_px**2 * (classes + 2) * 2
     return BASE_BYTES + threads * (activations + tile)

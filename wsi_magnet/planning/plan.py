@@ -1,4 +1,4 @@
-"""What will be done, before anything is: passes, tiles and cells with their counts; touches no file and no pixel."""
+"""Plan of a run: the scales with their tiles and cells; touches no file and no pixel."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from wsi_magnet.scales import Ladder, Scale, best_level
 from wsi_magnet.slides.types import SlideInfo
 
 CONTEXT_PX = 128
-"""Least halo of the coarsest scale. It has no coarser result to lean on, so its halo is all the context it gets; with
-32 neighbouring cells disagreed along their border, and every finer scale inherited the step. It costs little: the
-coarsest scale is a sixteenth of the work and less."""
+"""Least halo of the coarsest scale. Without a coarser result its halo is all the context that it has; with 32 pixels
+neighbouring cells disagreed along their border, and every finer scale inherited the step. The cost is small: the
+coarsest scale is at most a sixteenth of the work."""
 
 Cells = npt.NDArray[np.bool_]
 """bool (rows, columns) over a scale's cells."""
@@ -25,17 +25,17 @@ Cells = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class CellTask:
-    """One cell of a tile and what becomes of it."""
+    """A cell of a tile and its treatment."""
 
     row: int
     col: int
     refine: bool
-    """True: read, segmented and refined; False: the coarser result is carried over."""
+    """True: read, segmented and refined; False: the coarser result is upsampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class TileTask:
-    """The unit of work that travels: where, at which scale, and which of its cells; a few hundred bytes, no pixels."""
+    """Unit of work for a worker: a tile of a scale and its cells; a few hundred bytes, no pixels."""
 
     scale: int
     row: int
@@ -44,7 +44,7 @@ class TileTask:
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """What the journal knows it by."""
+        """Key in the journal: (scale, tile row, tile column)."""
         return self.scale, self.row, self.col
 
 
@@ -70,15 +70,15 @@ class PatchGeometry:
 
 @dataclass(frozen=True, slots=True)
 class ScaleLayout:
-    """The geometry of a pass: how cells, patches and tiles lie on the scale's grid; small, and travels with a job."""
+    """Layout of a scale: cells, patches and tiles on its grid; small, and sent to workers with the run."""
 
     scale: Scale
     slide_level: int
-    """Slide level that is read."""
+    """Index of the slide level that is read."""
     mask_level: int
     """Level of the result that has this scale's grid, 0 = finest."""
     halo_px: int
-    """Margin round a cell that the networks see and that is cut off."""
+    """Margin round a cell that is input of the networks and cut off their output."""
     ratio: int
     """Pixels of this scale per pixel of the coarsest: the grid on which the query score is blurred."""
     tile_px: int
@@ -100,27 +100,27 @@ class ScaleLayout:
 
     def tile_box(self, row: int, col: int) -> Box:
         """The tile's pixels on the scale's grid, cut at its edge."""
-        return square(row, col, self.tile_px).intersect(self.scale.grid)
+        return grid_box(row, col, self.tile_px).intersect(self.scale.grid)
 
     def cell_box(self, row: int, col: int) -> Box:
         """The cell's pixels on the scale's grid, cut at its edge."""
-        return square(row, col, CELL_PX).intersect(self.scale.grid)
+        return grid_box(row, col, CELL_PX).intersect(self.scale.grid)
 
     def patch_box(self, row: int, col: int) -> Box:
         """The patch's pixels: always `patch_px` square, so it may reach beyond the grid."""
-        return square(row, col, CELL_PX).grow(self.halo_px)
+        return grid_box(row, col, CELL_PX).grow(self.halo_px)
 
 
 @dataclass(frozen=True, eq=False)
 class ScalePlan:
-    """One scale over the whole slide: its geometry, and where there is tissue."""
+    """One scale over the whole slide: its layout and its cells with tissue."""
 
     layout: ScaleLayout
     tissue: Cells
 
     @property
     def scale(self) -> Scale:
-        """The scale that the pass is about."""
+        """The scale itself."""
         return self.layout.scale
 
     @property
@@ -129,7 +129,7 @@ class ScalePlan:
         return pool_any(self.tissue, self.layout.tile_cells)
 
     def tasks(self, refined: Cells) -> Iterator[TileTask]:
-        """A task for each tile with tissue, row by row; `refined` says which cells are to be refined."""
+        """A task for each tile with tissue, row by row; `refined`: cells to be refined."""
         n = self.layout.tile_cells
         for row, col in np.argwhere(self.tiles).tolist():
             cells = tuple(
@@ -143,26 +143,27 @@ class ScalePlan:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The passes over one slide, coarse to fine."""
+    """Plan of one slide."""
 
     ladder: Ladder
-    passes: tuple[ScalePlan, ...]
+    scales: tuple[ScalePlan, ...]
+    """Coarse to fine."""
     tissue_share: float
-    """Part of the canvas that is tissue."""
+    """Share of the finest scale's cells that have tissue."""
 
     @property
     def layouts(self) -> tuple[ScaleLayout, ...]:
-        """The geometry of every pass."""
-        return tuple(p.layout for p in self.passes)
+        """Layout of every scale."""
+        return tuple(one.layout for one in self.scales)
 
     @property
     def pyramid_sizes(self) -> tuple[Size, ...]:
-        """Extent of each level of the mask, finest first: one a scale, then halved until a level fits in a cell."""
-        return halved_until([p.scale.size for p in reversed(self.passes)], CELL_PX)
+        """Extent of each level of the mask, finest first: one per scale, then halved until a level fits in a cell."""
+        return halved_until([one.scale.size for one in reversed(self.scales)], CELL_PX)
 
 
 def halo_px(least_px: int, median_px: int, ratio: int) -> int:
-    """The margin that a scale needs: the bundle's, and room for the median on the coarsest grid, in whole 32s.
+    """Halo of a scale: at least the bundle's and the radius of the median on the coarsest grid, in multiples of 32.
 
     A multiple of 32 keeps patches multiples of every network's stride and of the grid (ratios up to 32).
     """
@@ -178,12 +179,12 @@ def make_plan(
     least_halo_px: int,
     median_px: int,
 ) -> Plan:
-    """Lay out every pass.
+    """Lay out every scale.
 
     tissue_cells: for each scale of `ladder`, bool (rows, columns) of its cells. Raises ConfigError if shapes disagree.
     """
     downsamples = [level.downsample for level in info.levels]
-    passes = []
+    scales = []
     for scale, tissue in zip(ladder.scales, tissue_cells, strict=True):
         expected = (ceil_div(scale.size.height, CELL_PX), ceil_div(scale.size.width, CELL_PX))
         if tissue.shape != expected:
@@ -193,19 +194,19 @@ def make_plan(
         least = max(least_halo_px, CONTEXT_PX) if scale.index == 0 else least_halo_px
         halo = halo_px(least, median_px, ratio)
         layout = ScaleLayout(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px)
-        passes.append(ScalePlan(layout, tissue))
+        scales.append(ScalePlan(layout, tissue))
     share = float(tissue_cells[-1].mean()) if tissue_cells else 0.0
-    return Plan(ladder, tuple(passes), share)
+    return Plan(ladder, tuple(scales), share)
 
 
 def pool_any(cells: Cells, n: int) -> Cells:
-    """Bool (ceil(rows / n), ceil(columns / n)): True where any of n x n is."""
+    """Bool (ceil(rows / n), ceil(columns / n)): True where any of n x n cells is."""
     rows, cols = (ceil_div(length, n) for length in cells.shape)
     padded = np.zeros((rows * n, cols * n), bool)
     padded[: cells.shape[0], : cells.shape[1]] = cells
     return np.asarray(padded.reshape(rows, n, cols, n).any(axis=(1, 3)))
 
 
-def square(row: int, col: int, side_px: int) -> Box:
-    """The square of a grid of such squares, in pixels."""
+def grid_box(row: int, col: int, side_px: int) -> Box:
+    """Box of a row and column on a grid of squares of that side, in pixels."""
     return Box(col * side_px, row * side_px, (col + 1) * side_px, (row + 1) * side_px)

@@ -15,7 +15,7 @@ from wsi_magnet.slides.types import SlideInfo, SlideReader
 
 @dataclass(frozen=True, eq=False)
 class PreparedRun:
-    """All that is known before anything is computed."""
+    """Slide, bundle, configuration, plan and tissue of a run before its first tile."""
 
     info: SlideInfo
     spec: BundleSpec

@@ -111,7 +111,7 @@ def _scales(source: Result, history: History) -> tuple[ScaleUse, ...]:
     uses = []
     for index, scale in enumerate(source.record.scales):
         cells = [cell for tile in history.of_scale(index) for cell in tile.cells]
-        uses.append(ScaleUse(scale.mpp, len(cells), sum(c.refined for c in cells), index in history.passes))
+        uses.append(ScaleUse(scale.mpp, len(cells), sum(c.refined for c in cells), index in history.finished_scales))
     return tuple(uses)
 
 

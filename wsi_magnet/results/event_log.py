@@ -81,9 +81,9 @@ def told(event: Event) -> list[Told]:
         case ScaleStarted():
             values = {"scale": event.scale, "scales": event.scales, "mpp": event.mpp, "tiles": event.tiles}
             values |= {"done": event.done, "refined_cells": event.refined_cells, "cells": event.cells}
-            return [("info", "pass started", values)]
+            return [("info", "scale started", values)]
         case ScaleFinished(scale, mpp, seconds):
-            return [("info", "pass finished", {"scale": scale, "mpp": mpp, "seconds": round(seconds, 3)})]
+            return [("info", "scale finished", {"scale": scale, "mpp": mpp, "seconds": round(seconds, 3)})]
         case TileFinished(result):
             return [
                 (

@@ -1,7 +1,7 @@
 """Journal of a run: a line of JSON for each finished tile, appended by the one process that coordinates the run.
 
 Resuming is a set difference. Only whole lines count: a power failure may tear the last one, and its tile is then
-computed again.
+computed again. Journals of 0.1.0 say "pass" for a finished "scale".
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class CellResult:
     quarters: Quarters
     failure: str | None = None
     """Reason why the cell is unreadable at this scale; its coarser result stays, or 255 if there is none."""
-    unread: bool = False
-    """True where it was to be refined and was not read, because no reading could have changed it."""
+    unaffected: bool = False
+    """True where it was to be refined and was not read, because no pixel could have changed its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class TileResult:
         return {
             "tile": list(self.key),
             "cells": [
-                [c.row, c.col, c.refined + c.unread, [list(q) for q in c.quarters], c.failure] for c in self.cells
+                [c.row, c.col, c.refined + c.unaffected, [list(q) for q in c.quarters], c.failure] for c in self.cells
             ],
             "labels": {str(k): v for k, v in self.label_pixels.items()},
             "s": {k: round(v, 4) for k, v in self.seconds.items()},
@@ -76,9 +76,9 @@ class TileResult:
 
 
 def _cell(entry: Sequence[Any]) -> CellResult:
-    row, col, looked_at, quarters, failure = entry
+    row, col, treatment, quarters, failure = entry  # 0: upsampled only, 1: refined, 2: refined and unaffected
     sums: Any = tuple((int(total), int(pixels)) for total, pixels in quarters)
-    return CellResult(int(row), int(col), bool(looked_at), sums, failure, unread=looked_at == 2)
+    return CellResult(int(row), int(col), bool(treatment), sums, failure, unaffected=treatment == 2)
 
 
 Key = tuple[int, int, int]
@@ -106,7 +106,7 @@ class History:
     """Content of a journal."""
 
     tiles: Mapping[Key, TileResult]
-    passes: frozenset[int]
+    finished_scales: frozenset[int]
     """Scales that are complete, their pyramid included."""
 
     def keys(self, scale: int) -> list[Key]:
@@ -121,16 +121,16 @@ class History:
 def read_history(path: Location) -> History:
     """Read a journal; empty where there is none. Lines that cannot be parsed are skipped."""
     tiles: dict[Key, bytes] = {}
-    passes: set[int] = set()
+    finished: set[int] = set()
     for line in read_lines(path):
         # A tile whose line cannot be parsed is computed again, like one whose line is torn.
         with suppress(KeyError, TypeError, ValueError, AttributeError):
             entry = json.loads(line)
-            if "pass" in entry:
-                passes.add(int(entry["pass"]))
+            if (scale := entry.get("scale", entry.get("pass"))) is not None:
+                finished.add(int(scale))
             elif "tile" in entry:
                 tiles[TileResult.from_json(entry).key] = line
-    return History(_Tiles(tiles), frozenset(passes))
+    return History(_Tiles(tiles), frozenset(finished))
 
 
 class Journal:
@@ -146,9 +146,9 @@ class Journal:
         """Record a finished tile."""
         self._add(result.to_json())
 
-    def pass_done(self, scale: int) -> None:
+    def scale_done(self, scale: int) -> None:
         """Record a complete scale, durably, because the images that it was made from are deleted afterwards."""
-        self._add({"pass": scale})
+        self._add({"scale": scale})
         self._lines.flush()
 
     def _add(self, entry: Mapping[str, Any]) -> None:

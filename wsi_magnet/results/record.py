@@ -184,9 +184,20 @@ class RunRecord:
             values["bundle"] = {**bundle, "description": description}
         summary = values.get("summary")
         if isinstance(summary, dict) and "passes" in summary:
-            values["summary"] = {("scales" if key == "passes" else key): value for key, value in summary.items()}
+            values["summary"] = _renamed(summary)
         try:
             record: RunRecord = parse(RunRecord, values, "", unknown="ignore")
         except ConfigError as error:
             raise SchemaError(f"config: {error}") from None
         return record
+
+
+_RENAMED = {"passes": "scales", "cells_certain": "cells_unaffected"}
+"""Keys of the summary in version 1, and their names since."""
+
+
+def _renamed(value: Any) -> Any:
+    """A summary of version 1 with today's keys."""
+    if isinstance(value, dict):
+        return {_RENAMED.get(key, key): _renamed(one) for key, one in value.items()}
+    return [_renamed(one) for one in value] if isinstance(value, list) else value

@@ -37,7 +37,7 @@ class RunCounts:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._scales = [_ScaleCounts(one) for one in plan.passes]
+        self._scales = [_ScaleCounts(one) for one in plan.scales]
 
     def add(self, result: TileResult) -> None:
         """Count a finished tile; each tile once."""
@@ -82,7 +82,7 @@ class _ScaleCounts:
         lost = result.label_pixels.get(NOT_ANALYSED, 0)
         for cell in result.cells:
             uncertainty, pixels = (sum(part) for part in zip(*cell.quarters, strict=True))
-            self._counts.update(cells=1, cells_refined=cell.refined, cells_certain=cell.unread)
+            self._counts.update(cells=1, cells_refined=cell.refined, cells_unaffected=cell.unaffected)
             self._counts.update(uncertainty=uncertainty, pixels=pixels)
             if cell.failure:
                 self._failed[cell.row, cell.col] = cell.failure
@@ -108,7 +108,7 @@ class _ScaleCounts:
         counts = self._counts
         return {
             "mpp": self.mpp,
-            **{name: counts[name] for name in ("tiles", "cells", "cells_refined", "cells_certain")},
+            **{name: counts[name] for name in ("tiles", "cells", "cells_refined", "cells_unaffected")},
             "cells_unreadable": self.unreadable,
             "mean_uncertainty": counts["uncertainty"] / (255 * counts["pixels"]) if counts["pixels"] else 0.0,
             "worker_seconds": {k: round(v, 3) for k, v in self._seconds.items()},

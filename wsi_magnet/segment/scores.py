@@ -9,7 +9,7 @@ from wsi_magnet.results.journal import TileResult
 
 
 class Scores:
-    """What a scale's finished tiles say of the next scale's cells, in eight bytes for each of these."""
+    """Uncertainty of the next scale's cells, from the quarters of a scale's cells; eight bytes for each."""
 
     def __init__(self, cells: Cells) -> None:
         """cells: any array over the scale's cells."""
@@ -19,7 +19,7 @@ class Scores:
         """Cells that have been refined."""
 
     def add(self, result: TileResult) -> None:
-        """A tile is finished."""
+        """Add a finished tile; adding it twice changes nothing but `refined`."""
         for cell in result.cells:
             self.refined += cell.refined
             for quarter, (total, pixels) in enumerate(cell.quarters):

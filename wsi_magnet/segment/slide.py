@@ -1,10 +1,12 @@
-"""The whole flow of a slide on one screen: open, decide whether there is anything to do, prepare, run."""
+"""Segmentation of one slide from start to end: open, check for an earlier result, prepare, run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn, Protocol, TypeVar
 
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultMismatchError, SlideOpenError
@@ -16,14 +18,16 @@ from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
-from wsi_magnet.slides.types import SlideInfo
+from wsi_magnet.slides.types import SlideInfo, SlideReader
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists, to_location
 from wsi_magnet.system import give_memory_back
 
+Result = TypeVar("Result")
+
 
 def result_folder(slide: str | Path, output: str | Location, name: str | None = None) -> Location:
-    """Where a slide's result goes: `<output>/<name>`, by default the slide's name without its suffix."""
+    """Folder of a slide's result: `<output>/<name>`, by default the slide's name without its suffix."""
     return to_location(output).absolute() / (name or Path(slide).stem)
 
 
@@ -41,16 +45,17 @@ def segment_slide(
     """Segment a slide with MagNet and write the result to `<output>/<name>/`, by default named as the slide is.
 
     output: a folder, or the URL of one in an object store, "s3://bucket/results".
-    bundle: path of a bundle; None is the one that ships with the package. execution: where to work, by default in
-    threads of this process. With an executor, which several calls in threads of their own may share, a worker opens the
-    slide and looks for tissue. Typed again it goes on where it was stopped. Cells that cannot be read are labelled 255
-    and listed in `.failures`; nothing is raised for them. Raises WsiMagnetError for everything else that the user can
-    mend.
+    bundle: path of a bundle; None is the one that ships with the package. execution: the workers, by default threads of
+    this process. With an executor, which several calls in threads of their own may share, a worker opens the slide and
+    finds its tissue. A run that was stopped is resumed by the same call. Cells that cannot be read keep the result of
+    the coarser scale, or label 255 where there is none, and are listed in `.failures`; nothing is raised for them.
+    Raises WsiMagnetError for everything else that the user can mend.
     """
     config, execution = config or RunConfig(), execution or Execution()
     spec, sha256 = read_spec(bundle)
     folder = ResultFolder(result_folder(slide, output, name))
-    with _looked_at(slide, spec, config, execution, observe) as (info, prepared_slide):
+    with _opened(slide, spec, config, execution, observe) as opened:
+        info = opened.info
         own_bundle = None if bundle is None else bundle_path(bundle).absolute()
         folder.refuse_inputs_inside([*_parts(Path(info.path)), *([own_bundle] if own_bundle else [])])
         wanted = fingerprint(info.identity, info.require_mpp(), (spec.name, sha256), config)
@@ -60,56 +65,93 @@ def segment_slide(
         ladder_of(info, spec)  # a slide that is too coarse is refused before its folder is made
         require_writable(folder.path)
         with folder.locked():
-            earlier = folder.admit(wanted, existing)  # again: another run may have ended before the folder was ours
-            prepared = prepared_slide()
+            earlier = folder.admit(wanted, existing)  # again: another run may have finished before the lock was ours
+            prepared = opened.prepare()
             for note in prepared.notes:
                 observe(Note(note))
             from wsi_magnet.segment.run import Run  # with torch and Dask, which a finished run does without
 
             run = Run(prepared, folder, sha256, str(own_bundle) if own_bundle else None, observe)
-            return run.complete(execution, wanted, go_on=earlier is not None)
+            return run.execute(execution, wanted, resume=earlier is not None)
+
+
+class _OpenSlide(Protocol):
+    """A slide that is open, here or on a worker."""
+
+    @property
+    def info(self) -> SlideInfo:
+        """Description of the slide."""
+        ...
+
+    def prepare(self) -> PreparedRun:
+        """Find the tissue and plan the run. Raises MissingMppError, SlideReadError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _LocalSlide:
+    """A slide that is open in this process."""
+
+    reader: SlideReader
+    spec: BundleSpec
+    config: RunConfig
+
+    @property
+    def info(self) -> SlideInfo:
+        return self.reader.info
+
+    def prepare(self) -> PreparedRun:
+        prepared = prepare(self.reader, self.spec, self.config)
+        self.reader.close()  # workers have readers of their own; this one's cache of decoded tiles is of no more use
+        give_memory_back()
+        return prepared
+
+
+class _WorkerSlide:
+    """A slide that the workers of an executor open; this process need not reach the file."""
+
+    def __init__(self, slide: str, spec: BundleSpec, config: RunConfig, executor: Executor, observe: Observer) -> None:
+        """Raises SlideOpenError, ConfigError."""
+        from wsi_magnet.worker.tasks import RunInspect, RunSurvey  # with torch, which a finished run does without
+
+        self._slide, self._executor, self._observe = slide, executor, observe
+        self._survey = RunSurvey(spec, config)
+        self.info = self._on_a_worker(RunInspect(config.mpp))
+
+    def prepare(self) -> PreparedRun:
+        return self._on_a_worker(self._survey)
+
+    def _on_a_worker(self, function: Callable[[str], Result]) -> Result:
+        def notify(text: str) -> None:
+            self._observe(Note(text))
+
+        return next(iter(self._executor.map(function, [self._slide], on_lost=_not_opened, notify=notify)))
 
 
 @contextmanager
-def _looked_at(
+def _opened(
     slide: str | Path, spec: BundleSpec, config: RunConfig, execution: Execution | Executor, observe: Observer
-) -> Iterator[tuple[SlideInfo, Callable[[], PreparedRun]]]:
-    """What a slide is, and how to have it prepared: here, or by a worker of an executor that is there already."""
-    if not isinstance(execution, Execution):
-        from wsi_magnet.worker.tasks import RunSurvey
-
-        told = execution.map(
-            RunSurvey(spec, config),
-            [str(Path(slide).absolute())],
-            on_lost=_not_opened,
-            notify=lambda text: observe(Note(text)),
-        )
-        prepared = next(iter(told))
-        yield prepared.info, lambda: prepared
-        return
-    with closing(open_slide(slide, mpp=config.mpp)) as reader:
-
-        def prepare_here() -> PreparedRun:
-            found = prepare(reader, spec, config)
-            reader.close()  # workers have their own, and this one's cache of decoded tiles would lie idle
-            give_memory_back()
-            return found
-
-        yield reader.info, prepare_here
+) -> Iterator[_OpenSlide]:
+    """Context with the slide, open here, or on the workers of an executor that exists already."""
+    if isinstance(execution, Execution):
+        with closing(open_slide(slide, mpp=config.mpp)) as reader:
+            yield _LocalSlide(reader, spec, config)
+    else:
+        yield _WorkerSlide(str(Path(slide).absolute()), spec, config, execution, observe)
 
 
 def _parts(slide: Path) -> list[Path]:
-    """A slide's file, and of a MIRAX slide the folder that has its pixels."""
+    """Files of a slide: its own, and for MIRAX the folder with its pixels."""
     return [slide, slide.with_suffix("")] if slide.suffix.lower() == ".mrxs" else [slide]
 
 
-def _not_opened(slide: str, reason: str) -> PreparedRun:
-    """Raises SlideOpenError for a slide that kills whatever process opens it: its own fault, and not the workers'."""
+def _not_opened(slide: str, reason: str) -> NoReturn:
+    """Raises SlideOpenError for a slide that kills every process that opens it."""
     raise SlideOpenError(f"{slide} cannot be opened as a slide: {reason}")
 
 
 def _finished_before(folder: ResultFolder, record: RunRecord | None) -> RunSummary | None:
-    """The summary of a run that has ended, if it has. Raises ResultMismatchError if its masks have gone since."""
+    """Summary of a finished run, None for any other. Raises ResultMismatchError where its images are gone."""
     if record is None or record.running:
         return None
     for name in ("mask", *record.config.kept):
@@ -118,11 +160,11 @@ def _finished_before(folder: ResultFolder, record: RunRecord | None) -> RunSumma
         if not there:
             raise ResultMismatchError(
                 f"{folder.path} was finished, but its {name}.ome.zarr is gone or incomplete; "
-                "make it anew with --restart",
+                "make it again with --restart",
                 cure="--restart",
             )
     with storage_errors(folder.path):
-        told = exists(folder.summary_json)
-    if not told:
+        has_summary = exists(folder.summary_json)
+    if not has_summary:
         write_json(folder.summary_json, record.summary or {})
     return RunSummary(folder.path, True, record.failures, record.summary or {})

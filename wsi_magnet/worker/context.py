@@ -1,6 +1,6 @@
 """Worker context: the slide, networks and images of a run, opened once for all tiles and shared by a worker's threads.
 
-Networks are kept apart from the rest, since the slides of a cohort share them.
+Networks have a cache of their own, since the slides of a cohort share them.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from wsi_magnet.system import cpu_threads
 from wsi_magnet.worker.cache import ResourceCache
 
 LEAST_READ_THREADS = 4
-"""Threads of a worker that read and decode patches, as far as there are cores for them. Each has OpenSlide's table of
-the slide's tiles to itself."""
+"""Least number of threads of a process that read and decode patches, up to the number of cores. Each keeps a table of
+the slide's tiles in OpenSlide."""
 
 _IDLE_CONTEXTS, _IDLE_NETWORKS = 4, 1
-"""Kept without a user. A worker mostly has tiles of the first slides of a queue."""
+"""Contexts and networks that are kept without a user. Most tiles of a worker are of the first slides of a queue."""
 
 _IDLE_DECODED_BYTES = 256 << 20
 """Decoded pixels in idle contexts: four plain images of 21 megapixels. A larger one is kept only while it is the most
 recently used one, since the next tile is most likely its own, and decoding it again takes seconds."""
 
 _TOKEN_PAUSES_S = (0.0, 0.5, 3.0)
-"""A shared file system may show a file as it was seconds ago."""
+"""Pauses before reading the token again: a shared file system may show an old version of a file for seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """Everything that a worker needs to know of a run; small, and the key of its worker context."""
+    """Description of a run for workers; small, and the key of its worker context."""
 
     slide: str
     slide_identity: str
@@ -63,18 +63,18 @@ class RunSpec:
 
     @property
     def networks(self) -> NetworkKey:
-        """The networks that compute its tiles."""
+        """Key of the networks that compute its tiles."""
         config = self.config
         return NetworkKey(self.bundle, self.bundle_sha256, self.device, config.batch_size, config.precision)
 
     def with_precision(self, precision: Precision) -> RunSpec:
-        """The same run at that precision."""
+        """A copy with another precision."""
         return replace(self, config=replace(self.config, precision=precision))
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkKey:
-    """The networks of a worker: a bundle, and how it is computed."""
+    """Key of a worker's networks: a bundle, its device, batch size and precision."""
 
     bundle: str | None
     sha256: str
@@ -131,8 +131,7 @@ class WorkerContext:
     def require_fencing_token(self, token: str) -> None:
         """Raises ResultBusyError where the folder has another token.
 
-        A worker that was suspended or cut off for long still has a tile of a scale that is finished, or of a run that
-        is over.
+        This is a worker that was suspended or cut off, with a tile of a scale or run that is finished.
         """
         for pause_s in _TOKEN_PAUSES_S:
             time.sleep(pause_s)

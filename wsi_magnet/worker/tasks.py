@@ -1,7 +1,7 @@
-"""One tile, from reading to writing: the one hall where slide, networks and store meet. Runs on workers.
+"""Tasks of workers: one tile from reading to writing, a tile of a coarser pyramid level, the survey of a slide.
 
-A worker keeps what a job needs (open slide, networks, stores) for as long as it works on it; a task brings only
-coordinates. Reading and decoding the next patches goes on in threads of its own while the networks compute.
+A worker keeps the context of a run (open slide, networks, images) while it works on it; a task has only coordinates.
+The next patches are read and decoded in threads of their own while the networks compute.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from wsi_magnet.inference.optimize import resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, Pixels, Region, TileCanvas, clear_outside, coarse_box, quarters
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask, square
+from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask, grid_box
 from wsi_magnet.planning.prepare import PreparedRun, prepare
 from wsi_magnet.planning.tissue import TissueMap
 from wsi_magnet.results.folder import Products
 from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
 from wsi_magnet.slides.read import read_scale
-from wsi_magnet.slides.types import Image
+from wsi_magnet.slides.types import Image, SlideInfo
 from wsi_magnet.worker.context import RunSpec, WorkerContext, open_here, worker_contexts
 
 
 @dataclass(frozen=True, slots=True)
 class RunTile:
-    """The function that workers run: a job, waiting for a tile."""
+    """Function over the tiles of a run."""
 
     run: RunSpec
     fencing_token: str
-    """Of the result folder; once that is another's, nothing is written."""
+    """Nothing is written once the result folder has another token."""
 
     def __call__(self, task: TileTask) -> TileResult:
-        """Analyse one tile and write it.
+        """Segment one tile and write it.
 
-        Raises SlideOpenError, BundleError, StoreError, ResultBusyError; never for a cell's pixels.
+        Raises SlideOpenError, BundleError, StoreError, ResultBusyError; pixels that cannot be read raise nothing.
         """
         started = time.perf_counter()
         with worker_contexts.borrow(self.run) as context:
@@ -56,26 +56,38 @@ class RunTile:
 
 
 @dataclass(frozen=True, slots=True)
+class RunInspect:
+    """Function that describes a slide on a worker; the client need not reach the file."""
+
+    mpp: float | None
+
+    def __call__(self, slide: str) -> SlideInfo:
+        """Open a slide and return its description. Raises SlideOpenError, ConfigError."""
+        with closing(open_here(slide, self.mpp)) as reader:
+            return reader.info
+
+
+@dataclass(frozen=True, slots=True)
 class RunSurvey:
-    """The function that looks at a slide where the work is done: whoever asks need not see it."""
+    """Function that plans the run of a slide on a worker."""
 
     spec: BundleSpec
     config: RunConfig
 
     def __call__(self, slide: str) -> PreparedRun:
-        """Open a slide and lay out its passes. Raises SlideOpenError, MissingMppError, SlideReadError, ConfigError."""
+        """Find the tissue and plan the run. Raises SlideOpenError, MissingMppError, SlideReadError, ConfigError."""
         with closing(open_here(slide, self.config.mpp)) as reader:
             return prepare(reader, self.spec, self.config)
 
 
 @dataclass(frozen=True, slots=True)
 class RunProbe:
-    """The function that shows whether a worker can do a job at all, before anything is written or replaced."""
+    """Function that tries a run's slide, bundle and device on a worker, before anything is written or replaced."""
 
     run: RunSpec
 
     def __call__(self, task: None) -> Precision:
-        """Open the slide, the bundle and the device; returns the arithmetic that "auto" is there.
+        """Open the slide, the bundle and the device; returns the precision that "auto" is there.
 
         Raises SlideOpenError, BundleError, ConfigError.
         """
@@ -86,7 +98,7 @@ class RunProbe:
 
 @dataclass(frozen=True, slots=True)
 class HalveTask:
-    """A tile of a coarser pyramid level of one product, to be made from the level below."""
+    """A tile of a coarser pyramid level of one product, to be computed from the next finer level."""
 
     product: str
     level: int
@@ -95,13 +107,13 @@ class HalveTask:
 
 @dataclass(frozen=True, slots=True)
 class RunHalve:
-    """The function that workers run to build pyramids."""
+    """Function over the tiles of coarser pyramid levels."""
 
     run: RunSpec
     fencing_token: str
 
     def __call__(self, task: HalveTask) -> None:
-        """Fill one tile. Raises StoreError, ResultBusyError."""
+        """Write one tile. Raises StoreError, ResultBusyError."""
         with worker_contexts.borrow(self.run) as context:
             context.require_fencing_token(self.fencing_token)
             halve_tile(context.pyramids[task.product], task.level, task.box, labels=task.product == "mask")
@@ -109,7 +121,7 @@ class RunHalve:
 
 @dataclass(frozen=True, slots=True)
 class RecordLost:
-    """Write a tile that no worker survives without slide or networks: the coarser result, or label 255 without one."""
+    """Function for a tile that kills its workers: writes the coarser result or label 255, without the slide."""
 
     run: RunSpec
     spec: BundleSpec
@@ -135,7 +147,7 @@ class RecordLost:
     def _pixels(self, coarse: Region | None, layout: ScaleLayout, cell: CellTask) -> CellPixels:
         if coarse is None:
             return not_analysed(len(self.spec.classes))
-        maps = coarse.cut(coarse_box(square(cell.row, cell.col, CELL_PX)))
+        maps = coarse.cut(coarse_box(grid_box(cell.row, cell.col, CELL_PX)))
         with one_torch_thread():
             pixels = upsample_only(maps, self.spec)
         box = layout.cell_box(cell.row, cell.col)
@@ -143,7 +155,7 @@ class RecordLost:
 
 
 class _TileComputation:
-    """One tile under way."""
+    """Computation of one tile."""
 
     def __init__(self, context: WorkerContext, task: TileTask, fencing_token: str) -> None:
         self._context = context
@@ -169,7 +181,7 @@ class _TileComputation:
         return TileResult(*self._task.key, cells, labels, dict(self._seconds), _worker_name())
 
     def _results(self, coarse: Region | None) -> Iterator[CellResult]:
-        """All cells, each put in its place: refined, upsampled only, or recorded as one that cannot be read."""
+        """Put every cell on the canvas: refined, upsampled only, or recorded as unreadable."""
         to_segment: list[tuple[CellTask, Pixels | None]] = []
         for cell in self._task.cells:
             maps = None if coarse is None else coarse.cut(coarse_box(self._needed_box(cell)))
@@ -178,29 +190,29 @@ class _TileComputation:
             else:
                 with _timed(self._seconds, "compute"), one_torch_thread():
                     pixels = self._context.engine.upsample_only(maps, self._layout.geometry)
-                yield self._place(cell, self._on_tissue(cell, pixels), unread=cell.refine)
+                yield self._place(cell, self._on_tissue(cell, pixels), unaffected=cell.refine)
         yield from self._segmented(to_segment)
 
     def _is_unaffected(self, maps: Pixels) -> bool:
-        """True where nothing that is seen could change a cell: then it is what refining would make of it, unread."""
+        """True where no pixel of the slide could change the cell's result: then it need not be read."""
         with _timed(self._seconds, "compute"), one_torch_thread():
             return self._context.engine.is_unaffected(maps, self._layout.geometry)
 
     def _segmented(self, cells: Sequence[tuple[CellTask, Pixels | None]]) -> Iterator[CellResult]:
-        """Cells that are read and segmented."""
-        unread: list[CellResult] = []
+        """Read cells and segment them."""
+        unreadable: list[CellResult] = []
 
         def patches() -> Iterator[tuple[CellTask, PatchInput]]:
             for (cell, maps), image in zip(cells, self._images(cell for cell, _ in cells), strict=True):
                 if isinstance(image, SlideReadError):
-                    unread.append(self._unreadable(cell, maps, image.reason))
+                    unreadable.append(self._unreadable(cell, maps, image.reason))
                 else:
                     yield cell, PatchInput(image, maps)
 
         analysed = self._context.predictor.predict(patches(), self._layout.geometry)
         while (one := self._next(analysed)) is not None:
             yield self._place(one[0], self._on_tissue(*one))
-        yield from unread
+        yield from unreadable
 
     def _unreadable(self, cell: CellTask, maps: Pixels | None, reason: str) -> CellResult:
         """Keep the coarser result of a cell that cannot be read at this scale; label 255 where there is none."""
@@ -212,19 +224,19 @@ class _TileComputation:
         return self._place(cell, pixels, failure=reason)
 
     def _next(self, analysed: Iterator[tuple[CellTask, CellPixels]]) -> tuple[CellTask, CellPixels] | None:
-        """The next cell; the time it took, without what was spent waiting for pixels, is computing."""
+        """The next cell; its time without the wait for pixels counts as computing."""
         started, read_s = time.perf_counter(), self._seconds["read"]
         one = next(analysed, None)
         self._seconds["compute"] += time.perf_counter() - started - (self._seconds["read"] - read_s)
         return one
 
     def _on_tissue(self, cell: CellTask, pixels: CellPixels) -> CellPixels:
-        """Glass is background, whatever a network takes it for; a cell that was not analysed stays so."""
+        """The cell with glass as background, see `background_outside`."""
         tissue, background = self._context.tissue, self._context.background
         return background_outside(pixels, tissue, self._layout, self._cell(cell), background)
 
     def _images(self, cells: Iterable[CellTask]) -> Iterator[Image | SlideReadError]:
-        """The cells' patches in order, always a few ahead of the networks."""
+        """Patches of cells in order, a few of them prefetched."""
         waiting: deque[Future[Image | SlideReadError]] = deque()
         for cell in cells:
             waiting.append(self._context.read_threads.submit(self._read, self._layout.patch_box(cell.row, cell.col)))
@@ -244,19 +256,19 @@ class _TileComputation:
             return error
 
     def _needed_box(self, cell: CellTask) -> Box:
-        """The square of the maps that a cell's result depends on; it may reach beyond the grid."""
+        """Box of the maps that a cell's result depends on; it may extend beyond the grid."""
         return self._layout.patch_box(cell.row, cell.col).grow(self._margin_px - self._layout.halo_px)
 
     def _cell(self, cell: CellTask) -> Box:
         return self._layout.cell_box(cell.row, cell.col)
 
     def _place(
-        self, cell: CellTask, pixels: CellPixels, failure: str | None = None, *, unread: bool = False
+        self, cell: CellTask, pixels: CellPixels, failure: str | None = None, *, unaffected: bool = False
     ) -> CellResult:
         box = self._cell(cell)
         self._canvas.put(box, pixels)
         refined = cell.refine and failure is None
-        return CellResult(cell.row, cell.col, refined, quarters(pixels.uncertainty, box), failure, unread)
+        return CellResult(cell.row, cell.col, refined, quarters(pixels.uncertainty, box), failure, unaffected)
 
     def _write(self) -> None:
         self._context.require_fencing_token(self._fencing_token)
@@ -264,7 +276,7 @@ class _TileComputation:
 
 
 def coarse_region(run: RunSpec, task: TileTask, margin_px: int, probabilities: Pyramid) -> Region | None:
-    """The coarser scale's stored probabilities under a tile and its margin; None at the coarsest. Raises StoreError."""
+    """Stored probabilities of the coarser scale under a tile and its margin; None at the first. Raises StoreError."""
     if task.scale == 0:
         return None
     coarser = run.layouts[task.scale - 1]
@@ -277,9 +289,9 @@ def coarse_region(run: RunSpec, task: TileTask, margin_px: int, probabilities: P
 def background_outside(
     pixels: CellPixels, tissue: TissueMap | None, layout: ScaleLayout, cell: Box, background: int | None
 ) -> CellPixels:
-    """The same with background on glass, whatever a network takes it for; a cell that was not analysed stays so.
+    """A cell with background on glass, whatever the networks found there; a cell that was not analysed is unchanged.
 
-    background: the channel of that class, or None. tissue: None leaves everything as it is.
+    background: channel of the background class, or None. tissue: None changes nothing.
     """
     if tissue is None or (pixels.labels == NOT_ANALYSED).all():
         return pixels
@@ -291,25 +303,25 @@ def label_pixels(canvas: TileCanvas, layout: ScaleLayout, task: TileTask, values
     counts: Counter[int] = Counter()
     for cell in task.cells:
         labels = canvas.labels[layout.cell_box(cell.row, cell.col).relative_to(canvas.box).slices_yx]
-        # A handful of values: to look for each is ten times as quick as to sort the pixels.
+        # For a handful of values a comparison each is ten times as fast as sorting the pixels.
         counts.update({v: n for v in values if (n := int(np.count_nonzero(labels == v)))})
     return dict(sorted(counts.items()))
 
 
 def write_tile(canvas: TileCanvas, layout: ScaleLayout, products: Products, pyramids: Mapping[str, Pyramid]) -> None:
-    """All that is kept of a tile; `pyramid` gives the image of a name. Raises StoreError."""
+    """Write the images of a tile; pyramids: by product. Raises StoreError."""
     level, box = layout.mask_level, canvas.box
-    if products.probabilities or level:  # the finest scale's are nobody's input
+    if products.probabilities or level:  # those of the finest scale are the input of no other
         pyramids["probabilities"].write(level, box, canvas.probabilities)
     if products.uncertainty:
         pyramids["uncertainty"].write(level, box, canvas.uncertainty)
-    # The mask last: a viewer that sees a tile's labels may rely on everything else.
+    # The mask last: where labels of a tile are stored, its other images are too.
     pyramids["mask"].write(level, box, canvas.labels)
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Add the time spent inside to a counter."""
+    """Context whose duration is added to a counter."""
     started = time.perf_counter()
     try:
         yield
