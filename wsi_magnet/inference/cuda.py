@@ -125,7 +125,7 @@ class _Recorded:
     """The computation of a geometry, recorded as a graph, with its slots.
 
     beside: another computation of the same stream, with which it shares memory: they never run at the same time, and
-    what a replay leaves is copied into a slot before the next one begins.
+    the results of a replay are copied into a slot before the next one begins.
     """
 
     def __init__(

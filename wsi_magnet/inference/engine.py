@@ -253,7 +253,7 @@ def _upsample(stored: Tensor, prior: Tensor) -> Tensor:
 
 
 def _results(p: Tensor, values: Sequence[int]) -> Results:
-    """Float (N, C, CELL_PX, CELL_PX) to what is kept of it: a byte is enough, and all that leaves the device."""
+    """Float (N, C, CELL_PX, CELL_PX) to the bytes that are stored; no more leaves the device."""
     stored = (p * 255).round_().to(torch.uint8)
     return Results(_likeliest(p, values), _margin_uncertainty(stored), stored)
 

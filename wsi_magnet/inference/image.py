@@ -1,4 +1,4 @@
-"""MagNet as published, on images that fit in memory: coarse to fine, the points chosen over the whole image.
+"""MagNet as published, on images that fit in memory: coarse to fine, with points selected over the whole image.
 
 C: classes, H, W: size of an image, h, w: of the coarsest one, which is also that of every patch the networks see.
 """
@@ -56,14 +56,14 @@ def segment_image(
         cumulative = loop.predict(images[0], scale=0)
         results = [cumulative]
         for scale, image in enumerate(images[1:], start=1):
-            cumulative = loop.climb(image, cumulative, scale)
+            cumulative = loop.refine_scale(image, cumulative, scale)
             results.append(cumulative)
     return [one[0].cpu().numpy() for one in results]
 
 
 @dataclass(frozen=True, slots=True)
 class _Forms:
-    """A bundle's networks in the form that is quickest to use."""
+    """Inference form of a bundle's networks."""
 
     made_of: tuple[object, ...]
     arithmetic: Arithmetic
@@ -75,7 +75,7 @@ _made: WeakKeyDictionary[Bundle, _Forms] = WeakKeyDictionary()
 
 
 def _forms(bundle: Bundle, arithmetic: Arithmetic) -> _Forms:
-    """Made once for a bundle, as long as neither its weights nor what is asked for changes."""
+    """Inference form of a bundle's networks, cached until its weights or the arithmetic change."""
     networks = nn.ModuleList([bundle.backbone, *bundle.refiners])
     weights = (*networks.parameters(), *networks.buffers())
     made_of = (arithmetic, *((one.device, one.data_ptr(), one._version) for one in weights))
@@ -89,7 +89,7 @@ def _forms(bundle: Bundle, arithmetic: Arithmetic) -> _Forms:
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """A bundle and how to use it."""
+    """The loop over the scales of one image."""
 
     bundle: Bundle
     forms: _Forms
@@ -98,8 +98,8 @@ class _Loop:
     median_px: int
     patches: int | None
 
-    def climb(self, image: Pixels, cumulative: Tensor, scale: int) -> Tensor:
-        """One scale: image uint8 (H, W, 3), Y of the scale before, to Y of this one, (1, C, H, W)."""
+    def refine_scale(self, image: Pixels, cumulative: Tensor, scale: int) -> Tensor:
+        """Y of a scale, float (1, C, H, W), from its image, uint8 (H, W, 3), and Y of the scale before."""
         size_hw = image.shape[0], image.shape[1]
         coarse = F.interpolate(cumulative, size=size_hw, mode="bilinear", align_corners=False)
         grid = patch_grid(image_hw=size_hw, patch_hw=self.patch_hw)
@@ -111,13 +111,13 @@ class _Loop:
             selected = select_fraction_on_grid(
                 coarse=coarse, refined=refined, ratio=ratio, points=self.points, median_px=self.median_px
             )
-            return coarse.lerp_(refined, selected)  # in its place: the maps of a large image are large too
+            return coarse.lerp_(refined, selected)  # in place, because the maps of a large image are large
         refined, covered = assemble(patches, image=coarse)
         score = query_score(coarse=coarse, refined=refined, grid_hw=self.patch_hw, median_px=self.median_px)
         return magnet_step(coarse=coarse, refined=refined, selected=select_fraction(score, self.points, covered))
 
     def predict(self, pixels: Pixels, scale: int) -> Tensor:
-        """O: uint8 (h, w, 3) to probabilities (1, C, h, w)."""
+        """O, probabilities (1, C, h, w), from a patch, uint8 (h, w, 3)."""
         spec, (height, width) = self.bundle.spec, self.patch_hw
         multiple = INPUT_MULTIPLE.get(spec.network, 1)
         margin = (0, round_up(width, multiple) - width, 0, round_up(height, multiple) - height)
@@ -143,14 +143,14 @@ class _Loop:
             return refine_patch(fine=fine, coarse=cut(coarse, box), refiner=refiner)
 
     def _ratio(self, size_hw: tuple[int, int]) -> int:
-        """How often a patch fits into an image along both axes; 0 where that is no whole number."""
+        """Number of patches along each axis of an image; 0 where it is not a whole number or differs by axis."""
         (down, short_rows), (across, short_columns) = (
             divmod(length, side) for length, side in zip(size_hw, self.patch_hw, strict=True)
         )
         return down if down == across and not short_rows and not short_columns else 0
 
     def _choose(self, boxes: Sequence[Box], coarse: Tensor) -> Sequence[Box]:
-        """Of all patches those whose mean uncertainty is highest; the earlier one of two that tie."""
+        """Patches with the highest mean uncertainty; of equal ones the earlier."""
         if self.patches is None or self.patches >= len(boxes):
             return boxes
         unsure = uncertainty(coarse)
@@ -160,7 +160,7 @@ class _Loop:
 
 
 def _tiled(patches: Iterable[tuple[Box, Tensor]], *, image: Tensor) -> Tensor:
-    """Patches that cover an image and do not overlap, put together; (1, C, H, W) like `image`."""
+    """Image (1, C, H, W) like `image`, assembled from patches that cover it without overlap."""
     whole = torch.empty_like(image)
     for box, patch in patches:
         cut(whole, box).copy_(patch)

@@ -1,7 +1,8 @@
-"""Networks in the form in which they are quickest to use: the same functions, not to be trained or saved.
+"""Inference form of networks: the same functions, faster, and not to be trained or saved.
 
-Batch normalisation is folded away, channels lie last, weights have the type that is computed with, and a convolution
-does on a GPU what follows it as well: there, to read a map and write it once more takes as long as the convolution.
+Batch normalisation is folded, memory is channels-last, and weights have the data type of the computation. On a GPU the
+operation after a convolution is fused into it, because reading and writing a map once more takes as long as the
+convolution.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from wsi_magnet.nets.fold import fold_batch_norm
 from wsi_magnet.system import computes_bf16
 
 CHANNELS_AT_ONCE = 8
-"""Tensor cores compute so many channels of half precision at once; other numbers are left to slow code."""
+"""Channels that tensor cores compute at once in half precision; cuDNN has only slow code for other multiples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """What each part computes in."""
+    """Data types of the networks' arithmetic."""
 
     backbone: torch.dtype
     refiner: torch.dtype
@@ -38,14 +39,14 @@ ARITHMETIC: Mapping[str, Arithmetic] = {
     "bf16": Arithmetic(torch.bfloat16, torch.bfloat16),
     "fp16": Arithmetic(torch.float16, torch.float16),
 }
-"""Of each precision."""
+"""By precision."""
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
-    """The arithmetic of that name: "auto" is the quickest that changes less than a thousandth of the labels.
+    """Resolve "auto" to the fastest precision that changes less than a thousandth of the labels.
 
-    That is fp16 on CUDA and "mixed" on processors that have bf16 (docs/performance.md), elsewhere fp32. Raises
-    ConfigError for fp16 on a processor.
+    That is fp16 on CUDA and "mixed" on CPUs with bf16 instructions (docs/performance.md), elsewhere fp32. Raises
+    ConfigError for fp16 on a CPU.
     """
     if precision == "auto" and device.type == "cpu":
         return "mixed" if computes_bf16() else "fp32"
@@ -57,7 +58,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
 
 
 def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
-    """Within it networks in `inference_form` may be used."""
+    """Context in which networks in the `inference_form` of that dtype are called."""
     if dtype is torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=dtype, cache_enabled=False)
@@ -66,13 +67,13 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextMan
 def inference_form(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """A copy of a network in evaluation mode, on `device`, whose convolutions compute in `dtype`.
 
-    To be used within `computing_in` that dtype, which then need not convert the weights for each patch.
+    Call it within `computing_in` of that dtype, which then need not convert the weights for each patch.
     """
     form = fold_batch_norm(network).to(device)
     if device.type == "cuda" and torch.backends.cudnn.is_available():
-        _exchange(form, _on_cuda)
+        _replace_convolutions(form, _on_cuda)
     if device.type == "cpu" and dtype is torch.float32 and torch.backends.mkldnn.is_available():
-        _exchange(form, _on_processor)
+        _replace_convolutions(form, _on_cpu)
     for module in form.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.to(dtype)
@@ -80,7 +81,7 @@ def inference_form(network: nn.Module, device: torch.device, dtype: torch.dtype)
 
 
 class CudaConv2d(nn.Conv2d):
-    """A convolution through cuDNN, which can add, and cut off below nought, what it still holds; a `Fused` one."""
+    """Convolution by cuDNN with addition and ReLU fused into it; implements `Fused`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
@@ -112,13 +113,14 @@ class CudaConv2d(nn.Conv2d):
         return self.padding
 
     def _own(self, x: Tensor) -> Tensor:
-        # Autocast knows nothing of these two functions.
+        # Autocast does not convert the arguments of these two functions.
         return x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1 x 1 convolution through oneDNN. With one thread PyTorch computes those by other means, which turn channels
-    round for it and back and take twice as long.
+    """1 x 1 convolution by oneDNN.
+
+    With one thread PyTorch has another implementation, which transposes the channels twice and takes twice as long.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,13 +134,13 @@ def _on_cuda(convolution: nn.Conv2d) -> type[nn.Conv2d] | None:
     return CudaConv2d if plain else None
 
 
-def _on_processor(convolution: nn.Conv2d) -> type[nn.Conv2d] | None:
+def _on_cpu(convolution: nn.Conv2d) -> type[nn.Conv2d] | None:
     pointwise = convolution.kernel_size == convolution.stride == (1, 1) and convolution.groups == 1
     return PointwiseConv2d if pointwise and convolution.padding in ((0, 0), "same", "valid") else None
 
 
-def _exchange(network: nn.Module, choose: Callable[[nn.Conv2d], type[nn.Conv2d] | None]) -> None:
-    """Put other convolutions in the places of those for which there is a quicker kind."""
+def _replace_convolutions(network: nn.Module, choose: Callable[[nn.Conv2d], type[nn.Conv2d] | None]) -> None:
+    """Replace convolutions for which `choose` returns a faster class."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Conv2d and (kind := choose(child)):

@@ -1,4 +1,4 @@
-"""Placement only: cutting patches out of a region, and putting cells into a tile (no resampling, no arithmetic)."""
+"""Regions from which patches are cut, and canvases on which the cells of a tile are placed; nothing is resampled."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Pixels that know where they lie on their grid."""
+    """Pixels of a box on a grid."""
 
     box: Box
     grid: Box
-    """All of the grid: beyond it there is nothing, and a cut-out is mirrored."""
+    """Box of the whole grid; a cut-out is mirrored beyond it."""
     pixels: Pixels
     """uint8 (channels, box height, box width)."""
 
     def cut(self, box: Box) -> Pixels:
         """uint8 (channels, height, width) of `box`, mirrored where it reaches beyond the grid.
 
-        What is mirrored is the cut-out's own inner part, not the region's: so the same box gives the same pixels,
-        whichever region it is cut from.
+        The part of the cut-out inside the grid is mirrored, and not the region: so the same box gives the same pixels,
+        whatever region it is cut from.
         """
         inner = box.intersect(self.grid)
         rows, cols = inner.relative_to(self.box).slices_yx
@@ -38,13 +38,13 @@ class Region:
 
 
 def coarse_box(patch: Box) -> Box:
-    """The rectangle of the coarser grid that a patch is upsampled from: half of it, and a pixel more on each side."""
+    """Box of the coarser grid from which a patch is upsampled: half its coordinates, and a pixel more on each side."""
     return patch.halve().grow(1)
 
 
 @dataclass(frozen=True, eq=False)
 class CellPixels:
-    """The result of one cell, all `CELL_PX` square."""
+    """Result of one cell, a square of `CELL_PX`."""
 
     probabilities: Pixels
     """uint8 (classes, CELL_PX, CELL_PX), 255 = 1."""
@@ -55,7 +55,7 @@ class CellPixels:
 
 
 def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background: int | None) -> CellPixels:
-    """The same, with background where there is no tissue: label 0, surely.
+    """A cell with background where there is no tissue: label 0, uncertainty 0.
 
     inside: bool (rows, columns) from the cell's upper left corner, at most `CELL_PX` each. background: the channel of
     that class; None leaves all probabilities 0 there.
@@ -74,7 +74,7 @@ def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background:
 
 
 class TileCanvas:
-    """A tile being put together."""
+    """Images of a tile, assembled cell by cell."""
 
     def __init__(self, box: Box, classes: int) -> None:
         height, width = box.size.hw

@@ -1,8 +1,9 @@
-"""Selection on the coarsest scale's grid, by looking at the pixels that decide it and at no others.
+"""Selection on the coarsest scale's grid, from the sampled pixels alone.
 
-The same as `mixing_weight(query_score(...))`, which samples a pixel a block, blurs, and spreads the result over the
-block again; here the other pixels are never computed. N: batch, C: classes, H, W: size of the map, h, w: of the grid,
-H / ratio and W / ratio.
+The result equals `mixing_weight(query_score(...))`, which samples one pixel per block, blurs, and spreads the result
+over the block again; here the other pixels are not computed.
+
+N: batch, C: classes, H, W: size of the map, h, w: of the grid, H / ratio and W / ratio.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from wsi_magnet.magnet.uncertainty import confidence, median_blur, uncertainty
 def select_on_grid(
     *, coarse: Tensor, refined: Tensor, ratio: int, above: float, width: float, median_px: int
 ) -> Tensor:
-    """How much of R each block takes (paper, section 3.3).
+    """Weight of R in each block (paper, section 3.3).
 
     coarse: Y, refined: R, both float (N, C, H, W), probabilities; H and W multiples of `ratio`. above, width: see
     `mixing_weight`. median_px: odd side of the blur's window on the grid. Returns float (N, 1, h, w) in [0, 1].
@@ -30,7 +31,7 @@ def select_on_grid(
 
 
 def select_fraction_on_grid(*, coarse: Tensor, refined: Tensor, ratio: int, points: float, median_px: int) -> Tensor:
-    """The best k pixels of an image, as `select_fraction` of `query_score` chooses them, at the price of its blocks.
+    """The best k pixels of an image, as `select_fraction` of `query_score` chooses them, computed block by block.
 
     coarse: Y, refined: R, both float (1, C, H, W), probabilities; H and W multiples of `ratio`. points: k, as there.
     Returns float (1, 1, H, W), 0 or 1.
@@ -51,30 +52,30 @@ def select_fraction_on_grid(*, coarse: Tensor, refined: Tensor, ratio: int, poin
 
 
 def may_select(*, coarse: Tensor, ratio: int, above: float, median_px: int) -> Tensor:
-    """Blocks that could take anything of a refined map, even one that is sure everywhere: bool (N, 1, h, w).
+    """Blocks in which R could be selected, whatever its values: bool (N, 1, h, w).
 
-    Where it is False neither network need look. Arguments as for `select_on_grid`.
+    Where all are False no network need be run. Arguments as for `select_on_grid`.
     """
     return median_reaches(uncertainty(sample(coarse, ratio)), above, median_px)
 
 
 def refined_pixels(selectable: Tensor, *, rim: int, ratio: int, median_px: int) -> Tensor:
-    """Which pixels must be refined to decide about the blocks inside a rim: all that their medians look at.
+    """Pixels that must be refined to decide the blocks inside a rim: the windows of their medians.
 
-    selectable: bool (1, 1, h, w), see `may_select`; its outermost `rim` blocks are not decided about. Returns bool
+    selectable: bool (1, 1, h, w), see `may_select`; its outermost `rim` blocks are not decided. Returns bool
     (H, W).
     """
     h, w = selectable.shape[-2:]
     inside = F.pad(selectable[..., rim : h - rim, rim : w - rim].float(), (rim,) * 4)
-    looked_at = F.max_pool2d(inside, median_px, stride=1, padding=median_px // 2)
-    return spread(looked_at > 0, ratio)[0, 0]
+    windows = F.max_pool2d(inside, median_px, stride=1, padding=median_px // 2)
+    return spread(windows > 0, ratio)[0, 0]
 
 
 def median_reaches(score: Tensor, above: float, median_px: int) -> Tensor:
-    """`median_blur(score, median_px) >= above` for scores of nought and more, without sorting.
+    """`median_blur(score, median_px) >= above` for scores of at least 0, without sorting.
 
     A median reaches a value where more than half of its window does, and those are counted by adding. Float
-    (N, 1, h, w) to bool; beyond the edge scores are nought.
+    (N, 1, h, w) to bool; beyond the edge scores are 0.
     """
     if above <= 0:
         return torch.ones_like(score, dtype=torch.bool)

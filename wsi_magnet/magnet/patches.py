@@ -1,4 +1,4 @@
-"""How an image is cut into overlapping patches and put together again so that a constant stays a constant.
+"""Overlapping patches of an image, and the image assembled from them: their mean, so that a constant stays constant.
 
 H, W: size of the image; h, w: size of a patch.
 """
@@ -39,10 +39,10 @@ def cut(image: Tensor, box: Box) -> Tensor:
 
 
 def assemble(patches: Iterable[tuple[Box, Tensor]], *, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Put patches together, the mean where they overlap.
+    """Assemble an image from patches, by their mean where they overlap.
 
-    patches: where each lies, and its float (1, C, h, w). image: (1, C, H, W), whose shape, type and device are taken.
-    Returns the whole, float (1, C, H, W), nought where no patch lies, and bool (1, 1, H, W), True where one does.
+    patches: box and pixels, float (1, C, h, w), of each. image: (1, C, H, W), for shape, dtype and device.
+    Returns float (1, C, H, W), 0 where there is no patch, and bool (1, 1, H, W), True where there is one.
     """
     total = torch.zeros_like(image)
     count = torch.zeros_like(image[:, :1])

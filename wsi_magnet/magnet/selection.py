@@ -1,4 +1,4 @@
-"""Which pixels are overwritten: the best k of an image, or all above a threshold.
+"""Selection of the pixels that are overwritten: the best k of an image, or all above a threshold.
 
 N: batch, H, W: size of the map. Scores are query scores: higher is chosen first.
 """
@@ -25,15 +25,15 @@ def select_fraction(score: Tensor, points: float, valid: Tensor | None = None) -
 
 
 def select_threshold(score: Tensor, above: float) -> Tensor:
-    """Every pixel with at least that score: float (N, 1, H, W) to bool; needs no look at the rest of the slide."""
+    """Every pixel with at least that score: float (N, 1, H, W) to bool; does not depend on the rest of the slide."""
     return score >= above
 
 
 def mixing_weight(score: Tensor, above: float, width: float) -> Tensor:
-    """How much of R each pixel takes: all from a score of `above` on, as published, where `width` is 0.
+    """Weight of R in each pixel: 1 from a score of `above` on, as published, where `width` is 0.
 
-    With a width, nothing below `above`, all from `above + width` on, and between them in proportion: a pixel on the
-    brink no longer jumps from one class to another as a whole. Float (N, 1, H, W) to float in [0, 1], or bool where
+    With a width it is 0 below `above`, 1 from `above + width` on, and linear between them, so that a pixel near the
+    threshold does not change its class abruptly. Float (N, 1, H, W) to float in [0, 1], or bool where
     `width` is 0. Raises ConfigError for a negative width.
     """
     if width < 0:

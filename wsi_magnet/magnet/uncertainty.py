@@ -1,4 +1,4 @@
-"""How sure a probability map is of itself, and where a refined map is surer than the one it would replace.
+"""Uncertainty of a probability map, and the query score of a refined map over a coarse one.
 
 N: batch, C: classes (at least 2), H, W: size of the map.
 """
@@ -27,7 +27,7 @@ def confidence(p: Tensor) -> Tensor:
 
 
 def uncertainty(p: Tensor) -> Tensor:
-    """1 - `confidence`: 0 where one class has it all, 1 where two share it. Shapes as there."""
+    """1 - `confidence`: 0 where one class has probability 1, 1 where two classes are equally likely."""
     return 1 - confidence(p)
 
 
@@ -45,7 +45,7 @@ def query_score(*, coarse: Tensor, refined: Tensor, grid_hw: tuple[int, int], me
 
 
 def median_blur(x: Tensor, side_px: int) -> Tensor:
-    """The median of the square window round each pixel, nought beyond the edge; float (N, 1, H, W) to the same.
+    """Median over the square window round each pixel, with 0 beyond the edge; float (N, 1, H, W) to the same.
 
     Raises ConfigError for an even side, which has no middle.
     """
