@@ -47,7 +47,7 @@ def command(slide: str, bundle: str | None, as_json: bool, **work: Any) -> None:
     )
     if as_json:
         values = {
-            "scales": [asdict(one) for one in cost.passes],
+            "scales": [asdict(one) for one in cost.scales],
             "memory_bytes": cost.memory_bytes,
             "disk_bytes": cost.disk_bytes,
             "tissue_share": prepared.plan.tissue_share,

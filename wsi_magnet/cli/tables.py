@@ -129,8 +129,8 @@ def run_text(summary: RunSummary) -> str:
 def _segmented(one: Mapping[str, Any]) -> str:
     """Cells that were refined at a scale; results of older versions do not count the unaffected ones."""
     unaffected = one.get("cells_unaffected", 0)
-    unread = f" ({unaffected} of them unaffected, so not read)" if unaffected else ""
-    return f"{one['cells_refined']} of {counted(one['cells'], 'cell')} at {one['mpp']:g} µm/px{unread}"
+    notice = f" ({unaffected} of them unaffected, so not read)" if unaffected else ""
+    return f"{one['cells_refined']} of {counted(one['cells'], 'cell')} at {one['mpp']:g} µm/px{notice}"
 
 
 def unreadable_text(summary: RunSummary) -> str:

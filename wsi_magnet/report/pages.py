@@ -128,8 +128,8 @@ def _class_rows(facts: SlideFacts) -> list[dict[str, Any]]:
         for a in facts.areas
     ]
     if facts.not_analysed_mm2:
-        unread = {"area_mm2": facts.not_analysed_mm2, "percent": None}
-        rows.append({"value": NOT_ANALYSED, "name": NOT_ANALYSED_CLASS.name, "color": GREY, **unread})
+        not_analysed = {"area_mm2": facts.not_analysed_mm2, "percent": None}
+        rows.append({"value": NOT_ANALYSED, "name": NOT_ANALYSED_CLASS.name, "color": GREY, **not_analysed})
     return rows
 
 
