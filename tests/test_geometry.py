@@ -14,7 +14,7 @@ boxes = st.builds(
 )
 
 
-def test_size_turns_over_once() -> None:
+def test_size_in_both_orders() -> None:
     assert Size(3, 5).wh == (3, 5)
     assert Size(3, 5).hw == (5, 3)
     assert Size(3, 5).pixels == 15

@@ -72,7 +72,7 @@ def test_a_table_that_cannot_be_replaced_stops_no_slide(batches: Batches) -> Non
     for i in range(3):
         write_slide(batches.slides / f"{i}.tif", i)
     (batches.folder / "summary.csv").mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"summary\.csv is damaged .*take it away"):
+    with pytest.raises(StoreError, match=r"summary\.csv is damaged .*remove it"):
         batches.run()
     assert {state.state for state in States(batches.out).read().values()} == {"finished"}
     assert len([note for note in batches.of_kind(BatchNote) if "summary.csv" in note.text]) == 1

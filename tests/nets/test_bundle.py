@@ -1,4 +1,4 @@
-"""Bundles: what is saved comes back, what is no bundle is refused in one line, nothing is half written."""
+"""Bundles: saved ones come back, other files are refused in one line, none is half written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_what_is_saved_comes_back(path: Path) -> None:
             assert torch.equal(tensor, loaded.state_dict()[key])
 
 
-def test_networks_are_for_use_not_for_training(path: Path) -> None:
+def test_networks_are_in_evaluation_mode(path: Path) -> None:
     bundle = load_bundle(path)
     for module in (bundle.backbone, *bundle.refiners):
         assert not module.training
@@ -108,7 +108,7 @@ def one_line(path: Path) -> str:
     return str(raised.value)
 
 
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "No such file" in one_line(tmp_path / "none.safetensors")
 
 

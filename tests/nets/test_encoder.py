@@ -19,7 +19,7 @@ PREFIX = "resnet_backbone."
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, Tensor]:
-    """Of a ResNet-50 as an ImageNet checkpoint has them, its classifier included."""
+    """Weights of a ResNet-50 as in an ImageNet checkpoint, with its classifier."""
     torch.manual_seed(1)
     state = dict(ResNet(RESNET50).state_dict())
     return {**state, "fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}

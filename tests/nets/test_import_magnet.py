@@ -31,7 +31,7 @@ def backbone_state() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def backbone(backbone_state: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As the trainer saves it: prefixed, with its loss."""
+    """Backbone as saved by the trainer: prefixed, with its loss."""
     path = tmp_path_factory.mktemp("checkpoints") / "hrnet.pth"
     prefixed = {f"model.{key}": tensor for key, tensor in backbone_state.items()}
     torch.save({**prefixed, "loss.criterion.weight": torch.ones(N_CLASSES)}, path)
@@ -130,7 +130,7 @@ def refusal(network: str, backbone: Path, refiners: list[Path], output: Path, **
     return str(raised.value)
 
 
-def test_a_missing_file_is_said_to_be_missing(backbone: Path, refiner: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_named(backbone: Path, refiner: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.safetensors"
     assert "none.pth: No such file" in refusal("hrnet18+ocr", tmp_path / "none.pth", [refiner], output)
     assert "none.pth: No such file" in refusal("hrnet18+ocr", backbone, [tmp_path / "none.pth"], output)
@@ -175,7 +175,7 @@ def test_other_contents_are_no_state_dict(tmp_path: Path, content: object) -> No
         read_checkpoint(tmp_path / "r.pth")
 
 
-def test_another_architecture_is_told_by_its_tensors(backbone: Path, refiner: Path, tmp_path: Path) -> None:
+def test_another_architecture_is_recognised_by_its_tensors(backbone: Path, refiner: Path, tmp_path: Path) -> None:
     output = tmp_path / "x.safetensors"
     message = refusal("fpn", backbone, [refiner], output)
     assert "hrnet.pth as fpn does not fit: 344 of 344 tensors missing, the first 'classify.bias'" in message
@@ -202,7 +202,7 @@ def test_backbone_and_refiner_have_the_same_classes(backbone: Path, tmp_path: Pa
         (1, {"class_names": ["a", "b", "benign gland", "benign epithelium"]}, "same label"),
     ],
 )
-def test_what_does_not_go_together_is_said(
+def test_contradictory_arguments_are_refused(
     backbone: Path, refiner: Path, tmp_path: Path, refiners: int, arguments: dict[str, Any], said: str
 ) -> None:
     assert said in refusal("hrnet18+ocr", backbone, [refiner] * refiners, tmp_path / "x.safetensors", **arguments)

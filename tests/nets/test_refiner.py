@@ -1,4 +1,4 @@
-"""The refinement module: its weights, its reach, and that its two inputs are never swapped unseen."""
+"""Refinement module: weights, receptive radius, and two inputs that cannot be swapped unnoticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which cells are refined: the most uncertain ones, and a budget that goes where it clears up most."""
+"""Selection of cells: the most uncertain ones, and a budget spent where it resolves most uncertainty."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_fraction_of_the_last_scale_takes_the_most_uncertain(seed: int, fracti
     assert not chosen or not left or min(chosen) >= max(left)
 
 
-def test_where_nothing_is_surer_a_budget_is_spent_coarse_scales_first() -> None:
+def test_with_equal_uncertainty_a_budget_is_spent_coarse_scales_first() -> None:
     cells, spent, granted = (4, 16, 64), 0, []
     for index, count in enumerate(cells, start=1):
         granted.append(Budget.of(0.25, cells, index, spent).granted([0.5] * count))

@@ -1,4 +1,4 @@
-"""Tissue: H&E is found, everything else on a glass is not, and every cell that has some is told."""
+"""Tissue: H&E is found and nothing else, and every cell that holds some is listed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import Image, Level, SlideInfo
 
 SIDE = 300
-"""Of the pictures here: 2.4 mm of a slide at the map's own mpp."""
+"""Side of the pictures: 2.4 mm of a slide at the mpp of the map."""
 
 MIDDLE = (slice(100, 200), slice(100, 200))
 
@@ -185,7 +185,7 @@ def test_the_map_is_bounded() -> None:
 
 
 def covers(tissue: TissueMap, scale: Scale, cell_px: int, row: int, col: int) -> bool:
-    """Whether a cell holds tissue or lies a map pixel beside it, pixel by pixel."""
+    """True if a cell holds tissue or lies a map pixel beside it, pixel by pixel."""
     x, y = (own / of_map for own, of_map in zip(scale.downsample_xy, tissue.downsample_xy, strict=True))
     for r, c in np.argwhere(tissue.tissue):
         beside_y = row * cell_px * y < r + 2 and r - 1 < (row + 1) * cell_px * y
@@ -262,7 +262,7 @@ REAL = {
     "rings_tumour/img/P3_A8_7_11_1.png": (0.99, 1.0),
     "gleason_tiles/img/test104.jpg": (0.99, 1.0),
 }
-"""Share of tissue, from and to, as an eye puts it on an overlay."""
+"""Least and most share of tissue, estimated by eye on an overlay."""
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -1,4 +1,4 @@
-"""log.jsonl: lines that are JSON, appended, of runs that began and of no others."""
+"""Event log: lines of JSON, appended by runs that started and by no others."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def test_lines_are_appended_with_their_time(tmp_path: Path) -> None:
     assert datetime.fromisoformat(one["time"]).utcoffset() is not None
 
 
-def test_a_run_tells_its_begin_its_passes_and_its_end(made_run: MadeRun, tmp_path: Path) -> None:
+def test_a_run_logs_its_start_its_scales_and_its_end(made_run: MadeRun, tmp_path: Path) -> None:
     folder = tmp_path / made_run.slide.stem
     with RunLog(folder, {"command": "do it"}) as log:
         log.finished(run_serially(made_run, tmp_path, observe=log))
-    told = lines(folder / "log.jsonl")
-    assert [line["event"] for line in told if line["event"] not in ("notice", "workers")] == [
+    logged = lines(folder / "log.jsonl")
+    assert [line["event"] for line in logged if line["event"] not in ("notice", "workers")] == [
         "started",
         *["scale started", "scale finished"] * 3,
         "finished",
     ]
-    assert told[0]["command"] == "do it"
-    assert told[0]["versions"]["python"]
+    assert logged[0]["command"] == "do it"
+    assert logged[0]["versions"]["python"]
     with RunLog(folder, {}) as log:
         log.finished(run_serially(made_run, tmp_path, observe=log))
-    assert lines(folder / "log.jsonl") == told, "nothing was done"
+    assert lines(folder / "log.jsonl") == logged, "nothing was done"
     with pytest.raises(ResultMismatchError), RunLog(folder, {}) as log:
         run_serially(made_run, tmp_path, RunConfig(tile_px=512, refine=0.1), observe=log)
-    assert lines(folder / "log.jsonl") == told, "a run that is refused is no part of the result's history"
+    assert lines(folder / "log.jsonl") == logged, "a run that is refused is no part of the result's history"
 
 
-def test_a_run_that_ends_early_says_so_and_what_goes_on_is_appended(made_run: MadeRun, tmp_path: Path) -> None:
+def test_a_stopped_run_is_logged_and_a_resumed_one_appends(made_run: MadeRun, tmp_path: Path) -> None:
     folder = tmp_path / made_run.slide.stem
 
     def stop(event: Event) -> None:
@@ -63,12 +63,12 @@ def test_a_run_that_ends_early_says_so_and_what_goes_on_is_appended(made_run: Ma
     assert (stopped[-1]["event"], stopped[-1]["error_type"]) == ("stopped", "KeyboardInterrupt")
     with RunLog(folder, {}) as log:
         log.finished(run_serially(made_run, tmp_path, observe=log))
-    told = lines(folder / "log.jsonl")
-    assert told[: len(stopped)] == stopped
-    assert told[-1]["event"] == "finished"
+    logged = lines(folder / "log.jsonl")
+    assert logged[: len(stopped)] == stopped
+    assert logged[-1]["event"] == "finished"
     with RunLog(folder, {}) as log:
         log.finished(run_serially(made_run, tmp_path, existing="restart", observe=log))
-    assert len([line for line in lines(folder / "log.jsonl") if line["event"] == "started"]) == 1, "begun anew"
+    assert len([line for line in lines(folder / "log.jsonl") if line["event"] == "started"]) == 1, "started again"
 
 
 def test_the_command_writes_it(call: Call, made_run: MadeRun, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_no_journal_is_an_empty_history(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2000))
-def test_torn_anywhere_it_keeps_the_whole_lines_and_goes_on(cut: int) -> None:
+def test_a_torn_journal_keeps_its_whole_lines_and_takes_more(cut: int) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

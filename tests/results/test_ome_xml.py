@@ -1,4 +1,4 @@
-"""What Bio-Formats is told of an image: sizes, channels, labels, as OME 2016-06 has it."""
+"""OME-XML for Bio-Formats: sizes, channels and labels, as in OME 2016-06."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_annotation_is_referred_to_by_the_image(product: Product) -> None:
     assert refs == [a.get("ID") for a in all_of(root, "MapAnnotation")] != []
 
 
-def test_what_is_told_of_the_origin_is_text() -> None:
+def test_provenance_is_text() -> None:
     assert pairs(parsed("mask"), "provenance") == {"n": "[1, 2]"}
 
 
@@ -122,8 +122,8 @@ def test_a_run_leaves_it_beside_every_image_it_keeps(made_run: MadeRun, tmp_path
     assert {told_size(folder, product) for product in get_args(Product)} == {labels_of(folder).shape}
 
 
-def test_it_grows_with_the_scales_that_are_complete(made_run: MadeRun, tmp_path: Path) -> None:
-    """A stopped run's is of a coarser level; gone on with, of the finest."""
+def test_size_follows_the_finest_complete_scale(made_run: MadeRun, tmp_path: Path) -> None:
+    """After a stopped run it describes a coarser level, after the resumed run the finest."""
 
     def stop_late(event: Event) -> None:
         found = list(tmp_path.rglob("METADATA.ome.xml"))

@@ -1,4 +1,4 @@
-"""A result that somebody has damaged is told so in one line; one that is whole opens."""
+"""Results for reading: whole ones open, damaged ones are refused in one line."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_an_impossible_region_is_refused(tmp_path: Path, box: tuple[float, float
         random_result(tmp_path / "result").region(*box)
 
 
-def test_it_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+def test_display_in_a_notebook(tmp_path: Path) -> None:
     result = random_result(tmp_path / "result")
     assert result.thumbnail(200).size == (200, 127)
     assert result._repr_png_().startswith(b"\x89PNG")

@@ -52,7 +52,7 @@ def test_an_unfinished_result_of_version_1_shows_its_finest_complete_scale() -> 
     assert status_of(EARLIER / "unfinished").state == "stopped"
 
 
-def test_version_1_says_passes_and_version_2_scales() -> None:
+def test_version_1_has_passes_and_version_2_scales() -> None:
     values = json.loads((EARLIER / "finished" / "run.json").read_text())
     assert "passes" in values["summary"]
     record = ResultFolder(EARLIER / "finished").read_run()

@@ -90,7 +90,7 @@ def test_other_damaged_formats_are_read_or_refused(test_data: Path, tmp_path: Pa
 
 @pytest.fixture
 def handle(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What OpenSlide is made to return for every file: a slide of one level."""
+    """Handle that replaces OpenSlide's for every file: a slide of one level."""
     found = SimpleNamespace(
         properties={"openslide.vendor": "hamamatsu", "openslide.quickhash-1": "1"},
         level_dimensions=((300, 200),),

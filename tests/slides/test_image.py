@@ -61,7 +61,7 @@ def test_layouts_of_tiff(tmp_path: Path, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
-def test_planes_apart(tmp_path: Path, compression: str | None) -> None:
+def test_separate_planes(tmp_path: Path, compression: str | None) -> None:
     path = tmp_path / "a.tif"
     planes = np.moveaxis(IMAGE, -1, 0)
     tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression=compression, rowsperstrip=16)

@@ -1,4 +1,4 @@
-"""Which of the two ways a level was made."""
+"""Exact downsample of levels, by the way in which they were made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = Size(2003, 1501)
 
 
 def made_up(full: Size, size: Size) -> float:
-    """What OpenSlide says where the format says nothing."""
+    """Downsample that OpenSlide computes for formats without one."""
     return (full.width / size.width + full.height / size.height) / 2
 
 
@@ -46,7 +46,7 @@ def test_a_level_of_no_whole_factor_was_resized() -> None:
 
 
 @pytest.mark.parametrize("factors", [(2, 4, 8), (4, 16)], ids=str)
-def test_the_pixels_tell_which(tmp_path: Path, factors: tuple[int, ...]) -> None:
+def test_the_pixels_decide(tmp_path: Path, factors: tuple[int, ...]) -> None:
     for stretch in (False, True):
         info = open_slide(
             write_pyramid(tmp_path / f"{stretch}.tif", stained(SIZE), factors=factors, stretch=stretch)
@@ -56,14 +56,14 @@ def test_the_pixels_tell_which(tmp_path: Path, factors: tuple[int, ...]) -> None
             assert level.downsample_xy == (resized if stretch else (factor, factor))
 
 
-def test_over_glass_it_is_the_middle(tmp_path: Path) -> None:
+def test_on_glass_the_downsample_is_the_mean(tmp_path: Path) -> None:
     image = glass(SIZE)
     image[:] = image[:1, :1]
     level = open_slide(write_pyramid(tmp_path / "a.tif", image, factors=(4,))).info.levels[1]
     assert level.downsample_xy == ((4 + 2003 / 500) / 2, (4 + 1501 / 375) / 2)
 
 
-def test_nothing_is_read_where_nothing_is_to_be_told() -> None:
+def test_nothing_is_read_where_one_downsample_is_possible() -> None:
     def refuse(level: int, box: Box) -> tuple[Image, tuple[float, float]]:
         raise AssertionError(f"read {box} of level {level}")
 
@@ -83,6 +83,6 @@ def test_nothing_is_read_where_nothing_is_to_be_told() -> None:
         ("rings_mosaics/P1_D5_3_12_tiles4-5-6_no-mpp.tif", [(2625 / n, 2625 / n) for n in (1312, 656)]),
     ],
 )
-def test_real_slides_come_both_ways(test_data: Path, name: str, downsamples: list[tuple[float, float]]) -> None:
-    """The truth here was measured apart from this package, by phase correlation of each level with the next."""
+def test_real_slides_of_both_kinds(test_data: Path, name: str, downsamples: list[tuple[float, float]]) -> None:
+    """The truth was measured independently of this package, by phase correlation of each level with the next."""
     assert [level.downsample_xy for level in open_slide(test_data / name).info.levels[1:]] == downsamples

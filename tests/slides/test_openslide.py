@@ -1,4 +1,4 @@
-"""The OpenSlide reader: bounds, alpha, errors that latch, threads, and no travelling."""
+"""OpenSlide reader: bounds, alpha, errors that latch, threads, no pickling."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ def test_a_file_that_is_cut_off_while_it_is_open_is_named(broken: OpenSlideReade
         broken.read_level(0, tile(0, 0))
 
 
-def test_a_closed_slide_says_so(broken: OpenSlideReader) -> None:
+def test_reading_a_closed_slide_is_an_error(broken: OpenSlideReader) -> None:
     broken.close()
     with pytest.raises(SlideReadError, match="closed"):
         broken.read_level(0, tile(0, 0))
 
 
-def test_an_open_slide_does_not_travel(broken: OpenSlideReader) -> None:
+def test_an_open_slide_cannot_be_pickled(broken: OpenSlideReader) -> None:
     with pytest.raises(TypeError, match="send its path"):
         pickle.dumps(broken)
     pickle.dumps(broken.info)

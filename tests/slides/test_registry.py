@@ -1,4 +1,4 @@
-"""Opening: the right reader, or one line that says why none."""
+"""Opening of slides: the right reader, or one line with the reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines: what is added comes back, from a file or from objects, also where their writer was killed."""
+"""Append-only log: added lines come back, from a file or from objects, also after a kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     return to_location(root) / "journal.jsonl"
 
 
-def test_what_is_added_comes_back_in_order_and_is_gone_on_with(path: Location) -> None:
+def test_added_lines_come_back_in_order_and_more_can_be_added(path: Location) -> None:
     assert list(read_lines(path)) == []
     expected = []
     for turn in range(3):
@@ -69,7 +69,7 @@ def test_many_lines_are_few_objects(path: Location) -> None:
     assert len(list(read_lines(path))) == 1000
 
 
-def test_a_store_that_takes_no_more_is_told(path: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_refuses_writes_is_an_error(path: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     if not isinstance(path, Url):
         pytest.skip("of object stores")
 

@@ -1,4 +1,4 @@
-"""Places: what is typed becomes a path or a URL, and both do the same."""
+"""Locations: typed text becomes a path or a URL, and both behave alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsi_magnet.storage.location import Location, Url, to_location
 
 @pytest.fixture(params=["file", "memory", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
-    """A folder that is not there yet, of each kind."""
+    """Location of each kind that does not exist yet."""
     if request.param == "file":
         return to_location(f"file://{tmp_path}/new")
     if request.param == "memory":
@@ -26,7 +26,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     return to_location(str(request.getfixturevalue("bucket")))
 
 
-def test_what_is_typed() -> None:
+def test_typed_locations() -> None:
     assert to_location("results/x") == Path("results/x")
     assert to_location("~/x") == Path.home() / "x"
     assert to_location("file:///data/x") == Path("/data/x")

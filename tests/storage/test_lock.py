@@ -1,4 +1,4 @@
-"""Lock of a folder: one live owner; a lost owner is replaced, and learns of it."""
+"""Lock of a folder: one live owner; a lost owner is replaced, and gets an error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_second_is_refused_and_the_third_gets_it_when_it_is_given_back(folder: Location) -> None:
+def test_a_second_owner_is_refused_until_the_first_releases_the_lock(folder: Location) -> None:
     with locked_folder(folder) as first:
         words = r"another batch \(process \d+ on .+\) is working in"
         with pytest.raises(ResultBusyError, match=words), locked_folder(folder, "batch"):
@@ -59,7 +59,9 @@ def check_for_long(stopped: lock.FolderLock) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_dead_owner_is_followed_and_a_late_one_is_told(folder: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_owner_is_replaced_and_a_late_one_gets_an_error(
+    folder: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if isinstance(folder, Path):
         pytest.skip("a lock is let go of by the kernel")
     with monkeypatch.context() as patch:
@@ -78,7 +80,7 @@ def test_a_dead_owner_is_followed_and_a_late_one_is_told(folder: Location, monke
 
 
 @pytest.mark.usefixtures("quick")
-def test_of_many_at_once_one_gets_it(folder: Location) -> None:
+def test_one_of_many_newcomers_gets_the_lock(folder: Location) -> None:
     got: list[int] = []
     over = threading.Event()
 

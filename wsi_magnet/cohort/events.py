@@ -10,7 +10,7 @@ from typing import Any, Literal
 from wsi_magnet.cohort.paths import LOG
 from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.results.event_log import EventLog, told
+from wsi_magnet.results.event_log import EventLog, entries_of
 from wsi_magnet.results.events import Event, TileFinished, WorkersReady
 from wsi_magnet.results.record import versions
 from wsi_magnet.storage.location import Location
@@ -130,7 +130,7 @@ class BatchLog:
             case SlideEvent(_, TileFinished() | WorkersReady()):
                 pass
             case SlideEvent(name, inner):
-                for level, text, inside in told(inner):
+                for level, text, inside in entries_of(inner):
                     self._log.write(level, text, {"slide": name, **inside})
             case SlideEnded():
                 self._slide_ended(event)

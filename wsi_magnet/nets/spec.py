@@ -73,7 +73,7 @@ class BundleSpec:
     refiner: str = "magnet"
     """"magnet", "light" or "identity"."""
     classes: tuple[ClassInfo, ...]
-    """In the order of the network's channels."""
+    """Classes, in the order of the network's channels."""
     mpps: tuple[float, ...]
     """Microns per pixel of each scale, each half of the one before."""
     refiner_of: tuple[int, ...]

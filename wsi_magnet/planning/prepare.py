@@ -62,9 +62,9 @@ def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> Prepare
 def _notes(info: SlideInfo, ladder: Ladder, tissue: TissueMap) -> list[str]:
     mpp = max(info.require_mpp())
     notes = []
-    said = info.said_mpp_xy
-    if said is not None and max(abs(s - m) / m for s, m in zip(said, info.require_mpp(), strict=True)) > 0.001:
-        notes.append(f"the slide says {max(said):g} µm/px and is taken as {mpp:g} (--mpp)")
+    own = info.metadata_mpp_xy
+    if own is not None and max(abs(o - m) / m for o, m in zip(own, info.require_mpp(), strict=True)) > 0.001:
+        notes.append(f"the slide says {max(own):g} µm/px and is taken as {mpp:g} (--mpp)")
     if ladder.left_out_mpp:
         finer = ", ".join(f"{m:g}" for m in ladder.left_out_mpp)
         notes.append(f"the slide's pixels are {mpp:g} µm: the bundle's finer scales ({finer} µm/px) are left out")

@@ -22,7 +22,7 @@ from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists
 
 Level = Literal["info", "warning", "error"]
-Told = tuple[Level, str, dict[str, Any]]
+Entry = tuple[Level, str, dict[str, Any]]
 """Level, event, and its values."""
 
 LOG = "log.jsonl"
@@ -71,7 +71,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def told(event: Event) -> list[Told]:
+def entries_of(event: Event) -> list[Entry]:
     """Log entries of an event; none for a tile without unreadable cells."""
     match event:
         case Note(text):
@@ -109,12 +109,12 @@ class RunLog:
         self._run_json = folder / "run.json"
         started = {**about, "host": socket.gethostname(), "versions": versions()}
         self._waiting = [line("info", "started", started)]
-        self._begun = self._is_ours = self._compact = False
+        self._started = self._is_ours = self._compact = False
 
     def __call__(self, event: Event) -> None:
         """Record an event."""
-        self._begun = True
-        self._waiting += [line(*one) for one in told(event)]
+        self._started = True
+        self._waiting += [line(*one) for one in entries_of(event)]
         self._is_ours = self._is_ours or isinstance(event, ScaleStarted)
         if self._is_ours:
             self._flush()
@@ -138,7 +138,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self._begun and self._has_run():
+        if error is not None and self._started and self._has_run():
             level: Level = "error" if isinstance(error, Exception) else "warning"
             values = {"error": str(error), "error_type": type(error).__name__}
             self._waiting.append(line(level, "stopped", values))

@@ -65,7 +65,7 @@ class Products:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Everything on which a mask depends, as text by the option or word that a user knows."""
+    """Everything on which a mask depends, as text by option or plain name."""
 
     parts: Mapping[str, str]
 

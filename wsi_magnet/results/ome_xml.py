@@ -42,8 +42,8 @@ def image_of(
     product: Product, size: Size, mpp: float, classes: Sequence[LabelClass], about: Mapping[str, Any]
 ) -> OmeImage:
     """Description of a product. about: its provenance, in values of JSON."""
-    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
-    maps = {"provenance": told}
+    provenance = {name: value if isinstance(value, str) else json.dumps(value) for name, value in about.items()}
+    maps = {"provenance": provenance}
     channels: tuple[LabelClass, ...] = (LabelClass(0, product, _WHITE),)
     if product == "mask":
         labels = with_reserved(classes)

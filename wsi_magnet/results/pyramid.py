@@ -107,9 +107,7 @@ class Pyramid:
     def require(self, level: int) -> None:
         """Raise StoreError for a level that should exist and does not."""
         if not self.has_level(level):
-            raise StoreError(
-                f"{self.spec.path} has lost its level {level}; make it anew with `wsi-magnet run --restart`"
-            )
+            raise StoreError(f"{self.spec.path} has lost its level {level}; rebuild it with `wsi-magnet run --restart`")
 
     def stored(self, level: int, box: Box) -> bool:
         """False if no chunk of a box was written, so that all of it is 0; cheaper than reading it."""
@@ -183,7 +181,7 @@ class Pyramid:
             except (RuntimeError, ValueError) as error:
                 raise StoreError(
                     f"{self.spec.path}, level {level}: damaged at rows {box.y0} to {box.y1}, columns {box.x0} to "
-                    f"{box.x1} ({error}); make the result anew with `wsi-magnet run --restart`"
+                    f"{box.x1} ({error}); rebuild the result with `wsi-magnet run --restart`"
                 ) from error
 
     def write(self, level: int, box: Box, pixels: Pixels) -> None:

@@ -103,7 +103,7 @@ class Result:
         self.record: RunRecord = record
         """The contents of run.json."""
         self.classes: tuple[LabelClass, ...] = record.bundle.classes
-        """In the order of the probabilities' channels."""
+        """Classes, in the order of the probabilities' channels."""
         config, slide = record.config, record.slide
         sizes = halved_until([Size(*scale.size_wh) for scale in reversed(record.scales)], CELL_PX)
         products = Products(sizes, len(self.classes), config.ngff, config.tile_px, True, config.keep_uncertainty)
@@ -136,7 +136,7 @@ class Result:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ResultMismatchError(
                 f"{self.mask_image.spec.path} is damaged: its metadata name no level ({type(error).__name__}: "
-                f"{error}); make the result anew with `wsi-magnet run --restart`"
+                f"{error}); rebuild the result with `wsi-magnet run --restart`"
             ) from error
         raise StoreError(
             f"{self.folder}: no scale of the mask is complete yet; wait for the run, or resume it with `wsi-magnet run`"

@@ -82,7 +82,7 @@ class BundleRecord:
     name: str
     sha256: str
     classes: tuple[LabelClass, ...]
-    """In the order of the probabilities' channels."""
+    """Classes, in the order of the probabilities' channels."""
     description: Mapping[str, Any] = field(default_factory=dict)
     """Contents of the bundle's header, as written by `BundleSpec.to_json`."""
 

@@ -53,7 +53,7 @@ def open_openslide(path: Path) -> OpenSlideReader:
         # Properties of a damaged file raise KeyError (a name that is no UTF-8), its sizes ValueError, and so on.
         what = f"{type(error).__name__}: {error}".rstrip(": ")
         raise SlideOpenError(
-            f"its metadata are damaged ({what}); copy the file again, or export it anew from the scanner"
+            f"its metadata are damaged ({what}); copy the file again, or export it again from the scanner"
         ) from error
 
 
@@ -200,7 +200,7 @@ def _check_tiles(properties: Mapping[str, str], levels: int) -> None:
         if width * height > MOST_TILE_PIXELS:
             raise SlideOpenError(
                 f"its metadata are damaged (tiles of {width} x {height} pixels in level {level}); copy the file again, "
-                "or export it anew from the scanner"
+                "or export it again from the scanner"
             )
 
 

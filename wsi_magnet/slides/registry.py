@@ -14,7 +14,7 @@ from wsi_magnet.slides.openslide import open_openslide
 from wsi_magnet.slides.types import SlideReader
 
 READERS: Mapping[str, Callable[[Path], SlideReader]] = {"openslide": open_openslide, "image": open_image}
-"""Readers in the order of trial: OpenSlide first, because it knows pyramids, bounds and vendors' metadata."""
+"""Readers in the order of trial: OpenSlide first, because it reads pyramids, bounds and vendors' metadata."""
 
 
 def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> SlideReader:
@@ -27,7 +27,7 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
     mpp_xy = None if mpp is None else check_mpp(mpp)
     reader = _open(_checked(Path(path)))
     if mpp_xy is not None:
-        reader.info = replace(reader.info, mpp_xy=mpp_xy, mpp_source="--mpp", said_mpp_xy=reader.info.mpp_xy)
+        reader.info = replace(reader.info, mpp_xy=mpp_xy, mpp_source="--mpp", metadata_mpp_xy=reader.info.mpp_xy)
     return reader
 
 

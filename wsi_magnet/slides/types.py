@@ -54,7 +54,7 @@ class SlideInfo:
     """Metadata of the slide, as text."""
     cache_bytes: int = 0
     """Most memory of decoded pixels that an open reader keeps, in bytes."""
-    said_mpp_xy: tuple[float, float] | None = None
+    metadata_mpp_xy: tuple[float, float] | None = None
     """Mpp (x, y) of the metadata, where the caller gives another one."""
 
     @property

@@ -59,6 +59,6 @@ def replace_seen(path: Url, found: Seen, data: bytes) -> bool:
 
 def _refused(error: OSError) -> bool:
     """True if the store did not write because its condition did not hold."""
-    told = getattr(error.__cause__, "response", {})
-    code = told.get("Error", {}).get("Code") if isinstance(told, dict) else None
+    response = getattr(error.__cause__, "response", {})
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
     return isinstance(error, FileExistsError) or code in ("PreconditionFailed", "ConditionalRequestConflict")

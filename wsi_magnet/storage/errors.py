@@ -16,7 +16,7 @@ _FULL = ("quota", "insufficient storage", "storage backend has reached")
 """Texts of stores that are full, in lower case."""
 
 _AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH)
-"""Error numbers of a network share that has gone."""
+"""Error numbers of a network share that does not answer."""
 
 _AGAIN = "what is finished is kept: run the same command again"
 
@@ -53,7 +53,7 @@ def _of_system(path: Location, error: OSError) -> StoreError:
         return OutageError(f"{path} does not answer ({error.strerror}); see to the disk or the share; {_AGAIN}")
     if error.errno in (errno.EISDIR, errno.ENOTDIR):
         return StoreError(
-            f"{path} is damaged ({error.strerror}: {error.filename}); take it away, or make the result anew "
+            f"{path} is damaged ({error.strerror}: {error.filename}); remove it, or rebuild the result "
             "with `wsi-magnet run --restart`"
         )
     return StoreError(f"{path}: {error.strerror or error}")

@@ -80,10 +80,10 @@ def _locked(folder: Path, work: str) -> Iterator[FolderLock]:
         try:
             lock.acquire(timeout=_PROBE_S, poll_interval=0.02)
         except Timeout:
-            told = "of unknown owner"
+            holder = "of unknown owner"
             with suppress(OSError):
-                told = owner.read_text()
-            raise _busy(folder, work, told) from None
+                holder = owner.read_text()
+            raise _busy(folder, work, holder) from None
     try:
         with storage_errors(folder):
             owner.write_text(_ourselves())
@@ -139,7 +139,7 @@ class _Lease(FolderLock):
             time.sleep(_POLL_S)
             now = seen(self._path)
             if now is None:
-                return  # the replacement will fail, and the lease is created anew
+                return  # the replacement will fail, and the lease is created again
             if now != found:
                 raise _busy(self._folder, self._work, _owner(now))
 
