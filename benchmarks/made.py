@@ -12,7 +12,7 @@ MPPS = (2.0, 1.0, 0.5)
 
 
 def classes(n: int) -> tuple[ClassInfo, ...]:
-    """That many classes, with generated names."""
+    """A number of classes with generated names."""
     return tuple(ClassInfo(f"class {i}", i + 1, (40 * i % 256, 90, 160)) for i in range(n))
 
 

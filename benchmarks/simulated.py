@@ -93,7 +93,7 @@ class Stand:
         return Stand(slide, bundle, plan, SimulatedTile(run, "", tile_s))
 
     def tasks(self, count: int) -> Iterator[TileTask]:
-        """That many tasks: those of the finest scale, repeated."""
+        """A number of tasks: those of the finest scale, repeated."""
         finest = self.plan.scales[-1]
         once = list(finest.tasks(finest.tissue))
         return islice(chain.from_iterable(repeat(once)), count)

@@ -74,7 +74,7 @@ def test_scheduler_gpus_and_no_output() -> None:
     assert found.text == "--device cuda, but no worker declares a GPU"
     declared = replace(INFO, workers={**INFO.workers, "tcp://b": replace(MEMBER, resources={"GPU": 1})})
     (found,) = compared(info=declared)
-    assert "torch sees none" in found.text
+    assert "torch finds none" in found.text
     (found,) = compared(request=replace(REQUEST, output=None))
     assert "pass -o" in found.remedy
 

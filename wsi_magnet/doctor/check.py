@@ -25,7 +25,7 @@ class CheckResult:
     status: Status
     text: str
     remedy: str = ""
-    """What to do; every warning and every problem has one."""
+    """Advice; every warning and every problem has one."""
 
 
 def ok(subject: str, text: str) -> CheckResult:
@@ -86,7 +86,7 @@ def call_within(seconds: float, function: Callable[[], Value]) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a run would be given."""
+    """Options of the run that is checked."""
 
     execution: Execution
     bundle: str | None = None
@@ -122,7 +122,7 @@ class Needs:
     thread_bytes: int = 304_000_000
     """Memory of each thread."""
     disk_bytes: int | None = None
-    """Of the result before compression; None without a slide."""
+    """Size of the result before compression; None without a slide."""
 
     def memory_bytes(self, processes: int, threads: int) -> int:
         """Memory of some processes with so many threads each."""

@@ -66,7 +66,7 @@ TOKEN, LOCK, WORKER = "token", "lock", "worker-"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a worker has to look at."""
+    """Files and folder that a worker checks."""
 
     bundle: str | None
     slide: str | None
@@ -78,7 +78,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker, or the client, has and sees."""
+    """Versions, devices and files of a worker, or of the client."""
 
     host: str
     pid: int
@@ -230,9 +230,9 @@ def _gpus(reports: Mapping[str, WorkerReport], info: SchedulerInfo, device: str)
         idle = {a: "a GPU that is not declared, so unused" for a, o in reports.items() if o.cuda_devices}
         idle = {a: text for a, text in idle.items() if a not in declared}
         yield from _by_text("GPU", idle, reports, remedy, "warning")
-    empty = {a: "declares a GPU, but torch sees none" for a, o in reports.items() if a in declared}
+    empty = {a: "declares a GPU, but torch finds none" for a, o in reports.items() if a in declared}
     empty = {a: text for a, text in empty.items() if not reports[a].cuda_devices}
-    good = f"declared by {counted(len(declared), 'worker')}, and seen by torch there" if declared else ""
+    good = f"declared by {counted(len(declared), 'worker')}, and found by torch there" if declared else ""
     remedy = "check torch and the driver there, or start these workers without --resources GPU=..."
     yield from _by_text("GPU", empty, reports, remedy, good=good)
 
@@ -301,7 +301,7 @@ def _probe(request: Request) -> Iterator[Probe]:
 
 
 def _make_folder(output: str, token: str) -> Location | None:
-    """A folder with the token below OUT; None if it cannot be written, which the check of OUT has reported."""
+    """Make a folder with the token below OUT; None if it cannot be written, which the check of OUT has reported."""
     try:
         where = to_location(output).absolute()
         folder = (nearest_existing(where) if isinstance(where, Path) else where) / f"{PROBE}{secrets.token_hex(4)}"

@@ -99,7 +99,7 @@ def nearest_existing(path: Path) -> Path:
 
 
 def lock_error(file: Path) -> str | None:
-    """What is wrong with locks beside a file; None if a second lock is refused as it should be."""
+    """Fault of file locks in a folder; None if a second lock is refused as it should be."""
     first, second = FileLock(file), FileLock(file)
     try:
         with first.acquire(timeout=0):
@@ -114,7 +114,7 @@ def lock_error(file: Path) -> str | None:
 
 
 def rename_error(folder: Path) -> str | None:
-    """What is wrong with renaming over a file; None if it works."""
+    """Fault of renaming over a file; None if it works."""
     new, old = folder / "new", folder / "old"
     new.write_bytes(b"new")
     old.write_bytes(b"old")

@@ -83,7 +83,7 @@ def sort_requirements(requires: Iterable[str]) -> tuple[list[Requirement], dict[
 
 
 def misfit(one: Requirement) -> str:
-    """How the installed package violates its bounds: "missing", "older", "newer", or "" if it does not."""
+    """Violation of the bounds by the installed package: "missing", "older", "newer", or "" for none."""
     found = installed_version(one.name)
     if found is None:
         return "" if one.name in OPTIONAL else "missing"
