@@ -176,10 +176,10 @@ class TiffLabels:
         try:
             self._tiff = _TiffSamples(path)
         except SlideOpenError as error:
-            # The cure for slides would be wrong for labels.
-            what, _, cure = str(error).partition("; ")
-            cure = "save it with 8 or 16 unsigned bits per pixel" if "RGB" in cure else cure
-            raise AnnotationError(f"{path} cannot be read as a label image: {what}; {cure}") from error
+            # The remedy for slides would be wrong for labels.
+            what, _, remedy = str(error).partition("; ")
+            remedy = "save it with 8 or 16 unsigned bits per pixel" if "RGB" in remedy else remedy
+            raise AnnotationError(f"{path} cannot be read as a label image: {what}; {remedy}") from error
         self._page = self._tiff.page
         self.size = self._tiff.size
         x, y = self._page.get_resolution()
