@@ -29,6 +29,7 @@ from wsi_magnet.cohort.events import (
     SlideStarted,
 )
 from wsi_magnet.cohort.state import States
+from wsi_magnet.cohort.status import status_of
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ClusterError, CohortError, OutOfSpaceError, ResultBusyError
 from wsi_magnet.geometry import Size
@@ -254,6 +255,10 @@ def test_unreadable_cells_are_reported_and_need_a_restart(batches: Batches) -> N
     assert (state.state, summary.all_well) == ("finished with errors", False)
     assert " could not be read: " in (state.error or "")
     assert state.retry.endswith(" --restart")
+    [ended] = batches.of_kind(SlideEnded)
+    assert [reason.split()[1:6] for reason in ended.reasons] == [["cells", "could", "not", "be", "read:"]]
+    for folder in (batches.out, batches.out / "a"):
+        assert status_of(folder).failed[0]["reason"] == state.error, "one line, with the count"
     assert batches.run(retry_failed=True).worked_on == 0
     assert not batches.run().all_well
     write_stained_slide(slide, Size(700, 560), tissue_share=1, mpp=0.5, levels=1)

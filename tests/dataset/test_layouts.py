@@ -292,6 +292,7 @@ def test_a_link_to_a_folder_is_followed_once(tmp_path: Path) -> None:
     made.rings(tmp_path / "elsewhere", ["P1_D5_3_12_4"])
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "data").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "again").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "img" / "loop").symlink_to(tmp_path / "root")
     assert len(samples("rings-glands", tmp_path / "root")) == 1
 
