@@ -23,7 +23,7 @@ SLIDES = {
 }
 
 
-@pytest.mark.parametrize("name", slow_except(["rings_mosaics/P1_D5_3_12_tiles4-5-6_no-mpp.tif"], SLIDES))
+@pytest.mark.parametrize("name", slow_except(["slides/tiff_with_asap_xml/example.tif"], SLIDES))
 def test_it_runs(call: Call, test_data: Path, tmp_path: Path, name: str) -> None:
     """With the shipped bundle; all but one are refined in part, to keep the suite short."""
     slide = test_data / name
