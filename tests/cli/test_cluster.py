@@ -32,6 +32,7 @@ def test_what_cannot_be_meant(call: Call, tmp_path: Path) -> None:
     assert "cannot be read" in one_line(call("cluster", tmp_path / "d.yaml"))
 
 
+@pytest.mark.slow
 def test_a_run_with_workers_of_its_own(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     path = tmp_path / "local.yaml"
     path.write_text("kind: local\nworkers: 2\noptions: {threads_per_worker: 1}\n")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.cohort.made import Batches, write_free_bundle, write_slide
+from tests.few import slow_except
 from tests.runs import labels_of
 from tests.slides_made import write_stained_slide
 from wsi_magnet.cohort import slide_task as slide_run
@@ -195,9 +196,10 @@ def stop_at(count: int, error: BaseException) -> Callable[[CohortEvent], None]:
     return observe
 
 
-@pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), ClusterError("no worker has been there"), OutOfSpaceError("no space left")]
-)
+ENDS = [KeyboardInterrupt(), ClusterError("no worker has been there"), OutOfSpaceError("no space left")]
+
+
+@pytest.mark.parametrize("error", slow_except(ENDS[:1], ENDS))
 def test_a_batch_that_ended_early_can_be_resumed(batches: Batches, error: BaseException) -> None:
     for i in range(3):
         write_slide(batches.slides / f"{i}.tif", i)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cohort.made import Batches, write_free_bundle, write_slide
+from tests.few import slow_except
 from wsi_magnet.cohort import slide_task as slide_run
 from wsi_magnet.cohort.events import BatchEnded, BatchNote, CohortEvent, SlideEnded
 from wsi_magnet.cohort.state import States
@@ -19,15 +20,14 @@ from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Url
 
+OUTAGES: list[tuple[Path | Url, Exception]] = [
+    (Path("/share/out"), OSError(errno.ESTALE, "Stale file handle")),
+    (Path("/share/out"), OSError(errno.EIO, "Input/output error")),
+    (Url("s3", "bucket/out"), ConnectionError("refused")),
+]
 
-@pytest.mark.parametrize(
-    ("place", "error"),
-    [
-        (Path("/share/out"), OSError(errno.ESTALE, "Stale file handle")),
-        (Path("/share/out"), OSError(errno.EIO, "Input/output error")),
-        (Url("s3", "bucket/out"), ConnectionError("refused")),
-    ],
-)
+
+@pytest.mark.parametrize(("place", "error"), slow_except(OUTAGES[:1], OUTAGES))
 def test_an_output_that_does_not_answer_ends_the_batch(
     batches: Batches, monkeypatch: pytest.MonkeyPatch, place: Any, error: Exception
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cohort.made import Batches, write_slide
+from tests.few import slow_except
 from wsi_magnet.cli.main import main
 from wsi_magnet.cohort.events import BatchNote, CohortEvent, SlideEnded, SlideEvent
 from wsi_magnet.cohort.inputs import Inputs
@@ -159,9 +160,16 @@ def stop_after(ended: int, tiles: int) -> Callable[[CohortEvent], None]:
 
 
 @pytest.mark.parametrize(
-    ("config", "existing"), [(RunConfig(tile_px=512), "restart"), (OTHER, "restart"), (OTHER, "overwrite")]
+    ("config", "existing", "tiles"),
+    slow_except(
+        [(OTHER, "restart", 2), (OTHER, "overwrite", 0)],
+        [
+            (config, existing, tiles)
+            for config, existing in [(RunConfig(tile_px=512), "restart"), (OTHER, "restart"), (OTHER, "overwrite")]
+            for tiles in (0, 2)  # not yet emptied, and restarted
+        ],
+    ),
 )
-@pytest.mark.parametrize("tiles", [0, 2], ids=["not yet emptied", "restarted"])
 def test_a_restart_that_was_stopped_is_resumed(batches: Batches, config: RunConfig, existing: Any, tiles: int) -> None:
     for i in range(3):
         write_slide(batches.slides / f"{i}.tif", i)

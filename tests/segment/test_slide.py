@@ -77,12 +77,14 @@ def scheduler() -> Iterator[str]:
     processes = [subprocess.Popen(c, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for c in (start, worker)]
     from distributed import Client
 
-    with Client(address, timeout="60s") as client:
-        client.wait_for_workers(2, timeout=60)
-    yield address
-    for process in reversed(processes):
-        process.terminate()
-        process.wait(30)
+    try:
+        with Client(address, timeout="120s") as client:
+            client.wait_for_workers(2, timeout=120)
+        yield address
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(60)
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ def test_processes_of_this_machine(tmp_path: Path) -> None:
         executor.close()
 
 
+@pytest.mark.slow
 def test_workers_that_adapt_begin_with_one(tmp_path: Path) -> None:
     executor = executor_of(tmp_path, "kind: local\nadapt: {minimum: 0, maximum: 2}\noptions: {threads_per_worker: 1}\n")
     try:
