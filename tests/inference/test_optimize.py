@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.few import slow_except
 from wsi_magnet.inference.optimize import CudaConv2d, PointwiseConv2d, inference_form
 from wsi_magnet.nets.layers import Fused, conv_relu, conv_sum_relu
 from wsi_magnet.nets.registry import build_network, build_refiner
@@ -22,7 +23,9 @@ Call = Callable[[nn.Module], Tensor]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
-@pytest.fixture(scope="module", params=["small", "fpn", "psp", "hrnet18+ocr", "refiner"])
+@pytest.fixture(
+    scope="module", params=slow_except(["small", "fpn", "refiner"], ["small", "fpn", "psp", "hrnet18+ocr", "refiner"])
+)
 def network(request: pytest.FixtureRequest) -> nn.Module:
     """Each that a bundle may hold, with statistics that folding cannot leave out unseen."""
     torch.manual_seed(0)

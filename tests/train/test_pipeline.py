@@ -123,6 +123,7 @@ def test_the_same_seed_is_the_same_file(made: TrainingSpec, manifest: Path, tmp_
     assert (order.folder / "curves.csv").read_bytes() == (made.folder / "curves.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_file(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     order = order_of(manifest, tmp_path, tiny_config(seed=4))
     train_bundle(order)
@@ -314,6 +315,7 @@ def test_every_way_of_training_gives_a_bundle(manifest: Path, tmp_path: Path, wa
     assert all(0 <= miou <= 1 for miou in report["validation_miou_after_scale"])
 
 
+@pytest.mark.slow
 def test_a_class_that_validation_lacks_is_trained_all_the_same(tmp_path: Path) -> None:
     manifest = write_data(tmp_path)
     Pillow.fromarray(np.zeros((SIDE_PX, SIDE_PX), np.uint8)).save(tmp_path / "mask_4.png")
@@ -321,6 +323,7 @@ def test_a_class_that_validation_lacks_is_trained_all_the_same(tmp_path: Path) -
     assert train_bundle(order)["pixels_by_class"]["validation"] == [SIDE_PX**2, 0]
 
 
+@pytest.mark.slow
 def test_a_validation_of_a_few_pixels_will_do(tmp_path: Path) -> None:
     manifest = write_data(tmp_path)
     mask = np.full((SIDE_PX, SIDE_PX), 255, np.uint8)
@@ -329,6 +332,7 @@ def test_a_validation_of_a_few_pixels_will_do(tmp_path: Path) -> None:
     assert train_bundle(order_of(manifest, tmp_path))["pixels_by_class"]["validation"] == [32, 32]
 
 
+@pytest.mark.slow
 def test_images_smaller_than_any_crop_will_do(tmp_path: Path) -> None:
     manifest = write_data(tmp_path)
     for i in range(6):
