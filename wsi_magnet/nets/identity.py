@@ -20,7 +20,7 @@ class IdentityNet(nn.Module):
         """n_classes: 3, one per colour channel. Raises BundleError for any other number."""
         super().__init__()
         if n_classes != N_CLASSES:
-            raise BundleError(f"the identity network has {N_CLASSES} classes, one a colour channel; got {n_classes}")
+            raise BundleError(f"the identity network has {N_CLASSES} classes, one per colour channel; got {n_classes}")
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:

@@ -81,9 +81,9 @@ class BundleSpec:
     channel_order: str = "fine_first"
     """Order of a refiner's two input maps, "fine_first" or "coarse_first"."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Subtracted from RGB / 255 ..."""
+    """Mean that is subtracted from RGB / 255."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """... which is then divided by this."""
+    """Standard deviation by which the difference is then divided."""
     cell_px: int = CELL_PX
     """Side of the cells that `refine_above` was fitted for, in pixels."""
     halo_px: int = 32
@@ -91,14 +91,14 @@ class BundleSpec:
     median_px: int = 5
     """Odd side of the query score's median filter, in pixels of the coarsest scale."""
     select_above: tuple[float, ...]
-    """For scale 1, 2, ...: pixels with at least this query score are overwritten."""
+    """Least query score of pixels that are overwritten, for scale 1, 2, ..."""
     select_width: tuple[float, ...] = ()
-    """For scale 1, 2, ...: width of the score interval over which a pixel changes from Y to R; 0 or none is a hard
+    """Width of the score interval over which a pixel changes from Y to R, for scale 1, 2, ...; 0 or none is a hard
     overwrite, as published."""
     refine_above: tuple[float, ...]
-    """For scale 1, 2, ...: with `--refine auto`, cells with at least this mean uncertainty are refined."""
+    """Least mean uncertainty of cells that `--refine auto` refines, for scale 1, 2, ..."""
     temperature: tuple[float, ...]
-    """For scale 0, 1, ...: divisor of the backbone's logits before the softmax; 1 changes nothing."""
+    """Divisor of the backbone's logits before the softmax, for scale 0, 1, ...; 1 changes nothing."""
     card: Mapping[str, str] = field(default_factory=dict)
     """Model card for people: licence, data, intended use, not for, held-out figures, made by."""
 

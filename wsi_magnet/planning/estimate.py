@@ -17,7 +17,7 @@ benchmarks.activations` prints them."""
 REFINER_BYTES_PER_PX = 500
 
 BASE_BYTES = 450 * 2**20
-"""A worker process with its libraries loaded, before the first tile."""
+"""Memory of a worker process with its libraries loaded, before the first tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class ScaleCost:
     tiles: int
     cells: int
     patches: int
-    """Patches that the networks see; at most, where `--refine auto` decides later; about, where a fraction is spent as
-    uncertainty will have it, though their sum is exact."""
+    """Patches that the networks process: the maximum with `--refine auto`; an estimate with a fraction, which is spent
+    by uncertainty, though the sum over all scales is exact."""
     decoded_bytes: int
     disk_bytes: int
-    """At most, before compression."""
+    """Upper bound, before compression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,19 @@ class Cost:
 
     scales: tuple[ScaleCost, ...]
     memory_bytes: int
-    """Of one worker process; does not depend on the slide's size, except for a PNG or JPEG, which is decoded whole. In
-    a cohort of plain images each thread may hold another one, and the one used last stays."""
+    """Memory of one worker process. It does not depend on the slide's size, except for a PNG or JPEG, which is decoded
+    whole. In a cohort of plain images each thread may hold another one, and the last one is kept."""
 
     @property
     def disk_bytes(self) -> int:
-        """At most, before compression, at the fullest moment."""
+        """Upper bound of the disk space, before compression, when it is largest."""
         return sum(one.disk_bytes for one in self.scales)
 
 
 def estimate(
     plan: Plan, info: SlideInfo, network: str, *, classes: int, refine: Refine, threads: int, batch: int
 ) -> Cost:
-    """The cost of a plan on workers with that many threads and patches a batch."""
+    """Cost of a plan on workers with `threads` threads and batches of `batch` patches."""
     pairs = zip(plan.scales, _patches(plan, refine), strict=True)
     scales = tuple(_scale_cost(one, info.levels, classes, patches) for one, patches in pairs)
     return Cost(scales, info.cache_bytes + _memory(plan, network, classes, threads, batch))

@@ -174,7 +174,7 @@ class ResultFolder:
         differences = before.differences(wanted)
         if differences:
             raise ResultMismatchError(
-                f"{self.path} was made otherwise: {'; '.join(differences)}. "
+                f"{self.path} was made with other options: {'; '.join(differences)}. "
                 "Resume it with the same options, or start again with --restart",
                 cure="--restart",
                 stays=True,
@@ -193,11 +193,11 @@ class ResultFolder:
             )
 
     def set_fencing_token(self, token: str) -> None:
-        """From now on only tasks that hold this token may write here. Raises StoreError."""
+        """Allow only tasks with this token to write here from now on. Raises StoreError."""
         replace_text(self.path / _FENCING_TOKEN, token)
 
     def clear_fencing_token(self) -> None:
-        """From now on no task may write here. Raises StoreError."""
+        """Allow no task to write here from now on. Raises StoreError."""
         with storage_errors(self.path):
             delete(self.path / _FENCING_TOKEN)
 

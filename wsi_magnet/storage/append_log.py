@@ -79,7 +79,7 @@ def read_lines(path: Location) -> Iterator[bytes]:
 
 
 class _FileLines:
-    """Hands every line to the system at once, so that no kill loses it, and makes it durable within about a second.
+    """Log in a file: passes every line to the system at once, so that no kill loses it, and synchronises each second.
 
     Synchronising each line would limit a slide to a few hundred tiles a second.
     """
@@ -114,7 +114,7 @@ class _FileLines:
 
 
 class _ObjectLines:
-    """Writes collected lines from a thread of its own; the next call raises the errors of that thread."""
+    """Log in an object store: a thread writes the collected lines; the next call raises its errors."""
 
     def __init__(self, path: Url) -> None:
         self._path = path

@@ -119,7 +119,7 @@ def to_location(text: str | os.PathLike[str] | Url) -> Location:
 
 
 def _require(protocol: str) -> None:
-    """Raises StoreError where the protocol's library is not installed."""
+    """Raise StoreError if the protocol's library is not installed."""
     import fsspec
 
     try:
