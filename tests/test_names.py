@@ -79,22 +79,6 @@ OTHER_MEANINGS = {
 }
 """Identifiers with such a word in another meaning."""
 
-PENDING: dict[str, set[str]] = {
-    "pass": {"planning", "results", "segment"},
-    "passes": {"planning", "results", "segment"},
-    "said": {"planning", "slides", "train"},
-    "told": {"results", "segment", "storage", "train"},
-    "tell": {"segment", "train"},
-    "heard": {"train"},
-    "asked": {"segment", "train"},
-    "begun": {"results", "segment"},
-    "claim": {"storage"},
-}
-"""Packages in which a word still waits for its replacement."""
-
-PENDING_TEXT = {"config.py", "errors.py", "inference", "planning", "results", "runtime", "segment", "storage", "worker"}
-"""Packages and files whose texts still wait for it."""
-
 REPLACED_IN_TEXT = {
     r"squares? (?:with|of) tissue|refined squares|squares? refined": "cell",
     r"\b(?:hall|shelf|crew|jury|roster)\b": "see above",
@@ -144,17 +128,13 @@ def test_words_are_split_at_underscores_and_capitals() -> None:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_identifiers_use_the_words_of_the_glossary(path: Path) -> None:
-    room = path.relative_to(PACKAGE).parts[0]
     names = {name for name in definitions(ast.parse(path.read_text(encoding="utf-8"))) if name not in OTHER_MEANINGS}
-    open_words = {word for word, rooms in PENDING.items() if room in rooms}
-    found = {name: word for name in names for word in words(name) & REPLACED.keys() - open_words}
+    found = {name: word for name in names for word in words(name) & REPLACED.keys()}
     assert not found, {name: f"instead of {word!r}: {REPLACED[word]}" for name, word in found.items()}
 
 
 @pytest.mark.parametrize("path", [*sorted(PACKAGE.rglob("*.py")), *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_texts_use_the_words_of_the_glossary(path: Path) -> None:
-    if path.is_relative_to(PACKAGE) and path.relative_to(PACKAGE).parts[0] in PENDING_TEXT:
-        return
     text = path.read_text(encoding="utf-8")
     for phrase, instead in REPLACED_IN_TEXT.items():
         assert not re.search(phrase, text, re.IGNORECASE), f"instead of {phrase}: {instead}"

@@ -152,7 +152,7 @@ def setting_of(folder: Path, **changes: Any) -> Setting:
         "seed": 5,
         "checkpoint": folder / "toy.ckpt",
         "fingerprint": "toy",
-        "tell": nobody,
+        "notify": nobody,
     }
     return Setting(**{**values, **changes})
 
@@ -173,10 +173,10 @@ class Stopped(Exception):
 
 
 def stopping_at(stage: str, step: int) -> Callable[[str, Row, int], None]:
-    """A watcher that stops the training when it is told of a step."""
+    """A watcher that stops the training at a step."""
 
-    def tell(name: str, row: Row, steps: int) -> None:
+    def notify(name: str, row: Row, steps: int) -> None:
         if name == stage and row.step == step:
             raise Stopped
 
-    return tell
+    return notify

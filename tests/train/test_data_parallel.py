@@ -159,16 +159,16 @@ def test_one_device_is_worked_on_in_this_process() -> None:
 
 def test_what_is_told_in_one_process_is_told_at_once() -> None:
     heard: list[Any] = []
-    with forwarding_progress(lambda *what: heard.append(what), processes=1) as tell:
-        tell("a", 1)
+    with forwarding_progress(lambda *what: heard.append(what), processes=1) as notify:
+        notify("a", 1)
         assert heard == [("a", 1)]
 
 
 def test_what_is_told_to_another_process_is_heard_by_the_end() -> None:
     heard: list[Any] = []
-    with forwarding_progress(lambda *what: heard.append(what), processes=2) as tell:
-        tell("a", 1)
-        tell("b", 2)
+    with forwarding_progress(lambda *what: heard.append(what), processes=2) as notify:
+        notify("a", 1)
+        notify("b", 2)
     assert heard == [("a", 1), ("b", 2)]
 
 

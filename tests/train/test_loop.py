@@ -24,7 +24,7 @@ WAYS: list[dict[str, Any]] = [
 ]
 
 
-def told(history: History) -> list[tuple[int, float, float, float | None]]:
+def rows_of(history: History) -> list[tuple[int, float, float, float | None]]:
     """The rows without their seconds."""
     return [(row.step, row.loss, row.learning_rate, row.miou) for row in history.rows]
 
@@ -34,12 +34,12 @@ def test_stopped_after_any_step_and_resumed_it_ends_in_the_same_weights(tmp_path
     config = toy_config(**way)
     expected, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "through.ckpt"))
     for step in range(1, config.steps + 1):
-        setting = setting_of(tmp_path, checkpoint=tmp_path / f"{step}.ckpt", tell=stopping_at("toy", step))
+        setting = setting_of(tmp_path, checkpoint=tmp_path / f"{step}.ckpt", notify=stopping_at("toy", step))
         with pytest.raises(Stopped):
             Loop(ToyStage(config), setting).run()
         history, found = trained(ToyStage(config), setting_of(tmp_path, checkpoint=setting.checkpoint))
         assert same(found, weights)
-        assert told(history) == told(expected)
+        assert rows_of(history) == rows_of(expected)
 
 
 def test_stopped_again_and_again_it_ends_in_the_same_weights(tmp_path: Path) -> None:
@@ -47,20 +47,20 @@ def test_stopped_again_and_again_it_ends_in_the_same_weights(tmp_path: Path) -> 
     expected, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "through.ckpt"))
     for step in range(2, config.steps + 1):
         with pytest.raises(Stopped):
-            Loop(ToyStage(config), setting_of(tmp_path, tell=stopping_at("toy", step))).run()
+            Loop(ToyStage(config), setting_of(tmp_path, notify=stopping_at("toy", step))).run()
     history, found = trained(ToyStage(config), setting_of(tmp_path))
     assert same(found, weights)
-    assert told(history) == told(expected)
+    assert rows_of(history) == rows_of(expected)
 
 
 def interrupting_at(step: int, number: signal.Signals) -> Callable[[str, Row, int], None]:
-    """A watcher that sends this process a signal when it is told of a step."""
+    """A watcher that sends this process a signal at a step."""
 
-    def tell(name: str, row: Row, steps: int) -> None:
+    def notify(name: str, row: Row, steps: int) -> None:
         if row.step == step and row.miou is None:
             signal.raise_signal(number)
 
-    return tell
+    return notify
 
 
 @pytest.mark.parametrize("step", [1, 3, 5, 8])
@@ -68,21 +68,21 @@ def test_ctrl_c_loses_no_step_and_changes_no_weight(tmp_path: Path, step: int) -
     config = toy_config(checkpoint_every=1000)
     expected, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "through.ckpt"))
     with pytest.raises(KeyboardInterrupt):
-        Loop(ToyStage(config), setting_of(tmp_path, tell=interrupting_at(step, signal.SIGINT))).run()
+        Loop(ToyStage(config), setting_of(tmp_path, notify=interrupting_at(step, signal.SIGINT))).run()
     assert torch.load(tmp_path / "toy.ckpt", weights_only=True)["step"] == step
     history, found = trained(ToyStage(config), setting_of(tmp_path))
     assert same(found, weights)
-    assert told(history) == told(expected)
+    assert rows_of(history) == rows_of(expected)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_twice_does_not_wait(tmp_path: Path) -> None:
-    def tell(name: str, row: Row, steps: int) -> None:
+    def notify(name: str, row: Row, steps: int) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        Loop(ToyStage(toy_config()), setting_of(tmp_path, tell=tell)).run()
+        Loop(ToyStage(toy_config()), setting_of(tmp_path, notify=notify)).run()
     assert not (tmp_path / "toy.ckpt").exists()
 
 
@@ -90,7 +90,7 @@ def test_a_signal_that_others_handle_is_left_to_them(tmp_path: Path) -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
     try:
-        history, _ = trained(ToyStage(toy_config()), setting_of(tmp_path, tell=interrupting_at(2, signal.SIGTERM)))
+        history, _ = trained(ToyStage(toy_config()), setting_of(tmp_path, notify=interrupting_at(2, signal.SIGTERM)))
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == [signal.SIGTERM]
@@ -103,7 +103,7 @@ def test_a_finished_stage_is_not_trained_again(tmp_path: Path) -> None:
     history, found = trained(stage, setting_of(tmp_path))
     assert stage.drawn == []
     assert same(found, weights)
-    assert told(history) == told(first)
+    assert rows_of(history) == rows_of(first)
 
 
 def test_the_history_has_every_step_once_and_a_look_where_due(tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_the_history_has_every_step_once_and_a_look_where_due(tmp_path: Path) ->
 def test_every_row_is_told_and_a_look_again_with_its_miou(tmp_path: Path) -> None:
     heard: list[tuple[str, int, bool, int]] = []
 
-    def tell(stage: str, row: Row, steps: int) -> None:
+    def notify(stage: str, row: Row, steps: int) -> None:
         heard.append((stage, row.step, row.miou is not None, steps))
 
-    trained(ToyStage(toy_config(steps=4)), setting_of(tmp_path, tell=tell))
+    trained(ToyStage(toy_config(steps=4)), setting_of(tmp_path, notify=notify))
     assert heard == [("toy", *row, 4) for row in [(1, False), (2, False), (3, False), (3, True), (4, False), (4, True)]]
 
 
@@ -128,7 +128,7 @@ def test_the_best_weights_are_kept_and_not_the_last(tmp_path: Path) -> None:
     config = toy_config(validate_every=6)
     stage = ToyStage(config)
     with pytest.raises(Stopped):
-        Loop(stage, setting_of(tmp_path, checkpoint=tmp_path / "other.ckpt", tell=stopping_at("toy", 7))).run()
+        Loop(stage, setting_of(tmp_path, checkpoint=tmp_path / "other.ckpt", notify=stopping_at("toy", 7))).run()
     saved = torch.load(tmp_path / "other.ckpt", weights_only=True)
     assert same(weights, saved["learned"])
 
@@ -310,7 +310,7 @@ def test_kept_weights_are_the_moving_average_of_those_of_every_step(tmp_path: Pa
         if row.miou is None:
             seen.append({key: tensor.clone() for key, tensor in stage.learned.state_dict().items()})
 
-    Loop(stage, setting_of(tmp_path, tell=remember)).run()
+    Loop(stage, setting_of(tmp_path, notify=remember)).run()
     expected = seen[0]
     for weights in seen[1:]:
         expected = {key: decay * expected[key] + (1 - decay) * weights[key] for key in expected}

@@ -79,14 +79,14 @@ class Run:
             worker_contexts.discard(run)
         return self._finish(description, time.perf_counter() - started)
 
-    def _precision_of_earlier_run(self, asked: Precision) -> Precision:
+    def _precision_of_earlier_run(self, requested: Precision) -> Precision:
         """Precision of the run that is resumed, so that a mask has one precision although its workers change.
 
         The exception is fp16: the earlier workers had a GPU, and the workers of today may have none.
         """
         record = self._folder.read_run()
         earlier = (record and record.precision) or "fp32"  # the only one of early versions on a CPU
-        return earlier if asked == "auto" and earlier != "fp16" else asked
+        return earlier if requested == "auto" and earlier != "fp16" else requested
 
     def _check_images(self, history: History) -> None:
         """Raises ResultMismatchError where images lack a level that the journal calls finished."""

@@ -57,8 +57,8 @@ def locked_folder(folder: Location, work: str = "run") -> Iterator[FolderLock]:
     work: the kind of work, for the error message of a newcomer. Raises ResultBusyError if another process holds the
     lock, StoreError if the folder cannot be written.
     """
-    with _leased(folder, work) if isinstance(folder, Url) else _locked(folder, work) as claim:
-        yield claim
+    with _leased(folder, work) if isinstance(folder, Url) else _locked(folder, work) as lock:
+        yield lock
 
 
 def _ourselves() -> str:

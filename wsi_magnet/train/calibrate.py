@@ -91,14 +91,14 @@ class Fitter:
     @torch.no_grad()
     def fit(self, modules: Sequence[nn.Module]) -> Fitted:
         """modules: the refinement module of each step. Calibrates none of them: see `calibrate`."""
-        cumulative = [said[0] for said in self._backbone_outputs]
+        cumulative = [outputs[0] for outputs in self._backbone_outputs]
         chosen, refine_above, mious = [], [], [self._score(cumulative, 0)]
         for scale, module in enumerate(modules, start=1):
             log.info("fitting thresholds at scale %d of %d", scale + 1, len(modules) + 1)
             coarse = [double(one) for one in cumulative]
             refined = [
-                refine_patch(fine=said[scale], coarse=y, refiner=module)
-                for said, y in zip(self._backbone_outputs, coarse, strict=True)
+                refine_patch(fine=outputs[scale], coarse=y, refiner=module)
+                for outputs, y in zip(self._backbone_outputs, coarse, strict=True)
             ]
             scores = [self._query(y, r, scale) for y, r in zip(coarse, refined, strict=True)]
             found = [self._score(_mix(coarse, refined, scores, *one), scale) for one in self._candidates]
@@ -131,10 +131,10 @@ class Fitter:
         log.info("fitting the temperatures of the refinement modules")
         logits: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
         truths: dict[nn.Module, list[Tensor]] = {module: [] for module in modules}
-        for view, said in zip(self._views, self._backbone_outputs, strict=True):
-            cumulative = said[0]
+        for view, outputs in zip(self._views, self._backbone_outputs, strict=True):
+            cumulative = outputs[0]
             for scale, module in enumerate(modules, start=1):
-                one = module(fine=said[scale], coarse=double(cumulative)).float()
+                one = module(fine=outputs[scale], coarse=double(cumulative)).float()
                 logits[module].append(one)
                 truths[module].append(to_sets([view.sets[scale]], self._frozen.setting.device))
                 cumulative = one.softmax(dim=1)

@@ -134,18 +134,18 @@ def run_on(devices: tuple[torch.device, ...], work: Work) -> None:
 
 
 @contextmanager
-def forwarding_progress(tell: Callable[..., None], processes: int) -> Iterator[Callable[..., None]]:
-    """Context in which `tell` can be pickled: calls in other processes are forwarded to this one."""
+def forwarding_progress(notify: Callable[..., None], processes: int) -> Iterator[Callable[..., None]]:
+    """Context in which `notify` can be pickled: calls in other processes are forwarded to this one."""
     if processes == 1:
-        yield tell
+        yield notify
         return
-    heard, told = get_context("spawn").Pipe(duplex=False)
-    listener = Thread(target=_listen, args=(heard, tell), daemon=True)
+    receiver, sender = get_context("spawn").Pipe(duplex=False)
+    listener = Thread(target=_listen, args=(receiver, notify), daemon=True)
     listener.start()
     try:
-        yield _ProgressSender(told)
+        yield _ProgressSender(sender)
     finally:
-        told.close()
+        sender.close()
         listener.join()
 
 
@@ -153,17 +153,17 @@ def forwarding_progress(tell: Callable[..., None], processes: int) -> Iterator[C
 class _ProgressSender:
     """Picklable while a process is being started."""
 
-    told: Connection
+    sender: Connection
 
     def __call__(self, *what: object) -> None:
-        self.told.send(what)
+        self.sender.send(what)
 
 
-def _listen(heard: Connection, tell: Callable[..., None]) -> None:
+def _listen(receiver: Connection, notify: Callable[..., None]) -> None:
     # Closed after any error, so that no sender blocks on a full pipe.
-    with heard, suppress(EOFError, ConnectionError):
+    with receiver, suppress(EOFError, ConnectionError):
         while True:
-            tell(*heard.recv())
+            notify(*receiver.recv())
 
 
 def _enter(rank: int, work: Work, devices: tuple[torch.device, ...], port: int) -> None:

@@ -86,7 +86,7 @@ class Setting:
     checkpoint: Path
     fingerprint: str
     """Fingerprint of configuration and data: a checkpoint with another one is refused."""
-    tell: Callable[[str, Row, int], None]
+    notify: Callable[[str, Row, int], None]
     """Callback with the stage's name, each row of the history, and the number of steps."""
 
     def autocast(self) -> Any:
@@ -227,12 +227,12 @@ class Loop(Generic[Batch]):
             self._best = averaged
         last = self._history.rows[-1]
         self._history.rows[-1] = Row(last.step, last.loss, last.learning_rate, miou, last.seconds)
-        self._setting.tell(self._stage.name, self._history.rows[-1], self._stage.config.steps)
+        self._setting.notify(self._stage.name, self._history.rows[-1], self._stage.config.steps)
 
     def _notify(self, row: Row) -> None:
         self._history.rows.append(row)
         if self._setting.ranks.first:
-            self._setting.tell(self._stage.name, row, self._stage.config.steps)
+            self._setting.notify(self._stage.name, row, self._stage.config.steps)
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -348,22 +348,22 @@ def deferred_interrupt(what: str) -> Iterator[threading.Event]:
     On leaving, it raises KeyboardInterrupt if the event is set. It has no effect outside the main thread, which alone
     receives signals, nor on signals with another handler. what: name in the log.
     """
-    asked = threading.Event()
+    stop_requested = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if stop_requested.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        stop_requested.set()
         log.info("%s stops after this step; once more to stop at once", what)
 
     main = threading.current_thread() is threading.main_thread()
-    heard = [one for one in SIGNALS if main and signal.getsignal(one) is signal.default_int_handler]
-    for one in heard:
+    handled = [one for one in SIGNALS if main and signal.getsignal(one) is signal.default_int_handler]
+    for one in handled:
         signal.signal(one, ask)
     try:
-        yield asked
+        yield stop_requested
     finally:
-        for one in heard:
+        for one in handled:
             signal.signal(one, signal.default_int_handler)
-    if asked.is_set():
+    if stop_requested.is_set():
         raise KeyboardInterrupt

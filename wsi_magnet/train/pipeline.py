@@ -69,8 +69,8 @@ def train_bundle(spec: TrainingSpec, *, restart: bool = False, watch: Watcher | 
         elif finished := _earlier_report(spec, data):
             return {**finished, "done_before": True}
         devices = devices_of(spec.device)
-        with forwarding_progress(watch or _ignore, processes=len(devices)) as tell:
-            run_on(devices, partial(_train, spec, data, tell))
+        with forwarding_progress(watch or _ignore, processes=len(devices)) as notify:
+            run_on(devices, partial(_train, spec, data, notify))
     return {**_report_of(spec), "done_before": False}
 
 
@@ -127,18 +127,18 @@ def _can_resume(checkpoint: Path, fingerprint: str) -> bool:
     return True
 
 
-def _train(spec: TrainingSpec, data: TrainingData, tell: Watcher, ranks: Ranks, device: torch.device) -> None:
+def _train(spec: TrainingSpec, data: TrainingData, notify: Watcher, ranks: Ranks, device: torch.device) -> None:
     """One process's training."""
     if spec.threads:
         torch.set_num_threads(spec.threads)
     with closing(SamplePool(spec.config.class_infos())) as pool:
-        _Pipeline(spec, data, pool, _setting(spec, data, tell, ranks, device)).run()
+        _Pipeline(spec, data, pool, _setting(spec, data, notify, ranks, device)).run()
 
 
-def _setting(spec: TrainingSpec, data: TrainingData, tell: Watcher, ranks: Ranks, device: torch.device) -> Setting:
+def _setting(spec: TrainingSpec, data: TrainingData, notify: Watcher, ranks: Ranks, device: torch.device) -> Setting:
     precision = resolve_training_precision(spec.config.precision, device)
     checkpoint = spec.folder / "backbone.ckpt"
-    return Setting(ranks, device, precision, spec.config.seed, checkpoint, data.fingerprints["backbone"], tell)
+    return Setting(ranks, device, precision, spec.config.seed, checkpoint, data.fingerprints["backbone"], notify)
 
 
 class _Pipeline:

@@ -79,17 +79,17 @@ class RefinerStage:
 
     def _view_loss(self, view: View, rng: np.random.Generator, step: int) -> Tensor:
         """Mean loss of all modules on crops of one view, scale after scale as in a run."""
-        said, total = self._frozen.probabilities(view), torch.zeros((), device=self._setting.device)
-        cumulative = said[0]
-        for scale in range(1, len(said)):
+        outputs, total = self._frozen.probabilities(view), torch.zeros((), device=self._setting.device)
+        cumulative = outputs[0]
+        for scale in range(1, len(outputs)):
             coarse = double(cumulative)
             sets = to_sets([view.sets[scale]], self._setting.device)
-            fine_crops, coarse_crops, set_crops = self._crops(said[scale], coarse, sets, rng)
+            fine_crops, coarse_crops, set_crops = self._crops(outputs[scale], coarse, sets, rng)
             with self._setting.autocast():
                 logits = self._module(scale)(fine=fine_crops, coarse=coarse_crops)
             total = total + self._loss(logits, set_crops, coarse_crops)
-            cumulative = self._next_coarse(said[scale], coarse, scale, rng, step)
-        return total / (len(said) - 1)
+            cumulative = self._next_coarse(outputs[scale], coarse, scale, rng, step)
+        return total / (len(outputs) - 1)
 
     def _module(self, scale: int) -> nn.Module:
         return self.learned[0 if self.config.shared else scale - 1]
@@ -132,9 +132,9 @@ class RefinerStage:
     def validate(self) -> float:
         """MIoU at the finest scale with every pixel refined."""
         scorer = Scorer(self._data.part_of)
-        for view, said in zip(self._data.views, self._backbone_outputs, strict=True):
-            cumulative = said[0]
-            for scale in range(1, len(said)):
-                cumulative = self.merge(fine=said[scale], coarse=double(cumulative), scale=scale, above=0.0)
+        for view, outputs in zip(self._data.views, self._backbone_outputs, strict=True):
+            cumulative = outputs[0]
+            for scale in range(1, len(outputs)):
+                cumulative = self.merge(fine=outputs[scale], coarse=double(cumulative), scale=scale, above=0.0)
             scorer.add(cumulative, view.sets[-1])
         return scorer.miou
