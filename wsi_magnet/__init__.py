@@ -1,6 +1,6 @@
 """MagNet on whole slides: progressive, coarse-to-fine segmentation of gigapixel pathology images.
 
-The names below are all that most programs need. They are imported when first asked for, so that the command line
+The names below are all that most programs need. They are imported at their first use, so that the command line
 answers at once and a program that only opens slides does not pay for PyTorch.
 """
 

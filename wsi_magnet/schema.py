@@ -162,7 +162,7 @@ def _bounded(value: Any, annotations: tuple[Any, ...], name: str) -> Any:
 
 
 def _number(value: object, name: str) -> int | float:
-    # True is an int to Python and 1 to nobody who writes JSON.
+    # True is an int in Python, but not what JSON means by 1.
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise _not(value, name, "a number")
     return value

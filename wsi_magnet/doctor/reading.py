@@ -40,7 +40,7 @@ def check_reading(request: Request) -> Iterator[CheckResult | Needs]:
         try:
             yield estimate_needs(path, request.bundle)
         except (WsiMagnetError, OSError):
-            return  # slide or bundle cannot be used, as was said
+            return  # slide or bundle cannot be used, as reported above
 
 
 def check_openslide() -> CheckResult:

@@ -129,7 +129,7 @@ def dask_setup(worker: Any) -> None:
 
     Ctrl-C, which a terminal sends to every process, is left to the run: it stops its workers itself. SIGTERM, which
     batch systems send before they kill a job, lets the worker hand its tiles back to the scheduler, which then blames
-    none of them for its end. Where the job goes on, its nanny starts another worker.
+    none of them for its end. Where the job continues, its nanny starts another worker.
     """
     keep_memory_steady()
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)

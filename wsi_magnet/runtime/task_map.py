@@ -68,7 +68,7 @@ class TaskState:
     errors: dict[str, WsiMagnetError] = field(default_factory=dict)
     """By the address of the worker on which it failed."""
     retried: bool = False
-    """A second worker was asked because `retry_if` rejected the first one's result."""
+    """A second worker computes the task because `retry_if` rejected the first one's result."""
     speculative: bool = False
     """A second attempt is in flight because the first one does not end."""
     isolated: bool = False

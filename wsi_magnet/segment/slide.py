@@ -49,7 +49,7 @@ def segment_slide(
     this process. With an executor, which several calls in threads of their own may share, a worker opens the slide and
     finds its tissue. A run that was stopped is resumed by the same call. Cells that cannot be read keep the result of
     the coarser scale, or label 255 where there is none, and are listed in `.failures`; nothing is raised for them.
-    Raises WsiMagnetError for everything else that the user can mend.
+    Raises WsiMagnetError for every other error that the user can correct.
     """
     config, execution = config or RunConfig(), execution or Execution()
     spec, sha256 = read_spec(bundle)

@@ -304,7 +304,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "statistics_momentum": (1e-4, 1),
     "average": (0, 0.9999),
     "ohem_below": (0.01, 1),
-    # No memory holds more; a slip of the pen is told before the data are read.
+    # No memory holds more; a typing error is reported before the data are read.
     "batch": (1, 4096),
     "crop_px": (8, 8192),
     "window_px": (8, 8192),

@@ -159,7 +159,7 @@ def _require_labels(data: TrainingData, n_classes: int) -> None:
         raise TrainingError(f"{data.manifest.path}: no validation row has a labelled pixel to choose weights on")
     if len(set(data.part_of(n_classes))) < 2:
         raise TrainingError(
-            f"{data.manifest.path}: the labels leave open which class is meant so widely that no two classes are told "
+            f"{data.manifest.path}: the labels are so ambiguous that no two classes are told "
             "apart; narrow the codings in the labels column, or leave rows out"
         )
 

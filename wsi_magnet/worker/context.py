@@ -137,7 +137,9 @@ class WorkerContext:
             time.sleep(pause_s)
             if self._folder.fencing_token() == token:
                 return
-        raise ResultBusyError(f"{self._folder.path}: the run has gone on without this worker; its tile is not written")
+        raise ResultBusyError(
+            f"{self._folder.path}: the run has continued without this worker; its tile is not written"
+        )
 
     def close(self) -> None:
         """Release the slide and the networks."""

@@ -193,7 +193,7 @@ def _joins(codes: Codes, owners: _Owners) -> Ints:
 
 class _Tracer:
     """State of tracing an image. A pixel's owner is the part of a region that it belongs to; in each strip, parts are
-    numbered anew: first the regions that continue from above, then the runs of equal pixels of each block.
+    renumbered: first the regions that continue from above, then the runs of equal pixels of each block.
     """
 
     def __init__(self, tracing: Tracing) -> None:

@@ -18,7 +18,7 @@ from wsi_magnet.runtime.clusters.spec import ClusterSpec
 logger = logging.getLogger(__name__)
 
 CHECK_S = 10.0
-"""Time between two checks of the workers; the batch system is asked only if one is missing."""
+"""Time between two checks of the workers; the batch system is queried only if one is missing."""
 
 ATTEMPTS = 3
 """Jobs in a row that may end without a worker: then something is wrong with them, and no more are submitted."""
