@@ -255,3 +255,11 @@ def test_this_checkout_imports_without_circles_and_never_up() -> None:
     measures = read_structure(Path(__file__).resolve().parent.parent).measures
     for name in ("arrows up between rooms", "circles of rooms", "circles of modules"):
         assert measures[name] == 0
+
+
+def test_no_docstring_of_this_checkout_begins_as_a_question() -> None:
+    measures = read_structure(Path(__file__).resolve().parent.parent).measures
+    for name in ("docstrings that begin as a question", "those of modules that do", "field strings that do"):
+        share = measures[name]
+        assert isinstance(share, Share)
+        assert share.part == 0, name

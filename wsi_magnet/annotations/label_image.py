@@ -1,7 +1,7 @@
 """Label images: their position on the slide, and their labels at the pixel centres of any scale, never interpolated.
 
 A label image covers all of level 0 or only the canvas (the slide's bounds); its size decides which. Its pixels are as
-large as the slide's, or as its own mpp says (in OME-Zarr, or in a TIFF's resolution).
+large as the slide's, or as its own mpp states (in OME-Zarr, or in a TIFF's resolution).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class LabelPixels(Protocol):
 
     size: Size
     mpp_xy: MppXY | None
-    """Microns per pixel, if the file says; otherwise None."""
+    """Microns per pixel, if the file states them; otherwise None."""
 
     def read(self, box: Box) -> Stored:
         """Stored pixels of a rectangle inside the image."""

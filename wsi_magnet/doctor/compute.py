@@ -69,7 +69,7 @@ def check_gpu(index: int) -> CheckResult:
 
 
 def check_unusable_gpus(device: str) -> Iterator[CheckResult]:
-    """Explain why torch sees no GPU, where the machine has one or the user asked for one."""
+    """Explain why torch finds no GPU, if the machine has one or the user requested one."""
     nodes, driver, built_for = len(list(Path("/dev").glob("nvidia[0-9]*"))), driver_version(), torch.version.cuda
     if not (nodes or driver):
         if device.startswith("cuda"):

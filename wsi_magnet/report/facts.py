@@ -40,7 +40,7 @@ class ScaleUse:
 
 @dataclass(frozen=True, slots=True)
 class Grading:
-    """The grade by area of a bundle that knows Gleason patterns."""
+    """The grade by area, for bundles with Gleason patterns."""
 
     by_rule: Gleason | None
     """None where no pattern is above the noise floor."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.export.polygonize.traced import Labels, labels, painted, traced
-from wsi_magnet.export.polygonize.polygons import Shape, ShapeLimits, cut, polygon_of, shapes_of
+from wsi_magnet.export.polygonize.polygons import Shape, ShapeLimits, cut_polygon, polygon_of, shapes_of
 
 
 def shapes(image: Labels, limits: ShapeLimits) -> list[Shape]:
@@ -43,7 +43,7 @@ def test_areas_of_pieces_add_up(image: Labels, max_vertices: int) -> None:
 
 
 def test_a_large_region_is_cut_on_whole_pixels() -> None:
-    pieces = list(cut(polygon_of(traced(comb(40))[0].rings), 50))
+    pieces = list(cut_polygon(polygon_of(traced(comb(40))[0].rings), 50))
     assert len(pieces) > 1
     assert all(float(v).is_integer() for piece in pieces for v in shapely.get_coordinates(piece).ravel())
 

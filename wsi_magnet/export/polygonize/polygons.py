@@ -48,7 +48,7 @@ def shapes_of(region: LabelRegion, limits: ShapeLimits) -> Iterator[Shape]:
     if _vertices(polygon) <= limits.max_vertices:
         yield Shape(polygon, region.pixels, region, region.cut)
         return
-    for piece in cut(polygon, limits.max_vertices):
+    for piece in cut_polygon(polygon, limits.max_vertices):
         yield Shape(piece, piece.area, region, True)
 
 
@@ -70,7 +70,7 @@ def _kept(ring: Points) -> Points:
     return ring[ring[:, 2] > 0, :2]
 
 
-def cut(polygon: shapely.Polygon, max_vertices: int) -> Iterator[shapely.Polygon]:
+def cut_polygon(polygon: shapely.Polygon, max_vertices: int) -> Iterator[shapely.Polygon]:
     """Halve a polygon across its longer side until each piece has at most `max_vertices` points, or is a pixel long."""
     waiting = [polygon]
     while waiting:
