@@ -43,7 +43,7 @@ def test_tiles_do_not_matter(made_run: MadeRun, reference: Path, tmp_path: Path,
     config = RunConfig(tile_px=tile_px, keep_probabilities=True, keep_uncertainty=True)
     folder = run_serially(made_run, tmp_path, config).folder
     for product in ("mask", "probabilities", "uncertainty"):
-        for level in range(4):
+        for level in range(3):
             assert (labels_of(folder, level, product) == labels_of(reference, level, product)).all()
 
 
@@ -97,7 +97,7 @@ def test_a_cluster_started_separately(made_run: MadeRun, reference: Path, tmp_pa
 
 def test_ngff_05_holds_the_same_pixels(made_run: MadeRun, reference: Path, tmp_path: Path) -> None:
     folder = run_serially(made_run, tmp_path, RunConfig(ngff="0.5")).folder
-    for level in range(4):
+    for level in range(3):
         assert (labels_of(folder, level) == labels_of(reference, level)).all()
     assert json.loads((folder / "mask.ome.zarr" / "zarr.json").read_text())["attributes"]["ome"]["version"] == "0.5"
 
