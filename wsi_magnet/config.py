@@ -25,7 +25,7 @@ TILE_PX = (512, 1024, 2048, 4096)
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Options on which the mask depends, besides the slide and the bundle."""
+    """Options of a run that its workers need and run.json records, besides the slide and the bundle."""
 
     mpp: float | None = None
     """Microns per level-0 pixel, for a slide whose metadata have none or a wrong one."""

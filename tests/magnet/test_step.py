@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from wsi_magnet.magnet.grid_selection import may_select, refined_pixels, select_on_grid
 from wsi_magnet.magnet.selection import select_fraction
-from wsi_magnet.magnet.step import BLOCK_PX, magnet_step, refine_blocks, refine_patch, upsample_inner
+from wsi_magnet.magnet.step import PART_PX, magnet_step, refine_parts, refine_patch, upsample_inner
 
 COARSE = torch.rand(1, 3, 4, 6).softmax(dim=1)
 REFINED = torch.rand(1, 3, 4, 6).softmax(dim=1)
@@ -87,7 +87,7 @@ def maps(height: int, width: int, seed: int = 0, sharpness: float = 3.0) -> Tens
 def test_needed_blocks_are_those_of_the_whole(size: tuple[int, int], share: float) -> None:
     fine, coarse = maps(*size, seed=1), maps(*size, seed=2)
     needed = torch.rand(size, generator=torch.Generator().manual_seed(3)) < share
-    found = refine_blocks(fine=fine, coarse=coarse, refiner=Blurring(), needed=needed, radius_px=2)
+    found = refine_parts(fine=fine, coarse=coarse, refiner=Blurring(), needed=needed, radius_px=2)
     whole = refine_patch(fine=fine, coarse=coarse, refiner=Blurring())
     torch.testing.assert_close(found[..., needed], whole[..., needed])
     assert found.shape == fine.shape
@@ -95,14 +95,12 @@ def test_needed_blocks_are_those_of_the_whole(size: tuple[int, int], share: floa
 
 
 def test_blocks_without_needed_pixels_are_not_computed() -> None:
-    side = 8 * BLOCK_PX
+    side = 8 * PART_PX
     needed = torch.zeros(side, side, dtype=torch.bool)
-    needed[BLOCK_PX + 5, 3 * BLOCK_PX + 7] = needed[BLOCK_PX + 5, 4 * BLOCK_PX] = True
+    needed[PART_PX + 5, 3 * PART_PX + 7] = needed[PART_PX + 5, 4 * PART_PX] = True
     refiner = Blurring()
-    found = refine_blocks(
-        fine=maps(side, side), coarse=maps(side, side, 1), refiner=refiner, needed=needed, radius_px=2
-    )
-    assert refiner.pixels == (BLOCK_PX + 4) * (2 * BLOCK_PX + 4)
+    found = refine_parts(fine=maps(side, side), coarse=maps(side, side, 1), refiner=refiner, needed=needed, radius_px=2)
+    assert refiner.pixels == (PART_PX + 4) * (2 * PART_PX + 4)
     assert (found[..., 0, 0] == 1 / 3).all()
 
 
@@ -116,7 +114,7 @@ def test_what_is_selected_inside_the_rim_does_not_change(median_px: int, width: 
     selectable = may_select(coarse=coarse, ratio=ratio, above=above, median_px=median_px)
     needed = refined_pixels(selectable, rim=rim, ratio=ratio, median_px=median_px)
     assert 0 < needed.float().mean() < 1
-    parts = refine_blocks(fine=fine, coarse=coarse, refiner=Blurring(), needed=needed, radius_px=2)
+    parts = refine_parts(fine=fine, coarse=coarse, refiner=Blurring(), needed=needed, radius_px=2)
     whole = refine_patch(fine=fine, coarse=coarse, refiner=Blurring())
     found, expected = (
         select_on_grid(coarse=coarse, refined=r, ratio=ratio, above=above, width=width, median_px=median_px)[

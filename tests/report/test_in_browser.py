@@ -161,7 +161,7 @@ def test_on_paper_there_are_the_picture_the_tables_and_the_warning(page: Browser
     pdf = tmp_path / "page.pdf"
     pdf.write_bytes(page.pdf())
     text = subprocess.run(["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
-    for part in ("Not for diagnosis.", "Gleason 3", "grade group", "Where it looked closely", "SHA-256"):
+    for part in ("Not for diagnosis.", "Gleason 3", "grade group", "Refinement", "SHA-256"):
         assert part in text
     assert "Wheel or pinch" not in text
     assert len(text.split("\f")) - 1 <= 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,13 @@ EXECUTIONS = [
     Execution("cpu", scheduler="tcp://h:1"),
     Execution(cluster="/c.yaml"),
 ]
-WORK = ("mpp", "refine", "no_tissue", "keep", "ngff", "tile", "batch_size", "precision")
-WORKERS = ("device", "workers", "scheduler", "cluster")
+WORK = tuple(inspect.signature(cli_options.make_config).parameters)
+WORKERS = tuple(inspect.signature(cli_options.make_execution).parameters)
+
+
+def test_the_configurations_below_try_every_option() -> None:
+    same = [one.name for one in fields(RunConfig) if getattr(CONFIGS[1], one.name) == one.default]
+    assert not same, "give the second configuration another value, and the command line an option"
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -179,19 +180,24 @@ def finished(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run_serially(made_run, tmp_path_factory.mktemp("finished")).folder
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"refine": 0.2}, "--refine was all and is 0.2"),
-        ({"tile_px": 1024}, "--tile was 512 and is 1024"),
-        ({"ngff": "0.5"}, "--ngff was 0.4 and is 0.5"),
-        ({"keep_uncertainty": True}, "--keep was nothing and is uncertainty"),
-        ({"mpp": 0.3}, "--mpp"),
-        ({"tissue": False}, "--tissue was on and is off"),
-        ({"precision": "bf16"}, "--precision was auto and is bf16"),
-        ({"batch_size": 2}, "--batch-size was auto and is 2"),
-    ],
-)
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"refine": 0.2}, "--refine was all and is 0.2"),
+    ({"tile_px": 1024}, "--tile was 512 and is 1024"),
+    ({"ngff": "0.5"}, "--ngff was 0.4 and is 0.5"),
+    ({"keep_uncertainty": True}, "--keep was nothing and is uncertainty"),
+    ({"mpp": 0.3}, "--mpp"),
+    ({"tissue": False}, "--tissue was on and is off"),
+    ({"precision": "bf16"}, "--precision was auto and is bf16"),
+    ({"batch_size": 2}, "--batch-size was auto and is 2"),
+    ({"keep_probabilities": True}, "--keep was nothing and is probabilities"),
+]
+
+
+def test_the_changes_below_are_of_every_option() -> None:
+    assert {name for change, _ in CHANGES for name in change} == {one.name for one in fields(RunConfig)}
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_another_configuration_is_refused_by_name(
     made_run: MadeRun, finished: Path, change: dict[str, Any], words: str
 ) -> None:

@@ -14,8 +14,8 @@ from wsi_magnet.cohort.paths import holds_results
 from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.dataset.table import Cells, TableKind, read_table
 from wsi_magnet.errors import CohortError, ConfigError, ManifestError
-from wsi_magnet.slides.companions import dicom_series, named_by_hamamatsu
 from wsi_magnet.slides.mpp import check_mpp
+from wsi_magnet.slides.multi_file import dicom_series, named_by_hamamatsu
 from wsi_magnet.storage.location import Location
 from wsi_magnet.storage.walk import walk
 

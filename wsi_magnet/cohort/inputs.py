@@ -12,7 +12,7 @@ from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
 from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path
-from wsi_magnet.slides.companions import named_by_hamamatsu
+from wsi_magnet.slides.multi_file import named_by_hamamatsu
 
 
 class Inputs:

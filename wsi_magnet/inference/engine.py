@@ -25,7 +25,7 @@ from wsi_magnet.inference.optimize import ARITHMETIC, computing_in, inference_fo
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.magnet.grid_selection import may_select, refined_pixels, select_on_grid, spread
-from wsi_magnet.magnet.step import magnet_step, refine_blocks, refine_patch, upsample_inner
+from wsi_magnet.magnet.step import magnet_step, refine_parts, refine_patch, upsample_inner
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import PatchGeometry
@@ -209,7 +209,7 @@ class Engine:
         rim, median_px = self._spec.median_px // 2, self._spec.median_px
         where = refined_pixels(selectable, rim=rim, ratio=geometry.ratio, median_px=median_px)
         needed = F.pad(where, (around,) * 4)
-        return refine_blocks(fine=fine, coarse=coarse, refiner=refiner, needed=needed, radius_px=radius)
+        return refine_parts(fine=fine, coarse=coarse, refiner=refiner, needed=needed, radius_px=radius)
 
     def _selectable(self, coarse: Tensor, geometry: PatchGeometry) -> Tensor:
         """Blocks in which R could be selected, whatever its values: bool (N, 1, h, w), including the blocks round the

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from wsi_magnet.geometry import Box
 
-BLOCK_PX = 64
-"""Side of the blocks that `refine_blocks` refines: with a receptive radius of 4 pixels a refinement module computes a
-quarter more than a block's own pixels."""
+PART_PX = 64
+"""Side of the parts of a patch that `refine_parts` refines: with a receptive radius of 4 pixels a refinement module
+computes a quarter more than a part's own pixels."""
 
 WORTHWHILE = 0.75
-"""Largest share of the blocks that is refined block by block; beyond it the margins cost more than is saved."""
+"""Largest share of the parts that is refined part by part; beyond it the margins cost more than is saved."""
 
 
 class Refiner(Protocol):
@@ -41,8 +41,8 @@ def refine_patch(*, fine: Tensor, coarse: Tensor, refiner: Refiner) -> Tensor:
     return refiner(fine=fine, coarse=coarse).float().softmax(dim=1)
 
 
-def refine_blocks(*, fine: Tensor, coarse: Tensor, refiner: Refiner, needed: Tensor, radius_px: int) -> Tensor:
-    """R = softmax(refiner(O, Y)) in the blocks that hold needed pixels, elsewhere 1 / C, whose query score is 0.
+def refine_parts(*, fine: Tensor, coarse: Tensor, refiner: Refiner, needed: Tensor, radius_px: int) -> Tensor:
+    """R = softmax(refiner(O, Y)) in the parts that hold needed pixels, elsewhere 1 / C, whose query score is 0.
 
     fine: O, coarse: Y, both float (1, C, H, W), probabilities. needed: bool (H, W). radius_px: the refiner's receptive
     radius. Returns float32 (1, C, H, W), probabilities.
@@ -63,20 +63,18 @@ def refine_blocks(*, fine: Tensor, coarse: Tensor, refiner: Refiner, needed: Ten
 
 
 def _rectangles(needed: Tensor) -> Iterator[Box]:
-    """Runs of needed blocks, a row of blocks after the other."""
+    """Runs of needed parts, a row of parts after the other."""
     height, width = needed.shape
-    padded = F.pad(needed, (0, -width % BLOCK_PX, 0, -height % BLOCK_PX))
-    rows, cols = padded.shape[0] // BLOCK_PX, padded.shape[1] // BLOCK_PX
-    blocks = padded.view(rows, BLOCK_PX, cols, BLOCK_PX).any(dim=3).any(dim=1).tolist()
-    for row, found in enumerate(blocks):
+    padded = F.pad(needed, (0, -width % PART_PX, 0, -height % PART_PX))
+    rows, cols = padded.shape[0] // PART_PX, padded.shape[1] // PART_PX
+    parts = padded.view(rows, PART_PX, cols, PART_PX).any(dim=3).any(dim=1).tolist()
+    for row, found in enumerate(parts):
         start = None
         for col, one in enumerate([*found, False]):
             if one and start is None:
                 start = col
             if not one and start is not None:
-                yield Box(
-                    start * BLOCK_PX, row * BLOCK_PX, min(col * BLOCK_PX, width), min((row + 1) * BLOCK_PX, height)
-                )
+                yield Box(start * PART_PX, row * PART_PX, min(col * PART_PX, width), min((row + 1) * PART_PX, height))
                 start = None
 
 

@@ -37,7 +37,8 @@ def query_score(*, coarse: Tensor, refined: Tensor, grid_hw: tuple[int, int], me
     coarse: Y, refined: R, both float (N, C, H, W), probabilities. grid_hw: (height, width) of the grid on which the
     blur works, the coarsest scale's: the score is nearest-resized to it and back, so pixels are chosen in blocks.
     median_px: odd side of the blur's window on that grid. Returns float (N, 1, H, W) in [0, 1].
-    Raises ConfigError for an even `median_px`.
+    Raises ConfigError for an even `median_px`. Slides get the same selection from fewer pixels, by
+    `grid_selection.select_on_grid`.
     """
     score = uncertainty(coarse) * confidence(refined)
     blurred = median_blur(F.interpolate(score, size=grid_hw, mode="nearest"), median_px)
@@ -47,7 +48,8 @@ def query_score(*, coarse: Tensor, refined: Tensor, grid_hw: tuple[int, int], me
 def median_blur(x: Tensor, side_px: int) -> Tensor:
     """Median over the square window round each pixel, with 0 beyond the edge; float (N, 1, H, W) to the same.
 
-    Raises ConfigError for an even side, which has no middle.
+    Raises ConfigError for an even side, which has no middle. `grid_selection.median_reaches` compares this median
+    with a threshold without sorting.
     """
     if side_px < 1 or side_px % 2 == 0:
         raise ConfigError(f"a median of {side_px} x {side_px} pixels has no middle; give an odd number")

@@ -1,4 +1,4 @@
-"""Journal of a run: a line of JSON for each finished tile, appended by the one process that coordinates the run.
+"""Journal of a run: a line of JSON for each finished tile and scale, appended by the process that coordinates the run.
 
 Resuming is a set difference. Only whole lines count: a power failure may tear the last one, and its tile is then
 computed again. Journals of 0.1.0 say "pass" for a finished "scale".

@@ -21,8 +21,8 @@ from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_h
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunCounts, RunSummary
 from wsi_magnet.runtime.types import Executor
+from wsi_magnet.segment.cell_uncertainty import CellUncertainty
 from wsi_magnet.segment.executors import start_workers
-from wsi_magnet.segment.scores import Scores
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.worker.context import RunSpec, worker_contexts
 from wsi_magnet.worker.tasks import HalveTask, RecordLost, RunHalve, RunProbe, RunTile
@@ -134,19 +134,18 @@ class Run:
         with Journal(self._folder.journal, self._folder.check_lock) as journal:
             coarser, spent = None, 0
             for scale_plan in self._plan.scales:
-                scores = Scores(scale_plan.tissue)
+                uncertainty = CellUncertainty(scale_plan.tissue)
                 for result in history.of_scale(scale_plan.scale.index):
-                    scores.add(result)
+                    uncertainty.add(result)
                     self._counts.add(result)
                 if scale_plan.scale.index in history.finished_scales:
                     self._observe(Note(f"{scale_plan.scale.mpp:g} µm/px was finished before"))
                 else:
                     refined = self._choose(scale_plan, coarser, spent)
-                    self._run_scale(
-                        scale_plan, refined, set(history.keys(scale_plan.scale.index)), scores, (executor, run, journal)
-                    )
-                coarser = scores
-                spent += scores.refined if scale_plan.scale.index else 0
+                    done = set(history.keys(scale_plan.scale.index))
+                    self._run_scale(scale_plan, refined, done, uncertainty, (executor, run, journal))
+                coarser = uncertainty
+                spent += uncertainty.refined if scale_plan.scale.index else 0
         for name in self._prepared.config.kept:
             self._build_pyramid(executor, run, name, self._plan.scales[-1])
 
@@ -155,7 +154,7 @@ class Run:
         scale_plan: ScalePlan,
         refined: Cells,
         done: Set[Key],
-        scores: Scores,
+        uncertainty: CellUncertainty,
         tools: tuple[Executor, RunSpec, Journal],
     ) -> None:
         """Compute the tiles of one scale that are not done, then the pyramid of the mask, then publish them."""
@@ -180,7 +179,7 @@ class Run:
         ) as results:
             for result in results:
                 journal.tile(result)
-                scores.add(result)
+                uncertainty.add(result)
                 self._counts.add(result)
                 self._observe(TileFinished(result))
         self._build_pyramid(executor, run, "mask", scale_plan)
@@ -203,7 +202,7 @@ class Run:
     def _notify(self, text: str) -> None:
         self._observe(Note(text))
 
-    def _choose(self, scale_plan: ScalePlan, coarser: Scores | None, spent: int) -> Cells:
+    def _choose(self, scale_plan: ScalePlan, coarser: CellUncertainty | None, spent: int) -> Cells:
         """Cells to refine: all of the first scale; of the others the cells that the coarser scale is uncertain about.
 
         spent: cells refined at the coarser scales, without the first.

@@ -18,7 +18,7 @@ from tifffile import RESUNIT
 from wsi_magnet.errors import SlideOpenError, SlideReadError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.slides.colour import on_white
-from wsi_magnet.slides.fingerprint import hash_ends
+from wsi_magnet.slides.identity import hash_ends
 from wsi_magnet.slides.mpp import MppXY, mpp_from_tiff_tags
 from wsi_magnet.slides.tiff import TiffPixels
 from wsi_magnet.slides.types import Image, Level, SlideInfo

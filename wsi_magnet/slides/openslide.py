@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from wsi_magnet.errors import SlideOpenError, SlideReadError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.slides.colour import on_white
-from wsi_magnet.slides.fingerprint import hash_ends
+from wsi_magnet.slides.identity import hash_ends
 from wsi_magnet.slides.levels import settle_downsamples
 from wsi_magnet.slides.mpp import mpp_from_properties
 from wsi_magnet.slides.types import Image, Level, SlideInfo

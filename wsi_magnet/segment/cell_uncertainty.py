@@ -8,7 +8,7 @@ from wsi_magnet.planning.plan import Cells
 from wsi_magnet.results.journal import TileResult
 
 
-class Scores:
+class CellUncertainty:
     """Uncertainty of the next scale's cells, from the quarters of a scale's cells; eight bytes for each."""
 
     def __init__(self, cells: Cells) -> None:
