@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wsi_magnet.train.score import Scorer
+from wsi_magnet.train.score import ConfusionCounts
 
 
 def sure(labels: list[list[int]], n_classes: int) -> Tensor:
@@ -36,13 +36,13 @@ def test_the_score_is_what_its_twin_says(seed: int, n_classes: int) -> None:
     rng = np.random.default_rng(seed)
     maps = torch.tensor(rng.random((1, n_classes, 5, 6)))
     truth = rng.integers(0, n_classes, (5, 6))
-    scorer = Scorer(tuple(range(n_classes)))
+    scorer = ConfusionCounts(tuple(range(n_classes)))
     scorer.add(maps, sets_of(truth.tolist()))
     assert scorer.miou == pytest.approx(slow_miou(maps[0].argmax(dim=0).numpy(), truth))
 
 
 def test_a_class_that_the_truth_lacks_does_not_count_but_for_the_pixels_it_takes() -> None:
-    scorer = Scorer((0, 1, 2))
+    scorer = ConfusionCounts((0, 1, 2))
     scorer.add(sure([[0, 0, 1, 2]], 3), sets_of([[0, 0, 1, 1]]))
     assert scorer.miou == pytest.approx((1 + 1 / 2) / 2)
 
@@ -50,24 +50,24 @@ def test_a_class_that_the_truth_lacks_does_not_count_but_for_the_pixels_it_takes
 def test_what_is_not_labelled_does_not_count() -> None:
     sets = sets_of([[0, 1, 1]])
     sets[0, 2] = 0b11
-    scorer = Scorer((0, 1))
+    scorer = ConfusionCounts((0, 1))
     scorer.add(sure([[0, 1, 0]], 2), sets)
     assert scorer.miou == 1
 
 
 def test_probabilities_of_classes_that_no_label_parts_are_summed() -> None:
     maps = torch.tensor([0.4, 0.3, 0.3]).view(1, 3, 1, 1)
-    scorer = Scorer((0, 1, 1))
+    scorer = ConfusionCounts((0, 1, 1))
     scorer.add(maps, np.array([[0b110]], np.uint32))
     assert scorer.miou == 1
 
 
 def test_counts_add_up_over_maps() -> None:
-    scorer = Scorer((0, 1))
+    scorer = ConfusionCounts((0, 1))
     for predicted, truth in (([[0, 0]], [[0, 1]]), ([[1, 1]], [[1, 1]])):
         scorer.add(sure(predicted, 2), sets_of(truth))
     assert scorer.counts.tolist() == [[1, 0], [1, 2]]
 
 
 def test_nothing_counted_is_nothing() -> None:
-    assert Scorer((0, 1)).miou == 0
+    assert ConfusionCounts((0, 1)).miou == 0

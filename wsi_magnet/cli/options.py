@@ -43,7 +43,7 @@ slide_argument = click.argument("slide", type=click.Path())
 bundle_option = click.option(
     "--bundle",
     metavar="FILE",
-    help="Weights with all that is needed to use them (.safetensors). [default: the one shipped]",
+    help="Weights with everything needed to use them (.safetensors). [default: the one shipped]",
 )
 
 mpp_option = click.option(

@@ -14,7 +14,7 @@ from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.loop import Setting
 from wsi_magnet.train.losses import set_loss
 from wsi_magnet.train.sampler import box_round, jitter
-from wsi_magnet.train.score import Scorer
+from wsi_magnet.train.score import ConfusionCounts
 from wsi_magnet.train.views import StageData, inner, to_sets, to_tensor
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class BackboneStage:
 
     def validate_scales(self) -> list[float]:
         """MIoU of each scale by itself, coarse to fine."""
-        scorers = [Scorer(self._data.part_of) for _ in self._training.mpps]
+        scorers = [ConfusionCounts(self._data.part_of) for _ in self._training.mpps]
         for view in self._data.views:
             for scale, scorer in enumerate(scorers):
                 with self._setting.autocast():

@@ -19,7 +19,7 @@ from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.losses import set_loss
-from wsi_magnet.train.score import Scorer
+from wsi_magnet.train.score import ConfusionCounts
 from wsi_magnet.train.views import View, to_sets
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Fitter:
         return query_score(coarse=coarse, refined=refined, grid_hw=grid_hw, median_px=self._median_px)
 
     def _score(self, maps: Sequence[Tensor], scale: int) -> float:
-        scorer = Scorer(self._part_of)
+        scorer = ConfusionCounts(self._part_of)
         for view, one in zip(self._views, maps, strict=True):
             scorer.add(one, view.sets[scale])
         return scorer.miou

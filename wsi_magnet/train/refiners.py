@@ -23,7 +23,7 @@ from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.loop import Setting, evaluating
 from wsi_magnet.train.losses import guided_loss, hard_loss
 from wsi_magnet.train.sampler import box_round, jitter
-from wsi_magnet.train.score import Scorer
+from wsi_magnet.train.score import ConfusionCounts
 from wsi_magnet.train.views import StageData, View, Windows, ladder_at, read_view, to_sets
 
 STAGE_SEED = 2
@@ -131,7 +131,7 @@ class RefinerStage:
 
     def validate(self) -> float:
         """MIoU at the finest scale with every pixel refined."""
-        scorer = Scorer(self._data.part_of)
+        scorer = ConfusionCounts(self._data.part_of)
         for view, outputs in zip(self._data.views, self._backbone_outputs, strict=True):
             cumulative = outputs[0]
             for scale in range(1, len(outputs)):

@@ -11,7 +11,7 @@ from wsi_magnet.annotations.partition import parts_of
 from wsi_magnet.metrics.confusion import Confusion, confusion_matrix, mean_iou
 
 
-class Scorer:
+class ConfusionCounts:
     """Confusion counts, truth by prediction, over the parts that the labels distinguish."""
 
     def __init__(self, part_of: tuple[int, ...]) -> None:

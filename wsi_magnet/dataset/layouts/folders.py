@@ -20,7 +20,7 @@ from wsi_magnet.errors import ManifestError
 
 ABOUT = """Your own: images in ROOT/img or ROOT/images and annotations in ROOT/mask, ROOT/masks or ROOT/labels
 (--images and --masks name other folders), with the same name, or with _mask or _label appended: masks (PNG, TIFF,
-OME-Zarr), QuPath GeoJSON, ASAP or ImageScope XML. Labels mean themselves, or what --labels says, e.g.
+OME-Zarr), QuPath GeoJSON, ASAP or ImageScope XML. Labels mean themselves, or what --labels defines, e.g.
 "0=ignore; 1=stroma; 2=3|4|5". Group: each image, unless --group-pattern finds the patient in its name:
 "^(P[0-9]+)_"."""
 
