@@ -113,6 +113,7 @@ def test_a_damaged_run_json_is_refused_with_a_cure_that_works(batches: Batches) 
     assert batches.run().all_well
 
 
+@pytest.mark.slow
 def test_a_mask_that_is_gone_is_rebuilt_by_the_printed_command(batches: Batches) -> None:
     write_slide(batches.slides / "a.tif")
     batches.run()

@@ -16,6 +16,7 @@ from shapely.geometry import shape
 from tests.export.polygonize.traced import Labels, labels, painted
 from tests.export.qupath_rules import features_of, violations
 from tests.export.results import Made, damage, make_result
+from tests.few import slow_except
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.export.geojson import write_features, write_geojson
 from wsi_magnet.export.objects import ObjectOptions
@@ -58,7 +59,10 @@ def test_a_mask_comes_back_pixel_by_pixel(tmp_path: Path, image: Labels) -> None
     assert np.array_equal(found, image)
 
 
-@pytest.mark.parametrize("options", [{}, {"simplify_um": 2.0}, {"max_vertices": 12}, {"min_area_um2": 30.0}])
+@pytest.mark.parametrize(
+    "options",
+    slow_except([{}, {"simplify_um": 2.0}], [{}, {"simplify_um": 2.0}, {"max_vertices": 12}, {"min_area_um2": 30.0}]),
+)
 def test_no_rule_of_qupath_is_broken(tmp_path: Path, options: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     image = np.kron(rng.integers(0, 5, (100, 100), np.uint8), np.ones((12, 12), np.uint8))

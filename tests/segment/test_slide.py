@@ -39,7 +39,7 @@ def test_the_mask_has_every_class(reference: Path) -> None:
     assert set(np.unique(labels_of(reference)).tolist()) >= {1, 2, 3}, "the comparisons below must be able to fail"
 
 
-@pytest.mark.parametrize("tile_px", [1024, 2048])
+@pytest.mark.parametrize("tile_px", slow_except([1024], [1024, 2048]))
 def test_tiles_do_not_matter(made_run: MadeRun, reference: Path, tmp_path: Path, tile_px: int) -> None:
     config = RunConfig(tile_px=tile_px, keep_probabilities=True, keep_uncertainty=True)
     folder = run_serially(made_run, tmp_path, config).folder
@@ -48,7 +48,7 @@ def test_tiles_do_not_matter(made_run: MadeRun, reference: Path, tmp_path: Path,
             assert (labels_of(folder, level, product) == labels_of(reference, level, product)).all()
 
 
-@pytest.mark.parametrize("refine", [0.3, "auto"])
+@pytest.mark.parametrize("refine", slow_except(["auto"], [0.3, "auto"]))
 def test_tiles_do_not_matter_where_only_a_part_is_refined(made_run: MadeRun, tmp_path: Path, refine: Any) -> None:
     masks = [
         labels_of(run_serially(made_run, tmp_path / str(tile), RunConfig(tile_px=tile, refine=refine)).folder)
