@@ -50,7 +50,7 @@ def test_the_batchs_mpp_is_for_slides_without_one(mixed: Batches) -> None:
 def test_a_slides_own_mpp_is_replaced_only_on_demand_with_a_note(mixed: Batches) -> None:
     assert mixed.run(config=at(1.0), override_mpp=True).all_well
     assert mpps(mixed) == {"told": 1.0, "untold": 1.0}
-    assert "the slide says 0.5 µm/px and is taken as 1 (--mpp)" in notes(mixed)
+    assert "1 µm/px is used (--mpp) instead of 0.5 in the slide's metadata" in notes(mixed)
     again = mixed.run(config=at(1.0))
     assert again.refused.keys() == {"told"}, "it was made with other options"
     assert "(--mpp) was 1 x 1 and is 0.5 x 0.5" in again.refused["told"]

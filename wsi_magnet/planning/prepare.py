@@ -64,7 +64,7 @@ def _notes(info: SlideInfo, ladder: Ladder, tissue: TissueMap) -> list[str]:
     notes = []
     own = info.metadata_mpp_xy
     if own is not None and max(abs(o - m) / m for o, m in zip(own, info.require_mpp(), strict=True)) > 0.001:
-        notes.append(f"the slide says {max(own):g} µm/px and is taken as {mpp:g} (--mpp)")
+        notes.append(f"{mpp:g} µm/px is used (--mpp) instead of {max(own):g} in the slide's metadata")
     if ladder.left_out_mpp:
         finer = ", ".join(f"{m:g}" for m in ladder.left_out_mpp)
         notes.append(f"the slide's pixels are {mpp:g} µm: the bundle's finer scales ({finer} µm/px) are left out")
