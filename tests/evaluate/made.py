@@ -119,4 +119,4 @@ def work_here(
 def stay_here(patch: pytest.MonkeyPatch) -> None:
     """Let methods work in this process and this thread."""
     patch.setattr(comparison, "segment_isolated", work_here)
-    patch.setattr("wsi_magnet.segment.run.start", lambda execution: SerialExecutor())
+    patch.setattr("wsi_magnet.segment.run.start_workers", lambda execution: SerialExecutor())
