@@ -37,7 +37,7 @@ test-slow: $(VENV)/.installed ## run the slow tests that `make test` leaves out,
 slurm: $(VENV)/.installed ## run the tests that start a Slurm of their own (as root; Debian: slurmctld slurmd slurm-client munge)
 	@$(BIN)/python -m pytest -m slurm -v
 
-drill: $(VENV)/.installed ## let faults come to real runs, and write docs/faults.md anew (a quarter of an hour; as root, all of them)
+drill: $(VENV)/.installed ## run the fault drills on real runs and rewrite docs/faults.md (a quarter of an hour; as root, all of them)
 	@$(BIN)/python -m drill --record
 
 lint: $(VENV)/.installed-dev ## check style and types
@@ -49,18 +49,18 @@ format: $(VENV)/.installed-dev ## rewrite the sources in the project's style
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## measure again what docs/performance.md says, and write it anew (half an hour)
+bench: $(VENV)/.installed ## measure the figures of docs/performance.md again and rewrite it (half an hour)
 	@$(BIN)/python -m benchmarks
 
 bench-gpu: $(VENV)/.installed ## the same for a GPU (a few minutes)
 	@$(BIN)/python -m benchmarks.gpu --record
 
 $(RINGS): $(VENV)/.installed
-	@test -d "$(DATA)/rings_glands" || { echo "DATA=$(DATA) holds no rings_glands/; name the folder that does: make $(MAKECMDGOALS) DATA=..." >&2; exit 1; }
+	@test -d "$(DATA)/rings_glands" || { echo "DATA=$(DATA) has no rings_glands/; name the folder that has it: make $(MAKECMDGOALS) DATA=..." >&2; exit 1; }
 	@mkdir -p $(TRAIN_OUT)
 	@$(BIN)/wsi-magnet manifest rings-glands $(DATA)/rings_glands -o $@ --overwrite --validation P1_D5_14_10 --test P1_D5_9_13,P1_D4_5_14
 
-bundle: $(RINGS) ## train the bundle that ships, and judge it: DATA=folder of rings_glands
+bundle: $(RINGS) ## train the bundle that ships, and evaluate it: DATA=folder of rings_glands
 	@$(TRAIN) $(RINGS) --config $(CONFIGS)/prostate-glands.yaml -o $(TRAIN_OUT)/prostate-glands.safetensors
 	@$(EVALUATE) $(RINGS) --bundle $(TRAIN_OUT)/prostate-glands.safetensors -o $(TRAIN_OUT)/prostate-glands-judged
 
