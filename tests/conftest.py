@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 # No test depends on how busy the machine is. `make test-slow` repeats the properties with many examples.
 for _profile, _examples in (("quick", 10), ("thorough", 60)):
     settings.register_profile(
-        _profile, max_examples=_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        _profile,
+        max_examples=_examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
 settings.load_profile("quick")
 

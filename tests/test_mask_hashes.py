@@ -168,7 +168,7 @@ def test_a_record_of_another_program_is_not_continued(tmp_path: Path, capsys: py
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text("[]")
-    with pytest.raises(HashError, match="no record of hashes"):
+    with pytest.raises(HashError, match="not a record of hashes"):
         Record.load(tmp_path / "record.json")
 
 

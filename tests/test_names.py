@@ -112,6 +112,7 @@ def test_every_name_is_there() -> None:
         assert getattr(wsi_magnet, name)
 
 
+@pytest.mark.slow
 def test_a_batch_in_python(made_run: MadeRun, tmp_path: Path) -> None:
     bad = tmp_path / "bad.svs"
     bad.write_bytes(b"no slide")

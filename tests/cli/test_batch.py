@@ -16,7 +16,6 @@ import pytest
 
 from tests.cohort.made import Batches, write_free_bundle, write_slide
 from tests.commands import Call, one_line
-from tests.few import slow_except
 from wsi_magnet.cohort.state import States
 from wsi_magnet.results.folder import ResultFolder
 
@@ -87,7 +86,8 @@ def wait_until(ready: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("sent", slow_except([signal.SIGINT], [signal.SIGINT, signal.SIGTERM]))
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_stopped_batch_names_its_resuming_command(
     call: Call, bundle: Path, tmp_path: Path, sent: signal.Signals
 ) -> None:

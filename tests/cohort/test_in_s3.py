@@ -21,6 +21,7 @@ from wsi_magnet.storage.location import to_location
 from wsi_magnet.storage.lock import locked_folder
 
 
+@pytest.mark.slow
 def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Path) -> None:
     for patient in (1, 2):
         write_slide(batches.slides / f"p{patient}" / "a.tif", patient)

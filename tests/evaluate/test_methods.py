@@ -109,6 +109,7 @@ def test_what_is_no_method_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         all_methods(0.1)
 
 
+@pytest.mark.slow
 def test_a_worker_makes_results_and_says_what_it_took(tmp_path: Path) -> None:
     slide = paint(tmp_path / "a.png", patchwork(0))
     said: list[str] = []
@@ -124,7 +125,7 @@ def test_a_worker_makes_results_and_says_what_it_took(tmp_path: Path) -> None:
     ("method", "text"),
     [
         pytest.param(Failing(), "failing: a.png is too much", marks=pytest.mark.slow),
-        (Strange(), "failing: ZeroDivisionError: no such number"),
+        pytest.param(Strange(), "failing: ZeroDivisionError: no such number", marks=pytest.mark.slow),
         (Dying(), r"failing: its process died after 0 of 1 images: it ended with exit code 3 "),
     ],
 )

@@ -128,7 +128,7 @@ def test_an_existing_store_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> 
 
 
 def test_only_a_spatialdata_store_is_ever_replaced(result: Result) -> None:
-    with pytest.raises(StoreError, match="no SpatialData store"):
+    with pytest.raises(StoreError, match="not a SpatialData store"):
         write_spatialdata(result, local(result.mask_image.spec.path), FileOptions(overwrite=True))
     assert stored(result, 0).any()
 

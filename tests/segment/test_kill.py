@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.few import slow_except
 from tests.runs import MadeRun, labels_of, run_serially
 
 KILLS = 10
@@ -53,14 +52,12 @@ def wait_for_tiles(folder: Path, wanted: int, process: subprocess.Popen[bytes]) 
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("times", slow_except([1], [1, KILLS]))
-def test_the_run_is_killed_again_and_again(
-    long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path, times: int
-) -> None:
+@pytest.mark.slow
+def test_the_run_is_killed_again_and_again(long_run: MadeRun, undisturbed: np.ndarray, tmp_path: Path) -> None:
     rng = random.Random(7)
     folder = tmp_path / long_run.slide.stem
     kills = 0
-    for _ in range(times):
+    for _ in range(KILLS):
         before = len(tile_lines(folder))
         process = subprocess.Popen(command(long_run, tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait_for_tiles(folder, before + rng.randint(0, 6), process)
@@ -69,7 +66,7 @@ def test_the_run_is_killed_again_and_again(
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-    assert kills >= times // 2, "the run was over too soon to be killed"
+    assert kills >= KILLS // 2, "the run was over too soon to be killed"
     assert not run_serially(long_run, tmp_path).failures
     assert (labels_of(folder) == undisturbed).all()
     assert len(tile_lines(folder)) == len(set(tile_lines(folder))), "a tile in the journal was computed again"

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.few import slow_except
 from tests.nets.made import networks_of
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from tests.slides_made import GLASS_RGB, stained, write_pyramid
@@ -262,7 +261,8 @@ def different(one: dict[str, Pixels], other: dict[str, Pixels]) -> list[str]:
     return [name for name in one if not np.array_equal(one[name], other[name])]
 
 
-@pytest.mark.parametrize("tile_px", slow_except([1024], [1024, 2048]))
+@pytest.mark.slow
+@pytest.mark.parametrize("tile_px", [1024, 2048])
 def test_neither_tiles_nor_leaving_out_what_is_certain_matter(
     refining: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tile_px: int
 ) -> None:

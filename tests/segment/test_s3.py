@@ -62,6 +62,7 @@ def test_typed_again_it_does_nothing(call: Call, made_run: MadeRun, s3_run: str)
     assert objects(s3_run) == before
 
 
+@pytest.mark.slow
 def test_shards_of_zarr_v3(made_run: MadeRun, bucket: str, tmp_path: Path) -> None:
     config = RunConfig(ngff="0.5")
     local = run_serially(made_run, tmp_path, config).folder

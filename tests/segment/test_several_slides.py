@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.few import slow_except
 from tests.runs import MadeRun, labels_of, local, run_serially
 from tests.slides_made import write_stained_slide
 from wsi_magnet.config import Execution, RunConfig
@@ -30,7 +29,8 @@ from wsi_magnet.worker.tasks import RunTile
 CONFIG = RunConfig(tile_px=512)
 
 
-@pytest.mark.parametrize("workers", slow_except([None], [None, 2]))
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [None, 2])
 def test_slides_share_workers(made_run: MadeRun, tmp_path: Path, workers: int | None) -> None:
     slides = [made_run.slide]
     slides += [write_stained_slide(tmp_path / f"{n}.tif", Size(1500 + 700 * n, 1400), tissue_share=0.7) for n in (1, 2)]
@@ -137,7 +137,7 @@ def test_who_comes_late_writes_nothing(made_run: MadeRun, tmp_path: Path) -> Non
     summary = segment_slide(made_run.slide, tmp_path, bundle=made_run.bundle, config=CONFIG, execution=Remembering())
     before = labels_of(summary.folder, level=2)
     function, task = late[0]
-    with pytest.raises(ResultBusyError, match="gone on without this worker"):
+    with pytest.raises(ResultBusyError, match="continued without this worker"):
         function(task)
     assert (labels_of(summary.folder, level=2) == before).all()
     folder = ResultFolder(summary.folder)

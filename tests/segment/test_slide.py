@@ -58,7 +58,7 @@ def test_tiles_do_not_matter_where_only_a_part_is_refined(made_run: MadeRun, tmp
     assert (masks[0] == masks[2]).all()
 
 
-@pytest.mark.parametrize("workers", slow_except([None, 2], [None, 1, 2, 3]))
+@pytest.mark.parametrize("workers", slow_except([None], [None, 1, 2, 3]))
 def test_workers_do_not_matter(made_run: MadeRun, reference: Path, tmp_path: Path, workers: int | None) -> None:
     execution = Execution("cpu", workers)
     config = RunConfig(tile_px=512)
@@ -229,6 +229,7 @@ def test_two_runs_in_one_folder(made_run: MadeRun, tmp_path: Path) -> None:
         run_serially(made_run, tmp_path)
 
 
+@pytest.mark.slow
 def test_batches_on_cpu_are_exact_at_any_tile_size(made_run: MadeRun, tmp_path: Path) -> None:
     masks = [
         labels_of(run_serially(made_run, tmp_path / str(t), RunConfig(tile_px=t, batch_size=3)).folder, 0)

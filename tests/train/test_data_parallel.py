@@ -88,7 +88,7 @@ class Together:
     """That of the second in the end."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param("two", marks=pytest.mark.slow)])
 def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     """Two processes that work together until one of them fails."""
     folder = tmp_path_factory.mktemp("ranks")

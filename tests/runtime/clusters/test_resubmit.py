@@ -101,6 +101,7 @@ def test_what_they_say_to_each_other_may_be_hidden(batch: Batch, tmp_path: Path)
         executor.close()
 
 
+@pytest.mark.slow
 def test_a_lost_job_is_submitted_again(batch: Batch, tmp_path: Path) -> None:
     commands = batch("slurm")
     executor = start_executor(described(tmp_path, "slurm"), threads=1)
