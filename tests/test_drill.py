@@ -88,6 +88,7 @@ def test_the_supervisor_starts_another_one_and_leaves_none(tmp_path: Path) -> No
     assert last.poll() is not None
 
 
+@pytest.mark.slow
 def test_a_drill_changes_the_program_in_every_process_that_its_environment_reaches() -> None:
     inject = str(ROOT / "drill" / "inject")
     changes = {"PYTHONPATH": os.pathsep.join([inject, str(ROOT)]), "WSI_MAGNET_DRILL_POISON": "2,1,0"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.commands import Call
 from tests.runs import MadeRun
 from wsi_magnet.cli.doctor import wrapped
@@ -20,6 +22,7 @@ def test_an_installation_that_works(call: Call, made_run: MadeRun, tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_problems_are_counted_and_json_has_their_remedies(call: Call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = call("doctor", "--bundle", tmp_path / "none", "-o", tmp_path / "file", "--device", "cuda:99", "--json")

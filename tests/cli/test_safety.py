@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from click.testing import Result
 
 from tests.commands import Call, one_line
+from tests.few import slow_except
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from tests.segment.test_slide import Stopped, stop_after
 
@@ -39,8 +41,13 @@ def run(call: Call, made: MadeRun, folder: Path, *options: object) -> Result:
     return call("run", made.slide, "-o", folder.parent, "--bundle", made.bundle, "--tile", "512", *options)
 
 
-@pytest.mark.parametrize("option", ["--restart", "--overwrite"])
-@pytest.mark.parametrize("obstacle", ["scheduler", "device", "bundle", "network"])
+@pytest.mark.parametrize(
+    ("option", "obstacle"),
+    slow_except(
+        [("--restart", "scheduler"), ("--overwrite", "device"), ("--restart", "bundle"), ("--overwrite", "network")],
+        product(("--restart", "--overwrite"), ("scheduler", "device", "bundle", "network")),
+    ),
+)
 def test_a_start_that_fails_keeps_the_result(
     call: Call, made_run: MadeRun, result: Path, monkeypatch: pytest.MonkeyPatch, option: str, obstacle: str
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_list_where_the_table_goes_is_refused(tmp_path: Path) -> None:
         Inputs([slide], CohortOptions(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_damaged_run_json_is_refused_with_a_cure_that_works(batches: Batches) -> None:
     write_slide(batches.slides / "a.tif")
     batches.run()

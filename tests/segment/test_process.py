@@ -65,7 +65,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("workers", ["null", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["null", "1"])
 def test_the_callers_process_is_left_as_it_was(made_run: MadeRun, tmp_path: object, workers: str) -> None:
     script = f"{tmp_path}/caller.py"
     with open(script, "w") as file:
