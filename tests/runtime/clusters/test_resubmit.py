@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -99,6 +100,8 @@ def test_what_they_say_to_each_other_may_be_hidden(batch: Batch, tmp_path: Path)
         assert all(key.stat().st_mode & 0o077 == 0 for key in keys)
     finally:
         executor.close()
+        del executor
+        gc.collect()  # it deletes its keys before pytest deletes their folder
 
 
 @pytest.mark.slow
