@@ -102,7 +102,7 @@ def build_ladder(mpps: Sequence[float], slide_mpp_xy: tuple[float, float], canva
     slide_mpp = max(slide_mpp_xy)
     if slide_mpp > values[0] * MOST_UPSAMPLING * (1 + 1e-9):
         raise ConfigError(
-            f"the slide's pixels are {slide_mpp:g} µm, {slide_mpp / values[0]:.1f} times as coarse as the coarsest "
+            f"the slide's pixels are {slide_mpp:g} µm, {slide_mpp / values[0]:.3g} times as coarse as the coarsest "
             f"scale of the bundle ({values[0]:g} µm/px), and at most {MOST_UPSAMPLING:g} times can be segmented; use a "
             "finer scan or a bundle with coarser scales, or pass --mpp if the slide's resolution is wrong"
         )

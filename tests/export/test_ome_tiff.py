@@ -105,7 +105,7 @@ def test_missing_tiles_cost_next_to_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("product", ["probabilities", "uncertainty"])
 def test_an_image_that_was_not_kept_is_named(tmp_path: Path, product: Product) -> None:
     source = make_result(tmp_path / "result", np.ones((64, 64), np.uint8))
-    with pytest.raises(ConfigError, match=f"has kept no {product}; run with --keep {product}"):
+    with pytest.raises(ConfigError, match=f"has kept no {product}; run again with --keep {product} --restart"):
         write_ome_tiff(source, tmp_path / "x.ome.tif", product, FILES)
 
 

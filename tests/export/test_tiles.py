@@ -64,5 +64,5 @@ def test_means_come_from_the_coarsest_level_that_has_enough_pixels(tmp_path: Pat
 
 def test_without_probabilities_there_are_no_tiles(tmp_path: Path) -> None:
     make_result(tmp_path / "result", np.ones((64, 64), np.uint8))
-    with pytest.raises(ConfigError, match="run with --keep probabilities"):
+    with pytest.raises(ConfigError, match="run again with --keep probabilities"):
         tiles(tmp_path / "result")

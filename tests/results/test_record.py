@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.cohort.test_tables import RUN
 from tests.runs import labels_of
 from wsi_magnet import open_result
 from wsi_magnet.cohort.status import status_of
+from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.export.write import export
 from wsi_magnet.report.facts import read_facts
 from wsi_magnet.results.folder import ResultFolder
@@ -59,3 +61,40 @@ def test_version_1_has_passes_and_version_2_scales() -> None:
     assert record is not None
     written = record.to_json()
     assert (written["version"], "passes" in written["summary"], "scales" in written["summary"]) == (2, False, True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": [{"name": "red"}]},
+        {"classes": [{"name": "red", "value": 1, "area_mm2": [], "percent": 1.0}]},
+        {"scales": [{}]},
+        {"gleason": "x"},
+        {"not_analysed_mm2": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_summary_is_refused(change: dict[str, object], tmp_path: Path) -> None:
+    values = json.loads((EARLIER / "finished" / "run.json").read_text())
+    summary = {("scales" if key == "passes" else key): value for key, value in values["summary"].items()}
+    with pytest.raises(SchemaError, match="summary"):
+        RunRecord.from_json({**values, "summary": {**summary, **change}})
+
+
+@pytest.mark.parametrize("version", ["2", 1.0, True, 3, 0, None])
+def test_another_version_is_refused(version: object, tmp_path: Path) -> None:
+    values = json.loads((EARLIER / "finished" / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**values, "version": version}))
+    with pytest.raises(ResultMismatchError, match=f"has version {version!r} and this program writes 2"):
+        ResultFolder(tmp_path).read_run()
+
+
+def test_progress_of_an_unfinished_result_of_version_1_is_shown(tmp_path: Path) -> None:
+    folder = tmp_path / "slide"
+    shutil.copytree(EARLIER / "unfinished", folder)
+    (one,) = status_of(folder).in_flight
+    assert one.scales == 3
+    with (folder / "log.jsonl").open("a") as file:
+        file.write('{"event": "scale started", "scale": "x", "scales": 0, "tiles": 0}\n')
+    (one,) = status_of(folder).in_flight
+    assert one.scales == 0

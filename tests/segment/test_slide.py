@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -172,6 +173,76 @@ def test_a_stopped_run_leaves_a_valid_mask_and_goes_on(
     every = json.loads((reference / "run.json").read_text())["summary"]["scales"]
     assert sum(isinstance(e, TileFinished) for e in seen) == sum(p["tiles"] for p in every) - tiles
     assert (labels_of(folder) == labels_of(reference)).all()
+
+
+def spoil(journal: Path, start: str) -> None:
+    """Damage a byte of the first line that begins so."""
+    lines = journal.read_bytes().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if line.startswith(start.encode()))
+    lines[at] = lines[at][:10] + b"\xff" + lines[at][11:]
+    journal.write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"scale":2}',
+        '{"scale":"2"}',
+        '{"scale":1e999}',
+        "[" * 100_000,
+        '{"tile":[2,-1,0],"cells":[],"labels":{},"s":{},"worker":""}',
+        '{"tile":[2,1,0],"cells":[],"labels":{},"s":{},"worker":""}',
+        '{"tile":[2,99,0],"cells":[[99,0,1,[[1,1],[1,1],[1,1],[1,1]],null]],"labels":{},"s":{},"worker":""}',
+    ],
+    ids=lambda line: line[:30],
+)
+def test_a_foreign_line_in_the_journal_of_a_stopped_run_changes_nothing(
+    made_run: MadeRun, stopped: Path, reference: Path, tmp_path: Path, line: str
+) -> None:
+    folder = tmp_path / made_run.slide.stem
+    shutil.copytree(stopped, folder)
+    with (folder / "journal.jsonl").open("a") as file:
+        file.write(line + "\n")
+    run_serially(made_run, tmp_path)
+    assert (labels_of(folder) == labels_of(reference)).all()
+    scales = [json.loads((one / "summary.json").read_text())["scales"] for one in (folder, reference)]
+    assert [[s[k] for k in ("cells", "tiles", "mean_uncertainty")] for s in scales[0]] == [
+        [s[k] for k in ("cells", "tiles", "mean_uncertainty")] for s in scales[1]
+    ]
+
+
+def test_tiles_that_a_damaged_journal_lacks_are_computed_again(
+    made_run: MadeRun, stopped: Path, reference: Path, tmp_path: Path
+) -> None:
+    folder, notes = tmp_path / made_run.slide.stem, []
+    shutil.copytree(stopped, folder)
+    spoil(folder / "journal.jsonl", '{"tile":[0,')
+    run_serially(made_run, tmp_path, observe=lambda event: notes.append(str(event)))
+    assert any("is damaged: 1 of 1 tiles of" in note for note in notes)
+    assert (labels_of(folder) == labels_of(reference)).all()
+
+
+def test_a_damaged_journal_whose_coarser_probabilities_are_gone_is_refused(
+    made_run: MadeRun, finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / made_run.slide.stem
+    shutil.copytree(finished, folder)
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "state": "running", "summary": None}))
+    spoil(folder / "journal.jsonl", '{"tile":[2,')
+    with pytest.raises(ResultMismatchError, match="--restart"):
+        run_serially(made_run, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stopped(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped after two scales and some tiles of the third; tests copy it."""
+    out = tmp_path_factory.mktemp("stopped")
+    plan = json.loads((run_serially(made_run, out / "whole").folder / "summary.json").read_text())
+    coarser = sum(one["tiles"] for one in plan["scales"][:2])
+    with pytest.raises(Stopped):
+        run_serially(made_run, out, observe=stop_after(coarser + 2))
+    return out / made_run.slide.stem
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -134,5 +135,12 @@ def _options(given: dict[str, Any]) -> Any:
         given["class_names"],
         given["tile_um"],
         given["product"],
-        FileOptions(round(given["split"] * 1e6), given["overwrite"]),
+        FileOptions(_split_bytes(given["split"]), given["overwrite"]),
     )
+
+
+def _split_bytes(megabytes: float) -> int:
+    """Bytes of --split; 0 = never. Raises ConfigError."""
+    if not math.isfinite(megabytes):
+        raise ConfigError(f"--split must be a number of megabytes; got {megabytes}")
+    return math.ceil(megabytes * 1e6)

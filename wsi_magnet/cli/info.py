@@ -16,7 +16,7 @@ from wsi_magnet.cli import options
 @options.mpp_option
 @options.json_option
 def command(slide: str, bundle: str | None, mpp: float | None, as_json: bool) -> None:
-    """Show a SLIDE's vendor, size, levels and resolution, and the scales that a run would use.
+    """Show SLIDE's vendor, size, levels and resolution, and the scales that a run would use.
 
     \b
       wsi-magnet info slide.svs

@@ -67,7 +67,7 @@ def work_options(command: Command) -> Command:
                 show_default=True,
                 metavar="all|auto|FRACTION",
                 help="Cells of tissue (512 x 512 px) that finer scales refine: all, the uncertain ones, or that share "
-                "of all, where it resolves most uncertainty.",
+                "of the cells of all finer scales together, where it resolves most uncertainty.",
             ),
             click.option(
                 "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."

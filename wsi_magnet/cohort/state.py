@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from wsi_magnet.cohort.paths import STATE_SUFFIX, STATES, state_names
 from wsi_magnet.config import Refine
 from wsi_magnet.errors import CohortError, WsiMagnetError
 from wsi_magnet.results.folder import Existing, ResultFolder, write_json
 from wsi_magnet.results.record import RunRecord
-from wsi_magnet.schema import SchemaError, parse, stored_as, to_json
+from wsi_magnet.schema import Bounds, SchemaError, parse, stored_as, to_json
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, Url, make_folder, names, read_bytes, size_bytes
 
@@ -91,18 +91,18 @@ class SlideState:
     slide: str
     """Absolute path."""
     state: Stage = "waiting"
-    size_bytes: int = -1
+    size_bytes: Annotated[int, Bounds(-(2**63), 2**63)] = -1
     """Size of the slide's file when it was started; -1 without a file."""
-    mtime_ns: int = -1
+    mtime_ns: Annotated[int, Bounds(-(2**63), 2**63)] = -1
     """Time of the file's last change, likewise."""
-    result_mtime_ns: int = -1
+    result_mtime_ns: Annotated[int, Bounds(-(2**63), 2**63)] = -1
     """Time of the last change of run.json after the slide has ended; -1 if unknown."""
     run_params: Mapping[str, Any] = field(metadata=stored_as("asked"), default_factory=dict)
     """Configuration and bundle of its last start, or of the restart that is pending."""
     pending_action: Existing = field(metadata=stored_as("due"), default="resume")
     """Treatment of its result folder that a stopped batch had not started."""
-    attempts: int = 0
-    seconds: float = 0.0
+    attempts: Annotated[int, Bounds(0, 2**31)] = 0
+    seconds: Annotated[float, Bounds(0)] = 0.0
     """Duration of all attempts together."""
     error: str | None = None
     error_type: str | None = None

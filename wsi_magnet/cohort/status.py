@@ -18,17 +18,15 @@ from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import CohortError
 from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.reader import results_inside
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import reason_lines
 from wsi_magnet.schema import stored_as, to_json
 from wsi_magnet.segment.command_line import run_command
 from wsi_magnet.storage.append_log import read_lines
 from wsi_magnet.storage.errors import storage_errors
-from wsi_magnet.storage.location import Location, exists, names
+from wsi_magnet.storage.location import Location, exists
 from wsi_magnet.storage.lock import lock_owner
-
-_MOST_EXAMINED, _MOST_NAMED = 100, 5
-"""Names in any other folder that are examined for results, and results that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +90,7 @@ def status_of(folder: Location) -> Status:
         is_batch, is_run = exists(folder / STATES), exists(folder / "run.json")
     if is_batch or is_run:
         return _of_batch(folder) if is_batch else _of_run(folder)
-    with storage_errors(folder):
-        inside = [] if isinstance(folder, Path) and not folder.is_dir() else names(folder)[:_MOST_EXAMINED]
-        results = [name for name in inside if exists(folder / name / "run.json")]
-    hint = f"; name one of the results in it: {', '.join(results[:_MOST_NAMED])}" if results else ""
-    raise CohortError(f"{folder} is neither the output of a batch nor a slide's result folder{hint}")
+    raise CohortError(f"{folder} is neither the output of a batch nor a slide's result folder{results_inside(folder)}")
 
 
 def _of_batch(folder: Location) -> Status:
@@ -147,10 +141,11 @@ def _of_run(folder: Location) -> Status:
 
 
 def _in_flight(folder: Location, name: str, attempt: int) -> SlideInFlight:
-    started = _Log(folder / LOG).last("scale started")
-    if started is None:
+    log = _Log(folder / LOG)
+    started = log.last("scale started") or log.last("pass started") or {}  # the second is of 0.1.0
+    scale, scales, tiles = (started.get(key) for key in ("scale", "scales", "tiles"))
+    if not (type(scale) is type(scales) is type(tiles) is int and 0 <= scale < scales < 100 and tiles > 0):
         return SlideInFlight(name, 0, 0, 0, 0, 0.0, attempt)
-    scale, scales, tiles = int(started["scale"]), int(started["scales"]), int(started["tiles"])
     begin = f'{{"tile":[{scale},'.encode()
     done = sum(line.startswith(begin) for line in read_lines(folder / "journal.jsonl"))
     return SlideInFlight(name, scale, scales, done, tiles, share_done(scale, scales, done, tiles), attempt)
@@ -165,7 +160,10 @@ def _pace(
     """
     if started is None or written is None:
         return None, None
-    seconds = written - datetime.fromisoformat(started).timestamp()
+    try:
+        seconds = written - datetime.fromisoformat(started).timestamp()
+    except (TypeError, ValueError):
+        return None, None
     shares = {one.name: one.share for one in in_flight}
     # Slides that fail take no time.
     ended = [s for s in states if s.has_result and s.ended is not None and s.ended >= started]

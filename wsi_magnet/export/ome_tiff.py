@@ -54,7 +54,7 @@ def pyramid_of(source: Result, product: Product) -> Pyramid:
     if pyramid is None and source.running:
         raise ConfigError(f"{source.folder} has no {product} until the run is finished; export its mask, or wait")
     if pyramid is None:
-        raise ConfigError(f"{source.folder} has kept no {product}; run with --keep {product}")
+        raise ConfigError(f"{source.folder} has kept no {product}; run again with --keep {product} --restart")
     return pyramid
 
 

@@ -49,7 +49,8 @@ def write_tiles(source: Result, target: Path, options: TileOptions, files: FileO
     """
     if source.probabilities_image is None:
         raise ConfigError(
-            f"{source.folder} has no probabilities, which tiles need; run with --keep probabilities,uncertainty"
+            f"{source.folder} has no probabilities, which tiles need; "
+            "run again with --keep probabilities,uncertainty --restart"
         )
     about = describe(source, ObjectOptions(frame=options.frame))
     return write_features(_features(source, options), target, about, files)

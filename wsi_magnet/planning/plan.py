@@ -130,15 +130,19 @@ class ScalePlan:
 
     def tasks(self, refined: Cells) -> Iterator[TileTask]:
         """A task for each tile with tissue, row by row; `refined`: cells to be refined."""
-        n = self.layout.tile_cells
         for row, col in np.argwhere(self.tiles).tolist():
-            cells = tuple(
-                CellTask(r, c, bool(refined[r, c]))
-                for r in range(row * n, min((row + 1) * n, self.tissue.shape[0]))
-                for c in range(col * n, min((col + 1) * n, self.tissue.shape[1]))
-                if self.tissue[r, c]
-            )
+            cells = tuple(CellTask(r, c, bool(refined[r, c])) for r, c in self.cells_of(row, col))
             yield TileTask(self.scale.index, row, col, cells)
+
+    def cells_of(self, row: int, col: int) -> tuple[tuple[int, int], ...]:
+        """(row, column) of the cells with tissue in a tile, row by row; empty beyond the grid."""
+        n = self.layout.tile_cells
+        return tuple(
+            (r, c)
+            for r in range(row * n, min((row + 1) * n, self.tissue.shape[0]))
+            for c in range(col * n, min((col + 1) * n, self.tissue.shape[1]))
+            if self.tissue[r, c]
+        )
 
 
 @dataclass(frozen=True, eq=False)

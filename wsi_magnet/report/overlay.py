@@ -59,7 +59,7 @@ def draw_overlay(result: Location, style: OverlayStyle | None = None) -> Image.I
     picture.thumbnail((style.longest_px, style.longest_px))
     shown_mpp = mpp * full_px / picture.width
     areas = {one.value: one.area_mm2 for one in source.areas.values()} | {NOT_ANALYSED: source.not_analysed_mm2}
-    title = f"{source.name}: mask over tissue, {shown_mpp:g} microns/px"
+    title = f"{source.name}: mask at {source.geometry.mpp:g} microns/px, drawn at {shown_mpp:.3g}"  # no µ in this font
     return _with_legend(picture, source.classes, areas, shown_mpp, title)
 
 

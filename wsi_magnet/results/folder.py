@@ -136,9 +136,10 @@ class ResultFolder:
                 values = None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise _unusable(f"{self.run_json} is damaged, or not of this program; {_CURE}")
-        if values.get("version") not in range(1, RUN_VERSION + 1):
+        version = values.get("version")
+        if type(version) is not int or not 1 <= version <= RUN_VERSION:
             raise _unusable(
-                f"{self.run_json} has version {values.get('version')} and this program writes {RUN_VERSION}; "
+                f"{self.run_json} has version {version!r} and this program writes {RUN_VERSION}; "
                 f"use the program that made it, or {_CURE}"
             )
         try:

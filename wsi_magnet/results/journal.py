@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
+from wsi_magnet.config import CELL_PX
 from wsi_magnet.storage.append_log import open_lines, read_lines
 from wsi_magnet.storage.location import Location
 
@@ -68,28 +69,47 @@ class TileResult:
 
     @staticmethod
     def from_json(entry: Mapping[str, Any]) -> TileResult:
-        """The inverse of `to_json`; raises KeyError, TypeError or ValueError for anything else."""
+        """The inverse of `to_json`; raises KeyError, TypeError, ValueError or AttributeError for anything else."""
         cells = tuple(map(_cell, entry["cells"]))
-        labels = {int(k): int(v) for k, v in entry["labels"].items()}
-        scale, row, col = entry["tile"]
-        return TileResult(int(scale), int(row), int(col), cells, labels, entry["s"], entry["worker"])
+        labels = {int(k): _count(v) for k, v in entry["labels"].items()}
+        scale, row, col = map(_count, entry["tile"])
+        seconds = {str(k): float(v) for k, v in entry["s"].items()}
+        return TileResult(scale, row, col, cells, labels, seconds, str(entry["worker"]))
 
 
 def _cell(entry: Sequence[Any]) -> CellResult:
     row, col, treatment, quarters, failure = entry  # 0: upsampled only, 1: refined, 2: refined and unaffected
-    sums: Any = tuple((int(total), int(pixels)) for total, pixels in quarters)
-    return CellResult(int(row), int(col), bool(treatment), sums, failure, unaffected=treatment == 2)
+    sums: Any = tuple((_count(total), _count(pixels)) for total, pixels in quarters)
+    if len(sums) != 4 or any(total > 255 * pixels or pixels > _QUARTER_PX for total, pixels in sums):
+        raise ValueError("no sums of four quarters")
+    if not (failure is None or isinstance(failure, str)) or treatment not in (0, 1, 2):
+        raise ValueError("no treatment or no reason")
+    return CellResult(_count(row), _count(col), bool(treatment), sums, failure, unaffected=treatment == 2)
+
+
+_QUARTER_PX = (CELL_PX // 2) ** 2
+
+
+def _count(value: Any) -> int:
+    """A whole number of at least 0; raises ValueError for anything else."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 Key = tuple[int, int, int]
 """(scale, tile row, tile column)."""
 
 
-class _Tiles(Mapping[Key, TileResult]):
+class Tiles(Mapping[Key, TileResult]):
     """Results kept as their lines, in a tenth of the memory, and parsed on access: a slide may have 100,000."""
 
     def __init__(self, lines: dict[Key, bytes]) -> None:
         self._lines = lines
+
+    def up_to(self, scale: int) -> Tiles:
+        """The results of this scale and coarser ones."""
+        return Tiles({key: line for key, line in self._lines.items() if key[0] <= scale})
 
     def __getitem__(self, key: Key) -> TileResult:
         return TileResult.from_json(json.loads(self._lines[key]))
@@ -105,7 +125,7 @@ class _Tiles(Mapping[Key, TileResult]):
 class History:
     """Content of a journal."""
 
-    tiles: Mapping[Key, TileResult]
+    tiles: Tiles
     finished_scales: frozenset[int]
     """Scales that are complete, their pyramid included."""
 
@@ -113,24 +133,28 @@ class History:
         """Keys of the finished tiles of one scale, in row order."""
         return sorted(key for key in self.tiles if key[0] == scale)
 
+    def up_to(self, scale: int) -> History:
+        """The history without tiles of finer scales, and with the scales below `scale` as the finished ones."""
+        return History(self.tiles.up_to(scale), frozenset(range(scale)))
+
     def of_scale(self, scale: int) -> Iterator[TileResult]:
         """Finished tiles of one scale, in row order, one at a time."""
         return (self.tiles[key] for key in self.keys(scale))
 
 
-def read_history(path: Location) -> History:
-    """Read a journal; empty where there is none. Lines that cannot be parsed are skipped."""
+def read_history(path: Location, is_planned: Callable[[TileResult], bool] = lambda result: True) -> History:
+    """Read a journal; empty where there is none. Lines that cannot be parsed, and tiles not planned, are skipped."""
     tiles: dict[Key, bytes] = {}
     finished: set[int] = set()
     for line in read_lines(path):
         # A tile whose line cannot be parsed is computed again, like one whose line is torn.
-        with suppress(KeyError, TypeError, ValueError, AttributeError):
+        with suppress(KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
             entry = json.loads(line)
             if (scale := entry.get("scale", entry.get("pass"))) is not None:
-                finished.add(int(scale))
-            elif "tile" in entry:
-                tiles[TileResult.from_json(entry).key] = line
-    return History(_Tiles(tiles), frozenset(finished))
+                finished.add(_count(scale))
+            elif "tile" in entry and is_planned(result := TileResult.from_json(entry)):
+                tiles[result.key] = line
+    return History(Tiles(tiles), frozenset(finished))
 
 
 class Journal:

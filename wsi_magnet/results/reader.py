@@ -24,7 +24,8 @@ from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.results.grading import ClassArea, summarise
 from wsi_magnet.results.pyramid import Pyramid, lazy_level, read_attributes
 from wsi_magnet.results.record import RunRecord, SlideRecord, State
-from wsi_magnet.storage.location import Location, to_location
+from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.location import Location, exists, names, to_location
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -98,7 +99,8 @@ class Result:
         """
         record = ResultFolder(folder).read_run()
         if record is None:
-            raise StoreError(f"{folder} is no result folder: it has no run.json of this program")
+            hint = results_inside(folder)
+            raise StoreError(f"{folder} is no result folder: it has no run.json of this program{hint}")
         self.folder = folder
         self.record: RunRecord = record
         """The contents of run.json."""
@@ -420,3 +422,15 @@ def _mean_along(values: npt.NDArray[np.float64], edges: Points, axis: int) -> np
     whole = np.minimum(inside.astype(np.int64), max(length - 1, 0))
     integral = total[..., whole] + ((inside - whole) * values[..., whole] if length else 0)
     return np.moveaxis(np.diff(integral, axis=-1) / np.diff(edges), -1, axis)
+
+
+_MOST_EXAMINED, _MOST_NAMED = 100, 5
+"""Names in a folder that are examined for results, and results that are named."""
+
+
+def results_inside(folder: Location) -> str:
+    """Hint that names results in a folder that is none itself."""
+    with storage_errors(folder):
+        inside = [] if isinstance(folder, Path) and not folder.is_dir() else names(folder)[:_MOST_EXAMINED]
+        results = [name for name in inside if exists(folder / name / "run.json")]
+    return f"; name one of the results in it: {', '.join(results[:_MOST_NAMED])}" if results else ""

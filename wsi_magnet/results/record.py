@@ -13,6 +13,7 @@ from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.results.grading import ClassArea
 from wsi_magnet.schema import Bounds, SchemaError, parse, to_json
 
 State = Literal["running", "finished", "finished with errors"]
@@ -150,6 +151,8 @@ class RunRecord:
             raise SchemaError("scales is empty")
         if self.config.mpp is not None and not 0 < self.config.mpp < 1e6:
             raise SchemaError(f"config.mpp cannot be {self.config.mpp}")
+        if self.summary is not None:
+            _check_summary(self.summary)
 
     @property
     def running(self) -> bool:
@@ -190,6 +193,47 @@ class RunRecord:
         except ConfigError as error:
             raise SchemaError(f"config: {error}") from None
         return record
+
+
+@dataclass(frozen=True, slots=True)
+class _Grade:
+    """Schema of the Gleason score in a summary."""
+
+    primary: int
+    secondary: int
+    score: int
+    grade_group: int
+    tumour_mm2: float
+
+
+@dataclass(frozen=True, slots=True)
+class _ScaleCounts:
+    """Schema of a scale in a summary."""
+
+    mpp: float
+    cells: int
+    cells_refined: int
+    cells_unaffected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """Schema of a summary, of which programs read these values."""
+
+    mpp: float
+    classes: tuple[ClassArea, ...]
+    analysed_mm2: float
+    not_analysed_mm2: float
+    gleason: _Grade | None
+    scales: tuple[_ScaleCounts, ...]
+    tissue_share: float
+    cells_not_analysed: int
+
+
+def _check_summary(summary: Mapping[str, Any]) -> None:
+    """Raises SchemaError for a summary with areas that lacks a value, or has one of another type."""
+    if "classes" in summary:
+        parse(_Summary, summary, "summary", unknown="ignore")
 
 
 _RENAMED = {"passes": "scales", "cells_certain": "cells_unaffected"}

@@ -67,7 +67,7 @@ class Run:
             if not resume:
                 self._folder.empty()
             description = describe_run(self._prepared, self._sha256, wanted.parts, run.config.precision)
-            history = read_history(self._folder.journal)
+            history = self._history()
             self._check_images(history)
             for pyramid in self._pyramids.values():
                 pyramid.sweep()  # partial files of a killed writer take space
@@ -87,6 +87,26 @@ class Run:
         record = self._folder.read_run()
         earlier = (record and record.precision) or "fp32"  # the only one of early versions on a CPU
         return earlier if requested == "auto" and earlier != "fp16" else requested
+
+    def _history(self) -> History:
+        """The journal's tiles that belong to the plan, up to the first scale that is not complete."""
+        history = read_history(self._folder.journal, self._is_planned)
+        for scale_plan in self._plan.scales:
+            index, planned = scale_plan.scale.index, int(scale_plan.tiles.sum())
+            missing = planned - len(history.keys(index))
+            if missing and index in history.finished_scales:
+                mpp, journal = scale_plan.scale.mpp, self._folder.journal
+                self._observe(Note(f"{journal} is damaged: {missing} of {planned} tiles of {mpp:g} µm/px are missing"))
+            if missing or index not in history.finished_scales:
+                return history.up_to(index)
+        return history
+
+    def _is_planned(self, result: TileResult) -> bool:
+        """True for a tile of the plan with exactly its cells."""
+        if result.scale >= len(self._plan.scales) or not result.cells:
+            return False
+        cells = sorted((cell.row, cell.col) for cell in result.cells)
+        return cells == list(self._plan.scales[result.scale].cells_of(result.row, result.col))
 
     def _check_images(self, history: History) -> None:
         """Raises ResultMismatchError where images lack a level that the journal calls finished."""

@@ -154,6 +154,8 @@ def _finished_before(folder: ResultFolder, record: RunRecord | None) -> RunSumma
     """Summary of a finished run, None for any other. Raises ResultMismatchError where its images are gone."""
     if record is None or record.running:
         return None
+    if "classes" not in (record.summary or {}):
+        raise ResultMismatchError(f"{folder.run_json} has no summary; make it again with --restart", cure="--restart")
     for name in ("mask", *record.config.kept):
         with storage_errors(folder.path):
             there = exists(folder.path / f"{name}.ome.zarr" / "0")
