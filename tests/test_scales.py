@@ -51,7 +51,7 @@ def test_a_coarser_slide_is_refused_with_numbers_and_remedy(slide_mpp_xy: tuple[
         build_ladder(LADDER, slide_mpp_xy, Size(1152, 700))
     message = str(caught.value)
     assert f"{max(slide_mpp_xy):g} µm" in message
-    assert f"{max(slide_mpp_xy) / 8:.1f} times" in message
+    assert f"{max(slide_mpp_xy) / 8:.3g} times" in message
     assert "8 µm/px" in message
     assert "finer scan" in message
     assert "--mpp" in message

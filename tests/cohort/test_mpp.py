@@ -61,7 +61,7 @@ def test_a_slide_too_coarse_for_the_bundle_fails_alone(mixed: Batches) -> None:
     states = mixed.run("list.csv").states
     assert states["told"].state == "finished"
     assert (states["untold"].state, states["untold"].error_type) == ("failed", "ConfigError")
-    assert "29 µm, 29.0 times as coarse as the coarsest scale of the bundle (1 µm/px)" in (states["untold"].error or "")
+    assert "29 µm, 29 times as coarse as the coarsest scale of the bundle (1 µm/px)" in (states["untold"].error or "")
 
 
 def test_a_row_of_a_list_overrides(mixed: Batches) -> None:
