@@ -1,4 +1,4 @@
-"""Which pixels are chosen: k counted, the best taken, ties settled the same way everywhere."""
+"""Selection of pixels: k counted, the best taken, ties settled the same way everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to say about a result."""
+"""Facts of a result that a page shows."""
 
 from __future__ import annotations
 

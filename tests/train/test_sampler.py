@@ -1,4 +1,4 @@
-"""Where crops are taken: every group as often, nothing that is not there, always on the canvas."""
+"""Positions of crops: every group as often, only classes that are there, always on the canvas."""
 
 from __future__ import annotations
 

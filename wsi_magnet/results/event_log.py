@@ -66,9 +66,9 @@ def line(level: Level, event: str, values: Mapping[str, Any]) -> str:
     return json.dumps({"time": now(), "level": level, "event": event, **values}, default=str)
 
 
-def now() -> str:
-    """Time in UTC, ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def now(unit: str = "milliseconds") -> str:
+    """Current time in UTC, ISO 8601, to that unit: one that `datetime.isoformat` has."""
+    return datetime.now(UTC).isoformat(timespec=unit)
 
 
 def entries_of(event: Event) -> list[Entry]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Set
 from contextlib import closing
-from datetime import UTC, datetime
 from uuid import uuid4
 
 from wsi_magnet.config import Execution, Precision
@@ -15,6 +14,7 @@ from wsi_magnet.planning.budget import Budget, choose_refined
 from wsi_magnet.planning.plan import Cells, ScalePlan, grid_box, pool_any
 from wsi_magnet.planning.prepare import PreparedRun
 from wsi_magnet.results.describe import describe_images, describe_ome, describe_run
+from wsi_magnet.results.event_log import now
 from wsi_magnet.results.events import Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_history
@@ -274,7 +274,11 @@ class Run:
         state = "finished with errors" if failed else "finished"
         self._folder.write_run(
             description.but(
-                state=state, failures=failed, finished=now(), seconds_since_start=round(seconds, 3), summary=summary
+                state=state,
+                failures=failed,
+                finished=now("seconds"),
+                seconds_since_start=round(seconds, 3),
+                summary=summary,
             )
         )
         return RunSummary(self._folder.path, False, failed, summary)
@@ -283,8 +287,3 @@ class Run:
 def _has_unreadable_cell(result: TileResult) -> bool:
     """True where a cell of the tile could not be read, which may be a fault of the worker and not of the slide."""
     return any(cell.failure for cell in result.cells)
-
-
-def now() -> str:
-    """Current time in UTC, ISO 8601 to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -88,9 +88,7 @@ class ImageReader:
         """See `SlideReader.read_level`."""
         try:
             return self._pixels.read(box), (float(box.x0), float(box.y0))
-        except (
-            Exception
-        ) as error:  # as above: each decoder has its own errors, and a damaged strip must not end the run
+        except Exception as error:  # as above: decoders have errors of their own, which must not end the run
             raise SlideReadError(
                 f"{self.info.path}: {box.size} pixels from {(box.x0, box.y0)} of level {level} cannot be read: "
                 f"{_one_line(error)}",
