@@ -6,16 +6,18 @@ ends with the executor that needs it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsi_magnet.system import keep_memory_steady
+
+if TYPE_CHECKING:
+    import asyncio
 
 PRELOAD = "wsi_magnet.runtime.process_setup"
 """Dask's nanny imports this module by name in every worker process, and calls its `dask_setup`."""
@@ -131,6 +133,8 @@ def dask_setup(worker: Any) -> None:
     batch systems send before they kill a job, lets the worker hand its tiles back to the scheduler, which then blames
     none of them for its end. Where the job continues, its nanny starts another worker.
     """
+    import asyncio  # half of the time of `wsi-magnet run --help`
+
     keep_memory_steady()
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     if SHARES_STDERR.keys() & os.environ.keys():
