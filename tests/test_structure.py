@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -251,14 +254,19 @@ def test_a_folder_without_the_package_is_refused(tmp_path: Path, capsys: pytest.
     assert "holds no Python files" in capsys.readouterr().err
 
 
+@cache
+def measures_of_this_checkout() -> Mapping[str, Any]:
+    return read_structure(Path(__file__).resolve().parent.parent).measures
+
+
 def test_this_checkout_imports_without_circles_and_never_up() -> None:
-    measures = read_structure(Path(__file__).resolve().parent.parent).measures
+    measures = measures_of_this_checkout()
     for name in ("arrows up between rooms", "circles of rooms", "circles of modules"):
         assert measures[name] == 0
 
 
 def test_no_docstring_of_this_checkout_begins_as_a_question() -> None:
-    measures = read_structure(Path(__file__).resolve().parent.parent).measures
+    measures = measures_of_this_checkout()
     for name in ("docstrings that begin as a question", "those of modules that do", "field strings that do"):
         share = measures[name]
         assert isinstance(share, Share)

@@ -114,15 +114,18 @@ def test_a_level_that_was_being_made_is_made_again(call: Call, made_run: MadeRun
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [
-        ("{", "damaged"),
-        ("[]", "damaged"),
-        ('{"format": "another"}', "damaged"),
-        ('{"format": "wsi-magnet-run"}', "version None"),
-        ('{"format": "wsi-magnet-run", "version": 99}', "version 99 and this program writes 2"),
-        ('{"format": "wsi-magnet-run", "version": 1, "state": "bogus"}', "is damaged"),
-        ('{"format": "wsi-magnet-run", "version": 1, "state": "finished", "fingerprint": 3}', "is damaged"),
-    ],
+    slow_except(
+        [("{", "damaged"), ('{"format": "wsi-magnet-run", "version": 99}', "version 99 and this program writes 2")],
+        [
+            ("{", "damaged"),
+            ("[]", "damaged"),
+            ('{"format": "another"}', "damaged"),
+            ('{"format": "wsi-magnet-run"}', "version None"),
+            ('{"format": "wsi-magnet-run", "version": 99}', "version 99 and this program writes 2"),
+            ('{"format": "wsi-magnet-run", "version": 1, "state": "bogus"}', "is damaged"),
+            ('{"format": "wsi-magnet-run", "version": 1, "state": "finished", "fingerprint": 3}', "is damaged"),
+        ],
+    ),
 )
 def test_a_damaged_run_json_is_said_and_nothing_is_touched(
     call: Call, made_run: MadeRun, result: Path, content: str, words: str

@@ -164,7 +164,7 @@ def stop_after(ended: int, tiles: int) -> Callable[[CohortEvent], None]:
 @pytest.mark.parametrize(
     ("config", "existing", "tiles"),
     slow_except(
-        [(OTHER, "restart", 2), (OTHER, "overwrite", 0)],
+        [(OTHER, "restart", 2)],
         [
             (config, existing, tiles)
             for config, existing in [(RunConfig(tile_px=512), "restart"), (OTHER, "restart"), (OTHER, "overwrite")]

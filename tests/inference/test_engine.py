@@ -630,7 +630,7 @@ def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median
         assert not told["in the middle of the cell"]
 
 
-@pytest.mark.parametrize(("index", "width"), slow_except([(1, 0.2), (2, 0.0)], product((1, 2, 3), (0.0, 0.2))))
+@pytest.mark.parametrize(("index", "width"), slow_except([(1, 0.2)], product((1, 2, 3), (0.0, 0.2))))
 @pytest.mark.usefixtures("cell_px")
 def test_a_certain_cell_is_what_refining_makes_of_it(bundle: Bundle, index: int, width: float) -> None:
     geometry, found = geometry_of(index, 3), []

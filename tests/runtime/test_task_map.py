@@ -141,6 +141,7 @@ def poison(number: int) -> int:
     return number
 
 
+@pytest.mark.slow  # tests/segment/test_failures.py has a quick one
 @pytest.mark.timeout(180)
 def test_a_task_that_kills_its_workers_is_given_up_and_no_other() -> None:
     executor = start_executor(Execution("cpu", workers=2), threads=2)

@@ -124,7 +124,8 @@ def test_a_tile_that_kills_its_workers_is_recorded_and_the_rest_is_whole(made_ru
     assert mask.shape[0] < found.shape[0]
 
 
-def test_who_comes_late_writes_nothing(made_run: MadeRun, tmp_path: Path) -> None:
+def test_who_comes_late_writes_nothing(made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_magnet.worker.context._TOKEN_PAUSES_S", (0.0, 0.01))
     late: list[tuple[RunTile, TileTask]] = []
 
     class Remembering(SerialExecutor):
