@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.few import slow_except
 from tests.slides_made import glass, stained, write_pyramid
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.slides.levels import possible_downsamples, settle_downsamples
@@ -46,7 +45,7 @@ def test_a_level_of_no_whole_factor_was_resized() -> None:
     assert possible(Size(1000, 800), Size(400, 320)) == ((2.5, 2.5),)
 
 
-@pytest.mark.parametrize("factors", slow_except([(4, 16)], [(2, 4, 8), (4, 16)]), ids=str)
+@pytest.mark.parametrize("factors", [pytest.param((2, 4, 8), marks=pytest.mark.slow), (4, 16)], ids=str)
 def test_the_pixels_decide(tmp_path: Path, factors: tuple[int, ...]) -> None:
     for stretch in (False, True):
         info = open_slide(
