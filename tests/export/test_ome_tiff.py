@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.export.results import CLASSES, Made, make_result, make_sparse_result
+from tests.export.results import CLASSES, Made, damage, make_result, make_sparse_result
 from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.export.ome_tiff import write_ome_tiff
 from wsi_magnet.geometry import Box
+from wsi_magnet.labels import LabelClass
 from wsi_magnet.results.ome_xml import NAMESPACE, Product
 from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.results.reader import Result
@@ -80,6 +81,19 @@ def test_it_tells_microns_channels_and_where_it_comes_from(tmp_path: Path) -> No
     assert [c.get("Name") for c in root.iter(f"{{{NAMESPACE}}}Channel")] == [c.name for c in CLASSES]
     assert [p.get("PhysicalSizeX") for p in root.iter(f"{{{NAMESPACE}}}Pixels")] == ["0.5"]
     assert (told["slide"], told["bundle"], told["version"]) == ("slide.svs", "made", "0.0")
+
+
+def test_the_comment_is_utf_8_without_character_references(tmp_path: Path) -> None:
+    """As Bio-Formats, and with it QuPath, Fiji and OMERO, recognises it."""
+    classes = (LabelClass(1, "腺", (1, 2, 3)), LabelClass(2, "железа µ", (3, 2, 1)))
+    source = make_result(tmp_path / "result", np.ones((64, 64), np.uint8), Made(classes=classes))
+    damage(tmp_path / "result", slide={**source.record.to_json()["slide"], "path": "Präparat.svs"})
+    write_ome_tiff(Result(tmp_path / "result"), tmp_path / "x.ome.tif", "mask", FILES)
+    data = (tmp_path / "x.ome.tif").read_bytes()
+    begin = data.index(b"<?xml")
+    text = data[begin : data.index(b"\0", begin)].decode("utf-8")
+    assert "&#" not in text
+    assert all(part in text for part in ('PhysicalSizeXUnit="µm"', "Präparat.svs", "腺", "железа µ"))
 
 
 def test_a_run_that_goes_on_gives_its_finest_complete_scale(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def _write(tiff: tifffile.TiffWriter, source: Result, pyramid: Pyramid, image: O
         first = level == source.level
         per_cm = 1e4 / source.mpp_of(level)
         options: dict[str, Any] = (
-            {"description": ome_xml(image, tiff=True), "subifds": len(source.levels) - 1}
+            {"description": ome_xml(image, tiff=True).encode(), "subifds": len(source.levels) - 1}
             if first
             else {"subfiletype": 1}
         )

@@ -1,7 +1,8 @@
 """OME-XML of a result's images: pixel size, channels, names of labels.
 
 OME-Zarr's own metadata have the same values, but the Bio-Formats inside QuPath 0.6 and 0.7 ignores them: without this
-text it shows pixels without a size, and "Channel 1".
+text it shows pixels without a size, and "Channel 1". It is written as UTF-8: Bio-Formats reads no character reference,
+and takes a TIFF with "&#181;" for "µ" in its comment for a plain one.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def ome_xml(image: OmeImage, *, tiff: bool) -> str:
     """OME-XML (2016-06) of one image.
 
     tiff: True if its channels are the pages of the file that holds this text, in order; False if the pixels lie
-    elsewhere.
+    elsewhere. There the image does not refer to its key-value pairs: the Bio-Formats inside QuPath does not find them.
+    To be written as UTF-8.
     """
     root = _element(
         None,
@@ -80,14 +82,13 @@ def ome_xml(image: OmeImage, *, tiff: bool) -> str:
         _element(pixels, "TiffData", place)
     annotations = _element(root, "StructuredAnnotations", {})
     for number, (about, pairs) in enumerate(image.maps.items()):
-        _element(node, "AnnotationRef", {"ID": f"Annotation:{number}"})
+        if tiff:
+            _element(node, "AnnotationRef", {"ID": f"Annotation:{number}"})
         place = {"ID": f"Annotation:{number}", "Namespace": f"wsi-magnet/{about}"}
         value = _element(_element(annotations, "MapAnnotation", place), "Value", {})
         for key, text in pairs.items():
             _element(value, "M", {"K": key}).text = _printable(text)
-    # A TIFF's description is ASCII, so "µ" is written as a reference.
-    body: bytes = ElementTree.tostring(root, "us-ascii", xml_declaration=False)
-    return '<?xml version="1.0" encoding="UTF-8"?>' + body.decode("ascii")
+    return '<?xml version="1.0" encoding="UTF-8"?>' + ElementTree.tostring(root, "unicode")
 
 
 def _pixels(image: OmeImage) -> dict[str, str]:
