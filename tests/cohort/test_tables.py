@@ -71,6 +71,7 @@ def test_a_row_a_slide() -> None:
         "mask_mpp": "0.5",
         "tissue_share": "0.25",
         "refined_share": "0.25",
+        "alarms": "",
         "cells_not_analysed": "3",
         "not_analysed_mm2": "0.1",
         "analysed_mm2": "2",
@@ -98,6 +99,35 @@ def test_failures_stand_first_with_the_command_that_does_them_again() -> None:
     table = [line for line in text.splitlines() if line.startswith("| ")]
     assert all(line.replace("\\|", "").count("|") == table[0].count("|") for line in table)
     assert "3 + 4, group 2" in text
+
+
+def alarmed(name: str, gland_mm2: float = 0.0, **alarms: str) -> SlideState:
+    metrics = ResultMetrics(analysed_mm2=1.0, classes={"stroma": 1.0, "gland": gland_mm2}, alarms=alarms)
+    return SlideState(name=name, slide=f"/s/{name}", state="finished", metrics=metrics)
+
+
+def test_alarms_stand_together_by_kind_whatever_the_number_of_slides() -> None:
+    states = [alarmed(f"slide{i:02}", upsampled="coarse | fine") for i in range(12)] + [
+        alarmed("z", fluorescence="dark")
+    ]
+    lines = tables.alarm_lines(states)
+    assert [line.partition(":")[0] for line in lines] == [
+        "upsampled, 12 of 13 slides",
+        "fluorescence, 1 of 13 slides",
+        "class never predicted",
+    ]
+    assert "slide09 and 2 more. slide00: coarse | fine" in lines[0]
+    assert lines[2].endswith("no pixel of 13 slides is gland")
+    text = tables.markdown(states)
+    assert "## Alarms\n\n- upsampled, 12 of 13 slides" in text
+    assert text.index("## Alarms") < text.index("## Slides")
+    assert [row["alarms"] for row in rows(states)][-2:] == ["upsampled", "fluorescence"]
+
+
+def test_a_cohort_without_alarms_has_no_such_section() -> None:
+    assert tables.alarm_lines([alarmed("a", 0.5), alarmed("b"), alarmed("c")]) == []
+    assert tables.alarm_lines([alarmed("a"), alarmed("b")]) == [], "two slides may well lack a class"
+    assert "Alarms" not in tables.markdown([alarmed("a", 0.5)])
 
 
 def test_tables_are_refreshed_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,8 @@ def test_a_run_under_way_gives_what_it_has(tmp_path: Path) -> None:
     (feature,) = features_of(written.files[0])
     assert shape(feature["geometry"]).bounds == (320, 320, 960, 640)
     assert written.notes == ("the run is not finished: this is what it has found at 2 µm/px",)
+    about = json.loads(written.files[0].read_text())["wsi-magnet"]
+    assert (about["preliminary"], about["alarms"]) == (True, ["preliminary"])
 
 
 def test_large_files_are_parted(tmp_path: Path) -> None:

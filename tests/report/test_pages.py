@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from tests.export.results import Made, damage, make_result
 from tests.report.conftest import EVIL, EVIL_SLIDE
 from tests.report.reading import Reading
 from wsi_magnet.report.facts import read_facts
-from wsi_magnet.report.pages import slide_page
+from wsi_magnet.report.pages import entry_of, index_page, slide_page
 from wsi_magnet.report.pictures import take_pictures
 
 
@@ -77,8 +79,26 @@ def test_every_picture_has_words_and_every_control_a_name(graded_page: str) -> N
 def test_a_run_under_way_says_so(tmp_path: Path) -> None:
     make_result(tmp_path / "r", np.full((900, 700), 3, np.uint8), Made(state="running", first_level=1))
     text = said(tmp_path / "r")
-    assert "has not finished" in text
-    assert "at 2 µm/px" in text
+    assert "Alarm, preliminary" in text
+    assert "has not finished: this is its mask at 2 µm/px" in text
+    assert "Preliminary. Not for diagnosis." in text
+
+
+def test_alarms_stand_on_top_of_a_page_and_beside_the_state_in_an_index(graded: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    shutil.copytree(graded, folder)
+    alarm = {"kind": "upsampled", "text": "the slide's pixels are 12 µm"}
+    values = json.loads((folder / "run.json").read_text())
+    damage(folder, summary={**values["summary"], "alarms": [alarm]})
+    facts = read_facts(folder)
+    text = Reading(slide_page(facts, take_pictures(facts.source, 200))).text
+    assert text.index("Alarm, upsampled: the slide's pixels are 12 µm.") < text.index("Analysed")
+    assert "Preliminary" not in text
+    index = Reading(
+        index_page([entry_of(facts, "r.html", b"picture"), entry_of(read_facts(graded), "g.html", b"picture")])
+    )
+    assert "Alarms: 1 of 2 slides." in index.text
+    assert "finished upsampled" in " ".join(index.text.split())
 
 
 def test_a_page_without_its_slide_says_so(tmp_path: Path) -> None:

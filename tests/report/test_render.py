@@ -20,7 +20,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")))
 
 def entry(name: str, state: str = "finished") -> Entry:
     return Entry(
-        name, name, name, state, 1.0, 0.0, {name: 100.0}, {name: (1, 2, 3)}, (3, 4, 2), True, 50.0, name, b"picture"
+        name, name, name, state, "", 1.0, 0.0, {name: 100.0}, {name: (1, 2, 3)}, (3, 4, 2), True, 50.0, name, b"picture"
     )
 
 

@@ -63,3 +63,17 @@ def test_cells_that_no_scale_could_read_are_counted_in_the_mask() -> None:
     summary = counts.summary(CLASSES)
     assert summary["not_analysed_mm2"] == 2 * CELL * 1e-6
     assert by_reason(counts.failures) == [("torn", 2)]
+
+
+def test_pixels_that_refinement_changed_are_counted_scale_by_scale() -> None:
+    cells = (
+        CellResult(0, 0, True, quarters(9), changed_px=CELL // 2),
+        CellResult(0, 1, True, quarters(9), unaffected=True),
+        CellResult(0, 2, False, quarters(9), changed_px=0),
+        CellResult(0, 3, True, quarters(9), changed_px=CELL // 2),
+    )
+    counts = RunCounts(plan_of(2.0, 1.0))
+    counts.add(TileResult(1, 0, 0, cells, {}))
+    assert [one["changed_share"] for one in counts.summary(CLASSES)["scales"]] == [0.0, 0.25]
+    counts.add(TileResult(1, 0, 1, (CellResult(0, 4, True, quarters(9)),), {}))
+    assert counts.summary(CLASSES)["scales"][1]["changed_share"] is None, "a journal of a version that did not count"

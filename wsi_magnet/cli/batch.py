@@ -128,7 +128,7 @@ def _values(summary: CohortSummary) -> dict[str, Any]:
 def _text(summary: CohortSummary) -> str:
     from wsi_magnet.cli.tables import facts, failures_text
     from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
-    from wsi_magnet.cohort.tables import counts_text
+    from wsi_magnet.cohort.tables import alarm_lines, counts_text
 
     done = "Nothing to do.\n\n" if not summary.worked_on else ""
     pairs = [
@@ -138,8 +138,9 @@ def _text(summary: CohortSummary) -> str:
         ("", summary.out / SUMMARY_MD),
     ]
     failed = [state.failure for state in summary.states.values() if state.failure]
-    parts = [f"{done}{facts(pairs)}", *([failures_text(failed)] if failed else []), "Not for diagnosis."]
-    return "\n\n".join(parts)
+    alarms = "\n".join(f"ALARM, {line}" for line in alarm_lines(summary.states.values()))
+    parts = [f"{done}{facts(pairs)}", *([failures_text(failed)] if failed else []), alarms, "Not for diagnosis."]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _failures(summary: CohortSummary) -> str:

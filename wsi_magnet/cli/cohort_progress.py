@@ -160,4 +160,6 @@ def ended_lines(event: SlideEnded) -> list[str]:
     text = f"{state.name}: {event.outcome}, {seconds}, {metrics.analysed_mm2 or 0:.1f} mm² ({areas})"
     if grade := metrics.gleason:
         text += f", Gleason {grade.primary} + {grade.secondary}"
+    if metrics.alarms:
+        text += f"; ALARM: {'; '.join(metrics.alarms)}"
     return [text, *(f"{state.name}: {reason}" for reason in event.reasons)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wsi_magnet.text import byte_text, counted
+from wsi_magnet.text import byte_text, counted, percent_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wsi_magnet.planning.estimate import Cost
     from wsi_magnet.planning.prepare import PreparedRun
+    from wsi_magnet.results.alarms import Alarm
     from wsi_magnet.results.summary import RunSummary
     from wsi_magnet.scales import Ladder
     from wsi_magnet.slides.types import SlideInfo
@@ -113,7 +114,9 @@ def run_text(summary: RunSummary) -> str:
     lines = []
     if summary.done_before:
         lines.append("Finished before; nothing to do (--restart starts over).")
-    lines.append(facts([("mask", summary.folder / "mask.ome.zarr"), ("summary", summary.folder / "summary.json")]))
+    bundle = [("bundle", bundle_text(values))] if values.get("bundle") else []
+    places = [("mask", summary.folder / "mask.ome.zarr"), ("summary", summary.folder / "summary.json")]
+    lines.append(facts([*bundle, *places]))
     rows = [[c["name"], f"{c['area_mm2']:.3f}", f"{c['percent']:.1f}"] for c in values["classes"]]
     lines.append(table(["class", "mm²", "% of area"], rows))
     if values["gleason"]:
@@ -123,13 +126,28 @@ def run_text(summary: RunSummary) -> str:
             "(by area; not for diagnosis)"
         )
     lines.append(f"Segmented: {', '.join(map(_segmented, values['scales']))}. Not for diagnosis.")
+    if summary.alarms:
+        lines.append(alarms_text(summary.alarms))
     return "\n\n".join(lines)
+
+
+def bundle_text(values: Mapping[str, Any]) -> str:
+    """The bundle of a summary and what it was made for."""
+    purpose = values.get("bundle_made_for")
+    return f"{values['bundle']}, made for: {purpose}" if purpose else str(values["bundle"])
+
+
+def alarms_text(alarms: Sequence[Alarm]) -> str:
+    """A line for each alarm."""
+    return "\n".join(f"ALARM, {one.kind}: {one.text}" for one in alarms)
 
 
 def _segmented(one: Mapping[str, Any]) -> str:
     """Cells that were refined at a scale; results of older versions do not count the unaffected ones."""
     unaffected = one.get("cells_unaffected", 0)
     notice = f" ({unaffected} of them unaffected, so not read)" if unaffected else ""
+    if one.get("changed_share") is not None and one["cells_refined"] > unaffected:
+        notice += f", which changed {percent_text(100 * one['changed_share'])} of the pixels"
     return f"{one['cells_refined']} of {counted(one['cells'], 'cell')} at {one['mpp']:g} µm/px{notice}"
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from wsi_magnet.cohort.paths import STATE_SUFFIX, STATES, state_names
 from wsi_magnet.config import Refine
 from wsi_magnet.errors import CohortError, WsiMagnetError
+from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.folder import Existing, ResultFolder, write_json
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.schema import Bounds, SchemaError, parse, stored_as, to_json
@@ -58,6 +59,8 @@ class ResultMetrics:
     classes: Mapping[str, float] = field(default_factory=dict)
     """Area in mm² by the class's name."""
     gleason: Grade | None = None
+    alarms: Mapping[str, str] = field(default_factory=dict)
+    """Text of each alarm by its kind."""
 
     @staticmethod
     def of(summary: Mapping[str, Any], record: RunRecord | None) -> ResultMetrics:
@@ -79,6 +82,7 @@ class ResultMetrics:
             not_analysed_mm2=summary["not_analysed_mm2"],
             classes={one["name"]: one["area_mm2"] for one in summary["classes"]},
             gleason=Grade(**{f.name: gleason[f.name] for f in fields(Grade)}) if gleason else None,
+            alarms={one.kind: one.text for one in Alarm.all_of(summary)},
         )
 
 

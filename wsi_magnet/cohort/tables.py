@@ -12,10 +12,17 @@ from wsi_magnet.cohort.paths import SUMMARY_CSV, SUMMARY_MD
 from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.results.pyramid import replace_text
 from wsi_magnet.storage.location import Location
+from wsi_magnet.text import counted
 
 PAUSE_RATIO = 20
 """Pause between two writes of the tables relative to the time of one: a twentieth of the time, for any number of
 slides."""
+
+_ALARMED_NAMED = 10
+"""Slides that are named with a kind of alarm."""
+
+_LEAST_SLIDES = 3
+"""Least number of slides without a class for an alarm: a single one may well lack it."""
 
 _ORDER = ("failed", "finished with errors", "running", "waiting", "finished")
 
@@ -75,6 +82,7 @@ def _row(state: SlideState, classes: Sequence[str], *, graded: bool) -> dict[str
         "mask_mpp": _number(metrics.mpp),
         "tissue_share": _number(metrics.tissue_share),
         "refined_share": _number(metrics.refined_share),
+        "alarms": "; ".join(metrics.alarms),
         "cells_not_analysed": metrics.cells_not_analysed,
         "not_analysed_mm2": _number(metrics.not_analysed_mm2),
         "analysed_mm2": _number(metrics.analysed_mm2),
@@ -92,10 +100,12 @@ def markdown(states: Sequence[SlideState]) -> str:
     parts = ["# Cohort", f"{len(states)} slides: {counts}. Not for diagnosis."]
     if bad := [state for state in states if state.state in ("failed", "finished with errors")]:
         parts += ["## Failures", *(_failure(state) for state in bad)]
+    if lines := alarm_lines(states):
+        parts += ["## Alarms", "\n".join(f"- {_escaped(line)}" for line in lines)]
     classes = _classes(states)
     graded = any(state.metrics.gleason for state in states)
     grades = ["Gleason (by area)"] if graded else []
-    head = ["slide", "state", *(f"{name}, mm²" for name in classes), *grades, "refined", "seconds"]
+    head = ["slide", "state", *(f"{name}, mm²" for name in classes), *grades, "refined", "alarms", "seconds"]
     rows = [_cells(state, classes, graded=graded) for state in states]
     parts += ["## Slides", _table(head, rows)]
     return _writable("\n\n".join(parts) + "\n")
@@ -105,6 +115,27 @@ def counts_text(states: Iterable[SlideState]) -> str:
     """Counts by state: "50 finished, 10 failed"."""
     counts: Counter[str] = Counter(state.state for state in states)
     return ", ".join(f"{counts[name]} {name}" for name in reversed(_ORDER) if counts[name]) or "none"
+
+
+def alarm_lines(states: Iterable[SlideState]) -> list[str]:
+    """A line for each kind of alarm with its slides, and one for classes that were found on no slide of several."""
+    done = [state for state in states if state.has_result]
+    slides: dict[str, list[SlideState]] = {}
+    for state in done:
+        for kind in state.metrics.alarms:
+            slides.setdefault(kind, []).append(state)
+    lines = []
+    for kind, found in sorted(slides.items(), key=lambda one: -len(one[1])):
+        names = [state.name for state in found]
+        more = f" and {len(names) - _ALARMED_NAMED} more" if len(names) > _ALARMED_NAMED else ""
+        which = f"{', '.join(names[:_ALARMED_NAMED])}{more}"
+        example = found[0].metrics.alarms[kind]
+        lines.append(f"{kind}, {len(found)} of {counted(len(done), 'slide')}: {which}. {names[0]}: {example}")
+    with_tissue = [state for state in done if state.metrics.analysed_mm2]
+    never = [name for name in _classes(with_tissue) if not any(s.metrics.classes.get(name) for s in with_tissue)]
+    if never and len(with_tissue) >= _LEAST_SLIDES:
+        lines.append(f"class never predicted: no pixel of {counted(len(with_tissue), 'slide')} is {', '.join(never)}")
+    return lines
 
 
 def _failure(state: SlideState) -> str:
@@ -124,6 +155,7 @@ def _cells(state: SlideState, classes: Sequence[str], *, graded: bool) -> list[s
         *(f"{metrics.classes[name]:.3f}" if name in metrics.classes else "" for name in classes),
         *(grades if graded else []),
         "" if refined is None else f"{100 * refined:.0f} %",
+        _escaped("; ".join(metrics.alarms)),
         f"{state.seconds:.0f}" if state.attempts else "",
     ]
 

@@ -51,6 +51,8 @@ def describe(source: Result, options: ObjectOptions) -> dict[str, Any]:
         "bundle_sha256": source.record.bundle.sha256,
         "version": source.record.program_version,
         "state": source.state,
+        "preliminary": source.running,
+        "alarms": [one.kind for one in source.alarms],
         "mpp": source.geometry.mpp,
         "frame": options.frame,
         "origin_xy_level0_px": list(source.geometry.bounds_xy if options.frame == "qupath" else (0, 0)),

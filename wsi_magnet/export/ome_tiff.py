@@ -14,6 +14,7 @@ from wsi_magnet._version import __version__
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box
+from wsi_magnet.results.alarms import kinds_text
 from wsi_magnet.results.ome_xml import OmeImage, Product, image_of, ome_xml
 from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.results.reader import Result
@@ -70,6 +71,7 @@ def describe_image(source: Result, product: Product) -> OmeImage:
         "finest_complete_mpp": source.geometry.mpp,
         "version": source.record.program_version,
         "state": source.state,
+        "alarms": kinds_text(source.alarms),
         "exported_by": f"wsi-magnet {__version__}",
         "note": "Not for diagnosis.",
     }

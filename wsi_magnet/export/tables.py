@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_magnet.errors import ConfigError
+from wsi_magnet.results.alarms import kinds_text
 from wsi_magnet.results.grading import is_pattern
 from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
@@ -27,6 +28,7 @@ COLUMNS = (
     "slide_identity",
     "bundle",
     "state",
+    "alarms",
     "mpp",
     "class",
     "value",
@@ -70,6 +72,7 @@ def rows(source: Result) -> Iterator[dict[str, Any]]:
         "slide_identity": source.identity,
         "bundle": source.record.bundle.name,
         "state": source.state,
+        "alarms": kinds_text(source.alarms),
         "mpp": values["mpp"],
         "analysed_mm2": _area(values["analysed_mm2"]),
         "tumour_mm2": _area(tumour) if patterns else "",

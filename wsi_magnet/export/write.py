@@ -58,6 +58,8 @@ def export(folder: Location, target: Path, kind: Kind, options: ExportOptions | 
 def _style(source: Result, options: ExportOptions) -> FeatureStyle:
     bundle = source.record.bundle
     about = {"source": f"wsi-magnet {__version__}, {bundle.name}", "frame": options.objects.frame}
+    if source.running:
+        about["preliminary"] = f"mask at {source.mpp:g} µm/px of a run that is not finished"
     identity = f"{source.identity} {bundle.sha256} {source.geometry.mpp:g} {options.objects}"
     return FeatureStyle(options.object_type, options.naming, identity, about)
 

@@ -244,7 +244,7 @@ class CudaDevice:
 
     def _fetch(self, slot: _Slot) -> Launched:
         # Memory of its own for each batch: tiles place its cells whenever they get to it.
-        found = Results(*(torch.empty(t.shape, dtype=torch.uint8, pin_memory=True) for t in slot.found))
+        found = Results(*(torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in slot.found))
         with torch.cuda.stream(self._down):
             slot.computed.wait()
             for there, here in zip(slot.found, found, strict=True):

@@ -51,7 +51,7 @@ class PatchInput:
 
 
 class Results(NamedTuple):
-    """Cells of a batch, on the device, uint8 (N, [C,] CELL_PX, CELL_PX)."""
+    """Cells of a batch, on the device, uint8 (N, [C,] CELL_PX, CELL_PX) but for the counts."""
 
     labels: Tensor
     """The likeliest class's value."""
@@ -59,6 +59,9 @@ class Results(NamedTuple):
     """255 - (largest - second), of the bytes."""
     probabilities: Tensor
     """255 = 1."""
+    changed_px: Tensor
+    """int32 (N,): pixels of each cell to which refinement gave another label than the coarser scale; 0 at the coarsest.
+    Pixels beyond the grid's edge count too."""
 
 
 class Engine:
@@ -150,7 +153,7 @@ class Engine:
         if coarse is None:
             return _results(fine, self._values)
         y = _upsample(coarse, self._device_prior)
-        return _results(self._refine(fine=fine, coarse=y, geometry=geometry), self._values)
+        return _results(self._refine(fine=fine, coarse=y, geometry=geometry), self._values, before=_inner(y, margin))
 
     def cells(self, found: Results, count: int) -> Iterator[CellPixels]:
         """The first `count` cells of a batch, as arrays."""
@@ -252,17 +255,24 @@ def _upsample(stored: Tensor, prior: Tensor) -> Tensor:
     return upsample_inner(p)
 
 
-def _results(p: Tensor, values: Sequence[int]) -> Results:
-    """Float (N, C, CELL_PX, CELL_PX) to the bytes that are stored; no more leaves the device."""
-    stored = (p * 255).round_().to(torch.uint8)
-    return Results(_likeliest(p, values), _margin_uncertainty(stored), stored)
+def _results(p: Tensor, values: Sequence[int], before: Tensor | None = None) -> Results:
+    """Float (N, C, CELL_PX, CELL_PX) to the bytes that are stored; little more leaves the device.
+
+    before: the coarser result, likewise, where the cell was refined.
+    """
+    stored, labels = (p * 255).round_().to(torch.uint8), _likeliest(p, values)
+    if before is None:
+        changed_px = torch.zeros(len(p), dtype=torch.int32, device=p.device)
+    else:
+        changed_px = (_likeliest(before, values) != labels).sum(dim=(1, 2), dtype=torch.int32)
+    return Results(labels, _margin_uncertainty(stored), stored, changed_px)
 
 
 def _cells(found: Results, count: int) -> Iterator[CellPixels]:
     """The first `count` cells of a batch, as arrays."""
-    labels, uncertainty, probabilities = (tensor.cpu().numpy() for tensor in found)
+    labels, uncertainty, probabilities, changed_px = (tensor.cpu().numpy() for tensor in found)
     for i in range(count):
-        yield CellPixels(probabilities[i], labels[i], uncertainty[i])
+        yield CellPixels(probabilities[i], labels[i], uncertainty[i], int(changed_px[i]))
 
 
 def _likeliest(p: Tensor, values: Sequence[int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,8 @@ class CellPixels:
     """uint8 (CELL_PX, CELL_PX), label values."""
     uncertainty: Pixels
     """uint8 (CELL_PX, CELL_PX), 255 = 1."""
+    changed_px: int = 0
+    """Pixels to which refinement gave another label."""
 
 
 def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background: int | None) -> CellPixels:
@@ -70,7 +72,7 @@ def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background:
         array[..., :height, :width] *= inside
     if background is not None:
         probabilities[background, :height, :width] += np.uint8(255) * ~inside
-    return CellPixels(probabilities, labels, uncertainty)
+    return replace(pixels, probabilities=probabilities, labels=labels, uncertainty=uncertainty)
 
 
 class TileCanvas:

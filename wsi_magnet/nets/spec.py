@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.labels import LabelClass
+from wsi_magnet.nets.profile import TrainingProfile
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
 
@@ -99,6 +100,8 @@ class BundleSpec:
     """Least mean uncertainty of cells that `--refine auto` refines, for scale 1, 2, ..."""
     temperature: tuple[float, ...]
     """Divisor of the backbone's logits before the softmax, for scale 0, 1, ...; 1 changes nothing."""
+    profile: TrainingProfile | None = None
+    """Numbers of the training data with which slides are compared; None in bundles made before there were any."""
     card: Mapping[str, str] = field(default_factory=dict)
     """Model card for people: licence, data, intended use, not for, held-out figures, made by."""
 
@@ -123,6 +126,8 @@ class BundleSpec:
     def to_json(self) -> dict[str, Any]:
         """Values for JSON."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.profile is None:
+            del values["profile"]
         return values
 
     @staticmethod

@@ -58,6 +58,11 @@ MOST_FRAME = 1 / 3
 cystic glands; the glass beside the ragged end of a biopsy, whose border with tissue is long, takes half or more."""
 
 
+NEARLY_BLACK, BRIGHT, LEAST_BRIGHT = 40, 120, 0.01
+"""Most of the brightest channel of a dark pixel, least of the darkest channel of a bright one, and the share of bright
+pixels from which a slide is bright field: even a slide full of dense nuclei has as many."""
+
+
 @dataclass(frozen=True, eq=False)
 class TissueMap:
     """Map of the tissue on a slide's canvas."""
@@ -68,6 +73,8 @@ class TissueMap:
     """Level-0 pixels per pixel of the map."""
     threshold: float
     """Least value of `pink` that counted as tissue; 0 for a map that was loaded."""
+    dark_share: float = 0.0
+    """Share of the canvas that is nearly black, on slides without bright glass; 0 for others and for a loaded map."""
 
     @property
     def share(self) -> float:
@@ -125,7 +132,7 @@ def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float
     score = pink(colours)
     threshold = float(np.clip(threshold_otsu(score), LEAST_PINK, MOST_PINK))
     tissue = _clean((score >= threshold) | _dark(colours), (scale.mpp / 1000) ** 2)
-    return TissueMap(tissue | unreadable, scale.downsample_xy, threshold)
+    return TissueMap(tissue | unreadable, scale.downsample_xy, threshold, dark_share=dark_share(thumbnail))
 
 
 def map_scale(canvas: Size, mpp_xy: tuple[float, float]) -> Scale:
@@ -135,6 +142,17 @@ def map_scale(canvas: Size, mpp_xy: tuple[float, float]) -> Scale:
     downsample_xy = mpp / mpp_xy[0], mpp / mpp_xy[1]
     size = Size(max(1, round(canvas.width / downsample_xy[0])), max(1, round(canvas.height / downsample_xy[1])))
     return Scale(0, mpp, downsample_xy, size)
+
+
+def dark_share(thumbnail: Image) -> float:
+    """Share of a slide that is nearly black; 0 where some of it is bright, as in bright field, whose scans may lie on
+    black.
+
+    thumbnail: uint8 (rows, columns, 3) RGB.
+    """
+    if (thumbnail.min(axis=-1) > BRIGHT).mean() >= LEAST_BRIGHT:
+        return 0.0
+    return float((thumbnail.max(axis=-1) < NEARLY_BLACK).mean())
 
 
 def pink(colours: Floats) -> Floats:

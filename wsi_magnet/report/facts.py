@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from wsi_magnet.geometry import ceil_div
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.grading import NOISE_MM2, PATTERNS, ClassArea, Gleason, can_grade, gleason, is_pattern
-from wsi_magnet.results.journal import History, read_history
+from wsi_magnet.results.journal import CellResult, History, read_history
 from wsi_magnet.results.reader import Result
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.storage.location import Location
@@ -31,6 +32,9 @@ class ScaleUse:
     refined: int
     """Cells among these that were read and segmented there; the others were upsampled only."""
     complete: bool
+    changed_percent: float | None = None
+    """Pixels to which this scale gave another label, in percent of its cells' pixels; None at the coarsest and where
+    the run did not count them."""
 
     @property
     def percent(self) -> float:
@@ -111,8 +115,15 @@ def _scales(source: Result, history: History) -> tuple[ScaleUse, ...]:
     uses = []
     for index, scale in enumerate(source.record.scales):
         cells = [cell for tile in history.of_scale(index) for cell in tile.cells]
-        uses.append(ScaleUse(scale.mpp, len(cells), sum(c.refined for c in cells), index in history.finished_scales))
+        refined, complete = sum(c.refined for c in cells), index in history.finished_scales
+        uses.append(ScaleUse(scale.mpp, len(cells), refined, complete, _changed_percent(cells) if index else None))
     return tuple(uses)
+
+
+def _changed_percent(cells: Sequence[CellResult]) -> float | None:
+    if not cells or any(one.refined and not one.unaffected and one.changed_px is None for one in cells):
+        return None
+    return 100 * sum(one.changed_px or 0 for one in cells) / (len(cells) * CELL_PX**2)
 
 
 def _refined_at(source: Result, history: History) -> Codes:

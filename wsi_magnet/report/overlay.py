@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
+from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.reader import Result
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.read import read_whole
@@ -31,6 +32,7 @@ UNREADABLE = 190
 
 _FONT_PX = 20
 """Size of Pillow's own font, the only one available everywhere; it lacks µ and ², so units are spelt out."""
+_ALARM_RGB = (176, 0, 32)
 _NICE_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 
@@ -59,8 +61,19 @@ def draw_overlay(result: Location, style: OverlayStyle | None = None) -> Image.I
     picture.thumbnail((style.longest_px, style.longest_px))
     shown_mpp = mpp * full_px / picture.width
     areas = {one.value: one.area_mm2 for one in source.areas.values()} | {NOT_ANALYSED: source.not_analysed_mm2}
-    title = f"{source.name}: mask at {source.geometry.mpp:g} microns/px, drawn at {shown_mpp:.3g}"  # no µ in this font
-    return _with_legend(picture, source.classes, areas, shown_mpp, title)
+    title = f"{source.name}: mask at {source.geometry.mpp:g} microns/px, drawn at {shown_mpp:.3g}"
+    if source.running:
+        stamp_preliminary(picture)
+    return _with_legend(picture, source.classes, areas, shown_mpp, [title, "Not for diagnosis."], source.alarms)
+
+
+def stamp_preliminary(picture: Image.Image) -> None:
+    """Write "PRELIMINARY" across the upper left corner of a picture."""
+    font = ImageFont.load_default(max(16, max(picture.size) // 24))
+    draw, text = ImageDraw.Draw(picture), "PRELIMINARY"
+    left, top, right, bottom = draw.textbbox((12, 10), text, font)
+    draw.rectangle((left - 8, top - 6, right + 8, bottom + 6), fill="white", outline=_ALARM_RGB, width=3)
+    draw.text((12, 10), text, _ALARM_RGB, font)
 
 
 def open_own_slide(source: Result) -> SlideReader:
@@ -100,26 +113,51 @@ def _outlines(labels: Pixels) -> npt.NDArray[np.bool_]:
 
 
 def _with_legend(
-    picture: Image.Image, classes: Sequence[LabelClass], area_mm2: dict[int, float], mpp: float, title: str
+    picture: Image.Image,
+    classes: Sequence[LabelClass],
+    area_mm2: dict[int, float],
+    mpp: float,
+    lines: Sequence[str],
+    alarms: Sequence[Alarm],
 ) -> Image.Image:
     font = ImageFont.load_default(_FONT_PX)
     shown = [c for c in classes if c.value and area_mm2.get(c.value)]
     if area_mm2.get(NOT_ANALYSED):
         shown.append(NOT_ANALYSED_CLASS)
-    width, line = max(picture.width, 640, int(font.getlength(title)) + 24), _FONT_PX + 14
-    canvas = Image.new("RGB", (width, picture.height + line * (3 + len(shown))), "white")
+    width, line = max(picture.width, 640, *(int(font.getlength(one)) + 24 for one in lines)), _FONT_PX + 14
+    wrapped = [part for one in alarms for part in _wrapped(_plain(f"ALARM, {one.kind}: {one.text}"), font, width - 24)]
+    rows = len(lines) + len(wrapped) + len(shown)
+    canvas = Image.new("RGB", (width, picture.height + line * (rows + 1)), "white")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
     y = picture.height + 8
-    draw.text((12, y), title, "black", font)
-    draw.text((12, y + line), "Not for diagnosis.", "black", font)
     scale_bar(draw, width, y + line, mpp, font)
-    y += line
+    for number, text in enumerate([*lines, *wrapped]):
+        draw.text((12, y), text, "black" if number < len(lines) else _ALARM_RGB, font)
+        y += line
+    y -= line
     for one in shown:
         y += line
         draw.rectangle((12, y, 12 + _FONT_PX, y + _FONT_PX), fill=one.color, outline="black")
         draw.text((24 + _FONT_PX, y - 2), f"{one.name}: {area_mm2[one.value]:.3f} sq mm", "black", font)
     return canvas
+
+
+def _plain(text: str) -> str:
+    """Text in the letters of Pillow's own font."""
+    return text.replace("µm/px", "microns/px").replace("µm", "microns").replace("mm²", "sq mm")
+
+
+def _wrapped(text: str, font: Any, width: int) -> list[str]:
+    """Lines of a text, at most `width` pixels wide where its words allow."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def scale_bar(draw: ImageDraw.ImageDraw, width: int, y: int, mpp: float, font: Any) -> None:

@@ -16,6 +16,7 @@ from wsi_magnet.report.colours import GREY, Color, scale_color
 from wsi_magnet.report.facts import Grading, SlideFacts, shown
 from wsi_magnet.report.pictures import Pictures, codes_png
 from wsi_magnet.report.render import data_uri, render
+from wsi_magnet.results.alarms import kinds_text
 from wsi_magnet.results.grading import NOISE_MM2, NOISE_SHARE, PATTERNS, SECONDARY_SHARE, Gleason
 from wsi_magnet.results.record import BundleRecord
 from wsi_magnet.text import area_text, counted, duration_text, percent_text, time_text
@@ -41,6 +42,8 @@ def slide_page(facts: SlideFacts, pictures: Pictures, *, index: str | None = Non
     page = {
         "index": index,
         "lede": _lede(facts),
+        "preliminary": facts.source.running,
+        "alarms": facts.source.alarms,
         "banners": _banners(facts, pictures),
         "key_figures": _key_figures(facts),
         **_figure(facts, pictures),
@@ -66,22 +69,20 @@ def alt_text(facts: SlideFacts) -> str:
 
 def _lede(facts: SlideFacts) -> str:
     made = f" on {time_text(facts.record.finished)}" if facts.record.finished else ""
-    return f"Mask at {facts.source.geometry.mpp:g} µm/px by the bundle {facts.record.bundle.name}{made}."
+    card = facts.record.bundle.description.get("card") or {}
+    purpose = f", which was made for: {use}" if (use := card.get("intended use")) else ""
+    return f"Mask at {facts.source.geometry.mpp:g} µm/px by the bundle {facts.record.bundle.name}{made}{purpose}."
 
 
 def _banners(facts: SlideFacts, pictures: Pictures) -> list[str]:
     texts = []
-    if facts.state == "running":
-        texts.append(
-            f"This run has not finished. The page shows its mask at {facts.source.geometry.mpp:g} µm/px, the finest "
-            f"complete scale; the finest of all will be {facts.scales[-1].mpp:g} µm/px. If no process is working on "
-            "it, the same wsi-magnet run resumes it."
-        )
+    if facts.source.running:
+        texts.append("If no process is working on this run, the same wsi-magnet run resumes it.")
     if facts.failures:
         texts.append(f"{counted(len(facts.failures), 'tissue cell')} could not be read; see below.")
     if pictures.slide is None:
         texts.append(f"Shown without its slide: {pictures.why_no_slide}.")
-    if not facts.analysed_mm2:
+    if not facts.analysed_mm2 and not facts.source.alarms:
         texts.append("No tissue was analysed: the mask is empty.")
     return texts
 
@@ -192,6 +193,7 @@ def _refinement(facts: SlideFacts) -> list[dict[str, Any]]:
             "cells": f"{s.cells:,}",
             "refined": f"{s.refined:,}",
             "share": percent_text(s.percent) if s.cells else "–",
+            "changed": "–" if s.changed_percent is None else percent_text(s.changed_percent),
             "state": "complete" if s.complete else "running" if s.cells else "not started",
         }
         for i, s in enumerate(facts.scales)
@@ -279,6 +281,8 @@ class Entry:
     result: str
     """Name of the result folder, which differs where slides share a name."""
     state: str
+    alarms: str
+    """Kinds of its alarms; "" without any."""
     analysed_mm2: float
     not_analysed_mm2: float
     shares: dict[str, float]
@@ -312,6 +316,7 @@ def entry_of(facts: SlideFacts, href: str, thumbnail: bytes) -> Entry:
         facts.source.name,
         facts.source.folder.resolve().name,
         facts.state,
+        kinds_text(facts.source.alarms),
         facts.analysed_mm2,
         facts.not_analysed_mm2,
         {a.name: a.percent for a in facts.areas if a.value},
@@ -343,6 +348,8 @@ def _index_lede(entries: Sequence[Entry]) -> str:
     states = Counter(entry.state for entry in entries)
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
     text = f"{area_text(sum(e.analysed_mm2 for e in entries))} analysed; {counts}."
+    if alarmed := sum(bool(e.alarms) for e in entries):
+        text += f" Alarms: {alarmed} of {counted(len(entries), 'slide')}."
     groups = Counter(entry.grade[2] for entry in entries if entry.grade)
     if groups:
         parts = [f"{group} ({counted(n, 'slide')})" for group, n in sorted(groups.items())]

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.geometry import Box, Size
-from wsi_magnet.report.overlay import blend, open_own_slide, scale_bar, tissue_at
+from wsi_magnet.report.overlay import blend, open_own_slide, scale_bar, stamp_preliminary, tissue_at
 from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.results.reader import Result
 from wsi_magnet.scales import scale_at
@@ -65,6 +65,8 @@ def take_pictures(source: Result, longest_px: int) -> Pictures:
     tissue, why = _slide(source, size, mpp)
     under = tissue if tissue is not None else np.full((*size.hw, 3), _NO_SLIDE, np.uint8)
     paper = _blended(under, labels, source, _OPACITY if tissue is not None else _OPACITY_ALONE)
+    if source.running:
+        stamp_preliminary(paper)
     small = paper.copy()
     small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     _add_scale_bar(paper, mpp * size.width / paper.width)

@@ -120,8 +120,7 @@ def _page(result: Location, href: str, options: ReportOptions, index: str | None
     notes = []
     if pictures.slide is None:
         notes.append(f"{result} is shown without its slide: {pictures.why_no_slide}")
-    if facts.state == "running":
-        notes.append(f"{result} has not finished: shown at {facts.source.geometry.mpp:g} µm/px")
+    notes += [f"{result}, {alarm.kind}: {alarm.text}" for alarm in facts.source.alarms]
     entry = entry_of(facts, href, pictures.thumbnail)
     return slide_page(facts, pictures, index=index), entry, notes
 

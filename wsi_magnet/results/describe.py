@@ -9,6 +9,7 @@ from wsi_magnet.config import Precision
 from wsi_magnet.labels import LabelClass, with_reserved
 from wsi_magnet.planning.prepare import PreparedRun
 from wsi_magnet.results import ngff
+from wsi_magnet.results.alarms import SlideNumbers
 from wsi_magnet.results.folder import Products
 from wsi_magnet.results.ome_xml import Product, image_of, ome_xml
 from wsi_magnet.results.record import BundleRecord, RunRecord, ScaleRecord, SlideRecord, versions
@@ -42,6 +43,18 @@ def describe_run(
         notes=tuple(prepared.notes),
         software=versions(),
         precision=precision,
+    )
+
+
+def numbers_of(prepared: PreparedRun) -> SlideNumbers:
+    """Numbers of a prepared run from which its alarms are decided."""
+    return SlideNumbers(
+        slide_mpp=max(prepared.info.require_mpp()),
+        coarsest_mpp=prepared.plan.ladder.scales[0].mpp,
+        upsampled=prepared.plan.ladder.upsampled,
+        dark_share=prepared.tissue.dark_share,
+        refine=str(prepared.config.refine),
+        profile=prepared.spec.profile,
     )
 
 

@@ -34,6 +34,9 @@ class CellResult:
     """Reason why the cell is unreadable at this scale; its coarser result stays, or 255 if there is none."""
     unaffected: bool = False
     """True where it was to be refined and was not read, because no pixel could have changed its result."""
+    changed_px: int | None = None
+    """Pixels of the whole cell to which refinement gave another label, also beyond the grid's edge; None in journals
+    of versions that did not count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,7 @@ class TileResult:
         """Plain values, short: a slide has thousands."""
         return {
             "tile": list(self.key),
-            "cells": [
-                [c.row, c.col, c.refined + c.unaffected, [list(q) for q in c.quarters], c.failure] for c in self.cells
-            ],
+            "cells": list(map(_cell_json, self.cells)),
             "labels": {str(k): v for k, v in self.label_pixels.items()},
             "s": {k: round(v, 4) for k, v in self.seconds.items()},
             "worker": self.worker,
@@ -77,14 +78,21 @@ class TileResult:
         return TileResult(scale, row, col, cells, labels, seconds, str(entry["worker"]))
 
 
+def _cell_json(cell: CellResult) -> list[Any]:
+    quarters = [list(quarter) for quarter in cell.quarters]
+    return [cell.row, cell.col, cell.refined + cell.unaffected, quarters, cell.failure, cell.changed_px]
+
+
 def _cell(entry: Sequence[Any]) -> CellResult:
-    row, col, treatment, quarters, failure = entry  # 0: upsampled only, 1: refined, 2: refined and unaffected
+    row, col, treatment, quarters, failure, *counts = entry  # 0: upsampled only, 1: refined, 2: refined and unaffected
+    changed = counts[0] if counts else None
     sums: Any = tuple((_count(total), _count(pixels)) for total, pixels in quarters)
     if len(sums) != 4 or any(total > 255 * pixels or pixels > _QUARTER_PX for total, pixels in sums):
         raise ValueError("no sums of four quarters")
     if not (failure is None or isinstance(failure, str)) or treatment not in (0, 1, 2):
         raise ValueError("no treatment or no reason")
-    return CellResult(_count(row), _count(col), bool(treatment), sums, failure, unaffected=treatment == 2)
+    changed_px = None if changed is None else _count(changed)
+    return CellResult(_count(row), _count(col), bool(treatment), sums, failure, treatment == 2, changed_px)
 
 
 _QUARTER_PX = (CELL_PX // 2) ** 2

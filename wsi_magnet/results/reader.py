@@ -20,6 +20,7 @@ from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
+from wsi_magnet.results.alarms import Alarm, preliminary
 from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.results.grading import ClassArea, summarise
 from wsi_magnet.results.pyramid import Pyramid, lazy_level, read_attributes
@@ -210,6 +211,13 @@ class Result:
         """Note for the user about an unfinished run; empty for a finished one."""
         found = f"the run is not finished: this is what it has found at {self.geometry.mpp:g} µm/px"
         return (found,) if self.running else ()
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Reasons to distrust the result, the gravest first; of an unfinished run, that it is preliminary."""
+        if self.running:
+            return (preliminary(self.mpp, self.record.scales[-1].mpp),)
+        return Alarm.all_of(self.record.summary or {})
 
     def blocks(self, level: int, side_px: int = CELL_PX) -> Iterator[Box]:
         """Boxes of `side_px` that cover a level, row by row, cut at its edge."""

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wsi_magnet.config import CELL_PX
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.planning.plan import Plan, ScalePlan
+from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.grading import summarise
 from wsi_magnet.results.journal import TileResult
 from wsi_magnet.storage.location import Location
@@ -27,6 +29,11 @@ class RunSummary:
     """A line for each unreadable cell of each scale."""
     summary: Mapping[str, Any]
     """The contents of summary.json."""
+
+    @property
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Reasons to distrust the result; none in results of older versions."""
+        return Alarm.all_of(self.summary)
 
 
 class RunCounts:
@@ -83,7 +90,8 @@ class _ScaleCounts:
         for cell in result.cells:
             uncertainty, pixels = (sum(part) for part in zip(*cell.quarters, strict=True))
             self._counts.update(cells=1, cells_refined=cell.refined, cells_unaffected=cell.unaffected)
-            self._counts.update(uncertainty=uncertainty, pixels=pixels)
+            self._counts.update(uncertainty=uncertainty, pixels=pixels, changed=cell.changed_px or 0)
+            self._counts.update(not_counted=cell.refined and not cell.unaffected and cell.changed_px is None)
             if cell.failure:
                 self._failed[cell.row, cell.col] = cell.failure
                 self._failed_pixels += pixels
@@ -104,6 +112,13 @@ class _ScaleCounts:
         for (row, col), reason in sorted(self._failed.items()):
             yield f"{self.mpp:g} µm/px, row {row}, column {col}: {reason}"
 
+    @property
+    def _changed_share(self) -> float | None:
+        """Share of the pixels of all cells to which this scale gave another label; None if a tile did not count."""
+        if self._counts["not_counted"]:
+            return None
+        return self._counts["changed"] / (CELL_PX**2 * max(1, self._counts["cells"]))
+
     def summary(self) -> dict[str, Any]:
         counts = self._counts
         return {
@@ -111,6 +126,7 @@ class _ScaleCounts:
             **{name: counts[name] for name in ("tiles", "cells", "cells_refined", "cells_unaffected")},
             "cells_unreadable": self.unreadable,
             "mean_uncertainty": counts["uncertainty"] / (255 * counts["pixels"]) if counts["pixels"] else 0.0,
+            "changed_share": self._changed_share,
             "worker_seconds": {k: round(v, 3) for k, v in self._seconds.items()},
         }
 

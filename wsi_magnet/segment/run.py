@@ -13,7 +13,8 @@ from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.planning.budget import Budget, choose_refined
 from wsi_magnet.planning.plan import Cells, ScalePlan, grid_box, pool_any
 from wsi_magnet.planning.prepare import PreparedRun
-from wsi_magnet.results.describe import describe_images, describe_ome, describe_run
+from wsi_magnet.results.alarms import alarms_of
+from wsi_magnet.results.describe import describe_images, describe_ome, describe_run, numbers_of
 from wsi_magnet.results.event_log import now
 from wsi_magnet.results.events import Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write_json
@@ -269,7 +270,11 @@ class Run:
         for pyramid in self._pyramids.values():
             pyramid.sweep()
         failed = self._counts.failures
-        summary = {"slide": self._prepared.info.path, **self._counts.summary(self._classes)}
+        counts = self._counts.summary(self._classes)
+        alarms = [one.to_json() for one in alarms_of(counts, numbers_of(self._prepared))]
+        spec = self._prepared.spec
+        bundle = {"bundle": spec.name, "bundle_made_for": spec.card.get("intended use")}
+        summary = {"slide": self._prepared.info.path, **bundle, **counts, "alarms": alarms}
         write_json(self._folder.summary_json, summary)
         state = "finished with errors" if failed else "finished"
         self._folder.write_run(

@@ -268,7 +268,8 @@ class _TileComputation:
         box = self._cell(cell)
         self._canvas.put(box, pixels)
         refined = cell.refine and failure is None
-        return CellResult(cell.row, cell.col, refined, quarters(pixels.uncertainty, box), failure, unaffected)
+        sums, changed_px = quarters(pixels.uncertainty, box), pixels.changed_px
+        return CellResult(cell.row, cell.col, refined, sums, failure, unaffected, changed_px)
 
     def _write(self) -> None:
         self._context.require_fencing_token(self._fencing_token)

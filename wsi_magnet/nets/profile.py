@@ -1,0 +1,26 @@
+"""Profile of a bundle's training data: the numbers against which a run compares a slide. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from wsi_magnet.schema import Bounds
+
+Share = Annotated[float, Bounds(0, 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingProfile:
+    """Numbers of the rows that a bundle was trained and validated on; empty where they are not known."""
+
+    class_shares: Mapping[str, tuple[Share, Share]] = field(default_factory=dict)
+    """Least and most share of each class's pixels in a labelled image, by the class's name, background aside."""
+    uncertainty: tuple[Share, ...] = ()
+    """Highest mean uncertainty of a validation view, after each scale, coarse to fine."""
+    distances: tuple[Annotated[float, Bounds(0, open_below=True)], ...] = ()
+    """Mean distance from the training data of the features of the most unusual held-out image, at each scale. Mean and
+    whitening matrix of the features are tensors of the bundle, `profile.mean` and `profile.whitening`."""
+    images: Annotated[int, Bounds(0)] = 0
+    """Images that the distances were fitted on."""

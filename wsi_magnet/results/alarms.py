@@ -1,0 +1,249 @@
+"""Alarms: reasons to distrust a result, decided from numbers alone.
+
+An alarm is no error: the run did what it was to do, and its mask may still mean nothing. None changes a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from wsi_magnet.nets.profile import TrainingProfile
+from wsi_magnet.schema import to_json
+from wsi_magnet.text import area_text, percent_text
+
+Kind = Literal[
+    "no tissue",
+    "fluorescence",
+    "upsampled",
+    "unlike the training data",
+    "not refined",
+    "one class",
+    "class never predicted",
+    "class share",
+    "uncertain",
+    "preliminary",
+    "refiners no better",
+    "refinement switched off",
+    "class without pixels",
+    "small validation",
+]
+"""Kinds of alarms; the last four are of a training."""
+
+LEAST_CHANGED = 0.001
+"""Least share of the pixels that a scale must have changed to count as refined: other arithmetic alone changes up to a
+thousandth of the labels (`resolve_precision`)."""
+
+MOST_COARSER = 2
+"""Most factor between the mask's pixels and the finest scale that changed it, without an alarm. A finest scale that
+finds nothing to change is usual, since most borders are settled one scale before."""
+
+LEAST_AREA_MM2 = 0.1
+"""Least analysed area from which shares of classes are judged: two fields of view at 20x."""
+
+ONE_CLASS_PERCENT = 99.0
+"""Share of the analysed tissue from which a single class is an alarm, for bundles that do not know better. Networks
+that see what they were not trained for often choose one class for all of it: a duodenum was 99.9 % gland."""
+
+SHARE_MARGIN = 0.1
+"""Margin above the highest share of a class in a training image. Whole slides vary less than the small images that
+bundles are trained on."""
+
+ALWAYS_THERE = 0.02
+"""Least share that a class must have had in every training image for its absence to be an alarm."""
+
+UNCERTAIN_FACTOR, UNCERTAIN_MARGIN = 1.25, 0.02
+"""Factor and margin above the most uncertain validation view."""
+
+LEAST_COMPARED, LEAST_READ = 4, 0.5
+"""Least number of blocks whose distances are judged at a scale, and least share of its cells that must have been read:
+where `--refine` leaves most out, the others are the unusual ones."""
+
+UNLIKE_FACTOR = 1.3
+"""Factor above the mean distance of the most unusual held-out image. Held-out RINGS tiles reach 0.85 of it, glands of
+the colon 2 and more, a duodenum 1.6, skin 1.4 (`python -m benchmarks.alarms`)."""
+
+DARK_SHARE = 0.5
+"""Share of the slide that is nearly black, without any bright glass, from which it is taken for fluorescence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A reason to distrust a result."""
+
+    kind: str
+    """A `Kind`, or another one of a newer version."""
+    text: str
+    """One sentence with the numbers, for people."""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The numbers by name."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        values: dict[str, Any] = to_json(self)
+        return values
+
+    @staticmethod
+    def all_of(summary: Mapping[str, Any]) -> tuple[Alarm, ...]:
+        """Alarms in a summary or in a report of a training; none in those of older versions, or where damaged."""
+        found = summary.get("alarms")
+        return tuple(
+            Alarm(str(one["kind"]), str(one["text"]), dict(one.get("values") or {}))
+            for one in (found if isinstance(found, list) else [])
+            if isinstance(one, Mapping) and {"kind", "text"} <= one.keys()
+        )
+
+
+def kinds_text(alarms: Iterable[Alarm]) -> str:
+    """The kinds of alarms, each once, for a cell of a table."""
+    return "; ".join(dict.fromkeys(one.kind for one in alarms))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideNumbers:
+    """Numbers of a run besides its summary, from which alarms are decided."""
+
+    slide_mpp: float
+    coarsest_mpp: float
+    upsampled: bool
+    dark_share: float = 0.0
+    """Nearly black share of a slide that has no bright glass; 0 for others."""
+    refine: str = "all"
+    """The run's `--refine`."""
+    profile: TrainingProfile | None = None
+    """The bundle's; None where it has none."""
+
+
+def alarms_of(summary: Mapping[str, Any], numbers: SlideNumbers) -> tuple[Alarm, ...]:
+    """Alarms of a finished run, the gravest first. summary: as `RunCounts.summary` returns it."""
+    if numbers.dark_share >= DARK_SHARE:
+        return (_fluorescence(numbers.dark_share), *_no_tissue(summary))
+    if not summary["analysed_mm2"]:
+        return tuple(_no_tissue(summary))
+    return (
+        *_upsampled(numbers),
+        *_unlike(summary["scales"], numbers.profile),
+        *_not_refined(summary["scales"], numbers.refine),
+        *_classes(summary, numbers.profile),
+        *_uncertain(summary["scales"], numbers.profile),
+    )
+
+
+def preliminary(mpp: float, finest_mpp: float) -> Alarm:
+    """The alarm of a result that is not finished. mpp: of the mask so far; finest_mpp: of the finished one."""
+    text = f"the run has not finished: this is its mask at {mpp:g} µm/px, and the finished one has {finest_mpp:g} µm/px"
+    return Alarm("preliminary", text, {"mpp": mpp, "finest_mpp": finest_mpp})
+
+
+def detail_mpp(scales: Sequence[Mapping[str, Any]]) -> float | None:
+    """Microns per pixel of the finest scale that changed the mask; the coarsest if none did.
+
+    scales: of a summary, coarse to fine. None where the summary does not say.
+    """
+    if not scales or any(one.get("changed_share") is None for one in scales[1:]):
+        return None
+    return min(
+        (float(one["mpp"]) for one in scales[1:] if one["changed_share"] >= LEAST_CHANGED),
+        default=float(scales[0]["mpp"]),
+    )
+
+
+def _fluorescence(dark_share: float) -> Alarm:
+    return Alarm(
+        "fluorescence",
+        f"{percent_text(100 * dark_share)} of the slide is nearly black and there is no bright glass: this looks like "
+        "fluorescence, and bundles are trained on stained tissue in bright field",
+        {"dark_share": round(dark_share, 4)},
+    )
+
+
+def _no_tissue(summary: Mapping[str, Any]) -> Iterable[Alarm]:
+    if not summary["analysed_mm2"] and not summary["not_analysed_mm2"]:
+        yield Alarm("no tissue", "no stained tissue was found: the mask is empty (--no-tissue analyses all of it)")
+
+
+def _upsampled(numbers: SlideNumbers) -> Iterable[Alarm]:
+    if numbers.upsampled:
+        factor = numbers.slide_mpp / numbers.coarsest_mpp
+        yield Alarm(
+            "upsampled",
+            f"the slide's pixels are {numbers.slide_mpp:.4g} µm, {factor:.3g} times as coarse as the coarsest scale of "
+            f"the bundle ({numbers.coarsest_mpp:g} µm/px): the mask is a guess",
+            {"slide_mpp": numbers.slide_mpp, "coarsest_mpp": numbers.coarsest_mpp},
+        )
+
+
+def _unlike(scales: Sequence[Mapping[str, Any]], profile: TrainingProfile | None) -> Iterable[Alarm]:
+    """At most one alarm, of the scale with the largest share."""
+    found = []
+    for index, (scale, usual) in enumerate(zip(scales, profile.distances if profile else (), strict=False)):
+        mean, compared = scale.get("mean_distance"), scale.get("blocks_compared", 0)
+        read = scale["cells_refined"] - scale["cells_unaffected"]
+        enough = compared >= LEAST_COMPARED and (not index or read >= LEAST_READ * scale["cells"])
+        if mean is not None and enough and mean > UNLIKE_FACTOR * usual:
+            found.append((mean / usual, float(scale["mpp"]), compared))
+    if found:
+        factor, mpp, compared = max(found)
+        yield Alarm(
+            "unlike the training data",
+            f"in colour and structure the tissue lies {factor:.2g} times as far from the training data as the most "
+            f"unusual image that the bundle was checked with (at {mpp:g} µm/px): the mask may mean nothing",
+            {"factor": round(factor, 3), "mpp": mpp, "blocks": compared},
+        )
+
+
+def _not_refined(scales: Sequence[Mapping[str, Any]], refine: str) -> Iterable[Alarm]:
+    detail = detail_mpp(scales)
+    finest = float(scales[-1]["mpp"])
+    if detail is None or detail <= MOST_COARSER * finest or not any(one["cells"] for one in scales[1:]):
+        return
+    finer = [one for one in scales[1:] if one["mpp"] < detail]
+    read = sum(one["cells_refined"] - one["cells_unaffected"] for one in finer)
+    changed = max(one["changed_share"] for one in finer)
+    cure = "--refine all reads all cells" if refine != "all" and not read else "try a bundle with better refiners"
+    yield Alarm(
+        "not refined",
+        f"this is a mask of {detail:g} µm/px: finer scales, up to {finest:g} µm/px, changed at most "
+        f"{percent_text(100 * changed)} of the pixels ({read} of {sum(one['cells'] for one in finer)} cells were read "
+        f"there); {cure}",
+        {"detail_mpp": detail, "mask_mpp": finest, "changed_share": changed, "cells_read": read},
+    )
+
+
+def _classes(summary: Mapping[str, Any], profile: TrainingProfile | None) -> Iterable[Alarm]:
+    tissue = {one["name"]: float(one["area_mm2"]) for one in summary["classes"] if one["value"]}
+    total = sum(tissue.values())
+    if total < LEAST_AREA_MM2 or len(tissue) < 2:
+        return
+    shares = {name: area / total for name, area in tissue.items()}
+    known = profile.class_shares if profile else {}
+    for name, share in shares.items():
+        least, most = known.get(name, (0.0, 1.0))
+        if share > most + SHARE_MARGIN:
+            yield _large_share(name, share, most)
+        elif not share and least >= ALWAYS_THERE:
+            text = f"no pixel of {area_text(total)} is {name!r}, which every training image had ({least:.1%} or more)"
+            yield Alarm("class never predicted", text, {"class": name, "least_share": least})
+    name, share = max(shares.items(), key=lambda one: one[1])
+    if name not in known and 100 * share >= ONE_CLASS_PERCENT:
+        text = f"{percent_text(100 * share)} of {area_text(total)} is {name!r}: check that the bundle suits this slide"
+        yield Alarm("one class", text, {"class": name, "share": round(share, 4)})
+
+
+def _large_share(name: str, share: float, most: float) -> Alarm:
+    text = f"{percent_text(100 * share)} of the tissue is {name!r}, and at most {most:.1%} was in any training image"
+    return Alarm("class share", text, {"class": name, "share": round(share, 4), "most_share": most})
+
+
+def _uncertain(scales: Sequence[Mapping[str, Any]], profile: TrainingProfile | None) -> Iterable[Alarm]:
+    known = profile.uncertainty if profile else ()
+    if len(known) < len(scales):
+        return
+    found, usual = float(scales[-1]["mean_uncertainty"]), known[len(scales) - 1]
+    if found > UNCERTAIN_FACTOR * usual + UNCERTAIN_MARGIN:
+        yield Alarm(
+            "uncertain",
+            f"the mean uncertainty is {found:.3f}, and was at most {usual:.3f} in the validation images",
+            {"mean_uncertainty": round(found, 4), "usual": usual},
+        )
