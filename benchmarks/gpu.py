@@ -62,7 +62,7 @@ def measure(arguments: argparse.Namespace) -> Measurement:
         slide = folder / "slide.tif"
         write_stained_slide(slide, Size(arguments.side, arguments.side), tissue_share=arguments.tissue)
         bundle = fpn_bundle(folder, MPPS)
-        config = RunConfig(tile_px=arguments.tile, batch_size=arguments.batch_size)
+        config = RunConfig(refine="all", tile_px=arguments.tile, batch_size=arguments.batch_size)
         rows = [network_row(slide, bundle, config, precision, arguments) for precision in _precisions(arguments)]
         run = whole_run(slide, bundle, folder / "out", config, Execution(arguments.device, arguments.workers))
         rows += [*run.rows(alone_s(slide, bundle, config, arguments))]

@@ -61,7 +61,7 @@ def run(gigapixels: float, share: float, bundle: str | None) -> Measured:
         slide = Path(folder) / f"{gigapixels:g}-gigapixels.tif"
         write_gigapixel_slide(slide, gigapixels=gigapixels, tissue_share=share, mpp=MPP)
         command = [sys.executable, "-m", "wsi_magnet", "run", str(slide), "-o", folder, "--device", "cpu"]
-        return measure([*command, "--bundle", bundle])
+        return measure([*command, "--refine", "all", "--bundle", bundle])
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from benchmarks.made import fpn_bundle
 from benchmarks.record import Aim, Measurement, Table, benchmark
 from tests.runs import free_spec, write_bundle
 from tests.slides_made import write_gigapixel_slide
-from wsi_magnet.config import CELL_PX, Execution
+from wsi_magnet.config import CELL_PX, Execution, RunConfig
 from wsi_magnet.geometry import Box
 from wsi_magnet.inference.devices import one_torch_thread
 from wsi_magnet.inference.engine import Engine, PatchInput
@@ -152,7 +152,14 @@ def run(slide: Path, bundle: Path | None, out: Path) -> Seen:
 
     with _watched(seen):
         started = time.perf_counter()
-        segment_slide(slide, out, bundle=bundle, execution=Execution(device="cpu"), observe=observe)
+        segment_slide(
+            slide,
+            out,
+            bundle=bundle,
+            config=RunConfig(refine="all"),
+            execution=Execution(device="cpu"),
+            observe=observe,
+        )
         seen.whole_s = time.perf_counter() - started
     return seen
 

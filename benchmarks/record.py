@@ -29,6 +29,7 @@ ORDER = (
     "pipeline",
     "loop",
     "precision",
+    "refinement",
     "memory",
     "scaling",
     "crowd",
@@ -158,7 +159,7 @@ def _for_readers(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not skip and name not in ("--record", "--record-to"):
-            kept.append(name + equals + Path(value).name if equals else Path(argument).name)
+            kept.append(Path(name).name + equals + Path(value).name)
         skip = argument == "--record-to"
     return kept
 

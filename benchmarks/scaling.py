@@ -128,7 +128,7 @@ def made_slide(folder: Path, cells: int) -> Path:
 def run(slide: Path, bundle: Path, out: Path, given: Sequence[int], workers: int | None) -> Run:
     """Run the command on these cores."""
     program = [sys.executable, "-m", "wsi_magnet", "run", str(slide), "-o", str(out), "--bundle", str(bundle)]
-    work = ["--tile", str(CELL_PX), "--precision", "fp32", "--device", "cpu"]
+    work = ["--tile", str(CELL_PX), "--precision", "fp32", "--refine", "all", "--device", "cpu"]
     work += ["--workers", str(workers)] if workers else []
     started = time.perf_counter()
     pinned = ["taskset", "--cpu-list", ",".join(map(str, given))]

@@ -83,7 +83,7 @@ class Stand:
         write_gigapixel_slide(slide, gigapixels=gigapixels, tissue_share=tissue_share)
         bundle = write_bundle(folder / "free.safetensors", free_spec(mpps=MPPS))
         spec, sha256 = read_spec(bundle)
-        config = RunConfig(tile_px=tile_px)
+        config = RunConfig(refine="all", tile_px=tile_px)
         with closing(open_slide(slide)) as reader:
             prepared = prepare(reader, spec, config)
         plan, info = prepared.plan, prepared.info

@@ -22,7 +22,7 @@ SIZE = Size(4608, 3584)
 NAP_S = 0.25
 """Seconds by which every tile is slower: the networks cost nothing, and faults must meet tiles at work."""
 
-WORK = ("--tile", "512", "--device", "cpu")
+WORK = ("--tile", "512", "--device", "cpu", "--refine", "all")
 
 Labels = np.ndarray[Any, np.dtype[np.uint8]]
 

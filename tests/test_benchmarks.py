@@ -99,9 +99,9 @@ def test_a_record_elsewhere_leaves_the_page_alone(docs: Path, monkeypatch: pytes
 
 def test_arguments_are_told_without_folders(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = docs / "elsewhere"
-    typed(monkeypatch, "/data/of/mine/slide.tif", "--record-to", str(elsewhere), "--times", "3", "--record")
+    typed(monkeypatch, "/data/of/mine/slide.tif=Mine", "--record-to", str(elsewhere), "--times", "3", "--record")
     kept = json.loads((elsewhere / "made.json").read_text(encoding="utf-8"))
-    assert kept["command"] == "python -m benchmarks.made slide.tif --times 3"
+    assert kept["command"] == "python -m benchmarks.made slide.tif=Mine --times 3"
 
 
 def test_the_page_in_the_repository_is_what_its_records_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

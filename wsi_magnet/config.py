@@ -29,9 +29,9 @@ class RunConfig:
 
     mpp: float | None = None
     """Microns per level-0 pixel, for a slide whose metadata have none or a wrong one."""
-    refine: Refine = "all"
-    """Tissue cells to refine at the scales after the first: "all", "auto" (those whose mean uncertainty is above the
-    bundle's threshold) or a fraction of them, spent where it resolves most uncertainty over the whole slide
+    refine: Refine = "auto"
+    """Tissue cells to refine at the scales after the first: "auto" (those whose mean uncertainty is above the bundle's
+    threshold), "all", or a fraction of them, spent where it resolves most uncertainty over the whole slide
     (MagNet-Fast, paper section 3.4, generalised)."""
     tissue: bool = True
     """True: analyse only cells with tissue. False: the whole slide, for stains other than haematoxylin and eosin."""
@@ -95,10 +95,10 @@ class Execution:
 
 
 def parse_refine(text: str) -> Refine:
-    """Parse the value of --refine: "all", "auto" or a fraction. Raises ConfigError."""
+    """Parse the value of --refine: "auto", "all" or a fraction. Raises ConfigError."""
     if text in ("all", "auto"):
         return cast(Refine, text)
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"--refine {text!r} is not all, auto or a fraction between 0 and 1") from None
+        raise ConfigError(f"--refine {text!r} is not auto, all or a fraction between 0 and 1") from None

@@ -35,7 +35,7 @@ def test_a_run_says_where_the_mask_is(call: Call, made_run: MadeRun, tmp_path: P
     assert again.exit_code == 0
     assert "Finished before; nothing to do" in again.stdout
     other = call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--refine", "0.1")
-    assert "--refine was all and is 0.1" in one_line(other)
+    assert "--refine was auto and is 0.1. Resume it with --refine auto, or start again" in one_line(other)
     restarted = call(
         "run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--refine", "0.1", "--restart", "--json"
     )

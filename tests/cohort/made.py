@@ -31,7 +31,7 @@ def write_slide(path: Path, seed: int = 0) -> Path:
 
 def write_free_bundle(folder: Path, **changes: Any) -> Path:
     """Networks that cost nothing, at 1 and 0.5 µm."""
-    values = {"mpps": (1.0, 0.5), "refiner_of": (0,), "select_above": (0.05,), "refine_above": (0.4,)}
+    values = {"mpps": (1.0, 0.5), "refiner_of": (0,), "select_above": (0.05,), "refine_above": (0.0,)}
     return write_bundle(folder / "free.safetensors", free_spec(**values, temperature=(1.0, 1.0), **changes))
 
 

@@ -133,7 +133,7 @@ def test_another_configuration_is_refused_slide_by_slide(batches: Batches) -> No
     other = RunConfig(tile_px=512, refine=0.5)
     summary = batches.run(config=other)
     assert summary.states["b"].state == "finished"
-    assert "--refine was all and is 0.5" in summary.refused["a"]
+    assert "--refine was auto and is 0.5" in summary.refused["a"]
     assert not summary.all_well
     assert summary.states["a"].state == "finished", "its result is what it was"
     assert batches.run().refused.keys() == {"b"}

@@ -131,7 +131,7 @@ def test_results_that_no_batch_made_are_refused_and_kept(batches: Batches) -> No
     made: dict[str, Any] = {"bundle": batches.bundle, "execution": SerialExecutor()}
     segment_slide(slide, batches.out, config=RunConfig(tile_px=512), **made)
     summary = batches.run(config=OTHER)
-    assert "--refine was all and is 0.5" in summary.refused["a"]
+    assert "--refine was auto and is 0.5" in summary.refused["a"]
     assert (summary.states["a"].state, bool(summary.states["a"].metrics.classes)) == ("finished", True)
     assert batches.run(config=OTHER).refused.keys() == {"a"}, "it is not taken for one with these options"
     again = batches.run()

@@ -67,7 +67,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], object], str]] = {
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    scales = {"mpps": (1.0, 0.5), "refiner_of": (0,), "select_above": (0.05,), "refine_above": (0.4,)}
+    scales = {"mpps": (1.0, 0.5), "refiner_of": (0,), "select_above": (0.05,), "refine_above": (0.0,)}
     folder = tmp_path_factory.mktemp("bundle")
     return write_bundle(folder / "free.safetensors", free_spec(**scales, temperature=(1.0, 1.0)))
 

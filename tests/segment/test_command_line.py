@@ -12,11 +12,11 @@ import pytest
 from wsi_magnet.cli import options as cli_options
 from wsi_magnet.cli.run import command
 from wsi_magnet.config import Execution, RunConfig
-from wsi_magnet.segment.command_line import run_command
+from wsi_magnet.segment.command_line import run_command, with_recorded_refine
 
 CONFIGS = [
     RunConfig(),
-    RunConfig(0.123456789, "auto", False, 512, "0.5", True, True, 3, "bf16"),
+    RunConfig(0.123456789, "all", False, 512, "0.5", True, True, 3, "bf16"),
     RunConfig(refine=0.2, keep_uncertainty=True, precision="fp32"),
 ]
 EXECUTIONS = [
@@ -27,6 +27,11 @@ EXECUTIONS = [
 ]
 WORK = tuple(inspect.signature(cli_options.make_config).parameters)
 WORKERS = tuple(inspect.signature(cli_options.make_execution).parameters)
+
+
+def test_the_default_refines_what_is_uncertain() -> None:
+    assert RunConfig().refine == "auto"
+    assert "--refine" not in run_command("a.svs", "out", RunConfig(), None, Execution())
 
 
 def test_the_configurations_below_try_every_option() -> None:
@@ -46,3 +51,15 @@ def test_a_command_asks_for_the_same_from_any_folder(
     assert values["bundle"] == f"{tmp_path}/b.safetensors"
     assert cli_options.make_config(**{name: values[name] for name in WORK}) == config
     assert cli_options.make_execution(**{name: values[name] for name in WORKERS}) == execution
+
+
+@pytest.mark.parametrize(
+    ("refine", "command", "resumed"),
+    [
+        ("all", "wsi-magnet run a.svs -o out", "wsi-magnet run a.svs -o out --refine all"),  # the default of 0.1.0
+        ("auto", "wsi-magnet run a.svs -o out", "wsi-magnet run a.svs -o out"),
+        ("all", "wsi-magnet run a.svs -o out --refine all", "wsi-magnet run a.svs -o out --refine all"),
+    ],
+)
+def test_a_recorded_command_asks_for_the_refinement_of_its_run(refine: str, command: str, resumed: str) -> None:
+    assert with_recorded_refine(command, refine) == resumed

@@ -40,7 +40,7 @@ def test_a_broken_tile_keeps_the_coarser_result(call: Call, made_run: MadeRun, t
     row, col = BROKEN[1:]
     cell = np.s_[row * 512 : (row + 1) * 512, col * 512 : (col + 1) * 512]
     spec = free_spec(
-        mpps=(2.0, 1.0), refiner_of=(0,), select_above=(0.05,), refine_above=(0.4,), temperature=(1.0,) * 2
+        mpps=(2.0, 1.0), refiner_of=(0,), select_above=(0.05,), refine_above=(0.0,), temperature=(1.0,) * 2
     )
     coarser = MadeRun(whole, write_bundle(tmp_path / "coarser.safetensors", spec))
     stays = labels_of(run_serially(coarser, tmp_path / "coarser").folder).repeat(2, 0).repeat(2, 1)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.few import slow_except
-from tests.runs import MadeRun, labels_of, run_serially
+from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ResultBusyError, ResultMismatchError
 from wsi_magnet.results.events import Event, TileFinished
@@ -51,10 +51,13 @@ def test_tiles_do_not_matter(made_run: MadeRun, reference: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("refine", slow_except(["auto"], [0.3, "auto"]))
 def test_tiles_do_not_matter_where_only_a_part_is_refined(made_run: MadeRun, tmp_path: Path, refine: Any) -> None:
-    masks = [
-        labels_of(run_serially(made_run, tmp_path / str(tile), RunConfig(tile_px=tile, refine=refine)).folder)
-        for tile in (512, 1024, 2048)
+    choosy = MadeRun(made_run.slide, write_bundle(tmp_path / "choosy.safetensors", free_spec(refine_above=(0.4, 0.4))))
+    done = [
+        run_serially(choosy, tmp_path / str(tile), RunConfig(tile_px=tile, refine=refine)) for tile in (512, 1024, 2048)
     ]
+    finer = done[0].summary["scales"][1:]
+    assert 0 < sum(one["cells_refined"] for one in finer) < sum(one["cells"] for one in finer)
+    masks = [labels_of(one.folder) for one in done]
     assert (masks[0] == masks[1]).all()
     assert (masks[0] == masks[2]).all()
 
@@ -252,7 +255,7 @@ def finished(made_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
-    ({"refine": 0.2}, "--refine was all and is 0.2"),
+    ({"refine": 0.2}, "--refine was auto and is 0.2"),
     ({"tile_px": 1024}, "--tile was 512 and is 1024"),
     ({"ngff": "0.5"}, "--ngff was 0.4 and is 0.5"),
     ({"keep_uncertainty": True}, "--keep was nothing and is uncertainty"),

@@ -9,13 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.train.made import setting_of
+from wsi_magnet.magnet.uncertainty import uncertainty
+from wsi_magnet.metrics.confusion import mean_iou
 from wsi_magnet.nets.identity import IdentityRefiner
 from wsi_magnet.nets.refiner import RefinementModule
-from wsi_magnet.train.calibrate import THRESHOLDS, Fitter, _refine_above, fit_temperature, fit_temperatures
-from wsi_magnet.train.frozen_backbone import FrozenBackbone
+from wsi_magnet.train.calibrate import (
+    MIOU_LOST,
+    THRESHOLDS,
+    Fitter,
+    _block_px,
+    fit_temperature,
+    fit_temperatures,
+    least_uncertainty,
+)
+from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.views import View, Windows
 
 CLASSES = 3
@@ -217,27 +229,86 @@ def test_a_shared_module_is_calibrated_once(tmp_path: Path) -> None:
     torch.testing.assert_close(own.seg_conv.weight, weight / temperatures[0])
 
 
-def blocks(unsure: Sequence[float], changed: Sequence[bool]) -> tuple[Tensor, Tensor]:
-    """Maps before and after, (1, 2, 64, 64 n), of blocks with a given uncertainty that change or not."""
-    before = torch.cat([torch.full((1, 1, 64, 64), 1 - one / 2) for one in unsure], dim=3)
-    after = torch.cat([torch.full((1, 1, 64, 64), 0.1 if one else 0.9) for one in changed], dim=3)
-    return torch.cat([before, 1 - before], dim=1), torch.cat([after, 1 - after], dim=1)
+def obvious_threshold(unsure: np.ndarray, without: np.ndarray, refined: np.ndarray, needed: float) -> float:
+    """The same as `least_uncertainty`, by trying every threshold."""
+
+    def miou_above(threshold: float) -> float:
+        counts = sum(r if u >= threshold else w for u, w, r in zip(unsure, without, refined, strict=True))
+        return float(np.nan_to_num(mean_iou(np.asarray(counts))))
+
+    best = 0.0
+    for threshold in sorted(set(unsure.tolist())):  # from all blocks to the most uncertain ones
+        if miou_above(threshold) < needed:
+            break
+        best = 0.0 if threshold == min(unsure) else threshold
+    return best
 
 
-def test_blocks_that_change_are_refined_by_auto() -> None:
-    before, after = blocks([0.1, 0.2, 0.3, 0.4], [False, False, True, True])
-    assert _refine_above([before], [after]) == pytest.approx(0.3, abs=1e-3)
+@given(
+    n=st.integers(1, 12),
+    seed=st.integers(0, 10_000),
+    levels=st.sampled_from([2, 5, 1000]),
+    lost=st.sampled_from([0.0, 0.01, 0.1, 1.0]),
+)
+def test_the_threshold_of_auto_is_that_of_trying_every_one(n: int, seed: int, levels: int, lost: float) -> None:
+    rng = np.random.default_rng(seed)
+    unsure = rng.integers(0, levels, n) / 1000
+    without, refined = rng.integers(0, 50, (2, n, 3, 3))
+    needed = float(mean_iou(refined.sum(axis=0))) - lost
+    found = least_uncertainty(unsure, without, refined, needed)
+    assert found == pytest.approx(obvious_threshold(unsure, without, refined, needed), abs=1.01e-4)
 
 
-def test_one_changed_block_in_two_hundred_may_be_left_out() -> None:
-    unsure = np.linspace(0.1, 0.9, 201).tolist()
-    before, after = blocks(unsure, [True] * 201)
-    assert _refine_above([before], [after]) == pytest.approx(unsure[2], abs=1e-3)
+def counts(right: int, wrong: int) -> np.ndarray:
+    """Confusion counts of a block with as many pixels of either of two classes."""
+    return np.array([[right, wrong], [wrong, right]])
 
 
-def test_where_nothing_changes_auto_refines_the_least_sure_block_alone() -> None:
-    before, after = blocks([0.1, 0.5, 0.3], [False] * 3)
-    assert _refine_above([before], [after]) == pytest.approx(0.5, abs=1e-3)
+def test_blocks_that_gain_are_refined_by_auto() -> None:
+    unsure = np.array([0.1, 0.2, 0.3, 0.4])
+    without = np.stack([counts(10, 0), counts(10, 0), counts(6, 4), counts(6, 4)])
+    assert least_uncertainty(unsure, without, np.stack([counts(10, 0)] * 4), 1.0) == pytest.approx(0.3)
+
+
+def test_where_nothing_gains_auto_refines_the_least_sure_block_alone() -> None:
+    same = np.stack([counts(8, 2)] * 3)
+    assert least_uncertainty(np.array([0.1, 0.5, 0.3]), same, same, 0.6) == pytest.approx(0.5)
+
+
+def test_where_the_surest_block_gains_auto_refines_everything() -> None:
+    unsure, without = np.array([0.1, 0.5]), np.stack([counts(5, 5), counts(10, 0)])
+    refined = np.stack([counts(10, 0)] * 2)
+    assert least_uncertainty(unsure, without, refined, 0.99) == 0
+    assert least_uncertainty(unsure, without, refined, 2.0) == 0, "nothing is enough"
+
+
+def test_a_number_of_blocks_that_is_enough_by_luck_is_not_taken() -> None:
+    """Refining the first block alone is better than all; refining the second as well is worse than is allowed."""
+    unsure = np.array([0.9, 0.5, 0.1])
+    without = np.stack([counts(5, 5), counts(10, 0), counts(5, 5)])
+    refined = np.stack([counts(10, 0), counts(0, 10), counts(10, 0)])
+    assert least_uncertainty(unsure, without, refined, float(mean_iou(refined.sum(axis=0)))) == 0
+
+
+def test_auto_loses_no_more_than_it_may(tmp_path: Path) -> None:
+    fit = fitter(tmp_path, fine_right=True, views=3)
+    fitted = fit.fit([TakesFine()])
+    outputs = [(double(coarse), fine) for coarse, fine in fit._backbone_outputs]
+    side = _block_px(128, 3)
+    merged = []
+    for coarse, fine in outputs:
+        unsure = torch.nn.functional.avg_pool2d(uncertainty(coarse), side)
+        chosen = torch.nn.functional.interpolate((unsure >= fitted.refine_above[0]).float(), scale_factor=side) > 0
+        merged.append(torch.where(chosen, fine, coarse))
+    assert fit._score(merged, 1) >= fitted.miou[1] - MIOU_LOST - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("side", "views", "block"),
+    [(512, 64, 512), (512, 16, 256), (512, 2, 64), (2048, 64, 512), (128, 1, 64), (32, 1, 32)],
+)
+def test_blocks_are_as_large_as_cells_where_there_are_enough(side: int, views: int, block: int) -> None:
+    assert _block_px(side, views) == block
 
 
 def test_a_fit_has_a_number_for_each_scale(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wsi_magnet.train.score import ConfusionCounts
+from wsi_magnet.train.score import ConfusionCounts, block_counts
 
 
 def sure(labels: list[list[int]], n_classes: int) -> Tensor:
@@ -71,3 +71,15 @@ def test_counts_add_up_over_maps() -> None:
 
 def test_nothing_counted_is_nothing() -> None:
     assert ConfusionCounts((0, 1)).miou == 0
+
+
+@given(st.integers(0, 10**6))
+def test_counts_of_blocks_are_those_of_each_block_alone(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    part_of, maps = (0, 1, 1), torch.tensor(rng.random((1, 3, 6, 9)))
+    sets = rng.choice(np.array([0b001, 0b010, 0b110, 0b111], np.uint32), (6, 9))
+    found = block_counts(maps, sets, part_of, 3)
+    for number, (row, col) in enumerate((row, col) for row in (0, 3) for col in (0, 3, 6)):
+        alone = ConfusionCounts(part_of)
+        alone.add(maps[..., row : row + 3, col : col + 3], sets[row : row + 3, col : col + 3])
+        assert found[number].tolist() == alone.counts.tolist()

@@ -63,11 +63,12 @@ def work_options(command: Command) -> Command:
             mpp_option,
             click.option(
                 "--refine",
-                default="all",
+                default="auto",
                 show_default=True,
-                metavar="all|auto|FRACTION",
-                help="Cells of tissue (512 x 512 px) that finer scales refine: all, the uncertain ones, or that share "
-                "of the cells of all finer scales together, where it resolves most uncertainty.",
+                metavar="auto|all|FRACTION",
+                help="Cells of tissue (512 x 512 px) that finer scales refine: those that are uncertain enough to "
+                "change, all of them, or that share of the cells of all finer scales together, where it resolves most "
+                "uncertainty.",
             ),
             click.option(
                 "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."

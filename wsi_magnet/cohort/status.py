@@ -22,7 +22,7 @@ from wsi_magnet.results.reader import results_inside
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import reason_lines
 from wsi_magnet.schema import stored_as, to_json
-from wsi_magnet.segment.command_line import run_command
+from wsi_magnet.segment.command_line import DEFAULT_REFINE, run_command, with_recorded_refine
 from wsi_magnet.storage.append_log import read_lines
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists
@@ -112,7 +112,7 @@ def _of_batch(folder: Location) -> Status:
         tuple(state.failure for state in states if state.failure),
         an_hour,
         left_s,
-        started.get("command") or None,
+        _resume_batch_command(started),
     )
 
 
@@ -178,11 +178,22 @@ def _work(state: SlideState) -> float:
     return float(max(state.size_bytes, 1))
 
 
+def _resume_batch_command(started: Mapping[str, Any]) -> str | None:
+    """The command in a batch's log; None without one."""
+    command, options = started.get("command"), started.get("options")
+    if not isinstance(command, str) or not command:
+        return None
+    config = options.get("config") if isinstance(options, dict) else None
+    return with_recorded_refine(
+        command, config.get("refine", DEFAULT_REFINE) if isinstance(config, dict) else DEFAULT_REFINE
+    )
+
+
 def _resume_command(folder: Location, run: RunRecord, log: _Log) -> str:
     """The command in the log, or without one a command from run.json."""
     started = log.last("started") or {}
     if isinstance(command := started.get("command"), str):
-        return command
+        return with_recorded_refine(command, run.config.refine)
     return run_command(run.slide.path, str(folder.parent), run.config, None, Execution())
 
 

@@ -176,7 +176,7 @@ class ResultFolder:
         if differences:
             raise ResultMismatchError(
                 f"{self.path} was made with other options: {'; '.join(differences)}. "
-                "Resume it with the same options, or start again with --restart",
+                f"Resume it with {_same_options(before, wanted)}, or start again with --restart",
                 cure="--restart",
                 stays=True,
             )
@@ -227,6 +227,15 @@ class ResultFolder:
             for name in names(self.path):
                 if name not in LOCK_FILES:
                     delete(self.path / name)
+
+
+def _same_options(before: Fingerprint, wanted: Fingerprint) -> str:
+    """The options to resume with, in words; `--refine` by its value, since its default was another in 0.1.0."""
+    refine = before.parts.get("--refine")
+    if refine == wanted.parts.get("--refine"):
+        return "the same options"
+    others = len(before.differences(wanted)) > 1
+    return f"--refine {refine}{' and the other options as they were' if others else ''}"
 
 
 def _unusable(text: str) -> ResultMismatchError:

@@ -11,9 +11,11 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.nets.spec import bundle_path
 from wsi_magnet.storage.location import to_location
 
+DEFAULT_REFINE = RunConfig().refine
+
 _FLAGS: dict[str, tuple[str, Any]] = {
     "mpp": ("--mpp", None),
-    "refine": ("--refine", "all"),
+    "refine": ("--refine", DEFAULT_REFINE),
     "tile_px": ("--tile", 1024),
     "ngff": ("--ngff", "0.4"),
     "batch_size": ("--batch-size", None),
@@ -41,6 +43,13 @@ def work_words(config: RunConfig, bundle: str | None) -> Iterator[str]:
         yield "--no-tissue"
     if config.kept:
         yield from ("--keep", ",".join(config.kept))
+
+
+def with_recorded_refine(command: str, refine: object) -> str:
+    """A recorded command with the `--refine` of its run, where it left a default out that has changed since 0.1.0."""
+    if refine == DEFAULT_REFINE or "--refine" in shlex.split(command):
+        return command
+    return f"{command} --refine {refine}"
 
 
 def execution_words(execution: Execution) -> Iterator[str]:

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.annotations.types import full_set
+from wsi_magnet.config import CELL_PX
 from wsi_magnet.magnet.selection import mixing_weight
 from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
+from wsi_magnet.metrics.confusion import Confusion, Values, mean_iou
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.losses import set_loss
-from wsi_magnet.train.score import ConfusionCounts
+from wsi_magnet.train.score import ConfusionCounts, block_counts
 from wsi_magnet.train.views import View, to_sets
 
 log = logging.getLogger(__name__)
@@ -28,10 +30,11 @@ TEMPERATURE_RANGE = (0.25, 8.0)
 THRESHOLDS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 RAMPS = (0.1, 0.2, 0.4)
 """Widths of a soft selection."""
-BLOCK_PX = 64
-"""Side of the blocks on which `refine_above` is fitted, because validation rows may hold few cells of 512 px."""
-CHANGE_MISSED = 0.01
-"""Share of the changed pixels that may lie in blocks which `--refine auto` leaves out."""
+LEAST_BLOCKS, LEAST_BLOCK_PX = 64, 64
+"""Number of blocks on which `refine_above` is fitted at least, as far as their side allows. A block stands for a cell,
+and is smaller only where the validation views are small or few: the smaller it is, the more its mean varies."""
+MIOU_LOST = 0.001
+"""MIoU on the validation rows that `--refine auto` may lose against refining everything, over all scales together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +94,54 @@ class Fitter:
     @torch.no_grad()
     def fit(self, modules: Sequence[nn.Module]) -> Fitted:
         """modules: the refinement module of each step. Calibrates none of them: see `calibrate`."""
-        cumulative = [outputs[0] for outputs in self._backbone_outputs]
+        cumulative = automatic = [outputs[0] for outputs in self._backbone_outputs]
         chosen, refine_above, mious = [], [], [self._score(cumulative, 0)]
         for scale, module in enumerate(modules, start=1):
             log.info("fitting thresholds at scale %d of %d", scale + 1, len(modules) + 1)
-            coarse = [double(one) for one in cumulative]
-            refined = [
-                refine_patch(fine=outputs[scale], coarse=y, refiner=module)
-                for outputs, y in zip(self._backbone_outputs, coarse, strict=True)
-            ]
-            scores = [self._query(y, r, scale) for y, r in zip(coarse, refined, strict=True)]
+            coarse, refined, scores = self._refined(cumulative, module, scale)
             found = [self._score(_mix(coarse, refined, scores, *one), scale) for one in self._candidates]
             best = int(np.argmax(np.round(found, 5)))  # the first, which refines most, of those that are as good
             log.debug("scale %d: mIoU %s", scale, dict(zip(self._candidates, np.round(found, 4).tolist(), strict=True)))
             cumulative = _mix(coarse, refined, scores, *self._candidates[best])
             chosen.append(self._candidates[best])
-            refine_above.append(_refine_above(coarse, cumulative))
             mious.append(found[best])
+            coarse, refined, scores = self._refined(automatic, module, scale)
+            mixed = _mix(coarse, refined, scores, *self._candidates[best])
+            needed = found[best] - MIOU_LOST * scale / len(modules)
+            threshold, automatic = self._refine_uncertain(coarse, mixed, scale, needed)
+            refine_above.append(threshold)
         above, width = zip(*chosen, strict=True)
         return Fitted(tuple(above), tuple(width), tuple(refine_above), tuple(mious))
+
+    def _refined(
+        self, cumulative: Sequence[Tensor], module: nn.Module, scale: int
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Y, R and Q of every view at a scale. cumulative: the merged result after the scale before."""
+        coarse = [double(one) for one in cumulative]
+        refined = [
+            refine_patch(fine=outputs[scale], coarse=y, refiner=module)
+            for outputs, y in zip(self._backbone_outputs, coarse, strict=True)
+        ]
+        return coarse, refined, [self._query(y, r, scale) for y, r in zip(coarse, refined, strict=True)]
+
+    def _refine_uncertain(
+        self, coarse: Sequence[Tensor], mixed: Sequence[Tensor], scale: int, needed: float
+    ) -> tuple[float, list[Tensor]]:
+        """Threshold of `--refine auto` at a scale, and the merged result of every view with it.
+
+        coarse, mixed: Y without and with refining. needed: mIoU to reach.
+        """
+        side = _block_px(coarse[0].shape[-1], len(coarse))
+        unsure = [F.avg_pool2d(uncertainty(one), side) for one in coarse]
+        sets = [view.sets[scale] for view in self._views]
+        without, refined = (
+            np.concatenate([block_counts(*pair, self._part_of, side) for pair in zip(maps, sets, strict=True)])
+            for maps in (coarse, mixed)
+        )
+        scores = torch.cat([one.flatten() for one in unsure]).cpu().numpy()
+        threshold = least_uncertainty(scores, without, refined, needed)
+        chosen = [F.interpolate((one >= threshold).float(), scale_factor=side) > 0 for one in unsure]
+        return threshold, [torch.where(*three) for three in zip(chosen, mixed, coarse, strict=True)]
 
     def _query(self, coarse: Tensor, refined: Tensor, scale: int) -> Tensor:
         grid_hw = (coarse.shape[-2] >> scale, coarse.shape[-1] >> scale)
@@ -153,20 +185,26 @@ def _mix(
     ]
 
 
-def _refine_above(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """The mean uncertainty below which blocks hold no more than `CHANGE_MISSED` of all pixels that change class."""
-    unsure = torch.cat([_blocks(uncertainty(one)) for one in before])
-    changed = torch.cat(
-        [
-            _blocks((one.argmax(dim=1) != two.argmax(dim=1)).float().unsqueeze(1))
-            for one, two in zip(before, after, strict=True)
-        ]
-    )
-    order = unsure.argsort()
-    missed = changed[order].cumsum(dim=0) / changed.sum().clamp(min=1e-9)
-    first_kept = int((missed <= CHANGE_MISSED).sum())
-    return round(unsure[order][min(first_kept, len(order) - 1)].item(), 4)
+def least_uncertainty(unsure: Values, without: Confusion, refined: Confusion, needed: float) -> float:
+    """Threshold that refines as few blocks as possible, the most uncertain ones, and reaches an mIoU.
+
+    unsure: float (n,), mean uncertainty of each block. without, refined: int64 (n, P, P), its confusion counts if it is
+    not refined, and if it is. Fewer blocks are taken only if any number between suffices too; at least the most
+    uncertain one is refined. 0 where all of them are needed, or even they do not reach it.
+    """
+    order = np.argsort(-unsure, kind="stable")
+    gained = np.cumsum((refined - without)[order], axis=0)
+    enough = np.nan_to_num(mean_iou(without.sum(axis=0) + gained)) >= needed  # with the first, the first two, ...
+    ends_tie = np.append(unsure[order][1:] < unsure[order][:-1], True)  # a threshold takes equal blocks together
+    lacking = np.flatnonzero(ends_tie & ~enough)
+    first = int(lacking[-1]) + 1 if len(lacking) else 0
+    last = first + int(np.argmax(ends_tie[first:])) if first < len(order) else first
+    return 0.0 if last >= len(order) - 1 else float(np.floor(unsure[order[last]] * 1e4) / 1e4)
 
 
-def _blocks(values: Tensor) -> Tensor:
-    return F.avg_pool2d(values, min(BLOCK_PX, values.shape[-1]), ceil_mode=True).flatten()
+def _block_px(side_px: int, views: int) -> int:
+    """Side of the blocks of views with that side: at most a cell's, smaller where that gives too few."""
+    block = side_px
+    while block > CELL_PX or (block > LEAST_BLOCK_PX and views * (side_px // block) ** 2 < LEAST_BLOCKS):
+        block //= 2
+    return block
