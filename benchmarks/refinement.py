@@ -118,8 +118,9 @@ def measure(options: argparse.Namespace) -> Measurement:
         Table([*columns, "times as quick"], [line for one in sets for line in one.lines()]),
         [one.aim for one in sets],
         [
-            f"{images}. Bundle: {sets[0].report.comparison.rows[0].bundle}. In brackets, where there are several "
-            "groups: 95 % intervals. The seconds are those of the runs from the start of their workers, without that of Python."
+            f"{images}. Bundle: {sets[0].report.comparison.rows[0].bundle}.",
+            "In brackets, where there are several groups: 95 % intervals. The seconds are those of the runs from the start "
+            "of their workers, without that of Python.",
         ],
     )
 

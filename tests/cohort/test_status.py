@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.cohort.made import Batches, write_slide
 from tests.cohort.test_batch import stop_at
 from tests.commands import Call, one_line
+from tests.results.test_record import EARLIER
 from tests.test_cli_startup import modules_after
 from wsi_magnet.cohort.events import CohortEvent, SlideEvent
 from wsi_magnet.cohort.status import Status, status_of
@@ -80,6 +82,15 @@ def test_a_result_folder_of_one_run(batches: Batches, call: Call) -> None:
     batches.run()
     assert status_of(batches.out / "a").is_well
     assert "finished" in call("status", batches.out / "a").stdout
+
+
+def test_a_run_of_0_1_0_is_resumed_with_what_was_its_default(tmp_path: Path) -> None:
+    folder = tmp_path / "slide"
+    shutil.copytree(EARLIER / "unfinished", folder)
+    command = status_of(folder).resume_command
+    assert command is not None
+    assert command.startswith("wsi-magnet run ")
+    assert command.endswith(" --refine all")
 
 
 def test_failures_are_listed_with_their_command(batches: Batches, call: Call) -> None:
