@@ -119,8 +119,8 @@ def measure(options: argparse.Namespace) -> Measurement:
         [one.aim for one in sets],
         [
             f"{images}. Bundle: {sets[0].report.comparison.rows[0].bundle}.",
-            "In brackets, where there are several groups: 95 % intervals. The seconds are those of the runs from the start "
-            "of their workers, without that of Python.",
+            "In brackets, where there are several groups: 95 % intervals. The seconds are those of the runs from the "
+            "start of their workers, without that of Python.",
         ],
     )
 
