@@ -89,7 +89,7 @@ class Stand:
         plan, info = prepared.plan, prepared.info
         products = Products(plan.pyramid_sizes, len(spec.classes), config.ngff, tile_px, False, False)
         names = (info.path, info.identity, str(bundle), sha256, folder / "out" / slide.stem)
-        run = RunSpec(*names, config, plan.layouts, products, "cpu", prepared.tissue.downsample_xy)
+        run = RunSpec(*names, config, plan.layouts, products, "cpu", prepared.tissue.reference)
         return Stand(slide, bundle, plan, SimulatedTile(run, "", tile_s))
 
     def tasks(self, count: int) -> Iterator[TileTask]:

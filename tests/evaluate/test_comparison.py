@@ -67,7 +67,7 @@ def data(folder: Path, count: int) -> tuple[list[Sample], MadeOpener]:
 
 
 def conditions(folder: Path, *, keep: bool = False) -> Conditions:
-    return Conditions(None, Execution(), folder / "results", keep)
+    return Conditions(False, Execution(), folder / "results", keep)
 
 
 def test_the_posters_rows_are_ranked_as_they_must_be(tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ def test_no_tumour_no_grade() -> None:
 
 def test_areas_are_in_mm2_of_the_analysed_part() -> None:
     summary = summarise({0: 1_000_000, 3: 3_000_000, 255: 500_000}, CLASSES, mpp=0.5, not_analysed=255)
-    assert summary["analysed_mm2"] == pytest.approx(1.0)
+    assert summary["analysed_mm2"] == pytest.approx(0.75)
     assert summary["not_analysed_mm2"] == pytest.approx(0.125)
-    assert [c["percent"] for c in summary["classes"]] == [25.0, 0.0, 75.0, 0.0, 0.0]
+    assert [c["percent"] for c in summary["classes"]] == [0.0, 100.0, 0.0, 0.0]  # background is no class of tissue
     assert summary["gleason"]["score"] == 6
 
 

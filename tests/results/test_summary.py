@@ -5,6 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from wsi_magnet.geometry import Size
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.planning.plan import Plan
 from wsi_magnet.results.journal import CellResult, Quarters, TileResult
@@ -15,7 +18,9 @@ CELL = 512 * 512
 
 
 def plan_of(*mpps: float) -> Plan:
-    scales = [SimpleNamespace(scale=SimpleNamespace(index=i, mpp=mpp)) for i, mpp in enumerate(mpps)]
+    scales = [
+        SimpleNamespace(scale=SimpleNamespace(index=i, mpp=mpp, size=Size(2048, 1024))) for i, mpp in enumerate(mpps)
+    ]
     finest = SimpleNamespace(mpp=mpps[-1])
     return cast(Plan, SimpleNamespace(scales=scales, tissue_share=0.5, ladder=SimpleNamespace(finest=finest)))
 
@@ -54,6 +59,18 @@ def test_cells_that_keep_their_coarser_result_are_counted_with_area_and_reason()
     assert summary["not_refined_mm2"] == 2 * CELL * 1e-6
     assert summary["unreadable"] == [{"reason": "strip 12 is torn", "cells": 2}]
     assert [c["area_mm2"] for c in summary["classes"]] == [3 * CELL * 1e-6]
+
+
+def test_what_is_left_out_is_counted() -> None:
+    """Of eight cells one is tissue, one was looked at and is glass, one could not be read, and five hold no tissue."""
+    counts = RunCounts(plan_of(1.0))
+    counts.add(tile(0, (1, None, 5), (0, None, 5), (NOT_ANALYSED, "torn", 255)))
+    summary = counts.summary((*CLASSES, LabelClass(0, "background", (0, 0, 0))))
+    assert [c["name"] for c in summary["classes"]] == ["gland"]
+    assert summary["classes"][0]["percent"] == 100
+    areas = [summary[key] / (CELL * 1e-6) for key in ("analysed_mm2", "not_analysed_mm2", "background_mm2")]
+    assert areas == pytest.approx([1, 1, 6])
+    assert summary["not_looked_at_mm2"] / (CELL * 1e-6) == pytest.approx(5)
 
 
 def test_cells_that_no_scale_could_read_are_counted_in_the_mask() -> None:

@@ -14,7 +14,10 @@ from wsi_magnet.train.augment import DENSITY, Augmentation, compress, draw_augme
 from wsi_magnet.train.config import AugmentConfig
 
 OUTSIDE = 7
-NOTHING = AugmentConfig(flips=False, scale_jitter=1.0, stain=0.0, light=0.0, rotation=0.0, blur=0.0, jpeg=0.0)
+MPP = 1.0
+NOTHING = AugmentConfig(
+    flips=False, scale_jitter=1.0, stain=0.0, light=0.0, rotation=0.0, blur=0.0, jpeg=0.0, glass=0.0
+)
 IDENTITY, FULL_LIGHT = np.eye(3, dtype=np.float32), np.ones(3, np.float32)
 orientations = pytest.mark.parametrize(
     "augmentation", [Augmentation(turns, mirrored) for turns in range(4) for mirrored in (False, True)]
@@ -27,23 +30,30 @@ def places(height: int, width: int) -> tuple[Image, npt.NDArray[np.uint32]]:
     return np.stack([x, y, 0 * x], axis=-1).astype(np.uint8), (x + 1000 * y).astype(np.uint32)
 
 
+def draw(config: AugmentConfig, rng: np.random.Generator) -> Augmentation:
+    """An augmentation of a small crop of classes without background."""
+    return draw_augmentation(config, rng, extent_um=64.0, background=None)
+
+
 def test_nothing_is_changed_where_all_is_off() -> None:
     image, sets = places(20, 30)
-    augmentation = draw_augmentation(NOTHING, np.random.default_rng(0))
-    assert np.array_equal(augmentation.image(image), image)
-    assert np.array_equal(augmentation.labels(sets, OUTSIDE), sets)
+    augmentation = draw(NOTHING, np.random.default_rng(0))
+    assert np.array_equal(augmentation.image(image, MPP), image)
+    assert np.array_equal(augmentation.labels(sets, OUTSIDE, MPP), sets)
 
 
 @orientations
 def test_labels_turn_exactly_with_the_image(augmentation: Augmentation) -> None:
     image, sets = places(20, 30)
-    turned = augmentation.image(image).astype(np.uint32)
-    assert np.array_equal(turned[..., 0] + 1000 * turned[..., 1], augmentation.labels(sets, OUTSIDE))
+    turned = augmentation.image(image, MPP).astype(np.uint32)
+    assert np.array_equal(turned[..., 0] + 1000 * turned[..., 1], augmentation.labels(sets, OUTSIDE, MPP))
 
 
 def test_the_eight_orientations_differ() -> None:
     image, _ = places(9, 9)
-    found = {Augmentation(turns, mirrored).image(image).tobytes() for turns in range(4) for mirrored in (False, True)}
+    found = {
+        Augmentation(turns, mirrored).image(image, MPP).tobytes() for turns in range(4) for mirrored in (False, True)
+    }
     assert len(found) == 8
 
 
@@ -51,7 +61,7 @@ def test_the_eight_orientations_differ() -> None:
 def test_labels_stay_within_a_pixel_of_a_rotated_image(degrees: float, turns: int, mirrored: bool, side: int) -> None:
     image, sets = places(side, side)
     augmentation = Augmentation(turns, mirrored, degrees)
-    turned, labels = augmentation.image(4 * image).astype(float) / 4, augmentation.labels(sets, OUTSIDE)
+    turned, labels = augmentation.image(4 * image, MPP).astype(float) / 4, augmentation.labels(sets, OUTSIDE, MPP)
     known = labels != OUTSIDE
     column, row = labels % 1000, labels // 1000
     beside = np.hypot(turned[..., 0] - column, turned[..., 1] - row)[known]
@@ -62,19 +72,23 @@ def test_labels_stay_within_a_pixel_of_a_rotated_image(degrees: float, turns: in
 
 def test_what_a_rotation_brings_in_is_not_labelled() -> None:
     sets = np.full((40, 40), 2, np.uint32)
-    labels = Augmentation(degrees=30).labels(sets, OUTSIDE)
+    labels = Augmentation(degrees=30).labels(sets, OUTSIDE, MPP)
     assert {int(labels[0, 0]), int(labels[20, 20])} == {OUTSIDE, 2}
 
 
 def test_a_rotation_does_not_mix_labels() -> None:
     _, mask = glands(0, 64)
     sets = np.where(mask == 1, np.uint32(1 << 30), np.uint32(1))
-    assert set(np.unique(Augmentation(degrees=17).labels(sets, (1 << 31) - 1)).tolist()) == {1, 1 << 30, (1 << 31) - 1}
+    assert set(np.unique(Augmentation(degrees=17).labels(sets, (1 << 31) - 1, MPP)).tolist()) == {
+        1,
+        1 << 30,
+        (1 << 31) - 1,
+    }
 
 
 def test_a_rotated_picture_has_no_dark_corners() -> None:
     image = np.full((40, 40, 3), 200, np.uint8)
-    assert (Augmentation(degrees=33).image(image) == 200).all()
+    assert (Augmentation(degrees=33).image(image, MPP) == 200).all()
 
 
 def test_other_stain_of_the_identity_is_the_image_within_rounding() -> None:
@@ -95,8 +109,8 @@ def test_less_light_is_a_darker_picture() -> None:
 
 def test_glass_stays_white_whatever_the_stain() -> None:
     image = np.full((4, 4, 3), 255, np.uint8)
-    augmentation = draw_augmentation(AugmentConfig(stain=0.4, light=0.0, jpeg=0, blur=0), np.random.default_rng(3))
-    assert (augmentation.image(image) == 255).all()
+    augmentation = draw(AugmentConfig(stain=0.4, light=0.0, jpeg=0, blur=0), np.random.default_rng(3))
+    assert (augmentation.image(image, MPP) == 255).all()
 
 
 def test_densities_are_those_of_a_division_by_white() -> None:
@@ -112,9 +126,9 @@ def test_the_same_generator_draws_the_same_bend() -> None:
     image, sets = places(32, 32)
     config = AugmentConfig(rotation=20, blur=0.5, jpeg=0.5)
     for seed in range(8):
-        one, two = (draw_augmentation(config, np.random.default_rng(seed)) for _ in range(2))
-        assert np.array_equal(one.image(image), two.image(image))
-        assert np.array_equal(one.labels(sets, OUTSIDE), two.labels(sets, OUTSIDE))
+        one, two = (draw(config, np.random.default_rng(seed)) for _ in range(2))
+        assert np.array_equal(one.image(image, MPP), two.image(image, MPP))
+        assert np.array_equal(one.labels(sets, OUTSIDE, MPP), two.labels(sets, OUTSIDE, MPP))
 
 
 @pytest.mark.parametrize("changes", [{"flips": False}, {"rotation": 30.0}, {"stain": 0.0, "light": 0.0}, {"blur": 0.0}])
@@ -122,14 +136,11 @@ def test_what_is_turned_on_leaves_the_other_draws_as_they_are(changes: dict[str,
     config = AugmentConfig(jpeg=1.0)
     others = AugmentConfig(**{**{"jpeg": 1.0}, **changes})  # type: ignore[arg-type]  # booleans and floats by name
     for seed in range(5):
-        assert (
-            draw_augmentation(config, np.random.default_rng(seed)).quality
-            == draw_augmentation(others, np.random.default_rng(seed)).quality
-        )
+        assert draw(config, np.random.default_rng(seed)).quality == draw(others, np.random.default_rng(seed)).quality
 
 
 def test_shares_of_blur_and_compression_are_kept() -> None:
     rng = np.random.default_rng(0)
-    bends = [draw_augmentation(AugmentConfig(blur=0.25, jpeg=0.75), rng) for _ in range(800)]
+    bends = [draw(AugmentConfig(blur=0.25, jpeg=0.75), rng) for _ in range(800)]
     assert abs(np.mean([augmentation.blur_px > 0 for augmentation in bends]) - 0.25) < 0.05
     assert abs(np.mean([augmentation.quality is not None for augmentation in bends]) - 0.75) < 0.05

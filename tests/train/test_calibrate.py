@@ -32,7 +32,7 @@ from wsi_magnet.train.views import View, Windows
 
 CLASSES = 3
 FULL = (1 << CLASSES) - 1
-WINDOWS = Windows(128, 0, 2)
+WINDOWS = Windows(128, 0, (2.0, 1.0))
 
 
 def drawn_from(logits: Tensor, seed: int) -> Tensor:

@@ -12,7 +12,7 @@ from wsi_magnet.nets.registry import build_network
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.views import View, Windows, to_tensor
 
-WINDOWS = Windows(64, 8, 2)
+WINDOWS = Windows(64, 8, (2.0, 1.0))
 
 
 def view_of(seed: int) -> View:

@@ -26,11 +26,11 @@ def stage_of(folder: Path, **refiners: Any) -> RefinerStage:
     """A stage that is handed its views, over a backbone of random weights."""
     torch.manual_seed(0)
     config = tiny_config(refiners=refiners)
-    windows = Windows(config.refiners.window_px, config.halo_px, len(config.mpps))
+    windows = Windows(config.refiners.window_px, config.halo_px, config.mpps)
     setting = setting_of(folder)
     frozen = FrozenBackbone.of(build_network("small", 2, width=2), (1.0, 1.0, 1.0), windows, setting)
     nothing = cast(SamplePool, None), cast(CropSampler, None)
-    data = StageData(*nothing, weights=None, views=(), windows=windows, part_of=(0, 1))
+    data = StageData(*nothing, weights=None, views=(), windows=windows, part_of=(0, 1), background=None)
     modules = nn.ModuleList(RefinementModule(2) for _ in range(2))
     return RefinerStage(modules, config, data, frozen, setting)
 

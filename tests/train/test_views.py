@@ -30,7 +30,7 @@ from wsi_magnet.train.views import (
 
 CLASSES = (ClassInfo("a", 0, (0, 0, 0)), ClassInfo("b", 1, (255, 0, 0)))
 MPPS = (4.0, 2.0, 1.0)
-WINDOWS = Windows(side_px=64, halo_px=8, scales=3)
+WINDOWS = Windows(side_px=64, halo_px=8, mpps=MPPS)
 
 
 def sample_of(folder: Path, image: np.ndarray, mask: np.ndarray, mpp: float = 1.0, row: int = 2) -> Sample:
@@ -79,7 +79,7 @@ def test_labels_lie_where_the_picture_does(tmp_path: Path) -> None:
 
 @given(st.integers(1, 64), st.integers(0, 200), st.integers(2, 4))
 def test_halos_are_the_same_on_both_sides_and_at_least_what_is_asked(side: int, halo: int, scales: int) -> None:
-    windows = Windows(side << scales, halo, scales)
+    windows = Windows(side << scales, halo, tuple(2.0**-i for i in range(scales)))
     for scale in range(scales):
         assert windows.window_px(scale) + 2 * windows.halo_at(scale) == windows.patch_px(scale)
         assert windows.halo_at(scale) >= halo
@@ -127,7 +127,7 @@ def labelled_places(folder: Path, most: int) -> list[int]:
         mask[y : y + 20, x : x + 20] = 1
     with_labels = sample_of(folder, coded(Size(500, 330)), mask)
     without = sample_of(folder, coded(Size(300, 300), "y"), np.full((300, 300), 255, np.uint8), row=3)
-    views = validation_views(SamplePool(CLASSES), [with_labels, without], MPPS, WINDOWS, most)
+    views = validation_views(SamplePool(CLASSES), [with_labels, without], WINDOWS, most)
     return [int((view.sets[2] == 2).sum()) for view in views]
 
 
@@ -143,7 +143,7 @@ def test_no_more_validation_views_are_taken_than_allowed(tmp_path: Path) -> None
 
 def test_validation_views_are_the_same_each_time(tmp_path: Path) -> None:
     sample = sample_of(tmp_path, coded(Size(300, 200)), np.ones((200, 300), np.uint8))
-    one, two = (validation_views(SamplePool(CLASSES), [sample], MPPS, WINDOWS, 5) for _ in range(2))
+    one, two = (validation_views(SamplePool(CLASSES), [sample], WINDOWS, 5) for _ in range(2))
     assert all(
         np.array_equal(a.sets[scale], b.sets[scale]) and np.array_equal(a.patches[scale], b.patches[scale])
         for a, b in zip(one, two, strict=True)
@@ -153,7 +153,7 @@ def test_validation_views_are_the_same_each_time(tmp_path: Path) -> None:
 
 def test_an_image_smaller_than_a_window_is_one_view(tmp_path: Path) -> None:
     sample = sample_of(tmp_path, coded(Size(30, 20)), np.ones((20, 30), np.uint8))
-    (view,) = validation_views(SamplePool(CLASSES), [sample], MPPS, WINDOWS, 5)
+    (view,) = validation_views(SamplePool(CLASSES), [sample], WINDOWS, 5)
     assert (view.sets[2] == 2).sum() == 600
 
 

@@ -36,7 +36,7 @@ class Choices:
     fast: float
     fractions: tuple[float, ...] | None
     """Shares of the refine curve; None: the table."""
-    tissue: bool | None
+    tissue: bool
     execution: Execution
     output: Path | None
     keep_results: bool
@@ -80,8 +80,9 @@ class Choices:
 @click.option("--fast", default=0.25, show_default=True, help="Share of the cells that MagNet-Fast refines.")
 @click.option(
     "--tissue/--no-tissue",
-    default=None,
-    help="Analyse only what looks like H&E tissue. [default: on slides, not on plain images]",
+    default=True,
+    show_default=True,
+    help="Analyse only what looks like H&E tissue, as `run` does.",
 )
 @click.option("--refine-curve", is_flag=True, help="mIoU against the share of cells refined, instead of the table.")
 @click.option("--fractions", default=FRACTIONS, show_default=True, help="Shares for the curve.")
@@ -104,7 +105,7 @@ def command(
     split: str,
     methods: str,
     fast: float,
-    tissue: bool | None,
+    tissue: bool,
     refine_curve: bool,
     fractions: str,
     resamples: int,

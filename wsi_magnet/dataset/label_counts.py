@@ -89,11 +89,13 @@ def count_manifest_labels(
     mpp: float,
     splits: Sequence[Split] = SPLITS,
     threads: int = 1,
+    painted: str | None = None,
 ) -> dict[Sample, LabelCounts]:
     """Label counts of each sample of the splits, at `mpp` microns per pixel, in the manifest's order.
 
-    Raises ManifestError, naming the row, for files that cannot be opened or do not fit each other, and for unknown
-    labels; and, if train is among the splits, for a class without a labelled pixel in it.
+    painted: name of a class that training paints into its crops, and that rows need not have. Raises ManifestError,
+    naming the row, for files that cannot be opened or do not fit each other, and for unknown labels; and, if train is
+    among the splits, for a class without a labelled pixel in it.
     """
     samples = manifest.of(*splits)
     if not samples:
@@ -106,7 +108,7 @@ def count_manifest_labels(
     with ThreadPoolExecutor(max(1, threads)) as pool:
         found = dict(zip(samples, pool.map(counted, samples), strict=True))
     if "train" in splits:
-        _require_all_classes(manifest, classes, [found[sample] for sample in manifest.of("train")])
+        _require_all_classes(manifest, classes, [found[sample] for sample in manifest.of("train")], painted)
     return found
 
 
@@ -146,14 +148,16 @@ def _naming_the_row(manifest: Manifest, sample: Sample) -> Iterator[None]:
         raise ManifestError(f"{manifest.path}, row {sample.row}: {text}") from error
 
 
-def _require_all_classes(manifest: Manifest, classes: Sequence[ClassInfo], label_counts: Sequence[LabelCounts]) -> None:
+def _require_all_classes(
+    manifest: Manifest, classes: Sequence[ClassInfo], label_counts: Sequence[LabelCounts], painted: str | None
+) -> None:
     pixels = (
         np.sum([one.class_pixels(len(classes)) for one in label_counts], axis=0)
         if label_counts
         else np.zeros(len(classes))
     )
     for info, count in zip(classes, pixels, strict=True):
-        if not count:
+        if not count and info.name != painted:
             raise ManifestError(
                 f"{manifest.path}: class {info.name!r} ({info.value}) has no pixel in the rows of train; "
                 "remove it from the classes or add rows"

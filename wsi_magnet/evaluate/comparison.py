@@ -63,8 +63,8 @@ class Candidate:
 class Conditions:
     """Conditions that all methods share."""
 
-    tissue: bool | None
-    """True to analyse only tissue; None: only tissue on slides, everything on plain images."""
+    tissue: bool
+    """True to analyse only tissue, as `run` does."""
     execution: Execution
     folder: Path
     """Parent of the rows' result folders."""
@@ -140,8 +140,7 @@ def _segment(
     stems = [image.sample.image.stem for image in images]
     items = []
     for image in images:
-        tissue = image.reader == "openslide" if conditions.tissue is None else conditions.tissue
-        config = RunConfig(mpp=image.sample.mpp, tissue=tissue, keep_probabilities=True)
+        config = RunConfig(mpp=image.sample.mpp, tissue=conditions.tissue, keep_probabilities=True)
         # Results are named after their slides, and two slides may share a name.
         unique = stems.count(image.sample.image.stem) == 1
         out = folder if unique else folder / f"row {image.sample.row}"

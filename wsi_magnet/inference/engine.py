@@ -22,7 +22,7 @@ from wsi_magnet.config import CELL_PX, Precision
 from wsi_magnet.geometry import round_up
 from wsi_magnet.inference.devices import default_batch
 from wsi_magnet.inference.optimize import ARITHMETIC, computing_in, inference_form, resolve_precision
-from wsi_magnet.inference.tiles import CellPixels
+from wsi_magnet.inference.tiles import CellPixels, clear_outside
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.magnet.grid_selection import may_select, refined_pixels, select_on_grid, spread
 from wsi_magnet.magnet.step import magnet_step, refine_parts, refine_patch, upsample_inner
@@ -240,8 +240,17 @@ def upsample_only(coarse: Pixels, spec: BundleSpec, margin_px: int = 0) -> CellP
         return not_analysed(len(spec.classes))
     with torch.inference_mode():
         prior = _prior(len(spec.classes), spec.background_index)
-        maps = _inner(_upsample(torch.from_numpy(coarse[None]), prior), margin_px)
-        return next(_cells(_results(maps, [c.value for c in spec.classes]), 1))
+        stored = torch.from_numpy(coarse[None])
+        maps = _inner(_upsample(stored, prior), margin_px)
+        pixels = next(_cells(_results(maps, [c.value for c in spec.classes]), 1))
+        if spec.background_index is not None:
+            return pixels
+        # Without a background class nothing is stored on glass; its border is upsampled as probabilities are.
+        covered = (stored > 0).any(dim=1, keepdim=True)
+        if covered.all():
+            return pixels
+        inside = _inner(upsample_inner(covered.float()), margin_px)[0, 0] >= 0.5
+        return clear_outside(pixels, inside.numpy(), None)
 
 
 def _upsample(stored: Tensor, prior: Tensor) -> Tensor:

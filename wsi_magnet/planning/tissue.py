@@ -1,4 +1,8 @@
-"""Tissue map: the H&E-stained parts of a slide, found in one read of a low level.
+"""Tissue map: the parts of a slide to look at, found in one read of a low level.
+
+Two questions have two answers. Where the networks look is decided here, generously: stained tissue, its lumens, and
+gaps that tissue surrounds or that an edge cuts. Which pixels there are glass is decided at the mask's own scale: by the
+networks, where a bundle has a background class, else by colour (`glass_pixels`).
 
 Haematoxylin and eosin both transmit red and blue better than green. Glass, dust, shadows and black pen are grey, green
 pen is green, and blue pen transmits green better than red. So the distance of green below both others separates tissue
@@ -8,6 +12,7 @@ from all of them, whatever its brightness.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,11 +48,15 @@ LEAST_PINK, MOST_PINK = 0.03, 0.07
 """Limits of the threshold on `pink`: noise on bare glass stays under 0.02, pale stroma begins at 0.05. Otsu's threshold
 alone divides the tissue of a slide without glass, and the noise of a slide without tissue."""
 
+PALE_PINK = 0.04
+"""Least `pink` of a stained pixel, half way between noise and pale stroma."""
+
 SPECK_MM2 = 0.005
 """Least area of a piece of tissue, a disc of 80 microns; smaller ones are dirt."""
 
 LUMEN_MM2 = 1.0
-"""Most area of a gap that counts as tissue: the lumen of a cystic gland is 1 mm across."""
+"""Most area of a gap within tissue that counts as tissue: the lumen of a cystic gland is 1 mm across, that of a bowel
+more."""
 
 MOST_OPEN = 1.5
 """Most length of a gap's border with the slide's edge, as a multiple of its border with tissue: a lumen at the edge of
@@ -56,6 +65,29 @@ a tile is below it, the glass round a small section above."""
 MOST_FRAME = 1 / 3
 """Most share of the slide's whole edge along which a gap may lie: lumens take a quarter in a tile of 1.4 mm cut out of
 cystic glands; the glass beside the ragged end of a biopsy, whose border with tissue is long, takes half or more."""
+
+THIN_PX = 4
+"""Mean width up to which a gap beside an area that was not scanned is the blurred rim of tissue and no lumen."""
+
+LOOK_OPEN, LOOK_EDGE = 3.0, 1 / 2
+"""`MOST_OPEN` and `MOST_FRAME` of gaps that are looked at without counting as tissue."""
+
+LOOK_UM = 250.0
+"""Distance from tissue up to which the networks decide what is background. Beyond it lie pen, dust and labels, which
+they may never have seen."""
+
+_TISSUE_GREY, _GAP_GREY = 255, 128
+"""Values in the saved map."""
+
+
+@dataclass(frozen=True, slots=True)
+class TissueReference:
+    """What a saved tissue map lacks; small, and sent to workers with the run."""
+
+    downsample_xy: tuple[float, float]
+    """Level-0 pixels per pixel of the map."""
+    glass: tuple[float, float, float]
+    """RGB of the slide's bare glass."""
 
 
 NEARLY_BLACK, BRIGHT, LEAST_BRIGHT = 40, 120, 0.01
@@ -73,8 +105,22 @@ class TissueMap:
     """Level-0 pixels per pixel of the map."""
     threshold: float
     """Least value of `pink` that counted as tissue; 0 for a map that was loaded."""
+    gaps: Map | None = None
+    """Glass that is looked at because tissue surrounds it or an edge cuts it: the networks may know it for a lumen."""
+    glass: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    """RGB of the slide's bare glass."""
     dark_share: float = 0.0
     """Share of the canvas that is nearly black, on slides without bright glass; 0 for others and for a loaded map."""
+
+    @property
+    def reference(self) -> TissueReference:
+        """All but the pixels."""
+        return TissueReference(self.downsample_xy, self.glass)
+
+    @property
+    def looked_at(self) -> Map:
+        """Bool, as `tissue`: tissue and gaps."""
+        return self.tissue if self.gaps is None else self.tissue | self.gaps
 
     @property
     def share(self) -> float:
@@ -82,37 +128,52 @@ class TissueMap:
         return float(self.tissue.mean())
 
     def cells(self, scale: Scale, cell_px: int) -> Map:
-        """Bool (rows, columns): cells, `cell_px` pixels of a scale wide, that hold tissue or lie next to it."""
+        """Bool (rows, columns): cells, `cell_px` pixels of a scale wide, that hold tissue or gaps or lie next to it."""
+        looked_at = self.looked_at
         x, y = (own / of_map for own, of_map in zip(scale.downsample_xy, self.downsample_xy, strict=True))
-        top, bottom = _spans(scale.size.height, cell_px, y, self.tissue.shape[0])
-        left, right = _spans(scale.size.width, cell_px, x, self.tissue.shape[1])
-        # counts[i, j]: the tissue pixels above row i and left of column j, so that any rectangle's are four look-ups.
-        counts = np.pad(self.tissue.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        top, bottom = _spans(scale.size.height, cell_px, y, looked_at.shape[0])
+        left, right = _spans(scale.size.width, cell_px, x, looked_at.shape[1])
+        # counts[i, j]: the pixels above row i and left of column j, so that any rectangle's are four look-ups.
+        counts = np.pad(looked_at.astype(np.int32).cumsum(0, np.int32).cumsum(1, np.int32), ((1, 0), (1, 0)))
         below = counts[np.ix_(bottom, right)] - counts[np.ix_(bottom, left)]
         found: Map = below > counts[np.ix_(top, right)] - counts[np.ix_(top, left)]
         return found
 
     def around(self, scale: Scale, box: Box) -> Map:
         """Bool (box height, box width): True for pixels of a scale in tissue or within a map pixel of it."""
+        return _within(self.tissue, 1, self._pixels(scale, box))
+
+    def near(self, scale: Scale, box: Box) -> Map:
+        """Bool (box height, box width): True for pixels of a scale within `LOOK_UM` of tissue or a gap."""
+        map_mpp = scale.mpp * self.downsample_xy[0] / scale.downsample_xy[0]
+        return _within(self.looked_at, max(1, round(LOOK_UM / map_mpp)), self._pixels(scale, box))
+
+    def inner(self, scale: Scale, box: Box) -> Map:
+        """Bool (box height, box width): True for pixels of a scale in tissue and more than two map pixels from glass.
+
+        Colour decides on the others, since the border of the map is a staircase.
+        """
+        return ~_within(~self.tissue, 2, self._pixels(scale, box))
+
+    def _pixels(self, scale: Scale, box: Box) -> tuple[Indices, Indices]:
+        """Rows and columns of the map under the pixels of a box."""
         rows = _look_up(box.y0, box.y1, scale.downsample_xy[1] / self.downsample_xy[1], self.tissue.shape[0])
         cols = _look_up(box.x0, box.x1, scale.downsample_xy[0] / self.downsample_xy[0], self.tissue.shape[1])
-        # Only the map pixels under the box and their neighbours are dilated, not the whole map for every box.
-        top, left = max(rows[0] - 1, 0), max(cols[0] - 1, 0)
-        grown = ndimage.binary_dilation(self.tissue[top : rows[-1] + 2, left : cols[-1] + 2], np.ones((3, 3)))
-        around: Map = grown[np.ix_(rows - top, cols - left)]
-        return around
+        return rows, cols
 
     def save(self, path: Location) -> None:
-        """Write the map as a black and white PNG."""
+        """Write the map as a grey PNG: tissue white, gaps grey."""
+        grey = np.where(self.tissue, _TISSUE_GREY, 0 if self.gaps is None else self.gaps * _GAP_GREY)
         picture = io.BytesIO()
-        Pillow.fromarray(self.tissue).save(picture, format="PNG")
+        Pillow.fromarray(grey.astype(np.uint8)).save(picture, format="PNG")
         replace_bytes(path, picture.getvalue())
 
     @staticmethod
-    def load(path: Location, downsample_xy: tuple[float, float]) -> TissueMap:
+    def load(path: Location, reference: TissueReference) -> TissueMap:
         """Read a saved map; its threshold is not kept."""
         with Pillow.open(io.BytesIO(read_bytes(path))) as picture:
-            return TissueMap(np.asarray(picture.convert("1")), downsample_xy, threshold=0.0)
+            grey = np.asarray(picture.convert("L"))
+        return TissueMap(grey == _TISSUE_GREY, reference.downsample_xy, 0.0, grey == _GAP_GREY, reference.glass)
 
     @staticmethod
     def everything(canvas: Size) -> TissueMap:
@@ -128,11 +189,22 @@ def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float
     """
     scale = map_scale(canvas, mpp_xy)
     thumbnail, unreadable = read_whole(reader, scale, block_px=BLOCK_PX, unreadable_grey=WHITE)
-    colours = relative_to_glass(thumbnail)
+    smooth = _smooth(thumbnail)
+    glass = _glass(smooth)
+    colours = _relative(smooth, glass)
     score = pink(colours)
     threshold = float(np.clip(threshold_otsu(score), LEAST_PINK, MOST_PINK))
-    tissue = _clean((score >= threshold) | _dark(colours), (scale.mpp / 1000) ** 2)
-    return TissueMap(tissue | unreadable, scale.downsample_xy, threshold, dark_share=dark_share(thumbnail))
+    stained = (score >= threshold) | _dark(colours)
+    tissue, gaps = _with_gaps(stained, _not_scanned(thumbnail), (scale.mpp / 1000) ** 2)
+    red, green, blue = (float(channel) for channel in glass)
+    return TissueMap(
+        tissue | unreadable,
+        scale.downsample_xy,
+        threshold,
+        gaps & ~unreadable,
+        (red, green, blue),
+        dark_share(thumbnail),
+    )
 
 
 def map_scale(canvas: Size, mpp_xy: tuple[float, float]) -> Scale:
@@ -155,6 +227,16 @@ def dark_share(thumbnail: Image) -> float:
     return float((thumbnail.max(axis=-1) < NEARLY_BLACK).mean())
 
 
+def is_stained(image: Image, glass: Sequence[float] | None = None) -> Map:
+    """Pixels with H&E stain: bool (rows, columns).
+
+    image: uint8 (rows, columns, 3) RGB. glass: RGB of bare glass; None finds it in the image.
+    """
+    smooth = _smooth(image)
+    colours = _relative(smooth, _glass(smooth) if glass is None else np.asarray(glass, np.float32))
+    return (pink(colours) >= PALE_PINK) | _dark(colours)
+
+
 def pink(colours: Floats) -> Floats:
     """Distance of green below both red and blue: float32 (rows, columns), 0 on glass, 0.05 to 0.3 in H&E.
 
@@ -169,8 +251,17 @@ def relative_to_glass(thumbnail: Image) -> Floats:
 
     thumbnail: uint8 (rows, columns, 3) RGB.
     """
-    smooth = ndimage.gaussian_filter(thumbnail.astype(np.float32), (1, 1, 0))
-    relative: Floats = np.minimum(smooth / _glass(smooth), np.float32(1))
+    smooth = _smooth(thumbnail)
+    return _relative(smooth, _glass(smooth))
+
+
+def _smooth(image: Image) -> Floats:
+    smooth: Floats = ndimage.gaussian_filter(image.astype(np.float32), (1, 1, 0))
+    return smooth
+
+
+def _relative(smooth: Floats, glass: Floats) -> Floats:
+    relative: Floats = np.minimum(smooth / glass, np.float32(1))
     return relative
 
 
@@ -198,23 +289,53 @@ def _dark(colours: Floats) -> Map:
     return dark
 
 
-def _clean(tissue: Map, pixel_mm2: float) -> Map:
-    """The tissue without specks and with its lumens."""
-    pieces, areas = _pieces(tissue)
-    tissue = (areas * pixel_mm2 >= SPECK_MM2)[pieces] & tissue
-    gaps, areas = _pieces(~tissue)
-    beside_tissue = np.bincount(gaps[ndimage.binary_dilation(tissue)], minlength=len(areas))
-    on_edge = np.bincount(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]), minlength=len(areas))
-    inside = (on_edge <= MOST_OPEN * beside_tissue) & (on_edge <= MOST_FRAME * 2 * sum(tissue.shape))
-    lumen = (areas * pixel_mm2 < LUMEN_MM2) & inside
-    cleaned: Map = tissue | lumen[gaps]
-    return cleaned
+def _not_scanned(thumbnail: Image) -> Map:
+    """Areas at the slide's edge that the scanner left out: uniformly white, or black."""
+    uniform = (thumbnail == 255).all(axis=-1) | (thumbnail == 0).all(axis=-1)
+    areas, _ = ndimage.label(uniform)
+    at_edge = np.unique(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]))
+    left_out: Map = np.isin(areas, at_edge[at_edge > 0])
+    return left_out
+
+
+def _with_gaps(stained: Map, left_out: Map, pixel_mm2: float) -> tuple[Map, Map]:
+    """Tissue without specks and with its lumens, and further gaps to look at.
+
+    left_out: areas that were not scanned, whose edge cuts lumens as the slide's own does.
+    """
+    pieces, areas = _pieces(stained)
+    tissue = (areas * pixel_mm2 >= SPECK_MM2)[pieces] & stained
+    gaps, areas = _pieces(~tissue & ~left_out)
+    count = len(areas)
+    beside_tissue = np.bincount(gaps[ndimage.binary_dilation(tissue)], minlength=count)
+    on_canvas_edge = np.bincount(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]), minlength=count)
+    on_left_out = np.bincount(gaps[ndimage.binary_dilation(left_out)], minlength=count)
+    on_edge, frame = on_canvas_edge + on_left_out, 2 * sum(tissue.shape)
+    is_gap = areas > THIN_PX * on_left_out
+    is_gap[0] = False
+    enclosed = (on_edge <= MOST_OPEN * beside_tissue) & (on_edge <= MOST_FRAME * frame)
+    # The true size of a gap that an edge cuts is not known.
+    lumen = is_gap & enclosed & ((areas * pixel_mm2 < LUMEN_MM2) | (on_edge > 0))
+    open_gap = (on_edge <= LOOK_OPEN * beside_tissue) & (on_edge <= LOOK_EDGE * frame)
+    looked_at = is_gap & ((on_edge == 0) | open_gap)
+    return tissue | lumen[gaps], (looked_at & ~lumen)[gaps]
 
 
 def _pieces(found: Map) -> tuple[Indices, Indices]:
     """Connected pieces: the number of each pixel's piece, 0 = none, and the areas by number, in pixels."""
     pieces, _ = ndimage.label(found)
     return pieces, np.bincount(pieces.ravel())
+
+
+def _within(found: Map, distance_px: int, pixels: tuple[Indices, Indices]) -> Map:
+    """Bool (rows, columns): map pixels, looked up, with a found one at most so many rows and columns away."""
+    rows, cols = pixels
+    # Only the map pixels under the box and their neighbours are dilated, not the whole map for every box.
+    top, left = max(rows[0] - distance_px, 0), max(cols[0] - distance_px, 0)
+    part = found[top : rows[-1] + distance_px + 1, left : cols[-1] + distance_px + 1]
+    grown = ndimage.maximum_filter(part, 2 * distance_px + 1, mode="constant", cval=False)
+    within: Map = grown[np.ix_(rows - top, cols - left)]
+    return within
 
 
 def _look_up(first: int, past: int, map_px: float, map_length: int) -> Indices:

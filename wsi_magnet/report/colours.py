@@ -12,6 +12,9 @@ Color = tuple[int, int, int]
 GREY: Color = NOT_ANALYSED_CLASS.color
 """Tissue that was not analysed."""
 
+NOT_LOOKED_AT: Color = (70, 80, 110)
+"""Cells in which no tissue was found."""
+
 _SCALES: tuple[Color, ...] = (
     (255, 255, 204),
     (199, 233, 180),

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS
-from wsi_magnet.report.colours import GREY, Color, scale_color
+from wsi_magnet.report.colours import GREY, NOT_LOOKED_AT, Color, scale_color
 from wsi_magnet.report.facts import Grading, SlideFacts, shown
 from wsi_magnet.report.pictures import Pictures, codes_png
 from wsi_magnet.report.render import data_uri, render
@@ -137,6 +137,8 @@ def _class_rows(facts: SlideFacts) -> list[dict[str, Any]]:
 def _scale_key(facts: SlideFacts) -> list[tuple[str, Color]]:
     count = len(facts.scales)
     key = [(f"{s.mpp:g} µm/px", scale_color(i, count)) for i, s in enumerate(facts.scales) if s.refined]
+    if (facts.refined_at == 0).any():
+        key.append(("no tissue found: not looked at", NOT_LOOKED_AT))
     return [*key, ("not analysed", GREY)] if (facts.refined_at == NOT_ANALYSED).any() else key
 
 
@@ -167,7 +169,7 @@ def _viewer(facts: SlideFacts, pictures: Pictures) -> dict[str, object]:
         "cell": CELL_PX * finest / pictures.mpp,
         "colors": {**colors, NOT_ANALYSED: GREY},
         "names": {**names, NOT_ANALYSED: NOT_ANALYSED_CLASS.name},
-        "scales": {**scales, NOT_ANALYSED: GREY},
+        "scales": {0: NOT_LOOKED_AT, **scales, NOT_ANALYSED: GREY},
     }
 
 

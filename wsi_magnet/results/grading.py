@@ -98,10 +98,11 @@ def summarise(
 ) -> dict[str, Any]:
     """Plain values for summary.json.
 
-    label_pixels: pixels by label value over the analysed cells, at `mpp`. not_analysed: label of pixels that no scale
+    label_pixels: pixels by label value over the analysed cells, at `mpp`; background, 0, is no area of a class.
+    not_analysed: label of pixels that no scale
     could read.
     """
-    areas = class_areas(label_pixels, classes, mpp)
+    areas = class_areas(label_pixels, [c for c in classes if c.value], mpp)
     by_value = {a.value: a.area_mm2 for a in areas}
     grade = gleason(by_value) if can_grade(classes) else None
     return {

@@ -58,15 +58,23 @@ class RunCounts:
     def summary(self, classes: Sequence[LabelClass]) -> dict[str, Any]:
         """Plain values for summary.json, the slide's name aside."""
         finest = self._scales[-1]
+        areas = summarise(finest.labels, classes, finest.mpp, NOT_ANALYSED)
         return {
             "tissue_share": self._plan.tissue_share,
-            **summarise(finest.labels, classes, finest.mpp, NOT_ANALYSED),
+            **areas,
+            "background_mm2": self._canvas_mm2() - areas["analysed_mm2"] - areas["not_analysed_mm2"],
+            "not_looked_at_mm2": self._canvas_mm2() - finest.pixels * (finest.mpp / 1000) ** 2,
             "scales": [one.summary() for one in self._scales],
             "cells_not_analysed": finest.not_analysed,
             "cells_not_refined": sum(one.unreadable for one in self._scales[1:]),
             "not_refined_mm2": 0.0 if len(self._scales) == 1 else finest.unreadable_mm2,
             "unreadable": [{"reason": reason, "cells": cells} for reason, cells in by_reason(self.failures)],
         }
+
+    def _canvas_mm2(self) -> float:
+        """Area of the mask with everything in it."""
+        finest = self._plan.scales[-1].scale
+        return finest.size.pixels * (finest.mpp / 1000) ** 2
 
 
 class _ScaleCounts:
@@ -97,6 +105,11 @@ class _ScaleCounts:
                 self._failed_pixels += pixels
             # A cell that was not analysed is uncertain everywhere; the tile's labels show whether there is one.
             self.not_analysed += bool(lost) and uncertainty == 255 * pixels
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of its cells."""
+        return self._counts["pixels"]
 
     @property
     def unreadable(self) -> int:

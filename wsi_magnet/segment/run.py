@@ -148,7 +148,7 @@ class Run:
             self._plan.layouts,
             self._products,
             device,
-            self._prepared.tissue.downsample_xy if config.tissue else None,
+            self._prepared.tissue.reference if config.tissue else None,
         )
 
     def _run_scales(self, executor: Executor, run: RunSpec, history: History) -> None:

@@ -15,6 +15,7 @@ from PIL import ImageFilter
 
 from wsi_magnet.slides.types import Image
 from wsi_magnet.train.config import AugmentConfig
+from wsi_magnet.train.glass import Glass, draw_glass
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,22 +42,30 @@ class Augmentation:
     blur_px: float = 0.0
     quality: int | None = None
     """JPEG quality; None without compression."""
+    glass: Glass | None = None
 
-    def image(self, image: Image) -> Image:
-        """uint8 (H, W, 3) RGB to the same; H and W may change places."""
+    def image(self, image: Image, mpp: float) -> Image:
+        """uint8 (H, W, 3) RGB to the same; H and W may change places. mpp: microns per pixel, for the glass."""
         image = self.turn(image)
         if self.degrees:
             picture = Pillow.fromarray(_mirror_frame(image)).rotate(self.degrees, Pillow.Resampling.BILINEAR)
             image = _cut_frame(np.asarray(picture), image.shape)
+        if self.glass is not None:
+            image = self.glass.image(image, mpp)
         if self.mixing is not None and self.light is not None:
             image = restain(image, self.mixing, self.light)
         if self.blur_px:
             image = np.asarray(Pillow.fromarray(image).filter(ImageFilter.GaussianBlur(self.blur_px)))
+        if self.glass is not None:
+            image = self.glass.empty(image, mpp)
         return image if self.quality is None else compress(image, self.quality)
 
-    def labels(self, sets: npt.NDArray[np.uint32], outside: int) -> npt.NDArray[np.uint32]:
-        """uint32 (H, W) turned as the image is; what a rotation brings in from outside is `outside`."""
-        turned = self.turn(sets)
+    def labels(self, sets: npt.NDArray[np.uint32], outside: int, mpp: float) -> npt.NDArray[np.uint32]:
+        """uint32 (H, W), turned and painted as the image is; what a rotation brings in from outside is `outside`."""
+        rotated = self._rotated_labels(self.turn(sets), outside)
+        return rotated if self.glass is None else self.glass.labels(rotated, mpp)
+
+    def _rotated_labels(self, turned: npt.NDArray[np.uint32], outside: int) -> npt.NDArray[np.uint32]:
         if not self.degrees:
             return turned
         # Pillow has no unsigned 32-bit pixels; the bits of a signed one are the same.
@@ -70,12 +79,20 @@ class Augmentation:
         return array[:, ::-1] if self.mirrored else array
 
 
-def draw_augmentation(config: AugmentConfig, rng: np.random.Generator) -> Augmentation:
-    """Draw an augmentation. The same random numbers are consumed whatever is turned on."""
+def draw_augmentation(
+    config: AugmentConfig, rng: np.random.Generator, *, extent_um: float, background: int | None
+) -> Augmentation:
+    """Draw an augmentation. The same random numbers are consumed whatever is turned on.
+
+    extent_um: side of the crop. background: label set of the background class alone, of painted glass; None without
+    such a class.
+    """
     turns, mirrored, degrees = int(rng.integers(4)), bool(rng.integers(2)), float(rng.uniform(-1, 1)) * config.rotation
     mixing, light = _draw_stain(config, rng)
     blurred, blur_px = rng.random() < config.blur, float(rng.uniform(0.3, MOST_BLUR_PX))
     compressed, quality = rng.random() < config.jpeg, int(rng.integers(*JPEG_QUALITY))
+    painted, glass_rng = rng.random() < config.glass, np.random.default_rng(int(rng.integers(2**32)))
+    glass = draw_glass(glass_rng, extent_um, background) if painted and background is not None else None
     stained = config.stain > 0 or config.light > 0
     return Augmentation(
         turns if config.flips else 0,
@@ -85,6 +102,7 @@ def draw_augmentation(config: AugmentConfig, rng: np.random.Generator) -> Augmen
         light if stained else None,
         blur_px if blurred else 0.0,
         quality if compressed else None,
+        glass,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wsi_magnet.train.augment import draw_augmentation
 from wsi_magnet.train.config import TrainingConfig
+from wsi_magnet.train.glass import narrowed
 from wsi_magnet.train.loop import Setting
 from wsi_magnet.train.losses import set_loss
 from wsi_magnet.train.sampler import box_round, jitter
@@ -58,13 +59,17 @@ class BackboneStage:
         config = self._training
         shares = np.array(self.config.scale_shares or [1.0] * len(config.mpps))
         location = self._data.sampler.draw(rng)
-        mpp = jitter(float(rng.choice(config.mpps, p=shares / shares.sum())), config.augment.scale_jitter, rng)
+        mpp = float(rng.choice(config.mpps, p=shares / shares.sum()))
         opened = self._data.pool.get(location.sample)
-        scale = opened.scale(mpp)
+        scale = opened.scale(jitter(mpp, config.augment.scale_jitter, rng))
         box = box_round(location.centre_xy, scale, self.config.crop_px, rng)
-        augmentation = draw_augmentation(config.augment, rng)
-        image, sets = opened.image(scale, box), opened.sets(scale, box, rng)
-        return augmentation.image(image), augmentation.labels(sets, opened.ignored)
+        background = self._data.background
+        augmentation = draw_augmentation(
+            config.augment, rng, extent_um=self.config.crop_px * mpp, background=background
+        )
+        image = opened.image(scale, box)
+        sets = narrowed(opened.sets(scale, box, rng), image, mpp, background, opened.ignored)
+        return augmentation.image(image, mpp), augmentation.labels(sets, opened.ignored, mpp)
 
     def loss(self, batch: Crops, step: int) -> Tensor:
         """The set loss; with an auxiliary head, that of both."""

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.nets.classes import named_classes, palette_color
 from wsi_magnet.nets.registry import INPUT_MULTIPLE, NETWORKS
 from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
@@ -54,6 +55,9 @@ class AugmentConfig:
     """Share of the crops that are blurred, by up to 1.3 pixels."""
     jpeg: float = 0.4
     """Share of the crops that go through JPEG, quality 30 to 95."""
+    glass: float = 0.35
+    """Share of the crops into which glass and empty scan areas are painted, where a class has the value 0
+    (background)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +222,12 @@ class TrainingConfig:
             raise ConfigError(f"classes must be at least two, of different values; got {named}: give each a value")
         return made
 
+    @property
+    def background_set(self) -> int | None:
+        """Label set of the background class alone; None without a class of value 0."""
+        values = [one.value for one in self.class_infos()]
+        return 1 << values.index(BACKGROUND_CLASS.value) if BACKGROUND_CLASS.value in values else None
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
@@ -298,7 +308,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "validate_every", "patience", "checkpoint_every"), (1, inf)),
     **dict.fromkeys(("crops", "ohem_kept", "validation_views"), (1, inf)),
     **dict.fromkeys(("weight_decay", "clip", "auxiliary"), (0, inf)),
-    **dict.fromkeys(("momentum", "blur", "jpeg", "class_balance", "keep_from"), (0, 1)),
+    **dict.fromkeys(("momentum", "blur", "jpeg", "glass", "class_balance", "keep_from"), (0, 1)),
     **dict.fromkeys(("stain", "light", "class_weight"), (0, 2)),
     "learning_rate": (1e-9, 100),
     "statistics_momentum": (1e-4, 1),

@@ -147,17 +147,18 @@ class _Pipeline:
     def __init__(self, spec: TrainingSpec, data: TrainingData, pool: SamplePool, setting: Setting) -> None:
         self._spec, self._data, self._setting = spec, data, setting
         config = self._config = spec.config
-        n_classes = len(config.classes)
-        windows = Windows(VALIDATION_PX, config.halo_px, len(config.mpps))
+        n_classes, background = len(config.classes), config.background_set
+        windows = Windows(VALIDATION_PX, config.halo_px, config.mpps)
         validation = list(data.of("validation"))
         weights = class_weights(class_pixels(data.of("train"), n_classes), config.class_weight)
         self._stage_data = StageData(
             pool,
             CropSampler(data.of("train"), n_classes, config.class_balance),
             None if weights is None else torch.from_numpy(weights).to(setting.device),
-            tuple(validation_views(pool, validation, config.mpps, windows, config.validation_views)),
+            tuple(validation_views(pool, validation, windows, config.validation_views, background)),
             windows,
-            data.part_of(n_classes),
+            data.part_of(n_classes, background),
+            background,
         )
         self._histories: dict[str, History] = {}
 

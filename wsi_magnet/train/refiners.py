@@ -52,7 +52,7 @@ class RefinerStage:
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = self.config.statistics_momentum
         self._training, self._data, self._setting = config, data, setting
-        self._windows = Windows(config.refiners.window_px, config.halo_px, len(config.mpps))
+        self._windows = Windows(config.refiners.window_px, config.halo_px, config.mpps)
         self._frozen = replace(frozen, windows=self._windows)
         # The backbone is frozen, so its outputs on the validation views are computed once.
         self._backbone_outputs = [frozen.probabilities(view) for view in data.views]
@@ -67,7 +67,9 @@ class RefinerStage:
         opened = self._data.pool.get(location.sample)
         scales = ladder_at(opened, self._training.mpps, jitter(1.0, augment.scale_jitter, rng))
         box = box_round(location.centre_xy, scales[0], self._windows.window_px(0), rng)
-        return read_view(opened, scales, (box.y0, box.x0), self._windows, draw_augmentation(augment, rng), rng)
+        background = self._data.background
+        augmentation = draw_augmentation(augment, rng, extent_um=self._windows.side_um, background=background)
+        return read_view(opened, scales, (box.y0, box.x0), self._windows, augmentation, rng, background)
 
     def loss(self, batch: list[View], step: int) -> Tensor:
         """The mean over views and scales."""

@@ -18,6 +18,7 @@ from wsi_magnet.dataset.label_counts import LabelCounts, check_rows, count_manif
 from wsi_magnet.dataset.manifest import Manifest, read_manifest
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import ConfigError, TrainingError
+from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.registry import build_network
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, read_spec
@@ -64,11 +65,16 @@ class TrainingData:
         """The label_counts of one split."""
         return {sample: one for sample, one in self.label_counts.items() if sample.split == split}
 
-    def part_of(self, n_classes: int) -> tuple[int, ...]:
+    def part_of(self, n_classes: int, background: int | None) -> tuple[int, ...]:
         """Index of the part of each class; classes in one part are not distinguished by the labels
         (`annotations.partition`).
+
+        background: label set of the background class alone, which painted glass distinguishes from every other.
         """
-        return partition({found for one in self.label_counts.values() for found in one.counts}, n_classes)
+        label_sets = {found for one in self.label_counts.values() for found in one.counts}
+        if background is not None:
+            label_sets = {one if one == background else one & ~background for one in label_sets}
+        return partition(label_sets, n_classes)
 
 
 def check_spec(spec: TrainingSpec) -> dict[str, Any]:
@@ -106,10 +112,17 @@ def check(spec: TrainingSpec) -> TrainingData:
     for split in ("train", "validation"):
         if not any(sample.split == split for sample in manifest.samples):
             raise TrainingError(f"{spec.manifest} has no row of split {split!r}; training needs train and validation")
-    label_counts = count_manifest_labels(manifest, classes, spec.config.mpps[-1], ("train", "validation"))
+    painted = next((c.name for c in classes if c.value == BACKGROUND_CLASS.value), None)
+    label_counts = count_manifest_labels(
+        manifest,
+        classes,
+        spec.config.mpps[-1],
+        ("train", "validation"),
+        painted=painted if spec.config.augment.glass else None,
+    )
     check_rows(manifest, classes, "test")
     data = TrainingData(manifest, label_counts, _fingerprints(spec, label_counts))
-    _require_labels(data, len(classes))
+    _require_labels(data, spec.config)
     return data
 
 
@@ -154,10 +167,11 @@ def _require_fit(spec: TrainingSpec) -> None:
             raise ConfigError(f"bundle {spec.backbone} has {name} {found}, the training {wanted}; make them the same")
 
 
-def _require_labels(data: TrainingData, n_classes: int) -> None:
+def _require_labels(data: TrainingData, config: TrainingConfig) -> None:
+    n_classes = len(config.classes)
     if not class_pixels(data.of("validation"), n_classes).any():
         raise TrainingError(f"{data.manifest.path}: no validation row has a labelled pixel to choose weights on")
-    if len(set(data.part_of(n_classes))) < 2:
+    if len(set(data.part_of(n_classes, config.background_set))) < 2:
         raise TrainingError(
             f"{data.manifest.path}: the labels are so ambiguous that no two classes are told "
             "apart; narrow the codings in the labels column, or leave rows out"

@@ -23,12 +23,16 @@ from wsi_magnet.planning.plan import CONTEXT_PX
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import Image
 from wsi_magnet.train.augment import Augmentation
+from wsi_magnet.train.glass import draw_glass, narrowed
 from wsi_magnet.train.sampler import CropSampler
 
 STRIDE = 32
 """Patches are multiples of every network's deepest stride."""
 
 IDENTITY = Augmentation()
+
+GLASS_SEED = 4
+"""Seed of the glass in validation views."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +52,18 @@ class Windows:
     side_px: int
     """Side at the finest scale; half of it at the scale before, and so on."""
     halo_px: int
-    scales: int
+    mpps: tuple[float, ...]
+    """Microns per pixel of the scales, coarse to fine."""
+
+    @property
+    def scales(self) -> int:
+        """Number of scales."""
+        return len(self.mpps)
+
+    @property
+    def side_um(self) -> float:
+        """Side in microns."""
+        return self.side_px * self.mpps[-1]
 
     def window_px(self, scale: int) -> int:
         """Side of the window at a scale."""
@@ -76,42 +91,61 @@ def read_view(
     windows: Windows,
     augmentation: Augmentation = IDENTITY,
     rng: np.random.Generator | None = None,
+    background: int | None = None,
 ) -> View:
-    """Read a view and augmentation it.
+    """Read a view and augment it.
 
     corner_yx: of its window, in pixels of the coarsest scale; may lie beyond the canvas, as long as some of the window
-    does not. rng: draws the annotator where several are to be taken one at a time.
+    does not. rng: draws the annotator where several are to be taken one at a time. background: label set of the
+    background class alone.
     """
     patches, sets = [], []
     # One annotator for all scales: a run is to reproduce one person's labels, not a mixture by scale.
     seed = None if rng is None else int(rng.integers(2**32))
-    for index, scale in enumerate(scales):
+    for index, (scale, mpp) in enumerate(zip(scales, windows.mpps, strict=True)):
         side = windows.window_px(index)
         y, x = (corner << index for corner in corner_yx)
         box = Box(x, y, x + side, y + side)
-        patches.append(augmentation.image(opened.image(scale, box.grow(windows.halo_at(index)))))
+        halo = windows.halo_at(index)
+        patch = opened.image(scale, box.grow(halo))
+        patches.append(augmentation.image(patch, mpp))
         one = None if seed is None else np.random.default_rng(seed)
-        sets.append(augmentation.labels(opened.sets(scale, box, one), opened.ignored))
+        shown = patch[halo : halo + side, halo : halo + side]
+        known = narrowed(opened.sets(scale, box, one), shown, mpp, background, opened.ignored)
+        sets.append(augmentation.labels(known, opened.ignored, mpp))
     return View(tuple(patches), tuple(sets))
 
 
 def validation_views(
-    pool: SamplePool, samples: Sequence[Sample], mpps: Sequence[float], windows: Windows, most: int
+    pool: SamplePool,
+    samples: Sequence[Sample],
+    windows: Windows,
+    most: int,
+    background: int | None = None,
 ) -> list[View]:
-    """Views that cover the labelled part of some samples, at most so many, evenly taken; always the same ones."""
-    places = [place for sample in samples for place in _places(pool.get(sample), mpps, windows)]
+    """Views that cover the labelled part of some samples, at most so many, evenly taken; always the same ones.
+
+    background: label set of the background class alone; with one, every second view is there once more with glass
+    painted into it.
+    """
+    places = [place for sample in samples for place in _places(pool.get(sample), windows)]
     step = max(1.0, len(places) / most)
     chosen = [places[int(i * step)] for i in range(min(most, len(places)))]
     views = []
-    for sample, corner_yx in chosen:
+    for number, (sample, corner_yx) in enumerate(chosen):
         opened = pool.get(sample)
-        views.append(read_view(opened, ladder_at(opened, mpps), corner_yx, windows))
+        scales = ladder_at(opened, windows.mpps)
+        augmentations = [IDENTITY]
+        if background is not None and number % 2 == 0:
+            rng = np.random.default_rng([GLASS_SEED, number])
+            augmentations.append(Augmentation(glass=draw_glass(rng, windows.side_um, background)))
+        views += [read_view(opened, scales, corner_yx, windows, one, background=background) for one in augmentations]
     return views
 
 
-def _places(opened: OpenSample, mpps: Sequence[float], windows: Windows) -> Iterator[tuple[Sample, tuple[int, int]]]:
+def _places(opened: OpenSample, windows: Windows) -> Iterator[tuple[Sample, tuple[int, int]]]:
     """Corners of windows side by side over a sample, those with a label."""
-    coarsest = opened.scale(mpps[0])
+    coarsest = opened.scale(windows.mpps[0])
     side = windows.window_px(0)
     for y, x in product(_starts(coarsest.size.height, side), _starts(coarsest.size.width, side)):
         if (opened.sets(coarsest, Box(x, y, x + side, y + side)) != opened.ignored).any():
@@ -159,3 +193,5 @@ class StageData:
     """Window sizes of these views."""
     part_of: tuple[int, ...]
     """Index of the part of each class; see `annotations.partition`."""
+    background: int | None
+    """Label set of the background class alone; None without one."""

@@ -20,7 +20,7 @@ from wsi_magnet.inference.devices import resolve_device
 from wsi_magnet.inference.engine import Engine
 from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.planning.plan import ScaleLayout
-from wsi_magnet.planning.tissue import TissueMap
+from wsi_magnet.planning.tissue import TissueMap, TissueReference
 from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideReader
@@ -58,8 +58,8 @@ class RunSpec:
     layouts: tuple[ScaleLayout, ...]
     products: Products
     device: str
-    tissue_downsample_xy: tuple[float, float] | None
-    """Downsample of the tissue map in the folder; None where everything is analysed."""
+    tissue: TissueReference | None
+    """Tissue map in the folder; None where everything is analysed."""
 
     @property
     def networks(self) -> NetworkKey:
@@ -123,10 +123,10 @@ class WorkerContext:
     @cached_property
     def tissue(self) -> TissueMap | None:
         """The tissue map of the result folder; None where everything is analysed."""
-        if self.run.tissue_downsample_xy is None:
+        if self.run.tissue is None:
             return None
         with storage_errors(self._folder.tissue_png):
-            return TissueMap.load(self._folder.tissue_png, self.run.tissue_downsample_xy)
+            return TissueMap.load(self._folder.tissue_png, self.run.tissue)
 
     def require_fencing_token(self, token: str) -> None:
         """Raises ResultBusyError where the folder has another token.

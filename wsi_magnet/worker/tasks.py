@@ -28,7 +28,7 @@ from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask, grid_box
 from wsi_magnet.planning.prepare import PreparedRun, prepare
-from wsi_magnet.planning.tissue import TissueMap
+from wsi_magnet.planning.tissue import TissueMap, is_stained
 from wsi_magnet.results.folder import Products
 from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
@@ -202,16 +202,17 @@ class _TileComputation:
         """Read cells and segment them."""
         unreadable: list[CellResult] = []
 
-        def patches() -> Iterator[tuple[CellTask, PatchInput]]:
+        def patches() -> Iterator[tuple[tuple[CellTask, Image], PatchInput]]:
             for (cell, maps), image in zip(cells, self._images(cell for cell, _ in cells), strict=True):
                 if isinstance(image, SlideReadError):
                     unreadable.append(self._unreadable(cell, maps, image.reason))
                 else:
-                    yield cell, PatchInput(image, maps)
+                    yield (cell, image), PatchInput(image, maps)
 
         analysed = self._context.predictor.predict(patches(), self._layout.geometry)
         while (one := self._next(analysed)) is not None:
-            yield self._place(one[0], self._on_tissue(*one))
+            (cell, image), pixels = one
+            yield self._place(cell, self._on_tissue(cell, pixels, image))
         yield from unreadable
 
     def _unreadable(self, cell: CellTask, maps: Pixels | None, reason: str) -> CellResult:
@@ -223,17 +224,20 @@ class _TileComputation:
                 pixels = self._on_tissue(cell, self._context.engine.upsample_only(maps, self._layout.geometry))
         return self._place(cell, pixels, failure=reason)
 
-    def _next(self, analysed: Iterator[tuple[CellTask, CellPixels]]) -> tuple[CellTask, CellPixels] | None:
+    def _next(
+        self, analysed: Iterator[tuple[tuple[CellTask, Image], CellPixels]]
+    ) -> tuple[tuple[CellTask, Image], CellPixels] | None:
         """The next cell; its time without the wait for pixels counts as computing."""
         started, read_s = time.perf_counter(), self._seconds["read"]
         one = next(analysed, None)
         self._seconds["compute"] += time.perf_counter() - started - (self._seconds["read"] - read_s)
         return one
 
-    def _on_tissue(self, cell: CellTask, pixels: CellPixels) -> CellPixels:
-        """The cell with glass as background, see `background_outside`."""
-        tissue, background = self._context.tissue, self._context.background
-        return background_outside(pixels, tissue, self._layout, self._cell(cell), background)
+    def _on_tissue(self, cell: CellTask, pixels: CellPixels, patch: Image | None = None) -> CellPixels:
+        """The cell with glass as background, see `background_outside`. patch: its image with halo, if read."""
+        halo, tissue = self._layout.halo_px, self._context.tissue
+        image = None if patch is None else patch[halo:-halo, halo:-halo]
+        return background_outside(pixels, tissue, self._layout, self._cell(cell), self._context.background, image)
 
     def _images(self, cells: Iterable[CellTask]) -> Iterator[Image | SlideReadError]:
         """Patches of cells in order, a few of them prefetched."""
@@ -288,15 +292,28 @@ def coarse_region(run: RunSpec, task: TileTask, margin_px: int, probabilities: P
 
 
 def background_outside(
-    pixels: CellPixels, tissue: TissueMap | None, layout: ScaleLayout, cell: Box, background: int | None
+    pixels: CellPixels,
+    tissue: TissueMap | None,
+    layout: ScaleLayout,
+    cell: Box,
+    background: int | None,
+    image: Image | None = None,
 ) -> CellPixels:
-    """A cell with background on glass, whatever the networks found there; a cell that was not analysed is unchanged.
+    """A cell with background on glass; a cell that was not analysed is unchanged.
 
-    background: channel of the background class, or None. tissue: None changes nothing.
+    background: channel of the background class, with which the networks decide near tissue; None leaves it to the
+    tissue map and, near its border, to the colours of `image`, uint8 (rows, columns, 3) RGB. tissue: None changes
+    nothing.
     """
     if tissue is None or (pixels.labels == NOT_ANALYSED).all():
         return pixels
-    return clear_outside(pixels, tissue.around(layout.scale, cell), background)
+    if background is not None:
+        return clear_outside(pixels, tissue.near(layout.scale, cell), background)
+    inside = tissue.around(layout.scale, cell)
+    if image is not None and not (sure := tissue.inner(layout.scale, cell)).all() and inside.any():
+        height, width = inside.shape
+        inside &= sure | is_stained(image, tissue.glass)[:height, :width]
+    return clear_outside(pixels, inside, None)
 
 
 def label_pixels(canvas: TileCanvas, layout: ScaleLayout, task: TileTask, values: Iterable[int]) -> dict[int, int]:
