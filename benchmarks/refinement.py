@@ -135,7 +135,7 @@ def _evaluate(manifest: str, name: str, options: argparse.Namespace) -> DataSet:
     if not samples:
         raise ManifestError(f"{manifest} has no rows of the split {options.split}; choose another with --split")
     folder = options.output.absolute() / name
-    conditions = Conditions(None, Execution(device=options.device), folder, keep_results=True)
+    conditions = Conditions(True, Execution(device=options.device), folder, keep_results=True)
     rows = candidates(METHODS, [bundle_path(options.bundle)])
     comparison = compare_methods(samples, open_sample, rows, conditions, lambda text: print(text, file=sys.stderr))
     stems = [image.sample.image.stem for image in comparison.images]
