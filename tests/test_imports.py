@@ -19,7 +19,9 @@ GROUND = ("_version", "errors", "geometry", "labels", "system", "text")
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     GROUND,
-    ("config", "magnet", "metrics", "scales", "schema", "storage"),
+    ("schema",),
+    ("values",),
+    ("config", "magnet", "metrics", "scales", "storage"),
     ("nets", "runtime", "slides"),
     ("planning",),
     ("results",),
@@ -35,7 +37,7 @@ never from a neighbour."""
 
 NARROW = {
     "magnet": (*GROUND,),  # is handed tensors and callables: knows neither networks nor slides
-    "runtime": (*GROUND, "config", "schema", "storage"),  # knows no pathology
+    "runtime": (*GROUND, "config", "schema", "storage", "values"),  # knows no pathology
     "export": (*GROUND, "config", "storage", "results"),  # knows only what lies in a result
 }
 """Rooms that may use less than all that lies below them."""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from wsi_magnet.errors import ConfigError
+from wsi_magnet.schema import Bounds
+from wsi_magnet.values import check_fields, documented
 
+LEAST_MPP, MOST_MPP = 0.01, 100.0
+"""Range of a microscope's image, in microns per pixel: the finest scanners have 0.1, an overview of a whole slide some
+30. Metadata may also have 0, -1 and 1000, which are no resolutions."""
+
+Mpp = Annotated[float, Bounds(LEAST_MPP, MOST_MPP)]
+Count = Annotated[int, Bounds(1)]
 Ngff = Literal["0.4", "0.5"]
 Precision = Literal["auto", "fp32", "mixed", "bf16", "fp16"]
-Refine = Literal["all", "auto"] | float
+Refine = Literal["all", "auto"] | Annotated[float, Bounds(0, 1)]
 
 _ADDRESS = re.compile(r"inproc://.+|((?:tcp|tls|ucx|ucxx|wss?)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 """Address of a Dask scheduler. Without a port Dask raises errors of its own, some of them while the program ends."""
@@ -23,11 +32,15 @@ TILE_PX = (512, 1024, 2048, 4096)
 """Sides of tiles, in pixels: whole numbers of cells, and small enough for several tiles in a worker's memory."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Options of a run that its workers need and run.json records, besides the slide and the bundle."""
+    """Options of a run that its workers need and run.json records, besides the slide and the bundle.
 
-    mpp: float | None = None
+    Raises ConfigError, naming the field, for a value that is not allowed.
+    """
+
+    mpp: Mpp | None = None
     """Microns per level-0 pixel, for a slide whose metadata have none or a wrong one."""
     refine: Refine = "auto"
     """Tissue cells to refine at the scales after the first: "auto" (those whose mean uncertainty is above the bundle's
@@ -36,14 +49,15 @@ class RunConfig:
     tissue: bool = True
     """True: analyse only cells with tissue. False: the whole slide, for stains other than haematoxylin and eosin."""
     tile_px: int = 1024
-    """Side of a tile in pixels. The mask does not depend on it; with OME-Zarr 0.5 a tile is a shard."""
+    """Side of a tile in pixels: 512, 1024, 2048 or 4096. The mask does not depend on it; with OME-Zarr 0.5 a tile is a
+    shard."""
     ngff: Ngff = "0.4"
     """Version of OME-Zarr: 0.4 (Zarr v2) opens in QuPath 0.6 and 0.7; 0.5 (Zarr v3) has sharding."""
     keep_probabilities: bool = False
     """Keep the finest scale's probabilities as probabilities.ome.zarr."""
     keep_uncertainty: bool = False
     """Write the uncertainty as uncertainty.ome.zarr."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Patches per forward pass; None: 1 on a CPU, 4 to 16 on CUDA, depending on its memory."""
     precision: Precision = "auto"
     """Arithmetic of the networks. "auto" is the fastest that changes less than a thousandth of the labels: fp16 on
@@ -51,12 +65,9 @@ class RunConfig:
     first worker holds for the whole run."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.tile_px not in TILE_PX:
-            raise ConfigError(f"--tile {self.tile_px} is not one of {', '.join(map(str, TILE_PX))}")
-        if not isinstance(self.refine, str) and not 0 <= self.refine <= 1:
-            raise ConfigError(f"--refine {self.refine:g} is not a fraction between 0 and 1")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"--batch-size {self.batch_size} is not at least 1")
+            raise ConfigError(f"tile_px is {self.tile_px}, not 512, 1024, 2048 or 4096", arguments=("tile_px",))
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -69,13 +80,17 @@ class RunConfig:
         return asdict(self)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Device and workers of a run. The mask does not depend on them, so a run may be resumed with others."""
+    """Device and workers of a run. The mask does not depend on them, so a run may be resumed with others.
+
+    Raises ConfigError, naming the field, for a value that is not allowed.
+    """
 
     device: str = "auto"
     """One of "auto", "cpu", "cuda" and "cuda:N"; each worker resolves "auto" for itself."""
-    workers: int | None = None
+    workers: Count | None = None
     """Number of worker processes on this machine; None: threads of this process."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, whose workers can read the slide and the bundle and write the output."""
@@ -83,15 +98,21 @@ class Execution:
     """YAML file that describes a Dask cluster, which the run starts and closes; its workers need the same access."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.cluster, os.PathLike):
+            object.__setattr__(self, "cluster", os.fspath(self.cluster))
+        check_fields(self)
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (":" in self.device and not (kind == "cuda" and number.isdigit())):
-            raise ConfigError(f"--device {self.device!r} is not auto, cpu, cuda or cuda:N")
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers {self.workers} is not at least 1")
+            raise ConfigError(f"device is {self.device!r}, not auto, cpu, cuda or cuda:N", arguments=("device",))
         if self.scheduler is not None and not _ADDRESS.fullmatch(self.scheduler):
-            raise ConfigError(f"--scheduler {self.scheduler!r} is not an address, such as tcp://HOST:8786")
+            raise ConfigError(
+                f"scheduler is {self.scheduler!r}, not an address such as tcp://HOST:8786", arguments=("scheduler",)
+            )
         if sum(one is not None for one in (self.workers, self.scheduler, self.cluster)) > 1:
-            raise ConfigError("--workers, --scheduler and --cluster exclude each other; pass one of them")
+            raise ConfigError(
+                "workers, scheduler and cluster exclude each other; pass one of them",
+                arguments=("workers", "scheduler", "cluster"),
+            )
 
 
 def parse_refine(text: str) -> Refine:
@@ -101,4 +122,6 @@ def parse_refine(text: str) -> Refine:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"--refine {text!r} is not auto, all or a fraction between 0 and 1") from None
+        raise ConfigError(
+            f"refine is {text!r}, not auto, all or a fraction between 0 and 1", arguments=("refine",)
+        ) from None

@@ -15,6 +15,11 @@ class WsiMagnetError(Exception):
 class ConfigError(WsiMagnetError, ValueError):
     """A setting that cannot be used, or settings that contradict each other."""
 
+    def __init__(self, text: str, *, arguments: tuple[str, ...] = ()) -> None:
+        """arguments: names, in the text, of what is wrong; the command line puts its options in their place."""
+        super().__init__(text)
+        self.arguments = arguments
+
 
 class SlideOpenError(WsiMagnetError, OSError):
     """A slide that no reader can open; the text has each reader's reason."""

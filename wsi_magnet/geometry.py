@@ -9,7 +9,7 @@ from math import ceil, floor
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Width and height in pixels, never negative."""
+    """A `width` and a `height` in pixels, never negative."""
 
     width: int
     height: int

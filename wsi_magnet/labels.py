@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LabelClass:
-    """A label value with its name and colour."""
+    """A label of a mask: its `value`, `name` and `color` (RGB, 0 to 255)."""
 
     value: int
     name: str

@@ -13,7 +13,7 @@ from math import inf, isfinite
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.errors import ConfigError, WsiMagnetError
 
 Unknown = Literal["refuse", "ignore"]
 """Treatment of keys that are no fields: refused in what a user writes, ignored in what a newer program wrote."""
@@ -108,6 +108,10 @@ def _parse_dataclass(kind: Any, value: object, name: str, unknown: Unknown) -> A
     }
     try:
         return kind(**made)
+    except ConfigError as error:
+        if name and error.arguments:  # it knows the field, and not where its own value stands
+            raise ConfigError(f"{name}.{error}", arguments=error.arguments) from None
+        raise
     except WsiMagnetError:
         raise
     except ValueError as error:

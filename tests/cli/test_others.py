@@ -10,6 +10,10 @@ from PIL import Image
 
 from tests.commands import Call, one_line
 from tests.runs import MadeRun
+from wsi_magnet.cli.options import in_option_words
+from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.slides.mpp import check_mpp
 
 
 def test_info_for_people(call: Call, long_run: MadeRun) -> None:
@@ -112,3 +116,16 @@ def test_overlay(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     assert call("overlay", folder, "--size", "100", "-o", tmp_path / "tiny.png").exit_code == 0
     assert "no result folder" in one_line(call("overlay", tmp_path))
     assert ".gif" in one_line(call("overlay", folder, "-o", tmp_path / "x.gif"))
+
+
+def test_errors_of_the_library_name_the_options_of_the_command_line() -> None:
+    for make, text in (
+        (lambda: RunConfig(refine=3), "--refine is 3, not"),
+        (lambda: RunConfig(tile_px=300), "--tile is 300, not"),
+        (lambda: RunConfig(batch_size=0), "--batch-size is 0, not"),
+        (lambda: Execution(workers=1, cluster="a"), "--workers, --scheduler and --cluster exclude each other"),
+        (lambda: check_mpp(0), "--mpp 0 is no resolution"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            make()
+        assert in_option_words(caught.value).startswith(text)

@@ -109,7 +109,7 @@ def test_a_row_that_cannot_be_used_is_one_line(call: Call, data: list[str], tmp_
 
 
 def test_a_device_that_is_none_is_one_line(call: Call, data: list[str]) -> None:
-    assert "--device gpu is none" in one_line(call("train", *data, "--device", "gpu"))
+    assert "--device is 'gpu', not auto" in one_line(call("train", *data, "--device", "gpu"))
 
 
 def test_a_backbone_that_is_not_there_is_one_line(call: Call, data: list[str], tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_list_takes_precedence_over_a_folder(tmp_path: Path) -> None:
         ("mpp\n1\n", "no column 'slide'"),
         ("slide\n", "has a header but no rows"),
         ("slide,mpp\na.svs,0.5\na.svs,fine\n", "row 3: mpp 'fine' is not a number"),
-        ("slide,mpp\na.svs,1000\n", "row 2: --mpp 1000 is no resolution"),
+        ("slide,mpp\na.svs,1000\n", "row 2: mpp 1000 is no resolution"),
         ("slide,mpp\n,1\n", "row 2: slide is empty"),
         ("slide,bundle\na.svs,b.safetensors\n", "row 2: bundle"),
         ("slide,mpp\na.svs,0.5\na.svs,0.25\n", "row 3: "),

@@ -312,7 +312,7 @@ def test_the_resolution_given_is_taken_for_all(tmp_path: Path) -> None:
         ),
         ("aggc", ManifestOptions(layout=LayoutOptions(images="img")), "--images is not for aggc"),
         ("folders", ManifestOptions(layout=LayoutOptions(remove=Path("x"))), "--remove is not for folders"),
-        ("folders", ManifestOptions(mpp=0), "--mpp 0 is no resolution"),
+        ("folders", ManifestOptions(mpp=0), "mpp 0 is no resolution"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(tmp_path: Path, dataset: str, options: ManifestOptions, why: str) -> None:

@@ -116,7 +116,7 @@ def test_an_error_reaches_those_who_asked_and_the_next_are_answered(tmp_path: Pa
 def test_a_gpu_without_enough_memory_says_what_helps(tmp_path: Path) -> None:
     engine = engine_of(tmp_path, batch_size=1)
     shared = BatchingPredictor(engine, Failing(torch.cuda.OutOfMemoryError("CUDA out of memory")))
-    with pytest.raises(ConfigError, match="1 patches of 320 x 320 pixels; pass a smaller --batch-size"):
+    with pytest.raises(ConfigError, match="1 patches of 320 x 320 pixels; choose a smaller batch size"):
         list(shared.predict([(0, patch_of(engine, GEOMETRIES[0], 0))], GEOMETRIES[0]))
     shared.close()
 

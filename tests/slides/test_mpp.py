@@ -62,5 +62,5 @@ def test_tiff_tags() -> None:
 def test_a_given_mpp_is_checked_too() -> None:
     assert check_mpp(0.25) == (0.25, 0.25)
     for mpp in (0.0, -1.0, 1000.0, float("nan"), float("inf")):
-        with pytest.raises(ConfigError, match=r"--mpp .* 0.01 to 100"):
+        with pytest.raises(ConfigError, match=r"mpp .*(0.01 to 100|not a number)"):
             check_mpp(mpp)

@@ -173,7 +173,7 @@ def test_what_is_told_to_another_process_is_heard_by_the_end() -> None:
 
 
 def test_a_device_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--device gpu is none; pass auto, cpu, cuda or cuda:N"):
+    with pytest.raises(ConfigError, match="device is 'gpu', not auto, cpu, cuda or cuda:N"):
         devices_of("gpu")
 
 

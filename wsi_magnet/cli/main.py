@@ -79,7 +79,9 @@ def fail(error: Exception, kind: str = "Error") -> None:
     """Print one line on stderr and exit with 1; with WSI_MAGNET_TRACEBACK set, raise the error with its traceback."""
     if os.environ.get("WSI_MAGNET_TRACEBACK"):
         raise error
-    click.echo(f"{kind}: {' '.join(str(error).split())}", err=True)
+    from wsi_magnet.cli.options import in_option_words
+
+    click.echo(f"{kind}: {' '.join(in_option_words(error).split())}", err=True)
     sys.exit(EXIT_ERROR)
 
 

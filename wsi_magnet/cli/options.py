@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,6 +24,26 @@ from wsi_magnet.errors import ConfigError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 KEEPABLE = ("probabilities", "uncertainty")
+
+
+_OPTION_OF = {
+    "tile_px": "--tile",
+    "tissue": "--no-tissue",
+    "keep_probabilities": "--keep",
+    "keep_uncertainty": "--keep",
+    "path": "SLIDE",
+    "out": "--output",
+}
+"""Option of an argument of the library whose name is another one."""
+
+
+def in_option_words(error: Exception) -> str:
+    """Text of an error, with the command line's options in place of the library's arguments."""
+    text = str(error)
+    for name in error.arguments if isinstance(error, ConfigError) else ():
+        option = _OPTION_OF.get(name, f"--{name.replace('_', '-')}")
+        text = re.sub(rf"(?<![\w-]){re.escape(name)}\b", option, text, count=1)
+    return text
 
 
 class OneSlide(click.Command):
@@ -141,7 +162,7 @@ def make_config(
             precision=precision,
         )
     except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(in_option_words(error)) from error
 
 
 def execution_options(command: Command) -> Command:
@@ -189,4 +210,4 @@ def make_execution(*, device: str, workers: int | None, scheduler: str | None, c
     try:
         return Execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
     except ConfigError as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(in_option_words(error)) from error

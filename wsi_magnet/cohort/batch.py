@@ -30,18 +30,20 @@ from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.cohort.tables import Tables
 from wsi_magnet.cohort.threads import SlideThreads
 from wsi_magnet.cohort.workers import InFlightLimit, describe_workers, forward_warnings, start_workers
-from wsi_magnet.errors import CohortError, OutOfSpaceError, StoreError
+from wsi_magnet.errors import CohortError, ConfigError, OutOfSpaceError, StoreError
 from wsi_magnet.results.folder import require_writable
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists
 from wsi_magnet.storage.lock import FolderLock, locked_folder
 from wsi_magnet.text import counted
+from wsi_magnet.values import check, documented
 
 STOP_WAIT_S = 15.0
 """Time that a stopped batch gives its slides to record their states; they can be resumed in any case."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class CohortSummary:
     """Outcome of a batch."""
@@ -81,6 +83,9 @@ def segment_cohort(
     errors that end a batch, which can be resumed: ClusterError, OutOfSpaceError, and with `fail_fast` CohortError for
     the first slide that fails.
     """
+    check(CohortOptions, options, "options")
+    if not isinstance(slides, Sequence) or not all(isinstance(one, CohortSlide) for one in slides):
+        raise ConfigError("slides are not those that `find_slides(...).slides` has", arguments=("slides",))
     _refuse_result(options.out)
     require_writable(options.out)
     with locked_folder(options.out, "batch") as lock:

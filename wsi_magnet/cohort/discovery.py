@@ -16,8 +16,9 @@ from wsi_magnet.dataset.table import Cells, TableKind, read_table
 from wsi_magnet.errors import CohortError, ConfigError, ManifestError
 from wsi_magnet.slides.mpp import check_mpp
 from wsi_magnet.slides.multi_file import dicom_series, named_by_hamamatsu
-from wsi_magnet.storage.location import Location
+from wsi_magnet.storage.location import Location, Url, to_location
 from wsi_magnet.storage.walk import walk
+from wsi_magnet.values import check, documented
 
 SLIDE_SUFFIXES = frozenset(
     {".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".tif", ".tiff", ".vms", ".vmu"}
@@ -35,6 +36,7 @@ LIST = TableKind(
 """Columns of a list. A manifest of annotated images, with its column "image", is a list too."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class FoundSlides:
     """The slides of a cohort, and notes for the user."""
@@ -45,16 +47,20 @@ class FoundSlides:
     """Sources without slides, and folders that cannot be read."""
 
 
-def find_slides(sources: Sequence[str], out: Location) -> FoundSlides:
-    """Find the slides that `sources` name: slides, folders with all below them, patterns, CSV files.
+def find_slides(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], out: str | os.PathLike[str] | Url
+) -> FoundSlides:
+    """Find the slides that `sources` name: one or several slides, folders with all below them, patterns, CSV files.
 
     out: the output folder. It is left out, as are other results, hidden files and files that are parts of a slide.
     Links are followed, and a folder that several links lead to is visited once. A named slide that cannot be used is
-    among the slides, so that its failure is reported. Raises CohortError for a source that does not exist, and
-    ManifestError for a list that cannot be used.
+    among the slides, so that its failure is reported. Raises CohortError for a source that does not exist,
+    ManifestError for a list that cannot be used, and ConfigError for an argument of another type.
     """
-    search = _Search(out)
-    slides = [slide for source in sources for slide in search.slides_of(source)]
+    one = isinstance(sources, str | os.PathLike)
+    named = check(tuple[str | os.PathLike, ...], [sources] if one else sources, "sources")  # type: ignore[type-arg]
+    search = _Search(to_location(check(str | os.PathLike | Url, out, "out")).absolute())
+    slides = [slide for source in named for slide in search.slides_of(os.fspath(source))]
     return FoundSlides(tuple(_each_once(_without_parts(slides))), tuple(search.notes))
 
 

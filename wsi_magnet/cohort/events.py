@@ -14,12 +14,14 @@ from wsi_magnet.results.event_log import EventLog, entries_of
 from wsi_magnet.results.events import Event, TileFinished, WorkersReady
 from wsi_magnet.results.record import versions
 from wsi_magnet.storage.location import Location
+from wsi_magnet.values import documented
 
 Outcome = Literal["finished", "finished with errors", "failed", "refused", "stopped"]
 """Outcome of a slide in a batch. "refused": its existing result stays, because its options differ or the slide cannot
 be read now; "stopped": the batch ended before the slide did."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class BatchStarted:
     """All slides are known, and which of them are to be done."""
@@ -35,6 +37,7 @@ class BatchStarted:
     """Counts by state of the slides that are left as they are."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class BatchWorkers:
     """The workers are ready."""
@@ -46,6 +49,7 @@ class BatchWorkers:
     """Host, process, threads and versions of each worker, or its error, by its name."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class BatchNote:
     """A note for the user about the whole batch."""
@@ -53,6 +57,7 @@ class BatchNote:
     text: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class SlideStarted:
     """A slide has been started or resumed."""
@@ -60,6 +65,7 @@ class SlideStarted:
     state: SlideState
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class SlideEvent:
     """An event of a slide's run."""
@@ -68,6 +74,7 @@ class SlideEvent:
     event: Event
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class SlideEnded:
     """A slide has ended, in whatever way; "finished" is one of them."""
@@ -86,6 +93,7 @@ class SlideEnded:
         return "; ".join(self.reasons)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class BatchEnded:
     """The last event."""

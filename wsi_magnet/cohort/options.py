@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,32 +10,45 @@ from pathlib import Path
 from typing import Any
 
 from wsi_magnet.cohort.slide import CohortSlide
-from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.config import Count, Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path, read_spec
 from wsi_magnet.results.folder import Existing
 from wsi_magnet.segment.command_line import execution_words, work_words
-from wsi_magnet.storage.location import Location
+from wsi_magnet.storage.location import Location, Url, to_location
+from wsi_magnet.values import check, check_fields, documented
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class CohortOptions:
-    """All options of a batch besides its slides."""
+    """All options of a batch besides its slides. Raises ConfigError, naming the field, for a value not allowed."""
 
     out: Location
-    """Output folder, absolute."""
+    """Output folder; text is accepted, of a path or a URL, and becomes absolute."""
     config: RunConfig = field(default_factory=RunConfig)
+    """Options of each slide's run."""
     bundle: str | None = None
+    """Path of the bundle; None is the one that ships with the package."""
     execution: Execution = field(default_factory=Execution)
-    in_flight: int | None = None
+    """Device and workers, by default processes of this machine."""
+    in_flight: Count | None = None
     """Slides at once; None: as many as keep all workers busy."""
     fail_fast: bool = False
     """True: the first slide that fails ends the batch."""
     retry_failed: bool = False
+    """True: slides that failed before are tried again."""
     override_mpp: bool = False
     """True: the configuration's mpp replaces that of every slide; otherwise it is for slides without one."""
     existing: Existing = "resume"
     """Treatment of existing results."""
+
+    def __post_init__(self) -> None:
+        out = check(str | os.PathLike | Url, self.out, "out")
+        object.__setattr__(self, "out", to_location(out).absolute())
+        if isinstance(self.bundle, os.PathLike):
+            object.__setattr__(self, "bundle", os.fspath(self.bundle))
+        check_fields(self)
 
     def config_of(self, slide: CohortSlide) -> RunConfig:
         """Configuration for a slide: the batch's, with the mpp of a list."""

@@ -6,7 +6,10 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wsi_magnet.values import check_fields, documented
 
+
+@documented
 @dataclass(frozen=True, slots=True)
 class CohortSlide:
     """One slide of a cohort; options that are None are those of the whole batch."""
@@ -20,12 +23,16 @@ class CohortSlide:
     label: str
     """Name of its result, unless that is taken."""
     mpp: float | None = None
+    """Microns per level-0 pixel."""
     bundle: str | None = None
     """Absolute path, or "default"."""
     name: str | None = None
     """Name of its result as required by a list."""
     listed_in: str | None = None
     """Absolute path of the list that names it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @staticmethod
     def of(path: Path, origin: str) -> CohortSlide:

@@ -20,6 +20,7 @@ from wsi_magnet.results.record import RunRecord
 from wsi_magnet.schema import Bounds, SchemaError, parse, stored_as, to_json
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, Url, make_folder, names, read_bytes, size_bytes
+from wsi_magnet.values import documented
 
 Stage = Literal["waiting", "running", "finished", "finished with errors", "failed"]
 
@@ -28,6 +29,7 @@ _AT_ONCE = 16
 """Concurrent reads or writes: each waits for the disk or the network."""
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
     """Gleason grading by area, as the tables show it."""
@@ -38,6 +40,7 @@ class Grade:
     grade_group: int
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultMetrics:
     """Numbers of a result for the cohort's tables; None if unknown."""
@@ -86,6 +89,7 @@ class ResultMetrics:
         )
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideState:
     """Last known state of a slide. Keys of its file that differ from the names here are those of version 0.1.0."""

@@ -12,12 +12,12 @@ from math import isfinite
 from pathlib import Path
 from typing import cast, get_args
 
+from wsi_magnet.config import LEAST_MPP, MOST_MPP
 from wsi_magnet.dataset.leaks import Problem, leaks
 from wsi_magnet.dataset.sample import SPLITS, Consensus, Sample, Split
 from wsi_magnet.dataset.splits import assign_splits
 from wsi_magnet.dataset.table import COLUMNS, REQUIRED, SEPARATOR, Cells, codings, read_table
 from wsi_magnet.errors import ManifestError
-from wsi_magnet.slides.mpp import LEAST_MPP, MOST_MPP
 from wsi_magnet.storage.atomic import replace_file
 from wsi_magnet.storage.errors import storage_errors
 

@@ -244,7 +244,7 @@ class BatchingPredictor:
             own: WsiMagnetError = ConfigError(
                 f"the GPU's memory does not hold a batch of {self._engine.batch_size} patches of "
                 f"{request.geometry.patch_px} x {request.geometry.patch_px} pixels; "
-                "pass a smaller --batch-size, or --device cpu"
+                "choose a smaller batch size, or the device cpu"
             )
         elif self._failure is None or isinstance(error, WsiMagnetError):
             return error

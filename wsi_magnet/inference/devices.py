@@ -21,7 +21,7 @@ def resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise ConfigError(
-            f"--device {name}: torch {torch.__version__} sees {found} CUDA devices here; pass --device cpu"
+            f"device {name}: torch {torch.__version__} sees {found} CUDA devices here; use cpu", arguments=("device",)
         )
     return device
 

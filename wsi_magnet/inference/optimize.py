@@ -53,7 +53,9 @@ def resolve_precision(precision: Precision, device: torch.device) -> Precision:
     if precision == "auto":
         return "fp16" if device.type == "cuda" else "fp32"
     if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("--precision fp16 needs a CUDA device; on CPU pass fp32, mixed or bf16")
+        raise ConfigError(
+            "precision fp16 needs a CUDA device; on CPU use fp32, mixed or bf16", arguments=("precision",)
+        )
     return precision
 
 

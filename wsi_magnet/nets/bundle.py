@@ -19,14 +19,18 @@ from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import FORMAT, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
 from wsi_magnet.storage.atomic import atomic_file
+from wsi_magnet.values import documented
 
 
-@dataclass(frozen=True, eq=False)
+@documented
+@dataclass(frozen=True, eq=False, repr=False)
 class Bundle:
     """A description and its networks, in evaluation mode and frozen."""
 
     spec: BundleSpec
+    """Description: classes, scales, thresholds, model card."""
     path: Path
+    """File of the bundle."""
     sha256: str
     """Hash of the file."""
     backbone: nn.Module
@@ -39,6 +43,16 @@ class Bundle:
         """Device of its tensors; the CPU if it has none."""
         modules = nn.ModuleList([self.backbone, *self.refiners])
         return next((p.device for p in modules.parameters()), torch.device("cpu"))
+
+    def __repr__(self) -> str:
+        classes, mpps = (
+            ", ".join(map(str, of)) for of in ((c.name for c in self.spec.classes), _plain(self.spec.mpps))
+        )
+        return f"<Bundle {self.spec.name}: {classes}; {mpps} µm/px; {self.spec.network}, on {self.device}>"
+
+
+def _plain(numbers: Sequence[float]) -> list[str]:
+    return [f"{number:g}" for number in numbers]
 
 
 def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "cpu") -> Bundle:

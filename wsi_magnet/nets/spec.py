@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -16,6 +17,7 @@ from wsi_magnet.labels import LabelClass
 from wsi_magnet.nets.profile import TrainingProfile
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
+from wsi_magnet.values import check, check_fields, documented
 
 FORMAT = "wsi-magnet-bundle"
 VERSION = "1"
@@ -37,17 +39,22 @@ _HEADER_LIMIT_BYTES = 100_000_000
 """Limit of the safetensors library: a file that declares a longer header is of another kind."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ClassInfo:
-    """One class of the network's output."""
+    """One class of the network's output. Raises BundleError, naming the class, for a value that is not allowed."""
 
     name: str
+    """Name for people, not empty."""
     value: int
     """Label in the mask: 1 to 254, and 0 only for background (255 is "not analysed")."""
     color: tuple[int, int, int]
     """RGB, 0 to 255."""
 
     def __post_init__(self) -> None:
+        check_fields(self, BundleError, where=f"class {self.name!r:.60}: ")
+        if not self.name.strip():
+            raise BundleError(f"class {self.name!r} has no name")
         if not 0 <= self.value <= 254:
             raise BundleError(f"class {self.name!r}: value {self.value} is not between 0 and 254")
         if not all(0 <= channel <= 255 for channel in self.color):
@@ -59,6 +66,7 @@ class ClassInfo:
         return LabelClass(self.value, self.name, self.color)
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleSpec:
     """Everything needed to use a bundle's tensors; scales run from coarse (0) to fine.
@@ -67,6 +75,7 @@ class BundleSpec:
     """
 
     name: str
+    """Name of the bundle, which results record."""
     network: str
     """"fpn", "psp", "hrnet18+ocr", "small" or "identity"."""
     network_args: Mapping[str, int | float] = field(default_factory=dict)
@@ -106,6 +115,7 @@ class BundleSpec:
     """Model card for people: licence, data, intended use, not for, held-out figures, made by."""
 
     def __post_init__(self) -> None:
+        check_fields(self, BundleError, where=f"bundle {self.name!r:.60}: ")
         for problem in _problems(self):
             raise BundleError(f"bundle {self.name!r}: {problem}")
 
@@ -142,6 +152,7 @@ class BundleSpec:
 
 def bundle_path(bundle: str | Path | None) -> Path:
     """Path of a bundle: the one given; for None or "default", the shipped one."""
+    check(str | PathLike | None, bundle, "bundle", BundleError)
     if bundle is None or str(bundle) == "default":
         return SHIPPED / f"{DEFAULT_BUNDLE}.safetensors"
     return Path(bundle).expanduser()

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wsi_magnet.results.journal import TileResult
+from wsi_magnet.values import documented
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Note:
     """A note for the user; not an error."""
@@ -15,6 +17,7 @@ class Note:
     text: str
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class WorkersReady:
     """Workers are ready."""
@@ -23,6 +26,7 @@ class WorkersReady:
     dashboard: str | None
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ScaleStarted:
     """A scale is started or resumed."""
@@ -36,6 +40,7 @@ class ScaleStarted:
     cells: int
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class TileFinished:
     """A tile is stored, and recorded in the journal."""
@@ -43,6 +48,7 @@ class TileFinished:
     result: TileResult
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ScaleFinished:
     """A scale is complete, and visible in the mask."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from wsi_magnet.labels import LabelClass
+from wsi_magnet.values import documented
 
 PATTERNS = (3, 4, 5)
 """Label values of the Gleason patterns."""
@@ -21,6 +22,7 @@ SECONDARY_SHARE = 0.05
 """Least share of the tumour for a lower-grade pattern to count as secondary; a higher grade always counts."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ClassArea:
     """Area of a class."""

@@ -16,11 +16,13 @@ from typing import Any
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.storage.append_log import open_lines, read_lines
 from wsi_magnet.storage.location import Location
+from wsi_magnet.values import documented
 
 Quarters = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
 """(sum, pixels) of the uncertainty, 0..255, in a cell's quarters: upper left, upper right, lower left, lower right."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class CellResult:
     """The journal's record of a cell, with the uncertainty of its quarters, which are the next scale's cells."""
@@ -39,6 +41,7 @@ class CellResult:
     of versions that did not count them."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class TileResult:
     """Report of a worker on a finished tile, whose pixels are already stored."""

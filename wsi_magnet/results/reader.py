@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +27,8 @@ from wsi_magnet.results.grading import ClassArea, summarise
 from wsi_magnet.results.pyramid import Pyramid, lazy_level, read_attributes
 from wsi_magnet.results.record import RunRecord, SlideRecord, State
 from wsi_magnet.storage.errors import storage_errors
-from wsi_magnet.storage.location import Location, exists, names, to_location
+from wsi_magnet.storage.location import Location, Url, exists, names, to_location
+from wsi_magnet.values import check, documented
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +48,7 @@ _REGION_PIXELS = 1 << 28
 """Most pixels of a region; larger requests are mistakes, and `labels` reads without a limit."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class MaskGeometry:
     """Position of the mask's finest complete level on the slide."""
@@ -63,6 +66,7 @@ class MaskGeometry:
     slide: Size
     """Level 0 of the slide."""
     slide_mpp_xy: tuple[float, float]
+    """Microns per level-0 pixel (x, y)."""
 
     def origin_xy(self, frame: CoordinateFrame) -> tuple[int, int]:
         """Upper left corner of the mask in a frame, in level-0 pixels."""
@@ -74,6 +78,7 @@ class MaskGeometry:
         return np.asarray(placed, np.float64)
 
 
+@documented
 @dataclass(frozen=True, eq=False, slots=True)
 class ResultRegion:
     """Pixels of a rectangle of the slide."""
@@ -397,6 +402,7 @@ def open_result(path: str | Location) -> Result:
     scale. Raises StoreError for a folder that is no result or has no complete scale, ResultMismatchError for a result
     that is damaged or of a newer version.
     """
+    check(str | PathLike | Url, path, "path")
     return Result(to_location(path))
 
 

@@ -15,6 +15,7 @@ from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.results.grading import ClassArea
 from wsi_magnet.schema import Bounds, SchemaError, parse, to_json
+from wsi_magnet.values import documented
 
 State = Literal["running", "finished", "finished with errors"]
 
@@ -53,6 +54,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideRecord:
     """The slide as opened by the run."""
@@ -76,6 +78,7 @@ class SlideRecord:
         return Path(self.path).name
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class BundleRecord:
     """The bundle that segmented the slide."""
@@ -108,6 +111,7 @@ class BundleRecord:
         return BundleSpec.from_json(self.description)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ScaleRecord:
     """A scale of the run."""
@@ -121,6 +125,7 @@ class ScaleRecord:
     """Level of the mask that the scale writes."""
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """The contents of run.json."""

@@ -16,8 +16,10 @@ from wsi_magnet.results.grading import summarise
 from wsi_magnet.results.journal import TileResult
 from wsi_magnet.storage.location import Location
 from wsi_magnet.text import counted
+from wsi_magnet.values import documented
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """Outcome of a run."""

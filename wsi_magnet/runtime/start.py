@@ -117,7 +117,7 @@ def _remote(address: str, device: str) -> DaskExecutor:
 def _own_cluster(path: str, device: str) -> DaskExecutor:
     spec = read_cluster(path)
     if device.startswith("cuda") and not spec.gpu:
-        raise ConfigError(f"--device {device}: {spec.path} has no gpu: true")
+        raise ConfigError(f"device {device}: {spec.path} has no gpu: true", arguments=("device",))
     cluster = RunningCluster(spec)
     try:
         cluster.wait()

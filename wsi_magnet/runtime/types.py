@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from wsi_magnet.errors import WsiMagnetError
+from wsi_magnet.values import documented
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -15,6 +16,7 @@ Notify = Callable[[str], None]
 """Takes a line for people about a fault that is being handled: a worker excluded, a scheduler gone."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """A worker as its scheduler describes it."""
@@ -28,6 +30,7 @@ class WorkerInfo:
     """Seconds since its last heartbeat."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class SchedulerInfo:
     """A scheduler and its workers."""

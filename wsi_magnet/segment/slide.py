@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
 
 from wsi_magnet.config import Execution, RunConfig
-from wsi_magnet.errors import ResultMismatchError, SlideOpenError
+from wsi_magnet.errors import ConfigError, ResultMismatchError, SlideOpenError
 from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
 from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
 from wsi_magnet.results.events import Note, Observer, ignore
@@ -20,8 +21,9 @@ from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideInfo, SlideReader
 from wsi_magnet.storage.errors import storage_errors
-from wsi_magnet.storage.location import Location, exists, to_location
+from wsi_magnet.storage.location import Location, Url, exists, to_location
 from wsi_magnet.system import give_memory_back
+from wsi_magnet.values import check
 
 Result = TypeVar("Result")
 
@@ -51,6 +53,7 @@ def segment_slide(
     the coarser scale, or label 255 where there is none, and are listed in `.failures`; nothing is raised for them.
     Raises WsiMagnetError for every other error that the user can correct.
     """
+    _check_arguments(slide, output, name, config, execution, existing, observe)
     config, execution = config or RunConfig(), execution or Execution()
     spec, sha256 = read_spec(bundle)
     folder = ResultFolder(result_folder(slide, output, name))
@@ -73,6 +76,23 @@ def segment_slide(
 
             run = Run(prepared, folder, sha256, str(own_bundle) if own_bundle else None, observe)
             return run.execute(execution, wanted, resume=earlier is not None)
+
+
+def _check_arguments(
+    slide: object, output: object, name: object, config: object, execution: object, existing: object, observe: object
+) -> None:
+    """Raises ConfigError for an argument of `segment_slide` of a wrong type or value."""
+    check(str | os.PathLike, slide, "slide")
+    check(str | os.PathLike | Url, output, "output")
+    folder: str | None = check(str | None, name, "name")
+    if folder is not None and (not folder or folder in (".", "..") or set(folder) & {"/", "\0"}):
+        raise ConfigError(f"name is {folder!r}, not the name of a folder", arguments=("name",))
+    check(RunConfig | None, config, "config")
+    if not callable(getattr(execution, "map", None)):
+        check(Execution | None, execution, "execution")
+    check(Existing, existing, "existing")
+    if not callable(observe):
+        raise ConfigError(f"observe is {observe!r:.60}, not a function of one event", arguments=("observe",))
 
 
 class _OpenSlide(Protocol):

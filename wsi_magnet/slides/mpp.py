@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from math import isfinite, nan
 
+from wsi_magnet.config import LEAST_MPP, MOST_MPP
 from wsi_magnet.errors import ConfigError
+from wsi_magnet.values import check
 
 MppXY = tuple[float, float]
 """Microns per level-0 pixel, (x, y)."""
-
-LEAST_MPP, MOST_MPP = 0.01, 100.0
-"""Range of a microscope's image: the finest scanners have 0.1, an overview of a whole slide some 30. Metadata may also
-have 0, -1 and 1000, which are no resolutions."""
 
 MOST_TAG_MPP = 20.0
 """Upper limit for a TIFF's resolution tags, which most programs fill with a printer's 72, 96, 300 or 600 dots per inch
@@ -23,11 +21,13 @@ _MICRONS = {"inch": 25400.0, "centimeter": 10000.0}
 
 def check_mpp(mpp: float) -> MppXY:
     """Return a given mpp for both axes. Raises ConfigError for one that no slide can have."""
-    if not _plausible(mpp, MOST_MPP):
+    given: float = check(float, mpp, "mpp")
+    if not _plausible(given, MOST_MPP):
         raise ConfigError(
-            f"--mpp {mpp:g} is no resolution of a slide; give microns per pixel, {LEAST_MPP:g} to {MOST_MPP:g}"
+            f"mpp {given:g} is no resolution of a slide; give microns per pixel, {LEAST_MPP:g} to {MOST_MPP:g}",
+            arguments=("mpp",),
         )
-    return mpp, mpp
+    return given, given
 
 
 def mpp_from_properties(properties: Mapping[str, str]) -> tuple[MppXY | None, str]:

@@ -12,6 +12,7 @@ from wsi_magnet.slides.image import open_image
 from wsi_magnet.slides.mpp import check_mpp
 from wsi_magnet.slides.openslide import open_openslide
 from wsi_magnet.slides.types import SlideReader
+from wsi_magnet.values import check
 
 READERS: Mapping[str, Callable[[Path], SlideReader]] = {"openslide": open_openslide, "image": open_image}
 """Readers in the order of trial: OpenSlide first, because it reads pyramids, bounds and vendors' metadata."""
@@ -24,6 +25,7 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
     `SlideInfo.require_mpp` raises when one is needed. Raises ConfigError for an mpp that no slide can have, and
     SlideOpenError with each reader's reason for a file that is no slide.
     """
+    check(str | os.PathLike, path, "path")
     mpp_xy = None if mpp is None else check_mpp(mpp)
     reader = _open(_checked(Path(path)))
     if mpp_xy is not None:

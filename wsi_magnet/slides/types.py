@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from wsi_magnet.errors import MissingMppError
 from wsi_magnet.geometry import Box, Size
+from wsi_magnet.values import documented
 
 Image = npt.NDArray[np.uint8]
 """uint8 (height, width, 3), RGB."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Level:
     """Stored level of a slide's pyramid."""
@@ -30,6 +32,7 @@ class Level:
         return max(self.downsample_xy)
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class SlideInfo:
     """Facts of a slide that planning needs; holds no handle and can be sent to other processes."""
@@ -72,7 +75,7 @@ class SlideInfo:
         if self.mpp_xy is None:
             raise MissingMppError(
                 f"{self.path} has no usable mpp{self.mpp_source.removeprefix('none')}; "
-                f"pass --mpp (microns per pixel at level 0)"
+                f"pass --mpp, in Python mpp=, the microns per pixel at level 0"
             )
         return self.mpp_xy
 

@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.storage.atomic import replace_file, sync
+from wsi_magnet.values import documented
 
 STORES = {
     "s3": "pip install '.[s3]' in wsi-magnet's checkout",
@@ -44,11 +45,13 @@ _REQUESTS = 16
 """Concurrent requests where many are needed: each waits for the network."""
 
 
+@documented
 @dataclass(frozen=True, slots=True, order=True)
 class Url:
     """A location in an object store, "s3://bucket/results"; arithmetic with names only, no requests."""
 
     protocol: str
+    """Protocol of the store, such as "s3"."""
     key: str
     """Bucket and name: "bucket/results"."""
 

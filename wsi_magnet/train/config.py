@@ -19,6 +19,7 @@ from wsi_magnet.nets.registry import INPUT_MULTIPLE, NETWORKS
 from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
+from wsi_magnet.values import check_fields, documented
 
 LEAST_CROP_PX = 64
 """Smallest crop of the backbone: at stride 32 a smaller one is a single pixel, which batch normalisation cannot use."""
@@ -27,6 +28,7 @@ EXTENDS = "extends"
 """The setting that names the file to begin with."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ClassConfig:
     """A class of the bundle to be."""
@@ -36,7 +38,11 @@ class ClassConfig:
     """Label in the mask; the canonical one of that name, or the next free one, where left out."""
     color: tuple[int, int, int] | None = None
 
+    def __post_init__(self) -> None:
+        check_fields(self)
 
+
+@documented
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
     """Strengths of the augmentations; 0 or false turns one off."""
@@ -59,7 +65,12 @@ class AugmentConfig:
     """Share of the crops into which glass and empty scan areas are painted, where a class has the value 0
     (background)."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_settings("", self)
 
+
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
     """Settings of the training loop for one stage."""
@@ -88,7 +99,12 @@ class StageConfig:
     """Validations without a better mIoU after which the stage ends."""
     checkpoint_every: int = 50
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_settings("", self)
 
+
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneConfig(StageConfig):
     """Stage 1: the network on crops of every scale."""
@@ -104,6 +120,7 @@ class BackboneConfig(StageConfig):
     """Weight of the auxiliary head's loss, for networks that have one."""
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefinerConfig(StageConfig):
     """Stage 2: the refinement modules, the backbone frozen."""
@@ -132,6 +149,7 @@ class RefinerConfig(StageConfig):
     true means; until then validation, and the modules' output in "cumulative", differ from those of a run."""
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     """Settings of the fitting on validation rows after training."""
@@ -139,7 +157,12 @@ class FitConfig:
     select: str = "hard"
     """"hard" overwrites what is selected, as published; "soft" mixes by how far the score is above the threshold."""
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_settings("", self)
 
+
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
     """Everything that the weights depend on, but the data and the versions of the libraries."""
@@ -166,13 +189,11 @@ class TrainingConfig:
     """Model card, for people: licence, data, intended use, not for."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_mpps(self.mpps)
         if len(self.mpps) < 2:
             raise ConfigError(f"mpps has {len(self.mpps)} scale; MagNet needs at least 2")
         check_settings("", self)
-        for name in ("augment", "backbone", "refiners", "fit"):
-            check_settings(f"{name}.", getattr(self, name))
-        check_settings("refiners.augment.", self.refiners.augment)
         if self.median_px % 2 == 0:
             raise ConfigError(f"median_px {self.median_px} is not odd")
         self._check_backbone()
@@ -258,8 +279,10 @@ def read_config(path: str | Path) -> TrainingConfig:
     path = Path(path).expanduser()
     try:
         config: TrainingConfig = parse(TrainingConfig, _read(path), "config")
-    except (SchemaError, ConfigError) as error:
+    except SchemaError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {str(error).removeprefix('config.')}") from None
     if config.backbone.encoder and not Path(config.backbone.encoder).is_absolute():
         encoder = str((path.parent / config.backbone.encoder).absolute())
         config = replace(config, backbone=replace(config.backbone, encoder=encoder))
@@ -332,9 +355,9 @@ def check_settings(prefix: str, part: object) -> None:
     for name, words in CHOICES.items():
         word = getattr(part, name, words[0])
         if word not in words:
-            raise ConfigError(f"{prefix}{name} {word!r} is none of {', '.join(words)}")
+            raise ConfigError(f"{prefix}{name} {word!r} is none of {', '.join(words)}", arguments=(name,))
     for name, (low, high) in RANGES.items():
         value = getattr(part, name, low)
         if not low <= value <= high:
             wanted = f"at least {low:g}" if high == inf else f"between {low:g} and {high:g}"
-            raise ConfigError(f"{prefix}{name} {value:g} is not {wanted}")
+            raise ConfigError(f"{prefix}{name} {value:g} is not {wanted}", arguments=(name,))

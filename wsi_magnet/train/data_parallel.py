@@ -103,7 +103,7 @@ def devices_of(device: str) -> tuple[torch.device, ...]:
     try:
         resolved = resolve_device(device)
     except RuntimeError:
-        raise ConfigError(f"--device {device} is none; pass auto, cpu, cuda or cuda:N") from None
+        raise ConfigError(f"device is {device!r}, not auto, cpu, cuda or cuda:N", arguments=("device",)) from None
     if resolved.type == "cuda" and resolved.index is None:
         return tuple(torch.device("cuda", i) for i in range(torch.cuda.device_count()))
     return (resolved,)

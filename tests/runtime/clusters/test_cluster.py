@@ -51,7 +51,7 @@ def test_the_tiles_of_a_gpu_cluster_go_to_its_gpus(tmp_path: Path) -> None:
 
 
 def test_a_gpu_that_the_file_does_not_speak_of(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--device cuda: .*own\.yaml has no gpu: true"):
+    with pytest.raises(ConfigError, match=r"device cuda: .*own\.yaml has no gpu: true"):
         executor_of(tmp_path, "kind: local\nworkers: 1\n", device="cuda")
 
 

@@ -80,5 +80,5 @@ def test_wrong_values_are_named(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--cluster .*nowhere\.yaml cannot be read: .*No such file"):
+    with pytest.raises(ConfigError, match=r"cluster .*nowhere\.yaml cannot be read: .*No such file"):
         read_cluster(tmp_path / "nowhere.yaml")

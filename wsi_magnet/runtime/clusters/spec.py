@@ -11,6 +11,7 @@ import yaml
 
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.schema import Bounds, SchemaError, parse
+from wsi_magnet.values import check_fields, documented
 
 BatchKind = Literal["slurm", "pbs", "lsf", "sge", "htcondor", "oar", "moab"]
 Kind = Literal["local", BatchKind]
@@ -37,6 +38,7 @@ ELSEWHERE = {
 """Kinds of version 0.1.0 that are now started by hand, each with its command."""
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapt:
     """Bounds of a number of workers that follows the work. Raises ValueError if the least is above the most."""
@@ -45,17 +47,24 @@ class Adapt:
     maximum: Annotated[int, Bounds(1, MOST_WORKERS)]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.minimum > self.maximum:
             raise ValueError(f"maximum is {self.maximum}, below minimum, {self.minimum}")
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ClusterSpec:
-    """A cluster that a run makes, and closes when it ends."""
+    """A cluster that a run makes, and closes when it ends.
+
+    Raises ConfigError, naming the field, for a value that is not allowed, and without exactly one of `workers` and
+    `adapt`.
+    """
 
     path: Path
     """The YAML file; errors name it."""
     kind: Kind
+    """"local": processes of this machine; otherwise the batch system that runs the workers as jobs."""
     workers: Annotated[int, Bounds(1, MOST_WORKERS)] | None = None
     """Jobs of a batch system, or processes of this machine."""
     adapt: Adapt | None = None
@@ -66,6 +75,11 @@ class ClusterSpec:
     """Time that the first worker may take. A run does not wait for jobs that are known to be over."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the cluster's class, on top of what every run needs."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if (self.workers is None) == (self.adapt is None):
+            raise ConfigError(f"{self.path}: give either workers: N or adapt: {{minimum: N, maximum: N}}")
 
     @property
     def at_first(self) -> int:
@@ -88,7 +102,9 @@ def read_cluster(path: str | Path) -> ClusterSpec:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # of Python: too many digits, too deep
-        raise ConfigError(f"--cluster {path} cannot be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(
+            f"cluster {path} cannot be read: {' '.join(str(error).split())}", arguments=("cluster",)
+        ) from error
     return parse_cluster(values, path)
 
 
@@ -110,8 +126,6 @@ def parse_cluster(values: object, path: Path) -> ClusterSpec:
         spec: ClusterSpec = parse(ClusterSpec, {**values, "path": path}, "")
     except SchemaError as error:
         raise ConfigError(f"{path}: {error} (docs/cluster.md)") from None
-    if (spec.workers is None) == (spec.adapt is None):
-        raise ConfigError(f"{path}: give either workers: N or adapt: {{minimum: N, maximum: N}}")
     if isinstance(walltime := spec.options.get("walltime"), int):
         raise ConfigError(
             f'{path}: options: walltime is the number {walltime} to YAML; put it in quotes, as walltime: "04:00:00"'
