@@ -84,6 +84,40 @@ def test_a_result_folder_of_one_run(batches: Batches, call: Call) -> None:
     assert "finished" in call("status", batches.out / "a").stdout
 
 
+def test_a_run_has_the_time_left(batches: Batches, call: Call) -> None:
+    write_slide(batches.slides / "a.tif")
+    seen: list[tuple[Status, str]] = []
+
+    def look(event: CohortEvent) -> None:
+        if isinstance(event, SlideEvent) and isinstance(event.event, TileFinished):
+            seen.append((status_of(batches.out / "a"), call("status", batches.out / "a").stdout))
+
+    batches.observer = look
+    batches.run()
+    shares = [status.in_flight[0].share for status, _ in seen]
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert [status.left_is_limit for status, _ in seen] == [True, False, False, False, False]
+    for (status, text), share in zip(seen[:4], shares, strict=False):
+        assert status.left_s is not None
+        assert status.left_s > 0
+        assert f"{100 * share:.0f} %" in text
+    assert "left   at most " in seen[0][1]
+    assert "left   about " in seen[1][1]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"event": "planned", "cells": [1]}', '{"event": "planned", "cells": 3, "patches": "x"}']
+)
+def test_a_damaged_line_of_the_log_is_left_out(batches: Batches, line: str) -> None:
+    write_slide(batches.slides / "a.tif")
+    batches.observer = stop_at(3, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        batches.run()
+    with (batches.out / "a" / "log.jsonl").open("a") as log:
+        log.write(line + "\n")
+    assert status_of(batches.out / "a").in_flight[0].tiles == 4
+
+
 def test_a_run_of_0_1_0_is_resumed_with_what_was_its_default(tmp_path: Path) -> None:
     folder = tmp_path / "slide"
     shutil.copytree(EARLIER / "unfinished", folder)

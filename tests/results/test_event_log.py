@@ -37,6 +37,7 @@ def test_a_run_logs_its_start_its_scales_and_its_end(made_run: MadeRun, tmp_path
     logged = lines(folder / "log.jsonl")
     assert [line["event"] for line in logged if line["event"] not in ("notice", "workers")] == [
         "started",
+        "planned",
         *["scale started", "scale finished"] * 3,
         "finished",
     ]

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from wsi_magnet.cli.progress import UnreadableReasons
-from wsi_magnet.cohort.eta import SlideProgress, seconds_left
 from wsi_magnet.cohort.events import (
     BatchEnded,
     BatchNote,
@@ -24,6 +23,7 @@ from wsi_magnet.cohort.events import (
 )
 from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.results.events import Event, Note, TileFinished
+from wsi_magnet.results.progress import RunProgress, seconds_left
 from wsi_magnet.text import counted, rough_duration_text
 
 _NAME_WIDTH = 32
@@ -130,7 +130,7 @@ class _SlideLine:
     """The bar of a slide in flight."""
 
     def __init__(self, bars: Progress, state: SlideState) -> None:
-        self.progress, self.unreadable = SlideProgress(), UnreadableReasons()
+        self.progress, self.unreadable = RunProgress(), UnreadableReasons()
         self.bytes = float(max(state.size_bytes, 0))
         self._bars = bars
         name = state.name if len(state.name) <= _NAME_WIDTH else f"{state.name[: _NAME_WIDTH - 1]}…"

@@ -51,7 +51,8 @@ def _text(status: Status) -> str:
     if status.slides_an_hour is not None:
         pairs.append(("pace", f"{status.slides_an_hour:.3g} slides an hour"))
     if status.left_s is not None and status.worker is not None:
-        pairs.append(("left", f"about {rough_duration_text(status.left_s)}"))
+        limit = "at most" if status.left_is_limit else "about"
+        pairs.append(("left", f"{limit} {rough_duration_text(status.left_s)}"))
     parts = [facts(pairs)]
     if status.in_flight:
         parts.append(

@@ -11,7 +11,7 @@ from wsi_magnet.cohort.paths import LOG
 from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.results.event_log import EventLog, entries_of
-from wsi_magnet.results.events import Event, TileFinished, WorkersReady
+from wsi_magnet.results.events import Event, RunPlanned, TileFinished, WorkersReady
 from wsi_magnet.results.record import versions
 from wsi_magnet.storage.location import Location
 from wsi_magnet.values import documented
@@ -135,7 +135,7 @@ class BatchLog:
             case SlideStarted(state):
                 values = {"slide": state.name, "path": state.slide, "attempt": state.attempts}
                 self._log.write("info", "slide started", values)
-            case SlideEvent(_, TileFinished() | WorkersReady()):
+            case SlideEvent(_, TileFinished() | WorkersReady() | RunPlanned()):
                 pass
             case SlideEvent(name, inner):
                 for level, text, inside in entries_of(inner):

@@ -5,28 +5,32 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from wsi_magnet.cohort.eta import seconds_left, share_done
 from wsi_magnet.cohort.paths import LOG, STATES
 from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import CohortError
+from wsi_magnet.results.events import RunPlanned, ScaleStarted
 from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.progress import RunProgress, seconds_left
 from wsi_magnet.results.reader import results_inside
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import reason_lines
-from wsi_magnet.schema import stored_as, to_json
+from wsi_magnet.schema import SchemaError, parse, stored_as, to_json
 from wsi_magnet.segment.command_line import DEFAULT_REFINE, run_command, with_recorded_refine
 from wsi_magnet.storage.append_log import read_lines
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists
 from wsi_magnet.storage.lock import lock_owner
+
+_SCALE_STARTED = ("scale started", "pass started")
+"""Event of the log of a run; the second is of 0.1.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Status:
     slides_an_hour: float | None
     left_s: float | None
     """Estimated seconds until its end."""
+    left_is_limit: bool
+    """True while the work of a run's finer scales is not decided: `left_s` is what it takes at most."""
     resume_command: str | None = field(metadata=stored_as("goes_on"))
 
     @property
@@ -112,6 +118,7 @@ def _of_batch(folder: Location) -> Status:
         tuple(state.failure for state in states if state.failure),
         an_hour,
         left_s,
+        False,
         _resume_batch_command(started),
     )
 
@@ -126,6 +133,9 @@ def _of_run(folder: Location) -> Status:
     reason = "; ".join(reason_lines(run.failures)) or None
     one = SlideState(name=folder.name, slide=run.slide.path, error=reason, retry=f"{command} --restart")
     failure = one.but(state="finished with errors").failure if reason else None
+    progress, begun = log.progress(folder), log.first_scale_started()
+    seconds = written - begun if state == "running" and written is not None and begun is not None else 0.0
+    left_s = progress.seconds_left(seconds) if seconds > 0 else None
     return Status(
         str(folder),
         "run",
@@ -135,20 +145,17 @@ def _of_run(folder: Location) -> Status:
         (_in_flight(folder, folder.name, 1),) if state == "running" else (),
         (failure,) if failure else (),
         None,
-        None,
+        left_s,
+        progress.at_most,
         command,
     )
 
 
 def _in_flight(folder: Location, name: str, attempt: int) -> SlideInFlight:
-    log = _Log(folder / LOG)
-    started = log.last("scale started") or log.last("pass started") or {}  # the second is of 0.1.0
-    scale, scales, tiles = (started.get(key) for key in ("scale", "scales", "tiles"))
-    if not (type(scale) is type(scales) is type(tiles) is int and 0 <= scale < scales < 100 and tiles > 0):
+    progress = _Log(folder / LOG).progress(folder)
+    if progress.tiles < 0:
         return SlideInFlight(name, 0, 0, 0, 0, 0.0, attempt)
-    begin = f'{{"tile":[{scale},'.encode()
-    done = sum(line.startswith(begin) for line in read_lines(folder / "journal.jsonl"))
-    return SlideInFlight(name, scale, scales, done, tiles, share_done(scale, scales, done, tiles), attempt)
+    return SlideInFlight(name, progress.scale, progress.scales, progress.done, progress.tiles, progress.share, attempt)
 
 
 def _pace(
@@ -206,11 +213,55 @@ class _Log:
     def last(self, event: str | None = None) -> dict[str, Any] | None:
         """The last line, or the last one of an event; None without one."""
         wanted = b"" if event is None else f'"event": {json.dumps(event)}'.encode()
-        found = next((line for line in reversed(self._lines) if wanted in line), b"null")
-        with suppress(ValueError):
-            values = json.loads(found)
-            return values if isinstance(values, dict) else None
+        return _values_of(next((line for line in reversed(self._lines) if wanted in line), b"null"))
+
+    def progress(self, folder: Location) -> RunProgress:
+        """Progress of the run that started last; its tiles are -1 if the log does not have them."""
+        progress = RunProgress()
+        for values in self._of_last_run():
+            if (event := _event_of(values)) is not None:
+                progress.update(event)
+        if progress.tiles >= 0:
+            begin = f'{{"tile":[{progress.scale},'.encode()
+            progress.done = sum(line.startswith(begin) for line in read_lines(folder / "journal.jsonl"))
+        return progress
+
+    def first_scale_started(self) -> float | None:
+        """Time at which the run that started last began to compute, seconds since 1970."""
+        begun = next((one for one in self._of_last_run() if one.get("event") in _SCALE_STARTED), {})
+        with suppress(ValueError, LookupError, TypeError):
+            return datetime.fromisoformat(begun["time"]).timestamp()
         return None
+
+    def _of_last_run(self) -> Iterator[dict[str, Any]]:
+        starts = [i for i, line in enumerate(self._lines) if b'"event": "started"' in line]
+        words = [b'"event": "planned"', *(f'"event": "{name}"'.encode() for name in _SCALE_STARTED)]
+        for line in self._lines[starts[-1] if starts else 0 :]:
+            if any(word in line for word in words) and (values := _values_of(line)) is not None:
+                yield values
+
+
+def _values_of(line: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError):
+        values = json.loads(line)
+        return values if isinstance(values, dict) else None
+    return None
+
+
+def _event_of(values: Mapping[str, Any]) -> RunPlanned | ScaleStarted | None:
+    """The event of a log's line; None for a damaged one."""
+    kind = RunPlanned if values.get("event") == "planned" else ScaleStarted
+    given = {one.name: values[one.name] for one in fields(kind) if one.name in values}
+    try:
+        event: RunPlanned | ScaleStarted = parse(kind, given, "line of the log")
+    except SchemaError:
+        return None
+    if isinstance(event, RunPlanned):
+        counts, sound = (*event.cells, *event.patches), len(event.cells) == len(event.patches)
+    else:
+        counts = (event.scale, event.done, event.refined_cells, event.cells)
+        sound = event.scale < event.scales < 100 and event.tiles > 0
+    return event if sound and min(counts, default=0) >= 0 else None
 
 
 def _last_write(log: _Log, files: Iterable[Location]) -> float | None:

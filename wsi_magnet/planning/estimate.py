@@ -55,14 +55,16 @@ def estimate(
     plan: Plan, info: SlideInfo, network: str, *, classes: int, refine: Refine, threads: int, batch: int
 ) -> Cost:
     """Cost of a plan on workers with `threads` threads and batches of `batch` patches."""
-    pairs = zip(plan.scales, _patches(plan, refine), strict=True)
+    pairs = zip(plan.scales, planned_patches(plan, refine), strict=True)
     scales = tuple(_scale_cost(one, info.levels, classes, patches) for one, patches in pairs)
     return Cost(scales, info.cache_bytes + _memory(plan, network, classes, threads, batch))
 
 
-def _patches(plan: Plan, refine: Refine) -> list[int]:
-    """Patches of each scale. A fraction is taken to be spent coarse scales first, which is where it is worth most as
-    long as no part of the slide is much surer than another.
+def planned_patches(plan: Plan, refine: Refine) -> list[int]:
+    """Patches of each scale: the maximum with "auto".
+
+    A fraction is taken to be spent coarse scales first, which is where it is worth most as long as no part of the slide
+    is much surer than another.
     """
     cells = [int(one.tissue.sum()) for one in plan.scales]
     patches, spent = cells[:1], 0

@@ -9,12 +9,13 @@ import json
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
 
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.results.events import Event, Note, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
+from wsi_magnet.results.events import Event, Note, RunPlanned, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.results.record import versions
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.storage.append_log import Lines, open_lines
@@ -78,6 +79,8 @@ def entries_of(event: Event) -> list[Entry]:
             return [("warning", "notice", {"text": text})]
         case WorkersReady(description, dashboard):
             return [("info", "workers", {"description": description, "dashboard": dashboard})]
+        case RunPlanned():
+            return [("info", "planned", asdict(event))]
         case ScaleStarted():
             values = {"scale": event.scale, "scales": event.scales, "mpp": event.mpp, "tiles": event.tiles}
             values |= {"done": event.done, "refined_cells": event.refined_cells, "cells": event.cells}

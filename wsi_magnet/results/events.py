@@ -28,6 +28,18 @@ class WorkersReady:
 
 @documented
 @dataclass(frozen=True, slots=True)
+class RunPlanned:
+    """The work of a run is known."""
+
+    cells: tuple[int, ...]
+    """Tissue cells of each scale."""
+    patches: tuple[int, ...]
+    """Patches that the networks process at each scale."""
+    decided_later: bool
+    """True with `--refine auto`: the patches of a scale are known when it starts, and these are limits."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScaleStarted:
     """A scale is started or resumed."""
 
@@ -58,7 +70,7 @@ class ScaleFinished:
     seconds: float
 
 
-Event = Note | WorkersReady | ScaleStarted | TileFinished | ScaleFinished
+Event = Note | WorkersReady | RunPlanned | ScaleStarted | TileFinished | ScaleFinished
 Observer = Callable[[Event], None]
 
 

@@ -11,12 +11,21 @@ from wsi_magnet.config import Execution, Precision
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.planning.budget import Budget, choose_refined
+from wsi_magnet.planning.estimate import planned_patches
 from wsi_magnet.planning.plan import Cells, ScalePlan, grid_box, pool_any
 from wsi_magnet.planning.prepare import PreparedRun
 from wsi_magnet.results.alarms import alarms_of
 from wsi_magnet.results.describe import describe_images, describe_ome, describe_run, numbers_of
 from wsi_magnet.results.event_log import now
-from wsi_magnet.results.events import Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
+from wsi_magnet.results.events import (
+    Note,
+    Observer,
+    RunPlanned,
+    ScaleFinished,
+    ScaleStarted,
+    TileFinished,
+    WorkersReady,
+)
 from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_history
 from wsi_magnet.results.record import RunRecord
@@ -152,6 +161,9 @@ class Run:
         )
 
     def _run_scales(self, executor: Executor, run: RunSpec, history: History) -> None:
+        refine, tissue = self._prepared.config.refine, [int(one.tissue.sum()) for one in self._plan.scales]
+        patches = planned_patches(self._plan, refine)
+        self._observe(RunPlanned(tuple(tissue), tuple(patches), decided_later=refine == "auto"))
         with Journal(self._folder.journal, self._folder.check_lock) as journal:
             coarser, spent = None, 0
             for scale_plan in self._plan.scales:
