@@ -34,6 +34,16 @@ def test_help_of_a_command_imports_nothing_heavy() -> None:
     assert modules_after("run", "--help").isdisjoint(HEAVY | {"asyncio"})
 
 
+def test_run_names_slide_and_bundle_before_the_imports_that_take_long() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "wsi_magnet", "run", "missing.svs", "-o", "out"]
+    lines = subprocess.run(command, check=False, capture_output=True, text=True).stderr.splitlines()
+    opening = next(i for i, line in enumerate(lines) if line.startswith("Opening missing.svs with bundle "))
+    names = [line.rpartition("|")[2].strip().partition(".")[0] for line in lines[:opening]]
+    assert HEAVY.isdisjoint(names)
+    assert lines[opening].endswith("µm/px), made for trying wsi-magnet out on H&E prostate slides")
+    assert any("no such file" in line for line in lines[opening:])
+
+
 def test_help_imports_little() -> None:
     assert len(modules_after("--help")) < 300, "Python itself starts with 70, and torch adds 1500"
 

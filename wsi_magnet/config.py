@@ -96,6 +96,8 @@ class Execution:
     """Address of a running Dask scheduler, whose workers can read the slide and the bundle and write the output."""
     cluster: str | None = None
     """YAML file that describes a Dask cluster, which the run starts and closes; its workers need the same access."""
+    dashboard: bool = False
+    """Start Dask's dashboard with workers of this machine, which takes a second or two, and show its address."""
 
     def __post_init__(self) -> None:
         if isinstance(self.cluster, os.PathLike):

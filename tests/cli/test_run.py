@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -29,8 +30,11 @@ def test_a_run_says_where_the_mask_is(call: Call, made_run: MadeRun, tmp_path: P
     assert str(mask) in first.stdout
     assert mask.is_dir()
     assert "green" in first.stdout
-    assert "dashboard http://127.0.0.1" in first.stderr
-    assert "scale 3/3" in first.stderr
+    opening = f"Opening {made_run.slide.name} with bundle free (red, green, blue; 2, 1, 0.5 µm/px)"
+    assert first.stderr.splitlines()[0] == opening
+    assert "dashboard" not in first.stderr
+    assert re.search(r"scale 3/3  0\.5 µm/px  8 of 8 cells, \d+ tiles?; \d+ % done, about \d+ s left\n", first.stderr)
+    assert re.search(r"\n0\.5 µm/px finished in [\d.]+ s\n", first.stderr)
     again = call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle)
     assert again.exit_code == 0
     assert "Finished before; nothing to do" in again.stdout
@@ -42,6 +46,11 @@ def test_a_run_says_where_the_mask_is(call: Call, made_run: MadeRun, tmp_path: P
     values = json.loads(restarted.stdout)
     assert values["scales"][2]["cells_refined"] < values["scales"][2]["cells"]
     assert values["done_before"] is False
+
+
+def test_a_dashboard_is_started_on_request(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
+    shown = call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--dashboard")
+    assert re.search(r"; dashboard http://127\.0\.0\.1:\d+/status\n", shown.stderr)
 
 
 def test_another_bundle_is_refused(call: Call, made_run: MadeRun, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ CONFIGS = [
 ]
 EXECUTIONS = [
     Execution(),
-    Execution("cuda:1", 3),
+    Execution("cuda:1", 3, dashboard=True),
     Execution("cpu", scheduler="tcp://h:1"),
     Execution(cluster="/c.yaml"),
 ]

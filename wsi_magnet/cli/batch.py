@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @options.bundle_option
 @options.work_options
 @options.batch_execution_options
+@options.dashboard_option
 @click.option(
     "--skip-errors/--fail-fast",
     default=True,
@@ -50,6 +51,7 @@ def command(
     workers: int | None,
     scheduler: str | None,
     cluster: str | None,
+    dashboard: bool,
     skip_errors: bool,
     override_mpp: bool,
     retry_failed: bool,
@@ -75,7 +77,9 @@ def command(
     does not end the batch. Exit 1 if any slide failed or has cells that could not be read.
     """
     config = options.make_config(**work)
-    execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
+    execution = options.make_execution(
+        device=device, workers=workers, scheduler=scheduler, cluster=cluster, dashboard=dashboard
+    )
 
     from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
     from wsi_magnet.cli.stopping import stopped_in_order

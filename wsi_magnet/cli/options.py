@@ -7,7 +7,8 @@
   --json        info, plan, run, bundle show, manifest, train, evaluate, doctor,
                 batch, status
   work options  plan, run, batch: --refine --no-tissue --tile --ngff --keep --batch-size --precision
-  execution     run, batch, doctor: --device --workers --scheduler --cluster
+  execution     plan, run, batch, doctor: --device --workers --scheduler --cluster
+  --dashboard   plan, run, batch
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ mpp_option = click.option(
     type=float,
     metavar="MICRONS",
     help="Microns per pixel at level 0, where the slide states none or a wrong value.",
+)
+
+dashboard_option = click.option(
+    "--dashboard", is_flag=True, help="Start Dask's dashboard with workers of this machine, and show its address."
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -205,9 +210,11 @@ def _execution_options(command: Command, without: str) -> Command:
     return command
 
 
-def make_execution(*, device: str, workers: int | None, scheduler: str | None, cluster: str | None) -> Execution:
+def make_execution(
+    *, device: str, workers: int | None, scheduler: str | None, cluster: str | None, dashboard: bool = False
+) -> Execution:
     """The execution from its options. Raises click.UsageError (exit 2) for invalid values."""
     try:
-        return Execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
+        return Execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster, dashboard=dashboard)
     except ConfigError as error:
         raise click.UsageError(in_option_words(error)) from error

@@ -1,8 +1,9 @@
-"""Progress of a run on stderr: a bar on a terminal, one line for each scale in a file."""
+"""Progress on stderr: a bar for the whole on a terminal, and lines in a file."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +22,9 @@ from rich.progress import (
 
 from wsi_magnet.results.events import Event, Note, Observer, ScaleFinished, ScaleStarted, TileFinished, WorkersReady
 from wsi_magnet.results.journal import TileResult
+from wsi_magnet.results.progress import RunProgress
 from wsi_magnet.results.summary import reason_key
-from wsi_magnet.text import counted
+from wsi_magnet.text import counted, rough_duration_text
 
 if TYPE_CHECKING:
     from wsi_magnet.train.history import Row
@@ -30,22 +32,23 @@ if TYPE_CHECKING:
 SMOOTH_STEPS, LINE_EVERY_STEPS = 50, 50
 """Number of steps over which the displayed loss is averaged, and between the lines that are printed to a file."""
 
+LINE_EVERY_S = 60.0
+"""Time between two lines of a run in a file."""
+
 TRAINING_LOG = "wsi_magnet.train"
 """Parent of a training's loggers."""
 
 
 @contextmanager
 def watching() -> Iterator[Observer]:
-    """An observer that shows the progress of a run within the context."""
+    """An observer that shows the progress of a run within the context: one bar, and a line for each scale."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("tiles"),
+        TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield _Watcher(console, progress)
@@ -139,34 +142,50 @@ class UnreadableReasons:
 class _Watcher:
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
-        self._bar: TaskID | None = None
-        self._unreadable = UnreadableReasons()
+        self._bar = progress.add_task("starting", total=1.0, left="")
+        self._run, self._unreadable = RunProgress(), UnreadableReasons()
+        self._started: float | None = None
+        self._printed = time.monotonic()
 
     def __call__(self, event: Event) -> None:
+        self._run.update(event)
         match event:
             case Note(text):
-                self._console.print(f"Note: {text}", markup=False)
+                self._print(f"Note: {text}")
             case WorkersReady(description, dashboard):
                 where = f"; dashboard {dashboard}" if dashboard else ""
-                self._console.print(f"Working with {description}{where}", markup=False)
+                self._print(f"Working with {description}{where}")
             case ScaleStarted():
                 self._start(event)
             case TileFinished(result):
                 for line in self._unreadable.new_lines(result):
-                    self._console.print(line, markup=False, style="red")
-                if self._bar is not None:
-                    self._progress.advance(self._bar)
+                    self._print(line, style="red")
+                if not self._console.is_terminal and time.monotonic() - self._printed > LINE_EVERY_S:
+                    self._print(f"{100 * self._run.share:.0f} % done{self._left()}")
             case ScaleFinished(_, mpp, seconds):
-                if not self._console.is_terminal:
-                    self._console.print(f"{mpp:g} µm/px finished in {seconds:.1f} s", markup=False)
+                self._print(f"{mpp:g} µm/px finished in {seconds:.1f} s")
+        if self._run.tiles >= 0:
+            scale = f"scale {self._run.scale + 1}/{self._run.scales}  {self._run.mpp:g} µm/px"
+            left = self._left().removeprefix(", ")
+            self._progress.update(self._bar, description=scale, completed=self._run.share, left=left)
 
     def _start(self, event: ScaleStarted) -> None:
-        refined = f"{event.refined_cells} of {counted(event.cells, 'cell')}"
-        title = f"scale {event.scale + 1}/{event.scales}  {event.mpp:g} µm/px  {refined}"
+        self._started = self._started or time.monotonic()
         if event.done:
-            self._console.print(
-                f"{event.mpp:g} µm/px: {event.done} of {counted(event.tiles, 'tile')} finished before", markup=False
-            )
+            self._print(f"{event.mpp:g} µm/px: {event.done} of {counted(event.tiles, 'tile')} finished before")
+        refined = f"{event.refined_cells} of {counted(event.cells, 'cell')}"
         if not self._console.is_terminal:
-            self._console.print(f"{title}, {counted(event.tiles, 'tile')}", markup=False)
-        self._bar = self._progress.add_task(title, total=event.tiles, completed=event.done)
+            title = f"scale {event.scale + 1}/{event.scales}  {event.mpp:g} µm/px  {refined}"
+            done = f"; {100 * self._run.share:.0f} % done{self._left()}" if event.scale else ""
+            self._print(f"{title}, {counted(event.tiles, 'tile')}{done}")
+
+    def _left(self) -> str:
+        """ ", about 3 min left"; empty while it is unknown."""
+        seconds = None if self._started is None else self._run.seconds_left(time.monotonic() - self._started)
+        if seconds is None:
+            return ""
+        return f", {'at most' if self._run.at_most else 'about'} {rough_duration_text(seconds)} left"
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self._console.print(text, markup=False, style=style)
+        self._printed = time.monotonic()

@@ -19,6 +19,7 @@ from wsi_magnet.cli import options
 @options.bundle_option
 @options.work_options
 @options.execution_options
+@options.dashboard_option
 @click.option("--restart", is_flag=True, help="Start this slide over, whatever its result was made with.")
 @click.option("--overwrite", is_flag=True, help="Replace whatever lies in the slide's result folder.")
 @options.json_option
@@ -30,6 +31,7 @@ def command(
     workers: int | None,
     scheduler: str | None,
     cluster: str | None,
+    dashboard: bool,
     restart: bool,
     overwrite: bool,
     as_json: bool,
@@ -47,7 +49,11 @@ def command(
     unless --restart is given. Exit 1 if any part of the slide could not be read.
     """
     config = options.make_config(**work)
-    execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
+    execution = options.make_execution(
+        device=device, workers=workers, scheduler=scheduler, cluster=cluster, dashboard=dashboard
+    )
+
+    click.echo(_opening(slide, bundle), err=True)  # before the imports that take seconds
 
     from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
     from wsi_magnet.cli.progress import watching
@@ -85,3 +91,15 @@ def command(
 
         click.echo(f"Error: {unreadable_text(summary)}", err=True)
         sys.exit(1)
+
+
+def _opening(slide: str, bundle: str | None) -> str:
+    """The slide, and the bundle with its classes, its scales and its purpose. Raises BundleError."""
+    from pathlib import Path
+
+    from wsi_magnet.nets.spec import read_spec
+
+    spec, _ = read_spec(bundle)
+    about = f"{', '.join(one.name for one in spec.classes)}; {', '.join(f'{mpp:g}' for mpp in spec.mpps)} µm/px"
+    purpose = spec.card.get("intended use", "").partition(";")[0].strip()
+    return f"Opening {Path(slide).name} with bundle {spec.name} ({about}){f', made for {purpose}' if purpose else ''}"

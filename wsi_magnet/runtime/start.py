@@ -42,25 +42,26 @@ def _started(execution: Execution, threads: int) -> DaskExecutor:
     if execution.cluster is not None:
         return _own_cluster(execution.cluster, execution.device)
     if execution.workers is not None:
-        return _processes(execution.workers, execution.device, threads)
-    return _threads(execution.device, threads)
+        return _processes(execution, execution.workers, threads)
+    return _threads(execution, threads)
 
 
-def _threads(device: str, threads: int) -> DaskExecutor:
+def _threads(execution: Execution, threads: int) -> DaskExecutor:
     cluster = LocalCluster(
         n_workers=1,
         threads_per_worker=threads,
         processes=False,
         memory_limit=0,
         dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": execution.dashboard},  # its import of bokeh takes over a second
         silence_logs=logging.CRITICAL,  # of Dask's handlers, and only while the cluster is there
     )
-    return _local(cluster, f"{counted(threads, 'thread')} of this process", device, wants_gpu=False)
+    return _local(cluster, f"{counted(threads, 'thread')} of this process", execution, wants_gpu=False)
 
 
-def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
+def _processes(execution: Execution, workers: int, threads: int) -> DaskExecutor:
     each = max(1, threads // workers)
-    gpu = {GPU_RESOURCE: each} if device.startswith("cuda") else None
+    gpu = {GPU_RESOURCE: each} if execution.device.startswith("cuda") else None
     with children_ignore_ctrl_c():
         cluster = LocalCluster(
             n_workers=workers,
@@ -68,6 +69,7 @@ def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
             processes=True,
             memory_limit="auto",
             dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": execution.dashboard},
             resources=gpu,
             silence_logs=logging.CRITICAL,
             preload=[PRELOAD],
@@ -75,15 +77,15 @@ def _processes(workers: int, device: str, threads: int) -> DaskExecutor:
         )
     many = counted(workers, "worker process", "worker processes")
     description = f"{many} of this machine, {counted(each, 'thread')}{' each' if workers > 1 else ''}"
-    return _local(cluster, description, device, wants_gpu=gpu is not None)
+    return _local(cluster, description, execution, wants_gpu=gpu is not None)
 
 
-def _local(cluster: LocalCluster, description: str, device: str, *, wants_gpu: bool) -> DaskExecutor:
+def _local(cluster: LocalCluster, description: str, execution: Execution, *, wants_gpu: bool) -> DaskExecutor:
     return DaskExecutor(
         partial(Client, cluster, set_as_default=False),
         description=description,
-        device=device,
-        dashboard=_local_dashboard(cluster),
+        device=execution.device,
+        dashboard=_local_dashboard(cluster) if execution.dashboard else None,
         wants_gpu=wants_gpu,
         on_poll=NannyRestarter(cluster),
         on_close=cluster.close,

@@ -62,3 +62,5 @@ def execution_words(execution: Execution) -> Iterator[str]:
         yield from ("--scheduler", execution.scheduler)
     if execution.cluster is not None:
         yield from ("--cluster", str(Path(execution.cluster).expanduser().absolute()))
+    if execution.dashboard:
+        yield "--dashboard"
