@@ -180,7 +180,7 @@ class _Watcher:
             self._print(f"{title}, {counted(event.tiles, 'tile')}{done}")
 
     def _left(self) -> str:
-        """ ", about 3 min left"; empty while it is unknown."""
+        """Time left after a comma; empty while it is unknown."""
         seconds = None if self._started is None else self._run.seconds_left(time.monotonic() - self._started)
         if seconds is None:
             return ""
