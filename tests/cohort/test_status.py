@@ -113,7 +113,7 @@ def test_a_damaged_line_of_the_log_is_left_out(batches: Batches, line: str) -> N
     batches.observer = stop_at(3, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         batches.run()
-    with (batches.out / "a" / "log.jsonl").open("a") as log:
+    with (batches.folder / "a" / "log.jsonl").open("a") as log:
         log.write(line + "\n")
     assert status_of(batches.out / "a").in_flight[0].tiles == 4
 
