@@ -81,7 +81,10 @@ def test_it_says_what_it_has_written(call: Call, small: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("geojson", "x.geojson"), ("tiles", "x.json"), ("qupath-script", "x.groovy"), ("ome-tiff", "x.tif")],
+    [
+        *(("geojson", "x.geojson"), ("tiles", "x.json"), ("qupath-script", "x.groovy"), ("ome-tiff", "x.tif")),
+        ("qupath-project", "folder"),
+    ],
 )
 def test_everything_can_be_made_of_a_real_result(call: Call, real: Path, tmp_path: Path, kind: str, name: str) -> None:
     target = tmp_path / (name if kind != "ome-tiff" else "x.ome.tif")
@@ -96,10 +99,34 @@ def test_the_ome_tiff_is_the_mask(call: Call, real: Path, tmp_path: Path) -> Non
 
 def test_an_option_of_another_kind_is_refused(call: Call, small: Path, tmp_path: Path) -> None:
     done = call("export", small, "--to", "csv", "-o", tmp_path / "x.csv", "--simplify", "2")
-    assert (done.exit_code, done.stderr) == (
-        1,
-        "Error: --simplify has no effect with --to csv, only with geojson, qupath-script\n",
+    told = "Error: --simplify has no effect with --to csv, only with geojson, qupath-script, qupath-project\n"
+    assert (done.exit_code, done.stderr) == (1, told)
+
+
+def test_a_project_is_made_of_several_results_or_of_a_batch_s_folder(call: Call, small: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        make_result(tmp_path / "batch" / name, np.ones((64, 64), np.uint8))
+        (tmp_path / "batch" / ".cohort").mkdir(exist_ok=True)
+        (tmp_path / "batch" / ".cohort" / f"{name}.json").touch()
+    done = call("export", tmp_path / "batch", small, "--to", "qupath-project", "-o", tmp_path / "x", "--locked")
+    assert (done.exit_code, sorted(path.name for path in (tmp_path / "x" / "objects").iterdir())) == (
+        0,
+        ["a.geojson", "b.geojson", "result.geojson"],
     )
+    assert done.stdout.splitlines()[:2] == [str(tmp_path / "x" / n) for n in ("import-results.groovy", "results.json")]
+
+
+def test_the_script_for_annotations_needs_no_result(call: Call, small: Path, tmp_path: Path) -> None:
+    done = call("export", "--to", "qupath-annotations", "-o", tmp_path / "x.groovy")
+    assert (done.exit_code, "getAnnotationObjects" in (tmp_path / "x.groovy").read_text()) == (0, True)
+    refused = call("export", small, "--to", "qupath-annotations", "-o", tmp_path / "y.groovy")
+    assert (refused.exit_code, "needs no RESULT" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("results", "told"), [(0, "Missing argument"), (2, "takes one RESULT, not 2")])
+def test_other_kinds_take_one_result(call: Call, small: Path, tmp_path: Path, results: int, told: str) -> None:
+    done = call("export", *[small] * results, "--to", "geojson", "-o", tmp_path / "x.geojson")
+    assert (done.exit_code, told in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.few import slow_except
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.export.geojson import write_features, write_geojson
 from wsi_magnet.export.objects import ObjectOptions
-from wsi_magnet.export.qupath import FeatureStyle
+from wsi_magnet.export.qupath import SAME_RESULT, FeatureStyle, ObjectType, class_name, object_id
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions, provisional
@@ -52,7 +52,7 @@ def exported(source: Result, tmp_path: Path, style: FeatureStyle | None = None, 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_mask_comes_back_pixel_by_pixel(tmp_path: Path, image: Labels) -> None:
     source = make_result(tmp_path / "result", image, Made(slide_mpp=1.0))
-    value = {c.name: c.value for c in source.classes}
+    value = {class_name(c): c.value for c in source.classes}
     features = exported(source, tmp_path)
     found = painted(
         image.shape, [(shape(f["geometry"]), value[f["properties"]["classification"]["name"]]) for f in features]
@@ -188,8 +188,9 @@ def test_large_files_are_parted(tmp_path: Path) -> None:
     image = np.zeros((60, 60), np.uint8)
     image[::3, ::3] = 3
     source = make_result(tmp_path / "result", image)
-    written = export(source, tmp_path / "x.geojson", part_bytes=20_000)
-    assert [path.name for path in written.files] == [f"x-{n}.geojson" for n in range(1, len(written.files) + 1)]
+    written = export(source, tmp_path / "x.geojson", part_bytes=10_000)
+    assert len(written.files) > 9
+    assert [path.name for path in written.files] == [f"x.part-{n:02}.geojson" for n in range(1, len(written.files) + 1)]
     assert sum(len(features_of(path)) for path in written.files) == written.objects == 400
 
 
@@ -258,6 +259,50 @@ def test_a_result_without_its_parts_is_refused(tmp_path: Path) -> None:
     damage(tmp_path / "result", scales=[])
     with pytest.raises(ResultMismatchError, match="is damaged"):
         Result(tmp_path / "result")
+
+
+def test_parts_of_one_slide_are_no_file_of_another(tmp_path: Path) -> None:
+    """A cohort may have slides "x" and "x-1"."""
+    source = make_result(tmp_path / "result", square())
+    for name in ("x-1", "x-01", "x"):
+        export(source, tmp_path / f"{name}.geojson")
+    export(source, tmp_path / "x.geojson", overwrite=True)
+    assert sorted(path.name for path in tmp_path.glob("*.geojson")) == ["x-01.geojson", "x-1.geojson", "x.geojson"]
+
+
+def test_objects_can_be_edited_unless_they_are_locked(tmp_path: Path) -> None:
+    source = make_result(tmp_path / "result", square())
+    found = [exported(source, tmp_path, FeatureStyle(locked=locked))[0]["properties"] for locked in (False, True)]
+    assert [one.get("isLocked") for one in found] == [None, True]
+
+
+@pytest.mark.parametrize("kind", ["detection", "tile"])
+def test_only_annotations_have_metadata(tmp_path: Path, kind: ObjectType) -> None:
+    """For every other object with metadata QuPath 0.5.1 logs a stack trace."""
+    source = make_result(tmp_path / "result", square())
+    (feature,) = exported(source, tmp_path, FeatureStyle(kind, metadata={"frame": "qupath"}))
+    assert "metadata" not in feature["properties"]
+
+
+def test_a_class_of_qupath_is_written_as_qupath_does(tmp_path: Path) -> None:
+    (feature,) = exported(make_result(tmp_path / "result", square(1)), tmp_path)
+    properties = feature["properties"]
+    assert (properties["classification"]["name"], list(properties["measurements"])) == (
+        "Stroma",
+        ["MagNet: Stroma area µm^2"],
+    )
+
+
+def test_exact_and_simplified_outlines_are_the_same_objects(tmp_path: Path) -> None:
+    """So that QuPath asks before it lays one over the other."""
+    image = np.kron(np.random.default_rng(0).integers(0, 3, (30, 30), np.uint8), np.ones((6, 6), np.uint8))
+    source = make_result(tmp_path / "result", image)
+    exact, smooth = (
+        {f["id"] for f in exported(source, tmp_path, FeatureStyle(identity="x"), simplify_um=um)} for um in (0.0, 2.0)
+    )
+    assert exact == smooth
+    assert len(exact) > 100
+    assert {one[:SAME_RESULT] for one in exact} == {object_id("x", "anything")[:SAME_RESULT]}
 
 
 def test_metadata_says_where_objects_come_from(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from click.core import ParameterSource
 
 from wsi_magnet.errors import ConfigError
 
-KINDS = ("geojson", "tiles", "qupath-script", "ome-tiff", "csv", "spatialdata")
+KINDS = ("geojson", "tiles", "qupath-script", "qupath-project", "qupath-annotations", "ome-tiff", "csv", "spatialdata")
 
-_OBJECTS = ("geojson", "qupath-script")
+_OBJECTS = ("geojson", "qupath-script", "qupath-project")
 OPTIONS_OF = {
     "simplify": _OBJECTS,
     "min_area": _OBJECTS,
@@ -23,16 +23,24 @@ OPTIONS_OF = {
     "frame": (*_OBJECTS, "tiles"),
     "class_names": (*_OBJECTS, "tiles"),
     "split": (*_OBJECTS, "tiles"),
-    "tile_um": ("tiles", "qupath-script"),
+    "tile_um": ("tiles", "qupath-script", "qupath-project"),
+    "locked": (*_OBJECTS, "tiles"),
     "product": ("ome-tiff",),
 }
 """Kinds of export to which an option applies; options that are not listed apply to all."""
 
 
 @click.command("export", short_help="Export a result to QuPath, OME-TIFF, tables.")
-@click.argument("result", type=click.Path())
+@click.argument("results", metavar="RESULT...", nargs=-1, type=click.Path())
 @click.option("--to", "kind", type=click.Choice(KINDS), required=True, help="Format; see above.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help="File to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="File to write; a folder with --to qupath-project.",
+)
 @click.option(
     "--frame",
     type=click.Choice(("qupath", "level0")),
@@ -82,32 +90,63 @@ OPTIONS_OF = {
     default="mask",
     help="The image to export. [default: mask]",
 )
+@click.option("--locked", is_flag=True, help="Lock the objects, so that QuPath does not edit them.")
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @click.pass_context
-def command(ctx: click.Context, /, result: str, kind: str, output: Path, **given: Any) -> None:
+def command(ctx: click.Context, /, results: tuple[str, ...], kind: str, output: Path, **given: Any) -> None:
     """Write the mask of RESULT, a slide's result folder, in a format of other programs.
 
     \b
-      geojson        regions as polygons for QuPath: .geojson, .geojson.gz
-      tiles          tiles of tissue with the mean probability of each class, for QuPath's measurement maps
-      qupath-script  a Groovy script that imports both into the image open in QuPath, and sets colours
-      ome-tiff       an image with pyramid: QuPath, napari, ImageJ
-      csv            areas by class
-      spatialdata    a SpatialData store (.zarr): the mask, and its classes as a table
+      geojson         regions as polygons for QuPath: .geojson, .geojson.gz
+      tiles           tiles of tissue with the mean probability of each class, for QuPath's measurement maps
+      qupath-script   a Groovy script that brings both into the image open in QuPath
+      qupath-project  a folder with the regions of many slides, of several RESULTs or a batch's folder, and a script
+                      that brings them into all images of a QuPath project
+      qupath-annotations  a script that writes the annotations of a QuPath project for `manifest`; needs no RESULT
+      ome-tiff        an image with pyramid: QuPath, napari, ImageJ
+      csv             areas by class
+      spatialdata     a SpatialData store (.zarr): the mask, and its classes as a table
 
     \b
-      wsi-magnet export results/slide --to geojson -o slide.geojson
-      wsi-magnet export results/slide --to geojson -o slide.geojson --simplify 2 --min-area 500
+      wsi-magnet export results/slide --to geojson -o slide.geojson --simplify 1 --min-area 500
+      wsi-magnet export results --to qupath-project -o for-qupath --simplify 1 --min-area 500
     """
     _refuse_idle_options(ctx, kind)
+    _check_number(results, kind)
+    written = _export(results, output, kind, _options(given))
+    for note in written.notes:
+        _note(note)
+    for path in written.files:
+        click.echo(path)
+
+
+def _check_number(results: tuple[str, ...], kind: str) -> None:
+    """Raise UsageError for a number of results that does not fit the kind."""
+    if kind == "qupath-annotations":
+        if results:
+            raise click.UsageError(f"--to {kind} needs no RESULT: its script is the same for every project")
+    elif not results:
+        raise click.UsageError("Missing argument 'RESULT...'.")
+    elif len(results) > 1 and kind != "qupath-project":
+        raise click.UsageError(f"--to {kind} takes one RESULT, not {len(results)}; only qupath-project takes several")
+
+
+def _export(results: tuple[str, ...], output: Path, kind: str, options: Any) -> Any:
+    from wsi_magnet.cohort.paths import result_folders
+    from wsi_magnet.export.qupath_project import write_annotations_script, write_qupath_project
     from wsi_magnet.export.write import export
     from wsi_magnet.storage.location import to_location
 
-    written = export(to_location(result), output, kind, _options(given))  # type: ignore[arg-type]
-    for note in written.notes:
-        click.echo(f"Note: {note}", err=True)
-    for path in written.files:
-        click.echo(path)
+    if kind == "qupath-annotations":
+        return write_annotations_script(output, options.files.overwrite)
+    if kind == "qupath-project":
+        found = [folder for named in results for folder in result_folders(to_location(named))]
+        return write_qupath_project(found, output, options, _note)
+    return export(to_location(results[0]), output, kind, options, _note)  # type: ignore[arg-type]
+
+
+def _note(text: str) -> None:
+    click.echo(f"Note: {text}", err=True)
 
 
 def _refuse_idle_options(ctx: click.Context, kind: str) -> None:
@@ -136,6 +175,7 @@ def _options(given: dict[str, Any]) -> Any:
         given["tile_um"],
         given["product"],
         FileOptions(_split_bytes(given["split"]), given["overwrite"]),
+        given["locked"],
     )
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.objects import ObjectOptions, objects_of
-from wsi_magnet.export.qupath import MANY_ANNOTATIONS, FeatureStyle, feature
+from wsi_magnet.export.qupath import FeatureStyle, feature
 from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import Exported, FileOptions, provisional, refuse_existing
@@ -35,10 +35,6 @@ def write_geojson(
     notes = list(source.unfinished)
     if not exported.objects:
         notes.append("the mask has no region of these classes, so the file has no objects")
-    if style.object_type == "annotation" and exported.objects > MANY_ANNOTATIONS:
-        notes.append(
-            f"{exported.objects} annotations make QuPath slow; --object-type detection or --min-area keep it quick"
-        )
     return Exported(exported.files, exported.objects, tuple(notes))
 
 
@@ -64,7 +60,7 @@ def describe(source: Result, options: ObjectOptions) -> dict[str, Any]:
 def write_features(
     features: Iterable[Mapping[str, Any]], target: Path, description: Mapping[str, Any], options: FileOptions
 ) -> Exported:
-    """Features as one FeatureCollection, or as several, named x-1.geojson, x-2.geojson and so on.
+    """Features as one FeatureCollection, or as several, named x.part-01.geojson, x.part-02.geojson and so on.
 
     Raises ConfigError for a name that QuPath would ignore, StoreError as `write_geojson` does.
     """
@@ -129,7 +125,9 @@ class _Parts:
             self._next()
         self._end()
         names = (
-            [self._target] if len(self._paths) == 1 else [_part(self._target, i + 1) for i in range(len(self._paths))]
+            [self._target]
+            if len(self._paths) == 1
+            else [_part(self._target, i + 1, len(self._paths)) for i in range(len(self._paths))]
         )
         for path, name in zip(self._paths, names, strict=True):
             path.replace(name)
@@ -151,14 +149,16 @@ def _stem(target: Path) -> tuple[str, str]:
     return target.name[: -len(suffix)], target.name[-len(suffix) :]
 
 
-def _part(target: Path, number: int) -> Path:
+def _part(target: Path, number: int, count: int) -> Path:
+    """Name of a part. Names sort as their numbers do, and no slide's own name is likely to be one."""
     stem, suffix = _stem(target)
-    return target.with_name(f"{stem}-{number}{suffix}")
+    digits = max(2, len(str(count)))
+    return target.with_name(f"{stem}.part-{number:0{digits}}{suffix}")
 
 
 def _numbered(target: Path) -> list[Path]:
     """The numbered files of an earlier export."""
     stem, suffix = _stem(target)
-    pattern = re.compile(re.escape(stem) + r"-[0-9]+" + re.escape(suffix))
+    pattern = re.compile(re.escape(stem) + r"\.part-[0-9]+" + re.escape(suffix))
     folder = target.parent
     return sorted(p for p in folder.iterdir() if pattern.fullmatch(p.name)) if folder.is_dir() else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import get_args
 
 import numpy as np
@@ -62,10 +63,12 @@ class SlideObject:
     polygon: shapely.Polygon
     """Valid, in level-0 pixels of the chosen frame, with coordinates that are multiples of `GRID`."""
     area_um2: float
-    """Area of the pixels, not of the simplified outline."""
+    """Area of the region's pixels, without closed holes and not of a simplified outline."""
     mean_probability: float | None
     """Mean probability of the class over the region; None where the run did not keep probabilities."""
     mean_uncertainty: float | None
+    place: str
+    """Identity of the object in its result: the same with other options, as long as its region is not cut."""
 
 
 def objects_of(source: Result, options: ObjectOptions) -> Iterator[SlideObject]:
@@ -84,8 +87,9 @@ def objects_of(source: Result, options: ObjectOptions) -> Iterator[SlideObject]:
     limits = ShapeLimits(options.min_area_um2 / pixel_um2, options.min_area_um2 / pixel_um2, options.max_vertices)
     keep = Simplifier(options.simplify_um / mpp) if options.simplify_um else None
     reader = _Reader(source, labels)
-    for region in trace(Tracing(source.geometry.size, reader, reader.n_values, keep)):
-        for shape in shapes_of(region, limits):
+    traced = trace(Tracing(source.geometry.size, reader, reader.n_values, keep))
+    for _, regions in groupby(traced, lambda region: region.strip):
+        for shape in shapes_of(regions, limits):
             yield from reader.objects(shape, options.frame, pixel_um2)
 
 
@@ -152,8 +156,10 @@ class _Reader:
     def objects(self, shape: Shape, frame: CoordinateFrame, pixel_um2: float) -> Iterator[SlideObject]:
         label = self._labels[shape.region.code - 1]
         probability, uncertainty = self._means(shape.region, label)
-        for polygon in self._placed(shape.polygon, frame):
-            yield SlideObject(label, polygon, shape.area_px * pixel_um2, probability, uncertainty)
+        x, y = self._source.geometry.on_slide(np.array([shape.region.first_xy], np.float64), "level0")[0].tolist()
+        for number, polygon in enumerate(self._placed(shape.polygon, frame)):
+            place = f"{x:.2f} {y:.2f} {shape.number} {number}"
+            yield SlideObject(label, polygon, shape.area_px * pixel_um2, probability, uncertainty, place)
 
     def _means(self, region: LabelRegion, label: LabelClass) -> tuple[float | None, float | None]:
         if label.value == NOT_ANALYSED:

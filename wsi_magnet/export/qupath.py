@@ -6,6 +6,7 @@ part is refused by 0.5 and one of thousands is slow; a colour with every class, 
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +32,11 @@ TUMOUR = "Tumor"
 MANY_ANNOTATIONS = 5000
 """Number of annotations above which QuPath becomes slow, and detections are the better choice."""
 
-_NAMESPACE = uuid.UUID("5f2b5a0e-3f5d-4d0c-9b55-0d6a5a3a7f10")
+BUILT_IN = ("Tumor", "Stroma", "Immune cells", "Necrosis", "Other", "Positive", "Negative")
+"""Classes that QuPath has from the beginning; another "stroma" would stand beside its "Stroma"."""
+
+SAME_RESULT = 13
+"""Number of characters at the beginning of an id that all objects of a kind of one result share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +49,23 @@ class FeatureStyle:
     """Identity of the result: the same object of the same result has the same id, so that QuPath notices a second
     import."""
     metadata: Mapping[str, str] | None = None
-    """Stored with every object."""
+    """Stored with every annotation. (For each other object that has some, QuPath 0.5 logs an error.)"""
+    locked: bool = False
+    """True for objects that QuPath does not let one edit."""
 
 
 def class_names(label: LabelClass, naming: Naming) -> list[str]:
     """The levels of a class's name in QuPath. A colon would divide it, and a "*" at its end makes QuPath ignore it."""
     if label.value == NOT_ANALYSED:
         return ["Not analysed*"]
-    name = label.name.replace(":", " -").strip().rstrip("*").strip() or f"class {label.value}"
+    name = class_name(label)
     return [TUMOUR, name] if naming == "derived" and is_tumour(label) else [name]
+
+
+def class_name(label: LabelClass) -> str:
+    """Name in QuPath, of one level; in the letters of a class that QuPath has from the beginning, if it is one."""
+    name = label.name.replace(":", " -").strip().rstrip("*").strip() or f"class {label.value}"
+    return next((one for one in BUILT_IN if one.lower() == name.lower()), name)
 
 
 def is_tumour(label: LabelClass) -> bool:
@@ -69,12 +82,23 @@ def classification(label: LabelClass, naming: Naming) -> dict[str, Any]:
 
 def measurements(one: SlideObject) -> dict[str, float]:
     """Measurements of an object, with the names that QuPath's own pixel classifiers use."""
-    found = {f"{CLASSIFIER}: {one.label.name} area µm^2": round(one.area_um2, 3)}
+    found = {f"{CLASSIFIER}: {class_name(one.label)} area µm^2": round(one.area_um2, 3)}
     if one.mean_probability is not None:
         found[f"{CLASSIFIER}: mean probability"] = round(one.mean_probability, 4)
     if one.mean_uncertainty is not None:
         found[f"{CLASSIFIER}: mean uncertainty"] = round(one.mean_uncertainty, 4)
     return found
+
+
+def object_id(result: str, place: str) -> str:
+    """UUID of an object: the same whenever it is exported. Its first `SAME_RESULT` characters depend on `result` only.
+
+    result: identity of the result, and what is exported of it. place: identity of the object in it.
+    """
+    first, rest = (hashlib.sha256(text.encode()).digest() for text in (result, f"{result} {place}"))
+    # Version 8 of RFC 9562: what its bits mean is for the program to say, but for those of version and variant.
+    number = int.from_bytes(first[:6] + rest[:10], "big") & ~(0xF000C << 60) | 0x80008 << 60
+    return str(uuid.UUID(int=number))
 
 
 def feature(one: SlideObject, style: FeatureStyle) -> dict[str, Any]:
@@ -83,14 +107,14 @@ def feature(one: SlideObject, style: FeatureStyle) -> dict[str, Any]:
     coordinates = [_points(ring) for ring in rings]
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(_NAMESPACE, f"{style.identity} {one.label.value} {coordinates[0][:3]}")),
+        "id": object_id(style.identity, one.place),
         "geometry": {"type": "Polygon", "coordinates": coordinates},
         "properties": {
             "objectType": style.object_type,
             "classification": classification(one.label, style.naming),
-            "isLocked": True,
+            **({"isLocked": True} if style.locked else {}),
             "measurements": measurements(one),
-            **({"metadata": dict(style.metadata)} if style.metadata else {}),
+            **({"metadata": dict(style.metadata)} if style.metadata and style.object_type == "annotation" else {}),
         },
     }
 

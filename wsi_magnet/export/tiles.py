@@ -13,7 +13,7 @@ import numpy.typing as npt
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.geojson import describe, write_features
 from wsi_magnet.export.objects import FULL, ObjectOptions
-from wsi_magnet.export.qupath import Naming, classification
+from wsi_magnet.export.qupath import Naming, class_name, classification, object_id
 from wsi_magnet.geometry import Box
 from wsi_magnet.results.reader import CoordinateFrame, Result
 from wsi_magnet.storage.output import Exported, FileOptions
@@ -35,6 +35,9 @@ class TileOptions:
     side_um: float = 128
     frame: CoordinateFrame = "qupath"
     naming: Naming = "flat"
+    identity: str = ""
+    """Identity of the result, for the objects' ids."""
+    locked: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.side_um <= 1e5:
@@ -72,7 +75,7 @@ def _features(source: Result, options: TileOptions) -> Iterator[dict[str, Any]]:
             tissue = means[:, i, j].sum()
             tile = Box(j * side, row + i * side, (j + 1) * side, row + (i + 1) * side).intersect(Box.of(size))
             measured = {
-                c.name: round(float(p / tissue), 4) for c, p in zip(source.classes, means[:, i, j], strict=True)
+                class_name(c): round(float(p / tissue), 4) for c, p in zip(source.classes, means[:, i, j], strict=True)
             }
             if doubts is not None:
                 measured["uncertainty"] = round(float(doubts[i, j] / tissue), 4)
@@ -94,11 +97,12 @@ def _feature(
     (x0, y0), (x1, y1) = np.round(source.geometry.on_slide(corners, options.frame), 2).tolist()
     return {
         "type": "Feature",
+        "id": object_id(options.identity, f"{x0} {y0} {options.frame} {options.side_um}"),
         "geometry": {"type": "Polygon", "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]]},
         "properties": {
             "objectType": "tile",
             "classification": classification(source.classes[top], options.naming),
-            "isLocked": True,
+            **({"isLocked": True} if options.locked else {}),
             "measurements": measured,
         },
     }

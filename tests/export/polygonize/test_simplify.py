@@ -84,5 +84,5 @@ def test_holes_are_closed_by_their_exact_area() -> None:
     image[10:20, 10:20] = 2
     image[10, 10] = 1
     regions = traced(image, keep=Simplifier(3.0))
-    shapes = [shape for region in regions for shape in shapes_of(region, ShapeLimits(99, 99))]
+    shapes = list(shapes_of(regions, ShapeLimits(99, 99)))
     assert sorted(len(shape.polygon.interiors) for shape in shapes) == [0, 1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 
 from wsi_magnet.export.polygonize.regions import BLOCK_PX, LabelRegion
@@ -16,12 +18,16 @@ GRID_PX = BLOCK_PX
 there, so a cut through two neighbours leaves no gap."""
 
 
+_ROOM = 0.8
+"""Share of the allowed points up to which a polygon is cut where small pieces are joined to others afterwards."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShapeLimits:
     """Limits for regions that become polygons, and for the size of the polygons."""
 
     min_region_px: float = 0
-    """Regions with a smaller area are left out, parts of larger ones never."""
+    """Regions with a smaller area are left out. Smaller parts of larger regions are joined to the part beside them."""
     min_hole_px: float = 0
     """Holes with a smaller area are closed."""
     max_vertices: int = 5000
@@ -35,21 +41,93 @@ class Shape:
     polygon: shapely.Polygon
     """In pixels of the mask: (0, 0) is the upper left corner of the first."""
     area_px: float
+    """Number of the region's pixels in it, without those of holes that were closed. Where a simplified outline is cut,
+    the region's pixels are shared out by area."""
     region: LabelRegion
+    number: int
+    """Number of the polygon among those of its region."""
     part: bool
     """True if the polygon is only a part of the region."""
 
 
-def shapes_of(region: LabelRegion, limits: ShapeLimits) -> Iterator[Shape]:
-    """The polygons of a region: one, unless it has too many points; none if it is too small."""
-    if region.pixels < limits.min_region_px and not region.cut:
-        return
+def shapes_of(regions: Iterable[LabelRegion], limits: ShapeLimits) -> Iterator[Shape]:
+    """The polygons of the regions that one strip completes: one each, unless it has too many points.
+
+    Parts of regions that were cut come last, because small ones are joined to their neighbours.
+    """
+    parts: list[Shape] = []
+    for region in regions:
+        if region.cut and limits.min_region_px:
+            parts += _pieces(region, limits)
+        elif region.pixels >= limits.min_region_px or region.cut:
+            pieces = _pieces(region, limits)
+            yield from _without_crumbs(pieces, limits) if len(pieces) > 1 else pieces
+    yield from _without_crumbs(parts, limits)
+
+
+def _pieces(region: LabelRegion, limits: ShapeLimits) -> list[Shape]:
+    """A region as one polygon, or cut; there is room for more points where small pieces are to be joined."""
     polygon = polygon_of(region.rings, limits.min_hole_px)
     if _vertices(polygon) <= limits.max_vertices:
-        yield Shape(polygon, region.pixels, region, region.cut)
-        return
-    for piece in cut_polygon(polygon, limits.max_vertices):
-        yield Shape(piece, piece.area, region, True)
+        return [Shape(polygon, region.pixels, region, 0, region.cut)]
+    most = int(limits.max_vertices * _ROOM) if limits.min_region_px else limits.max_vertices
+    pieces = list(cut_polygon(polygon, most))
+    closed = [_exact(ring) for ring in region.rings if 0 < -signed_area(ring) < limits.min_hole_px]
+    areas = shapely.area(pieces) - _covered(closed, pieces)
+    areas *= region.pixels / areas.sum()
+    return [Shape(one, float(areas[i]), region, i, True) for i, one in enumerate(pieces)]
+
+
+def _exact(ring: Points) -> shapely.Polygon:
+    return shapely.Polygon(ring[:, :2])
+
+
+def _covered(holes: Sequence[shapely.Polygon], pieces: Sequence[shapely.Polygon]) -> npt.NDArray[np.float64]:
+    """Area of holes in each piece; float64 (pieces,)."""
+    of_piece, of_hole = shapely.STRtree(holes).query(pieces)
+    both = shapely.area(shapely.intersection(np.array(pieces)[of_piece], np.array(holes, object)[of_hole]))
+    return np.bincount(of_piece, both, len(pieces)).astype(np.float64)
+
+
+def _without_crumbs(shapes: list[Shape], limits: ShapeLimits) -> list[Shape]:
+    """Join each shape that is too small to the one of its class along which it lies longest, smallest first; it stays
+    where none has room for its points.
+    """
+    current: dict[int, Shape] = dict(enumerate(shapes))
+    holder = list(range(len(shapes)))  # the shape to which each one has been joined
+
+    def found(number: int) -> int:
+        while holder[number] != number:
+            number = holder[number]
+        return number
+
+    crumbs = [(one.area_px, i) for i, one in current.items() if one.area_px < limits.min_region_px]
+    tree = shapely.STRtree([one.polygon for one in shapes]) if crumbs else None
+    heapq.heapify(crumbs)
+    while crumbs and tree is not None:
+        area, number = heapq.heappop(crumbs)
+        crumb = current.get(number)
+        if crumb is None or crumb.area_px != area:
+            continue
+        beside = {found(int(other)) for other in tree.query(crumb.polygon)} - {number}
+        if (joined := _joined(crumb, {other: current[other] for other in sorted(beside)}, limits)) is not None:
+            target, current[target] = joined
+            holder[number] = target
+            del current[number]
+            if current[target].area_px < limits.min_region_px:
+                heapq.heappush(crumbs, (current[target].area_px, target))
+    return list(current.values())
+
+
+def _joined(crumb: Shape, others: Mapping[int, Shape], limits: ShapeLimits) -> tuple[int, Shape] | None:
+    """The other shape that takes a crumb in, with its number; None where none can."""
+    same = {i: one for i, one in others.items() if one.region.code == crumb.region.code}
+    shared = {i: shapely.length(shapely.intersection(crumb.polygon, one.polygon)) for i, one in same.items()}
+    for i in sorted(same, key=lambda i: -shared[i]):
+        one, union = same[i], shapely.union(crumb.polygon, same[i].polygon)
+        if shared[i] > 0 and isinstance(union, shapely.Polygon) and _vertices(union) <= limits.max_vertices:
+            return i, replace(one, polygon=union, area_px=one.area_px + crumb.area_px)
+    return None
 
 
 def polygon_of(rings: Sequence[Points], min_hole_px: float = 0) -> shapely.Polygon:

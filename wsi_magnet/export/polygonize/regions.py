@@ -58,6 +58,17 @@ class LabelRegion:
     """float64 (n,): sum of each of the blocks' values over the region's pixels."""
     cut: bool
     """True for a part of a region that was cut."""
+    strip: int
+    """Number of the strip that completes it."""
+
+    @property
+    def first_xy(self) -> tuple[int, int]:
+        """Upper left corner of its first pixel, row by row: no other region has it, and it does not depend on the
+        points that a simplified outline keeps.
+        """
+        points = np.concatenate(self.rings)
+        top = points[:, 1].min()
+        return int(points[points[:, 1] == top, 0].min()), int(top)
 
 
 Keep = Callable[[Codes, Corners, tuple[int, int]], Bools]
@@ -201,11 +212,13 @@ class _Tracer:
         self._linker = Linker()
         self._tally = _Tally.empty(tracing.n_values)
         self._rings: list[list[Points]] = []
+        self._strip = -1
         # These begin one column left of the image.
         self._below = np.zeros(tracing.size.width + 2, np.uint8)
         self._below_owner = np.zeros(tracing.size.width + 2, np.int64)
 
     def begin_strip(self) -> None:
+        self._strip += 1
         self._above, self._above_owner = self._below, self._below_owner
         self._below, self._below_owner = np.zeros_like(self._above), np.zeros_like(self._above_owner)
         self._tallies, self._known = [self._tally], len(self._tally)
@@ -278,9 +291,8 @@ class _Tracer:
         self._prepare_next(tally, group, rings, np.flatnonzero(still))
         for number in np.flatnonzero((tally.code > 0) & ~still).tolist():
             parts = tuple(part for ring in rings[number] for part in split_ring(ring))
-            yield LabelRegion(
-                int(tally.code[number]), parts, int(tally.pixels[number]), tally.sums[number], bool(tally.cut[number])
-            )
+            code, pixels, cut = int(tally.code[number]), int(tally.pixels[number]), bool(tally.cut[number])
+            yield LabelRegion(code, parts, pixels, tally.sums[number], cut, self._strip)
 
     def _prepare_next(self, tally: _Tally, group: Ints, rings: Mapping[int, list[Points]], still: Ints) -> None:
         """Keep what the next strip needs of this one; still: the groups that continue below it."""
