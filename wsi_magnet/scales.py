@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import ceil
+from math import ceil, isfinite
+from numbers import Real
+from typing import Any
 
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box, FloatBox, Size
@@ -78,6 +80,44 @@ class Ladder:
     def ratio(self, scale: Scale) -> int:
         """Pixels of `scale` per pixel of the coarsest scale, along an axis: a power of 2."""
         return int(2**scale.index)
+
+
+Rectangle = tuple[float, float, float, float]
+"""Rectangle of level 0, in its pixels: x, y, width, height."""
+
+MOST_READ_PIXELS = 1 << 28
+"""Most pixels of a rectangle that is read at once; larger requests are mistakes."""
+
+
+def to_rectangle(box: Box | Sequence[float]) -> Rectangle:
+    """A box as (x, y, width, height). Raises ConfigError for what is no rectangle, or an empty one."""
+    values: Sequence[Any] = (box.x0, box.y0, *box.size.wh) if isinstance(box, Box) else box
+    try:
+        x, y, width, height = (float(value) for value in values)
+    except (TypeError, ValueError):
+        raise ConfigError(f"box is {box!r:.60}, not (x, y, width, height)", arguments=("box",)) from None
+    if not all(map(isfinite, (x, y, width, height))) or min(width, height) <= 0:
+        raise ConfigError(
+            f"a box needs width and height above 0; got ({x:g}, {y:g}, {width:g}, {height:g})", arguments=("box",)
+        )
+    return x, y, width, height
+
+
+def pixels_at(rectangle: Rectangle, mpp_xy: tuple[float, float], mpp: float | None) -> Size:
+    """Size of a rectangle at a resolution, rounded, at least 1 x 1.
+
+    mpp_xy: microns per level-0 pixel. mpp: microns per pixel; None: level 0's own pixels. Raises ConfigError for an mpp
+    that is not positive, and for a rectangle with too many pixels.
+    """
+    if mpp is not None and not (isinstance(mpp, Real) and isfinite(mpp) and mpp > 0):
+        raise ConfigError(f"mpp is {mpp!r:.60}, not a number above 0", arguments=("mpp",))
+    columns, rows = (
+        max(1, round(length if mpp is None else length * own / float(mpp)))
+        for length, own in zip(rectangle[2:], mpp_xy, strict=True)
+    )
+    if columns * rows > MOST_READ_PIXELS:
+        raise ConfigError(f"{columns} x {rows} pixels are too many to be read at once; read them in parts")
+    return Size(columns, rows)
 
 
 def check_mpps(mpps: Sequence[float]) -> tuple[float, ...]:

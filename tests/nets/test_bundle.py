@@ -198,3 +198,8 @@ def test_classes_and_weights_of_different_number_do_not_fit(path: Path) -> None:
     rewrite(path, lambda metadata: metadata.update(spec=json.dumps(wrong)))
     assert "is [3], not [2]" in one_line(path)
     assert isinstance(read_spec(path)[0], BundleSpec)
+
+
+def test_a_bundle_is_one_line() -> None:
+    assert repr(load_bundle()).startswith("<Bundle prostate-glands: ")
+    assert " µm/px; " in repr(load_bundle())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -151,13 +152,26 @@ def test_errors_name_folder_and_cure(number: int, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_ome_xml_is_replaced_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    pyramid = made(tmp_path, "0.4")
+@pytest.mark.parametrize(("version", "group"), [("0.4", ".zgroup"), ("0.5", "zarr.json")])
+def test_ome_xml_is_replaced_and_leaves_nothing_beside_it(tmp_path: Path, version: Ngff, group: str) -> None:
+    pyramid = made(tmp_path, version)
     for text in ("<first/>", "<second/>"):
         pyramid.describe_ome(text)
-    assert {p.name: p.read_text() for p in local(pyramid.spec.path / "OME").iterdir()} == {
-        "METADATA.ome.xml": "<second/>"
-    }
+    files = {p.name: p.read_text() for p in local(pyramid.spec.path / "OME").iterdir()}
+    assert files.keys() - {".zattrs"} == {"METADATA.ome.xml", group}
+    assert files["METADATA.ome.xml"] == "<second/>"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_image_is_listed_without_a_warning(tmp_path: Path, version: Ngff) -> None:
+    pyramid = made(tmp_path, version)
+    pyramid.describe_ome("<some/>")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = zarr.open_group(pyramid.spec.path, mode="r")
+        assert [name for name, _ in group.groups()] == ["OME"]
+        assert sorted(name for name, _ in group.arrays()) == ["0", "1", "2", "3"]
+        assert sorted(name for name, _ in group.members()) == ["0", "1", "2", "3", "OME"]
 
 
 @pytest.mark.parametrize("channels", [None, 3])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.export.results import Made, damage, make_result
 from tests.runs import labels_of
@@ -15,7 +17,7 @@ from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.write import ExportOptions, export
 from wsi_magnet.geometry import Box
 from wsi_magnet.labels import LabelClass
-from wsi_magnet.results.pyramid import Pyramid
+from wsi_magnet.results.pyramid import Pyramid, read_attributes
 from wsi_magnet.results.reader import Result, open_result
 
 DAMAGES: list[tuple[str, dict[str, Any]]] = [
@@ -122,7 +124,7 @@ def test_probabilities_of_a_coarser_region_are_means(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 0, float("nan"), 5), (0, 0, 1e9, 1e9)])
 def test_an_impossible_region_is_refused(tmp_path: Path, box: tuple[float, float, float, float]) -> None:
-    with pytest.raises(ConfigError, match="region"):
+    with pytest.raises(ConfigError, match=r"above 0|too many"):
         random_result(tmp_path / "result").region(*box)
 
 
@@ -161,3 +163,50 @@ def test_a_level_as_an_xarray_data_set_has_coordinates_in_microns(tmp_path: Path
         np.testing.assert_array_equal(data["labels"].to_numpy(), made.labels[level].compute())
         assert list(data["class"].to_numpy()) == [one.name for one in made.classes]
     np.testing.assert_array_equal(open_result(tmp_path / "result").to_xarray()["labels"].to_numpy(), mask)
+
+
+@given(
+    xy=st.lists(st.tuples(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4)), min_size=1, max_size=20),
+    corner=st.tuples(st.integers(0, 500), st.integers(0, 500)),
+    version=st.sampled_from(["0.4", "0.5"]),
+    mpps=st.sampled_from([(1.0, 0.5), (1.0, 0.2528), (2.0, 0.93)]),
+)
+def test_positions_are_those_of_the_coordinates_in_the_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    xy: list[tuple[float, float]],
+    corner: tuple[int, int],
+    version: Literal["0.4", "0.5"],
+    mpps: tuple[float, float],
+) -> None:
+    made = Made(*mpps, bounds_xy=corner, ngff=version)
+    result = make_result(tmp_path_factory.mktemp("made") / "result", np.ones((30, 600), np.uint8), made)
+    attributes = read_attributes(result.mask_image.spec.path)
+    points = np.array(xy)
+    for level, dataset in enumerate(attributes.get("ome", attributes)["multiscales"][0]["datasets"]):
+        scale, translation = (one[one["type"]][::-1] for one in dataset["coordinateTransformations"])
+        # In the file: from pixel centres to microns from the centre of level 0's first pixel.
+        microns = np.array(translation) + (points - 0.5) * np.array(scale)
+        on_level0 = microns / mpps[1] + 0.5
+        np.testing.assert_allclose(result.to_level0(points, level), on_level0, atol=1e-6)
+        np.testing.assert_allclose(result.from_level0(result.to_level0(points, level), level), points, atol=1e-6)
+    assert result.to_level0((0, 0)).tolist() == list(corner)
+
+
+def test_positions_of_any_shape_and_of_an_unfinished_result(tmp_path: Path) -> None:
+    result = make_result(tmp_path / "result", np.ones((30, 600), np.uint8), Made(state="running", first_level=1))
+    assert result.to_level0((3, 2)).tolist() == [12.0, 8.0]
+    assert result.to_level0(np.ones((2, 3, 2))).shape == (2, 3, 2)
+    for wrong, level, text in (
+        ((1, 2, 3), 0, r"shape \(3,\), not \(..., 2\)"),
+        (3, 0, r"shape \(\), not"),
+        ("ab", 0, "xy is 'ab', not numbers"),
+        ((1, 2), 1, "level is 1, not between 0 and 0"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            result.from_level0(wrong, level)
+
+
+def test_the_pixel_at_a_position_is_the_one_that_a_region_reads(tmp_path: Path) -> None:
+    result, mask = random_result(tmp_path / "result"), labels_of(tmp_path / "result")
+    column, row = np.floor(result.from_level0((777.7, 555.5))).astype(int)
+    assert result.region(777.2, 555.0, 1, 1, mpp=0.5).labels.tolist() == [[mask[row, column]]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from wsi_magnet.geometry import Size
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.planning.plan import Plan
 from wsi_magnet.results.journal import CellResult, Quarters, TileResult
-from wsi_magnet.results.summary import RunCounts, by_reason
+from wsi_magnet.results.summary import RunCounts, RunSummary, by_reason
 
 CLASSES = (LabelClass(1, "gland", (1, 2, 3)),)
 CELL = 512 * 512
@@ -94,3 +95,10 @@ def test_pixels_that_refinement_changed_are_counted_scale_by_scale() -> None:
     assert [one["changed_share"] for one in counts.summary(CLASSES)["scales"]] == [0.0, 0.25]
     counts.add(TileResult(1, 0, 1, (CellResult(0, 4, True, quarters(9)),), {}))
     assert counts.summary(CLASSES)["scales"][1]["changed_share"] is None, "a journal of a version that did not count"
+
+
+def test_a_summary_is_one_line_with_areas() -> None:
+    classes = [{"name": "gland", "value": 2, "area_mm2": 1.23456, "percent": 45.678}]
+    summary = RunSummary(Path("results/a"), True, ("1 µm/px, row 0, column 0: no JPEG",), {"classes": classes})
+    assert summary.areas["gland"].area_mm2 == 1.23456
+    assert repr(summary) == "<RunSummary of results/a: gland 1.23 mm² (45.7 %); 1 unreadable cell; done before>"

@@ -44,7 +44,7 @@ STOP_WAIT_S = 15.0
 
 
 @documented
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class CohortSummary:
     """Outcome of a batch."""
 
@@ -60,6 +60,11 @@ class CohortSummary:
     def counts(self) -> dict[str, int]:
         """Slides by state."""
         return dict(Counter(state.state for state in self.states.values()))
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{count} {state}" for state, count in self.counts.items()) or "no slides"
+        refused = f", {len(self.refused)} refused" if self.refused else ""
+        return f"<CohortSummary of {self.out}: {states}{refused}>"
 
     @property
     def all_well(self) -> bool:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from wsi_magnet.schema import Bounds
+from wsi_magnet.values import documented
 
 Share = Annotated[float, Bounds(0, 1)]
 
 
+@documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingProfile:
     """Numbers of the rows that a bundle was trained and validated on; empty where they are not known."""

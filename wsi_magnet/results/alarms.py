@@ -12,6 +12,7 @@ from typing import Any, Literal
 from wsi_magnet.nets.profile import TrainingProfile
 from wsi_magnet.schema import to_json
 from wsi_magnet.text import area_text, percent_text
+from wsi_magnet.values import documented
 
 Kind = Literal[
     "no tissue",
@@ -68,6 +69,7 @@ DARK_SHARE = 0.5
 """Share of the slide that is nearly black, without any bright glass, from which it is taken for fluorescence."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """A reason to distrust a result."""

@@ -47,6 +47,14 @@ class Gleason:
     percent_by_pattern: Mapping[int, float]
 
 
+def areas_of(summary: Mapping[str, Any]) -> dict[str, ClassArea]:
+    """Areas in the contents of a summary.json, by the class's name."""
+    return {
+        one["name"]: ClassArea(one["name"], one["value"], float(one["area_mm2"]), float(one["percent"]))
+        for one in summary.get("classes", ())
+    }
+
+
 def class_areas(label_pixels: Mapping[int, int], classes: Sequence[LabelClass], mpp: float) -> list[ClassArea]:
     """Area of every class, present or not, in the bundle's order."""
     pixel_mm2 = (mpp / 1000) ** 2

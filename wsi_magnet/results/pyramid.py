@@ -157,10 +157,13 @@ class Pyramid:
 
     def describe_ome(self, text: str) -> None:
         """Replace the OME-XML beside the levels atomically. Raises StoreError."""
-        path = self.spec.path / "OME" / "METADATA.ome.xml"
+        folder = self.spec.path / "OME"
         with storage_errors(self.spec.path):
-            make_folder(path.parent)
-            replace_bytes(path, text.encode())
+            make_folder(folder)
+            # A group, as OME-Zarr's layout has it: programs that list the image take no other folder.
+            zarr.open_group(_zarr_store(folder), mode="a", zarr_format=self.spec.zarr_format)
+            self._sync_metadata(folder)
+            replace_bytes(folder / "METADATA.ome.xml", text.encode())
 
     def level(self, level: int) -> zarr.Array[Any]:
         """The array of a level, uint8 ([channels,] rows, columns)."""

@@ -6,13 +6,13 @@ import html
 import io
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,10 @@ from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
 from wsi_magnet.results.alarms import Alarm, preliminary
 from wsi_magnet.results.folder import Products, ResultFolder
-from wsi_magnet.results.grading import ClassArea, summarise
+from wsi_magnet.results.grading import ClassArea, areas_of, summarise
 from wsi_magnet.results.pyramid import Pyramid, lazy_level, read_attributes
 from wsi_magnet.results.record import RunRecord, SlideRecord, State
+from wsi_magnet.scales import pixels_at, to_rectangle
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, Url, exists, names, to_location
 from wsi_magnet.values import check, documented
@@ -43,9 +44,6 @@ CoordinateFrame = Literal["qupath", "level0"]
 
 _COUNT_PX = 4 * CELL_PX
 """Side of the boxes in which a mask is counted."""
-
-_REGION_PIXELS = 1 << 28
-"""Most pixels of a region; larger requests are mistakes, and `labels` reads without a limit."""
 
 
 @documented
@@ -245,10 +243,7 @@ class Result:
     @cached_property
     def areas(self) -> Mapping[str, ClassArea]:
         """Area of each class by its name: mm², and percent of the analysed tissue."""
-        return {
-            one["name"]: ClassArea(one["name"], one["value"], float(one["area_mm2"]), float(one["percent"]))
-            for one in self.summary["classes"]
-        }
+        return areas_of(self.summary)
 
     @property
     def not_analysed_mm2(self) -> float:
@@ -286,25 +281,58 @@ class Result:
     def _lazy(self, image: Pyramid) -> tuple[Any, ...]:
         return tuple(lazy_level(image.spec, level) for level in self.levels)
 
-    def region(self, x: float, y: float, width: float, height: float, mpp: float | None = None) -> ResultRegion:
+    def to_level0(self, xy: npt.ArrayLike, level: int = 0) -> Points:
+        """Positions on a level of the mask as positions on level 0 of the slide.
+
+        xy: (..., 2), x (column) and y (row) in pixels of `labels[level]`, counted from the outer corner of its first
+        pixel, whose centre is (0.5, 0.5). Returns float64 (..., 2), in level-0 pixels from the corner of level 0, as
+        OpenSlide counts them; neither rounded nor clipped. Raises ConfigError for another shape or level.
+        """
+        placed = _points(xy) * self._downsample_xy(level) + np.array(self.geometry.bounds_xy)
+        return np.asarray(placed, np.float64)
+
+    def from_level0(self, xy: npt.ArrayLike, level: int = 0) -> Points:
+        """Positions on level 0 of the slide as positions on a level of the mask; the inverse of `to_level0`.
+
+        `np.floor` of it is the pixel (column, row) of `labels[level]` that covers the position; one that was not
+        segmented lies outside the array. Raises ConfigError for another shape or level.
+        """
+        return np.asarray((_points(xy) - np.array(self.geometry.bounds_xy)) / self._downsample_xy(level), np.float64)
+
+    def _downsample_xy(self, level: int) -> Points:
+        if not isinstance(level, int) or not 0 <= level < len(self.levels):
+            raise ConfigError(f"level is {level!r:.60}, not between 0 and {len(self.levels) - 1}", arguments=("level",))
+        return np.array(self.geometry.downsample_xy) * 2.0**level
+
+    @overload
+    def region(self, x: Box | Sequence[float], *, mpp: float | None = None) -> ResultRegion: ...
+
+    @overload
+    def region(self, x: float, y: float, width: float, height: float, mpp: float | None = None) -> ResultRegion: ...
+
+    def region(
+        self,
+        x: float | Box | Sequence[float],
+        y: float | None = None,
+        width: float | None = None,
+        height: float | None = None,
+        mpp: float | None = None,
+    ) -> ResultRegion:
         """Read a rectangle of the slide at any resolution; only the chunks that it touches are read.
 
-        x, y, width, height: in level-0 pixels of the slide, from the corner of level 0, as OpenSlide counts them. mpp:
-        microns per pixel of what is returned, by default those of the mask; it has round(width * slide mpp / mpp)
-        columns, at least 1. Labels are those under each pixel's centre, of the coarsest level that is fine enough
-        (coarser levels hold 2 x 2 majorities); probabilities and uncertainty are means over each pixel's area, where
-        pixels without tissue count as 0. Beyond the slide's bounds all is 0. Raises ConfigError for an empty
-        rectangle or an mpp that is not positive, StoreError for what cannot be read.
+        x, y, width, height: in level-0 pixels of the slide, from the corner of level 0, as OpenSlide counts them; or
+        one box, as in `slide.read(box, mpp)`, which returns the same pixels in colour. mpp: microns per pixel of what
+        is returned, by default those of the mask; it has round(width * slide mpp / mpp) columns, at least 1. Labels are
+        those under each pixel's centre, of the coarsest level that is fine enough (coarser levels hold 2 x 2
+        majorities); probabilities and uncertainty are means over each pixel's area, where pixels without tissue count
+        as 0. Beyond the slide's bounds all is 0. Raises ConfigError for an empty rectangle or an mpp that is not
+        positive, StoreError for what cannot be read.
         """
         mpp = self.mpp if mpp is None else mpp
-        if not all(map(np.isfinite, (x, y, width, height, mpp))) or min(width, height, mpp) <= 0:
-            raise ConfigError(f"a region needs width, height and mpp above 0; got {width:g} x {height:g} at {mpp:g}")
-        sides = [(x, width), (y, height)]
-        counts = [max(1, round(n * m / mpp)) for (_, n), m in zip(sides, self.slide.mpp_xy, strict=True)]
-        if counts[0] * counts[1] > _REGION_PIXELS:
-            raise ConfigError(
-                f"a region of {counts[0]} x {counts[1]} pixels is too large; read it in parts, or from `labels`"
-            )
+        alone = y is None and width is None and height is None
+        left, top, wide, high = to_rectangle(cast(Sequence[float], x if alone else (x, y, width, height)))
+        sides = [(left, wide), (top, high)]
+        counts = pixels_at((left, top, wide, high), self.slide.mpp_xy, mpp).wh
         level = max((i for i in self.levels if self.mpp_of(i) <= mpp * (1 + 1e-9)), default=self.level)
         factor, size = 2.0 ** (level - self.level), self.mask_image.spec.sizes[level]
         columns, rows = (
@@ -326,7 +354,7 @@ class Result:
             _nearest_of(_read(self.mask_image, level, box), rows, columns),
             averaged(self.probabilities_image),
             averaged(self.uncertainty_image),
-            (width * self.slide.mpp_xy[0] / counts[0], height * self.slide.mpp_xy[1] / counts[1]),
+            (wide * self.slide.mpp_xy[0] / counts[0], high * self.slide.mpp_xy[1] / counts[1]),
         )
 
     def thumbnail(self, longest_px: int = 512) -> Image.Image:
@@ -404,6 +432,17 @@ def open_result(path: str | Location) -> Result:
     """
     check(str | PathLike | Url, path, "path")
     return Result(to_location(path))
+
+
+def _points(xy: npt.ArrayLike) -> Points:
+    """float64 (..., 2). Raises ConfigError."""
+    try:
+        points = np.asarray(xy, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(f"xy is {xy!r:.60}, not numbers (..., 2)", arguments=("xy",)) from None
+    if points.ndim == 0 or points.shape[-1] != 2:
+        raise ConfigError(f"xy has the shape {points.shape}, not (..., 2)", arguments=("xy",))
+    return points
 
 
 def _read(image: Pyramid, level: int, box: Box) -> Pixels:

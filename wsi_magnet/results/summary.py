@@ -12,7 +12,7 @@ from wsi_magnet.config import CELL_PX
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.planning.plan import Plan, ScalePlan
 from wsi_magnet.results.alarms import Alarm
-from wsi_magnet.results.grading import summarise
+from wsi_magnet.results.grading import ClassArea, areas_of, summarise
 from wsi_magnet.results.journal import TileResult
 from wsi_magnet.storage.location import Location
 from wsi_magnet.text import counted
@@ -20,17 +20,28 @@ from wsi_magnet.values import documented
 
 
 @documented
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunSummary:
-    """Outcome of a run."""
+    """Outcome of a run; `open_result(summary.folder)` has its mask."""
 
     folder: Location
+    """Folder of the result."""
     done_before: bool
     """True if an earlier run had finished and nothing was done."""
     failures: tuple[str, ...]
     """A line for each unreadable cell of each scale."""
     summary: Mapping[str, Any]
     """The contents of summary.json."""
+
+    @property
+    def areas(self) -> Mapping[str, ClassArea]:
+        """Area of each class by its name: mm², and percent of the analysed tissue."""
+        return areas_of(self.summary)
+
+    def __repr__(self) -> str:
+        areas = ", ".join(f"{one.name} {one.area_mm2:.3g} mm² ({one.percent:.1f} %)" for one in self.areas.values())
+        unreadable = f"; {counted(len(self.failures), 'unreadable cell')}" if self.failures else ""
+        return f"<RunSummary of {self.folder}: {areas}{unreadable}{'; done before' if self.done_before else ''}>"
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:

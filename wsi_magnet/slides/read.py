@@ -37,6 +37,10 @@ BLOCKS_AT_ONCE = 4
 """Blocks that `read_whole` reads at the same time: of a slide without a pyramid it decodes all of level 0."""
 
 
+RECTANGLE_BLOCK_PX = 1024
+"""Side of the blocks of a rectangle that a user reads, in pixels of what is returned."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """Level of a slide, and the number of its pixels that are averaged into one before the resampling."""
@@ -104,6 +108,35 @@ def read_whole(
     with ThreadPoolExecutor(BLOCKS_AT_ONCE, thread_name_prefix="read") as threads:
         deque(threads.map(fill, scale.grid.squares(block_px)), maxlen=0)  # raises what a thread raised
     return pixels, unreadable
+
+
+def read_rectangle(reader: SlideReader, rectangle: FloatBox, size: Size) -> Image:
+    """Read a rectangle of level 0, in its pixels, as `size` pixels; white where a pixel's centre is outside level 0.
+
+    Returns uint8 (size height, size width, 3) RGB, read in blocks of `RECTANGLE_BLOCK_PX`. Raises SlideReadError.
+    """
+    downsample_xy = (rectangle.x1 - rectangle.x0) / size.width, (rectangle.y1 - rectangle.y0) / size.height
+    scale = Scale(0, 0.0, downsample_xy, size)
+    source = _source(reader, scale)
+    full = reader.info.size
+    inside = Box(
+        *(
+            min(max(ceil((edge - start) / downsample - 0.5), 0), count)
+            for edge in (0, 1)
+            for edge, start, downsample, count in (
+                (edge * full.width, rectangle.x0, downsample_xy[0], size.width),
+                (edge * full.height, rectangle.y0, downsample_xy[1], size.height),
+            )
+        )
+    )
+    found = np.full((*size.hw, 3), 255, np.uint8)
+    for block in inside.squares(RECTANGLE_BLOCK_PX):
+        wanted = _on_level(scale.level0(block).shift(rectangle.x0, rectangle.y0), source.level)
+        needed = _align(_with_margin(wanted, scale, source.level), source.step_xy)
+        readable = _to_be_read(needed, Box.of(source.level.size))
+        piece = _mirror(_read(source, readable), readable, needed, source.step_xy)
+        found[block.slices_yx] = _resample(piece, source.step_xy, wanted, block.size)
+    return found
 
 
 def _source(reader: SlideReader, scale: Scale) -> _Source:

@@ -11,6 +11,7 @@ from wsi_magnet.errors import SlideOpenError
 from wsi_magnet.slides.image import open_image
 from wsi_magnet.slides.mpp import check_mpp
 from wsi_magnet.slides.openslide import open_openslide
+from wsi_magnet.slides.slide import Slide
 from wsi_magnet.slides.types import SlideReader
 from wsi_magnet.values import check
 
@@ -18,8 +19,8 @@ READERS: Mapping[str, Callable[[Path], SlideReader]] = {"openslide": open_opensl
 """Readers in the order of trial: OpenSlide first, because it reads pyramids, bounds and vendors' metadata."""
 
 
-def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> SlideReader:
-    """Open a slide or a plain image.
+def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Slide:
+    """Open a slide or a plain image. A `Slide` is a context manager, which closes it at the end of its block.
 
     mpp: microns per pixel at level 0, instead of the file's own. A slide without a resolution can be opened and read;
     `SlideInfo.require_mpp` raises when one is needed. Raises ConfigError for an mpp that no slide can have, and
@@ -30,7 +31,7 @@ def open_slide(path: str | os.PathLike[str], *, mpp: float | None = None) -> Sli
     reader = _open(_checked(Path(path)))
     if mpp_xy is not None:
         reader.info = replace(reader.info, mpp_xy=mpp_xy, mpp_source="--mpp", metadata_mpp_xy=reader.info.mpp_xy)
-    return reader
+    return Slide(reader)
 
 
 def _checked(path: Path) -> Path:

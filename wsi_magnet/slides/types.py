@@ -53,7 +53,7 @@ class SlideInfo:
     """Source of the mpp, e.g. "openslide.mpp-x", "tiff tags", "--mpp", "none"."""
     identity: str
     """Hash of the content, independent of the path: OpenSlide's quickhash-1, or `hash_ends`."""
-    properties: Mapping[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Metadata of the slide, as text."""
     cache_bytes: int = 0
     """Most memory of decoded pixels that an open reader keeps, in bytes."""
