@@ -51,7 +51,7 @@ DOORS = {
     "dask_jobqueue": ("runtime.clusters.batch",),
     "click": ("cli",),
     "jinja2": ("report.render",),
-    "rich": ("cli",),
+    "rich": ("cli", "segment.progress"),
 }
 """Outside libraries, and the only module or folder that imports them."""
 

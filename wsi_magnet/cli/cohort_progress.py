@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from wsi_magnet.cli.progress import UnreadableReasons
 from wsi_magnet.cohort.events import (
     BatchEnded,
     BatchNote,
@@ -24,6 +23,7 @@ from wsi_magnet.cohort.events import (
 from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.results.events import Event, Note, TileFinished
 from wsi_magnet.results.progress import RunProgress, seconds_left
+from wsi_magnet.segment.progress import UnreadableReasons
 from wsi_magnet.text import counted, rough_duration_text
 
 _NAME_WIDTH = 32

@@ -56,11 +56,11 @@ def command(
     click.echo(_opening(slide, bundle), err=True)  # before the imports that take seconds
 
     from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
-    from wsi_magnet.cli.progress import watching
     from wsi_magnet.cli.stopping import stopped_in_order
     from wsi_magnet.results.event_log import RunLog
     from wsi_magnet.results.events import together
     from wsi_magnet.segment.command_line import run_command
+    from wsi_magnet.segment.progress import watching
     from wsi_magnet.segment.slide import result_folder, segment_slide
 
     about = {"command": run_command(slide, output, config, bundle, execution), "options": config.to_json()}

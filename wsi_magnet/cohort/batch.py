@@ -32,6 +32,7 @@ from wsi_magnet.cohort.threads import SlideThreads
 from wsi_magnet.cohort.workers import InFlightLimit, describe_workers, forward_warnings, start_workers
 from wsi_magnet.errors import CohortError, ConfigError, OutOfSpaceError, StoreError
 from wsi_magnet.results.folder import require_writable
+from wsi_magnet.runtime.process_setup import refuse_during_import_of_main
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, exists
@@ -88,6 +89,7 @@ def segment_cohort(
     errors that end a batch, which can be resumed: ClusterError, OutOfSpaceError, and with `fail_fast` CohortError for
     the first slide that fails.
     """
+    refuse_during_import_of_main()
     check(CohortOptions, options, "options")
     if not isinstance(slides, Sequence) or not all(isinstance(one, CohortSlide) for one in slides):
         raise ConfigError("slides are not those that `find_slides(...).slides` has", arguments=("slides",))

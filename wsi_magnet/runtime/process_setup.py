@@ -7,13 +7,18 @@ ends with the executor that needs it.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_magnet.errors import ConfigError
 from wsi_magnet.system import keep_memory_steady
 
 if TYPE_CHECKING:
@@ -52,12 +57,69 @@ SETTINGS = {
 }
 """Ours in place of Dask's defaults; what users set themselves, in files or DASK_ variables, stands."""
 
+UNGUARDED_MARK = "WSI_MAGNET_UNGUARDED_MARK"
+"""Variable with the file that a worker process makes where the program's main module starts a run while the process
+imports it, as multiprocessing does before a process works."""
+
+_WORKER_PROCESS = "Dask Worker process (from Nanny)"
+
 _lock = threading.Lock()
 _holders = 0
 _scope: Any = None
 _environment: dict[str, str | None] = {}
 """Variables that Dask's nannies set in their parent process, as they were before."""
 _is_command_line = False
+
+
+def refuse_during_import_of_main() -> None:
+    """End a worker process that starts a run, instead of working, because the main module calls it unconditionally.
+
+    Called where a run starts; does nothing anywhere else. The process that starts the workers reports it, in
+    `unguarded_main_is_reported`. Raises ConfigError in another program's process.
+    """
+    process = multiprocessing.current_process()
+    if not getattr(process, "_inheriting", False):  # set by multiprocessing while it imports the main module
+        return
+    if process.name != _WORKER_PROCESS:
+        raise ConfigError(_unguarded())
+    if mark := os.environ.get(UNGUARDED_MARK):
+        with suppress(OSError):
+            Path(mark).touch()
+    sys.exit(1)  # without a traceback: there would be one for each worker
+
+
+@contextmanager
+def unguarded_main_is_reported() -> Iterator[None]:
+    """Context for the start of worker processes: ConfigError, in one line, where the main module starts a run in them.
+
+    A worker process imports the program's main module before it works, as multiprocessing's `spawn` always does.
+    """
+    before = os.environ.get(UNGUARDED_MARK)
+    with tempfile.TemporaryDirectory(prefix="wsi-magnet-") as folder:
+        mark = Path(folder) / "unguarded"
+        os.environ[UNGUARDED_MARK] = str(mark)
+        try:
+            yield
+        except Exception:
+            if mark.exists():
+                raise ConfigError(_unguarded()) from None
+            raise
+        finally:
+            if before is None:
+                os.environ.pop(UNGUARDED_MARK, None)
+            else:
+                os.environ[UNGUARDED_MARK] = before
+
+
+def _unguarded() -> str:
+    main = getattr(sys.modules.get("__main__"), "__file__", None) or getattr(
+        sys.modules.get("__mp_main__"), "__file__", None
+    )
+    name = Path(main).name if main else "the program"
+    return (
+        f"worker processes import {name} again, and it starts a run there too; "
+        'put what starts a run below `if __name__ == "__main__":`'
+    )
 
 
 @contextmanager

@@ -15,7 +15,13 @@ from wsi_magnet.runtime.clusters.local import NannyRestarter
 from wsi_magnet.runtime.clusters.spec import read_cluster
 from wsi_magnet.runtime.connection import GONE, connect_to
 from wsi_magnet.runtime.dask_executor import GPU_RESOURCE, DaskExecutor, has_gpu_workers
-from wsi_magnet.runtime.process_setup import PRELOAD, SHARES_STDERR, dask_settings, mute_dask_if_ours
+from wsi_magnet.runtime.process_setup import (
+    PRELOAD,
+    SHARES_STDERR,
+    dask_settings,
+    mute_dask_if_ours,
+    unguarded_main_is_reported,
+)
 from wsi_magnet.runtime.signals import children_ignore_ctrl_c
 from wsi_magnet.text import counted
 
@@ -62,7 +68,7 @@ def _threads(execution: Execution, threads: int) -> DaskExecutor:
 def _processes(execution: Execution, workers: int, threads: int) -> DaskExecutor:
     each = max(1, threads // workers)
     gpu = {GPU_RESOURCE: each} if execution.device.startswith("cuda") else None
-    with children_ignore_ctrl_c():
+    with children_ignore_ctrl_c(), unguarded_main_is_reported():
         cluster = LocalCluster(
             n_workers=workers,
             threads_per_worker=each,

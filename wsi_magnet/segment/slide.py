@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol, TypeVar
@@ -13,10 +13,11 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ConfigError, ResultMismatchError, SlideOpenError
 from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
 from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
-from wsi_magnet.results.events import Note, Observer, ignore
+from wsi_magnet.results.events import Note, Observer, ignore, together
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary
+from wsi_magnet.runtime.process_setup import refuse_during_import_of_main
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideInfo, SlideReader
@@ -42,6 +43,7 @@ def segment_slide(
     config: RunConfig | None = None,
     execution: Execution | Executor | None = None,
     existing: Existing = "resume",
+    progress: bool = False,
     observe: Observer = ignore,
 ) -> RunSummary:
     """Segment a slide with MagNet and write the result to `<output>/<name>/`, by default named as the slide is.
@@ -51,10 +53,37 @@ def segment_slide(
     this process. With an executor, which several calls in threads of their own may share, a worker opens the slide and
     finds its tissue. A run that was stopped is resumed by the same call. Cells that cannot be read keep the result of
     the coarser scale, or label 255 where there is none, and are listed in `.failures`; nothing is raised for them.
-    Raises WsiMagnetError for every other error that the user can correct.
+    existing: "resume" an earlier run, "restart" it, or "overwrite" whatever lies in the folder. progress: True shows a
+    bar on a terminal (stderr) or in a notebook, and lines in a file. observe: called in this thread with each event of
+    the run, a frozen value of `wsi_magnet.results.events`: `Note`, `RunPlanned`, `WorkersReady`, `ScaleStarted`,
+    `TileFinished`, `ScaleFinished`; what it raises ends the run, which can be resumed.
+    Raises ConfigError for a wrong argument before any folder is made, and another WsiMagnetError for every other error
+    that the user can correct.
     """
+    refuse_during_import_of_main()
     _check_arguments(slide, output, name, config, execution, existing, observe)
-    config, execution = config or RunConfig(), execution or Execution()
+    check(bool, progress, "progress")
+    with _watching() if progress else nullcontext(ignore) as watch:
+        both = together(watch, observe)
+        return _segment(slide, output, name, bundle, config or RunConfig(), execution or Execution(), existing, both)
+
+
+def _watching() -> AbstractContextManager[Observer]:
+    from wsi_magnet.segment.progress import watching  # with rich, which most programs do without
+
+    return watching()
+
+
+def _segment(
+    slide: str | Path,
+    output: str | Location,
+    name: str | None,
+    bundle: str | Path | None,
+    config: RunConfig,
+    execution: Execution | Executor,
+    existing: Existing,
+    observe: Observer,
+) -> RunSummary:
     spec, sha256 = read_spec(bundle)
     folder = ResultFolder(result_folder(slide, output, name))
     with _opened(slide, spec, config, execution, observe) as opened:

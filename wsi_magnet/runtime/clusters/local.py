@@ -15,7 +15,7 @@ from distributed.core import Server
 
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.runtime.clusters.spec import ClusterSpec
-from wsi_magnet.runtime.process_setup import PRELOAD, SHARES_STDERR
+from wsi_magnet.runtime.process_setup import PRELOAD, SHARES_STDERR, unguarded_main_is_reported
 from wsi_magnet.runtime.signals import children_ignore_ctrl_c
 
 RESTART_EVERY_S = 5.0
@@ -25,8 +25,10 @@ def local_cluster(spec: ClusterSpec) -> LocalCluster:
     """Start the first worker processes. Raises ConfigError for options that cannot be used."""
     _check_names(spec)
     try:
-        with children_ignore_ctrl_c():
+        with children_ignore_ctrl_c(), unguarded_main_is_reported():
             return LocalCluster(**local_options(spec))
+    except ConfigError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{spec.path}: options: {str(error).splitlines()[0]}") from error
 
