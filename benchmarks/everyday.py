@@ -117,7 +117,7 @@ def planned(folder: Path) -> Row:
     """A plan of a slide that is larger than any scanner's."""
     slide = folder / "planned.tif"
     write_gigapixel_slide(slide, gigapixels=PLANNED_GIGAPIXELS, tissue_share=PLANNED_TISSUE)
-    return Row(f"`wsi-magnet plan`, {PLANNED_GIGAPIXELS} gigapixels", best([*PROGRAM, "plan", str(slide)]))
+    return Row(f"`wsi-magnet plan`, {PLANNED_GIGAPIXELS} gigapixels", best([*PROGRAM, "plan", str(slide), "--no-time"]))
 
 
 def pyramid(folder: Path) -> tuple[list[Row], float]:

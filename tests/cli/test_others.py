@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,22 +71,55 @@ def test_a_slide_twice_as_coarse_as_the_bundle_is_segmented_with_a_note(
 
 
 def test_plan_counts(call: Call, long_run: MadeRun) -> None:
-    arguments = ["plan", long_run.slide, "--bundle", long_run.bundle, "--no-tissue"]
+    arguments = ["plan", long_run.slide, "--bundle", long_run.bundle, "--no-tissue", "--no-time"]
     values = json.loads(call(*arguments, "--json").stdout)
     assert [p["cells"] for p in values["scales"]] == [4, 9, 30]
     assert [p["patches"] for p in values["scales"]] == [4, 9, 30]
     assert [p["tiles"] for p in values["scales"]] == [1, 4, 9]
     assert values["memory_bytes"] > 0
+    assert (values["total"]["cells"], values["total"]["patches"], values["total"]["tiles"]) == (43, 43, 14)
+    assert values["total"]["disk_bytes"] == values["disk_bytes"]
+    assert values["time"] is None
     fifth = json.loads(call(*arguments, "--refine", "0.2", "--json").stdout)
     assert [p["patches"] for p in fifth["scales"]] == [4, 8, 0]
     text = call(*arguments).stdout
     assert "whatever the slide's size" in text
+    assert text.splitlines()[4].split()[:5] == ["all", "scales", "14", "43", "43"]
 
 
-def test_plan_computes_nothing(call: Call, made_run: MadeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_plan_estimates_the_time_on_this_machine(call: Call, made_run: MadeRun) -> None:
+    arguments = ["plan", made_run.slide, "--bundle", made_run.bundle, "--workers", "1"]
+    auto, everything = (json.loads(call(*arguments, "--refine", how, "--json").stdout) for how in ("auto", "all"))
+    for values in (auto, everything):
+        assert values["time"]["device"] == "cpu"
+        assert values["time"]["measured_s"] > 0
+        assert 0 < values["time"]["seconds"]["least"] <= values["time"]["seconds"]["most"]
+        assert all(one["seconds"]["least"] <= one["seconds"]["most"] for one in values["scales"])
+    text = call(*arguments, "-o", "ignored", "--restart").stdout
+    assert re.search(r"\ntime +about \d.* on this machine with \d+ threads?: an estimate, measured now", text)
+    assert text.splitlines()[0].endswith("  time")
+
+
+def test_plan_takes_every_option_of_run() -> None:
+    from wsi_magnet.cli import plan, run
+
+    assert {one.name for one in plan.command.params} >= {one.name for one in run.command.params}
+
+
+def test_plan_of_workers_elsewhere_has_no_time(call: Call, made_run: MadeRun) -> None:
+    result = call("plan", made_run.slide, "--bundle", made_run.bundle, "--scheduler", "tcp://head:8786")
+    assert result.exit_code == 0
+    assert "no time is given" in result.stderr
+    assert "\ntime " not in result.stdout
+
+
+def test_plan_writes_nothing_and_without_the_time_computes_nothing(
+    call: Call, made_run: MadeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("wsi_magnet.nets.bundle.load_bundle", None)
-    assert call("plan", made_run.slide, "--bundle", made_run.bundle).exit_code == 0
+    assert call("plan", made_run.slide, "--bundle", made_run.bundle, "-o", "out").exit_code == 0
+    monkeypatch.setattr("wsi_magnet.worker.speed.measure_speed", None)
+    assert call("plan", made_run.slide, "--bundle", made_run.bundle, "--no-time").exit_code == 0
     assert not list(tmp_path.iterdir())
 
 

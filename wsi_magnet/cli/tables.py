@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from wsi_magnet.text import byte_text, counted, percent_text
+from wsi_magnet.text import byte_text, counted, percent_text, rough_duration_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wsi_magnet.planning.estimate import Cost
+    from wsi_magnet.planning.estimate import Cost, Seconds, Timing
     from wsi_magnet.planning.prepare import PreparedRun
     from wsi_magnet.results.alarms import Alarm
     from wsi_magnet.results.summary import RunSummary
@@ -83,29 +84,43 @@ def _ladder_text(info: SlideInfo, ladder: Ladder | str) -> str:
     return text
 
 
-def plan_text(prepared: PreparedRun, cost: Cost) -> str:
-    """Output of `plan`."""
-    rows = [
-        [
-            f"{p.mpp:g} µm/px",
-            p.slide_level,
-            p.tiles,
-            p.cells,
-            p.patches,
-            byte_text(p.decoded_bytes),
-            byte_text(p.disk_bytes),
-        ]
-        for p in cost.scales
-    ]
-    text = table(["scale", "level", "tiles", "cells with tissue", "patches", "decoded", "disk at most"], rows)
+def plan_text(prepared: PreparedRun, cost: Cost, timing: Timing | None) -> str:
+    """Output of `plan`. timing: None leaves the time out."""
+    total = cost.total
+    rows = [[f"{one.mpp:g} µm/px", one.slide_level, *_costs(asdict(one))] for one in cost.scales]
+    rows.append(["all scales", "", *_costs(total)])
+    head = ["scale", "level", "tiles", "cells with tissue", "patches", "decoded", "disk at most"]
+    if timing is not None:
+        head.append("time")
+        for row, seconds in zip(rows, (*timing.scales, timing.total), strict=True):
+            row.append(_range_text(seconds))
     pairs = [
         ("tissue", f"{100 * prepared.plan.tissue_share:.1f} % of the cells"),
-        ("patches", sum(p.patches for p in cost.scales)),
-        ("decoded", byte_text(sum(p.decoded_bytes for p in cost.scales))),
         ("memory", f"about {byte_text(cost.memory_bytes)} a worker, whatever the slide's size"),
         ("disk", f"at most {byte_text(cost.disk_bytes)} before compression"),
     ]
-    return "\n".join([text, "", facts(pairs), *(f"Note: {note}" for note in prepared.notes)])
+    if timing is not None:
+        pairs.insert(0, ("time", _time_text(timing)))
+    return "\n".join([table(head, rows), "", facts(pairs), *(f"Note: {note}" for note in prepared.notes)])
+
+
+def _costs(one: Mapping[str, Any]) -> list[object]:
+    return [one["tiles"], one["cells"], one["patches"], byte_text(one["decoded_bytes"]), byte_text(one["disk_bytes"])]
+
+
+def _time_text(timing: Timing) -> str:
+    speed = timing.speed
+    where = counted(speed.threads, "thread") + ("" if speed.device == "cpu" else f" and {speed.device}")
+    return f"about {_range_text(timing.total)} on this machine with {where}: an estimate, measured now on a few cells"
+
+
+def _range_text(seconds: Seconds) -> str:
+    """Two durations: "12 s", "4 to 7 min", "50 s to 2 min"."""
+    least, most = rough_duration_text(seconds.least), rough_duration_text(seconds.most)
+    if least == most:
+        return most
+    (number, _, unit), (_, _, other) = least.partition(" "), most.partition(" ")
+    return f"{number if unit == other else least} to {most}"
 
 
 def run_text(summary: RunSummary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 
 from wsi_magnet.config import CELL_PX, Refine
 from wsi_magnet.planning.budget import Budget
@@ -18,6 +19,60 @@ REFINER_BYTES_PER_PX = 500
 
 BASE_BYTES = 450 * 2**20
 """Memory of a worker process with its libraries loaded, before the first tile."""
+
+
+START_S = 5.0
+"""Time in which the program and its workers start."""
+
+STORE_S = 0.02
+"""Time of a thread to write a cell."""
+
+
+SPREAD = 1.25
+"""Factor, either way, within which the time of a cell is taken to be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleSpeed:
+    """Seconds of a machine for the cells of a scale, all its threads at work."""
+
+    patch_s: float
+    """For a cell that is read, segmented and refined."""
+    upsample_s: float
+    """For a cell that is not refined."""
+    least_uncertain: float
+    """Share of the cells that `--refine auto` refines, at least."""
+    most_uncertain: float
+    """And at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpeed:
+    """Measured speed of a machine for a slide and a bundle."""
+
+    scales: tuple[ScaleSpeed, ...]
+    threads: int
+    device: str
+    measured_s: float
+    """Time that the measurement took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Estimated time."""
+
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Estimated time of a run."""
+
+    speed: MachineSpeed
+    scales: tuple[Seconds, ...]
+    total: Seconds
+    """With the start of the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +105,12 @@ class Cost:
         """Upper bound of the disk space, before compression, when it is largest."""
         return sum(one.disk_bytes for one in self.scales)
 
+    @property
+    def total(self) -> dict[str, int]:
+        """Sums over the scales, by the names of `ScaleCost`."""
+        names = ("tiles", "cells", "patches", "decoded_bytes", "disk_bytes")
+        return {name: sum(getattr(one, name) for one in self.scales) for name in names}
+
 
 def estimate(
     plan: Plan, info: SlideInfo, network: str, *, classes: int, refine: Refine, threads: int, batch: int
@@ -58,6 +119,22 @@ def estimate(
     pairs = zip(plan.scales, planned_patches(plan, refine), strict=True)
     scales = tuple(_scale_cost(one, info.levels, classes, patches) for one, patches in pairs)
     return Cost(scales, info.cache_bytes + _memory(plan, network, classes, threads, batch))
+
+
+def time_of(cost: Cost, speed: MachineSpeed, refine: Refine) -> Timing:
+    """Time of a run on the machine whose speed was measured."""
+    found = []
+    for one, cell in zip(cost.scales, speed.scales, strict=True):
+        patches = one.patches, one.patches
+        if refine == "auto":
+            patches = floor(one.cells * cell.least_uncertain), ceil(one.cells * cell.most_uncertain)
+        storing = one.cells * STORE_S / speed.threads
+        least, most = (n * cell.patch_s + (one.cells - n) * cell.upsample_s + storing for n in patches)
+        busy = min(speed.threads, max(1, one.tiles)) if speed.device == "cpu" else speed.threads
+        idle = speed.threads / busy  # a tile is computed by one thread
+        found.append(Seconds(idle * least / SPREAD, idle * most * SPREAD))
+    total = Seconds(START_S + sum(one.least for one in found), START_S + sum(one.most for one in found))
+    return Timing(speed, tuple(found), total)
 
 
 def planned_patches(plan: Plan, refine: Refine) -> list[int]:
