@@ -133,9 +133,9 @@ def _of_run(folder: Location) -> Status:
     reason = "; ".join(reason_lines(run.failures)) or None
     one = SlideState(name=folder.name, slide=run.slide.path, error=reason, retry=f"{command} --restart")
     failure = one.but(state="finished with errors").failure if reason else None
-    progress, begun = log.progress(folder), log.first_scale_started()
-    seconds = written - begun if state == "running" and written is not None and begun is not None else 0.0
-    left_s = progress.seconds_left(seconds) if seconds > 0 else None
+    progress, since, left_s = log.progress(folder), log.first_scale_started(), None
+    if state == "running" and written is not None and since is not None:
+        left_s = progress.seconds_left(written - since)
     return Status(
         str(folder),
         "run",
@@ -228,9 +228,9 @@ class _Log:
 
     def first_scale_started(self) -> float | None:
         """Time at which the run that started last began to compute, seconds since 1970."""
-        begun = next((one for one in self._of_last_run() if one.get("event") in _SCALE_STARTED), {})
+        line = next((one for one in self._of_last_run() if one.get("event") in _SCALE_STARTED), {})
         with suppress(ValueError, LookupError, TypeError):
-            return datetime.fromisoformat(begun["time"]).timestamp()
+            return datetime.fromisoformat(line["time"]).timestamp()
         return None
 
     def _of_last_run(self) -> Iterator[dict[str, Any]]:
