@@ -18,9 +18,9 @@ from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.planning.estimate import SPREAD, START_S, STORE_S, Cost, MachineSpeed, ScaleCost, ScaleSpeed, time_of
 from wsi_magnet.planning.prepare import prepare
 from wsi_magnet.scales import Scale
+from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import Image, SlideReader
-from wsi_magnet.worker import speed
 from wsi_magnet.worker.speed import _share, count_threads, measure_speed
 
 SPEED = MachineSpeed((ScaleSpeed(2.0, 0.0, 1.0, 1.0), ScaleSpeed(3.0, 0.5, 0.25, 0.5)), 2, "cpu", 1.0)
@@ -58,15 +58,14 @@ def test_a_slide_without_tissue_takes_the_start() -> None:
 def measured_on(made: MadeRun, refine: Refine, bundle: Path | None = None) -> tuple[MachineSpeed, list[float]]:
     """The speed, and the mpp of each patch that was read for it."""
     read: list[float] = []
-    original = speed.read_scale
 
     def noted(reader: SlideReader, scale: Scale, box: Box) -> Image:
         read.append(scale.mpp)
-        return original(reader, scale, box)
+        return read_scale(reader, scale, box)
 
     own = bundle or made.bundle
     with closing(open_slide(made.slide, mpp=0.5)) as reader, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "read_scale", noted)
+        patch.setattr("wsi_magnet.worker.speed.read_scale", noted)
         prepared = prepare(reader, read_spec(own)[0], RunConfig(mpp=0.5, refine=refine))
         return measure_speed(reader, prepared, str(own), Execution(device="cpu")), read
 
