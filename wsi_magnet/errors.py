@@ -37,6 +37,11 @@ class SlideReadError(WsiMagnetError, OSError):
 class MissingMppError(WsiMagnetError, ValueError):
     """A slide without a usable resolution, neither in its metadata nor given by the user."""
 
+    def __init__(self, text: str, *, stated: str = "") -> None:
+        """stated: the resolution in its metadata that no slide can have, with its source; "" without one."""
+        super().__init__(text)
+        self.stated = stated
+
 
 class BundleError(WsiMagnetError, ValueError):
     """A file that is no bundle, or a bundle that does not fit."""

@@ -38,8 +38,13 @@ def slides(tmp_path: Path) -> Path:
 def test_a_batch_from_the_command_line(call: Call, slides: Path, bundle: Path, tmp_path: Path) -> None:
     arguments = ["batch", slides, "-o", tmp_path / "out", "--bundle", bundle, "--tile", "512", "--workers", "1"]
     first = call(*arguments)
-    assert "of 3 slides 1 failed; first: c: " in one_line(first)
-    assert "--retry-failed" in one_line(first)
+    assert f"of 3 slides 1 failed; reasons are above and in {tmp_path}/out/summary.md" in one_line(first)
+    reason = States(tmp_path / "out").read()["c"].error
+    assert reason is not None
+    assert "worker on" not in reason, "it is this machine"
+    assert (first.stdout + first.stderr).count(reason) == 1
+    assert "c (failed)\n  wsi-magnet batch " in first.stdout
+    assert "--retry-failed" in first.stdout
     lines = first.stderr.splitlines()
     assert lines[0] == "3 slides, 3 to do"
     assert re.search(r"Working with (1 worker process|\d+ worker processes) of this machine", lines[1])
@@ -52,6 +57,7 @@ def test_a_batch_from_the_command_line(call: Call, slides: Path, bundle: Path, t
     values = json.loads(again.stdout)
     assert (values["worked_on"], values["counts"]) == (0, {"finished": 2, "failed": 1})
     assert "slides that failed before are repeated with --retry-failed" in again.stderr
+    assert f"c (failed): {reason}" in call(*arguments).stdout, "told again where nothing was done"
     write_slide(slides / "c.svs")
     mended = call(*arguments, "--retry-failed")
     assert mended.exit_code == 0, mended.stderr

@@ -66,7 +66,7 @@ def test_lines_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
         "a: UNREADABLE: no JPEG [bold] at byte 0 (cells are counted at the end)",
         "a: UNREADABLE: no tile (cells are counted at the end)",
         "[1/3] b[red]: FAILED after 3 s: it is empty",
-        "[2/3] a: finished with errors, 12 s, 4.2 mm² (gland 1.5, stroma 2.8), Gleason 3 + 4",
+        "[2/3] a: finished with errors, 12 s, 4.25 mm² (gland 1.50 mm², stroma 2.75 mm²), Gleason 3 + 4",
         "a: 60 cells could not be read: no JPEG [bold] at byte 0",
         "a: 1 cell could not be read: no tile",
     ]
@@ -88,7 +88,11 @@ def test_a_slide_that_was_stopped_is_not_counted(monkeypatch: pytest.MonkeyPatch
 
 def test_a_finished_and_a_refused_slide_take_a_line_each() -> None:
     [finished] = ended_lines(SlideEnded(A.but(metrics=TOLD), "finished", 1.0))
-    assert finished == "a: finished, 1 s, 4.2 mm² (gland 1.5, stroma 2.8), Gleason 3 + 4"
+    assert finished == "a: finished, 1 s, 4.25 mm² (gland 1.50 mm², stroma 2.75 mm²), Gleason 3 + 4"
+    small = ResultMetrics(analysed_mm2=0.012, classes={"gland": 0.0, "stroma": 0.012}, tissue_share=0.5)
+    assert ended_lines(SlideEnded(A.but(metrics=small), "finished", 1.0)) == [
+        "a: finished, 1 s, 0.012 mm² (stroma 0.012 mm²)"
+    ]
     refused = SlideEnded(A, "refused", 0.2, ("its options differ",))
     assert ended_lines(refused) == ["a: REFUSED after 0 s: its options differ"]
 

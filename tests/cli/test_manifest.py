@@ -52,6 +52,24 @@ def test_folders_and_patients(call: Call, tiles: Path, tmp_path: Path) -> None:
     options = ["--images", "img", "--masks", "mask", "--group-pattern", r"^(P1_D5_\d)_"]
     assert call("manifest", "folders", tiles, "-o", tmp_path / "m.csv", *options).exit_code == 0
     assert len({sample.group for sample in read_manifest(tmp_path / "m.csv").samples}) == 10
+    text = call("manifest", "folders", tiles, "-o", tmp_path / "n.csv", *options).stdout
+    assert "10 groups in 20 images: P1_D5_0 (P1_D5_0_1_1.png), P1_D5_1 (P1_D5_1_1_1.png), " in text
+
+
+def test_patients_from_a_list(call: Call, tiles: Path, tmp_path: Path) -> None:
+    lines = ["Slide,Patient", *(f"{name}.png,case {i % 3}" for i, name in enumerate(TILES))]
+    (tmp_path / "patients.csv").write_text("\n".join(lines) + "\n")
+    given = ["manifest", "folders", tiles, "-o", tmp_path / "m.csv", "--images", "img", "--groups"]
+    assert call(*given, tmp_path / "patients.csv").exit_code == 0
+    groups = {sample.image.stem: sample.group for sample in read_manifest(tmp_path / "m.csv").samples}
+    assert groups == {name: f"case {i % 3}" for i, name in enumerate(TILES)}
+    (tmp_path / "short.csv").write_text("\n".join(lines[:-1]))
+    given.insert(3, "--overwrite")
+    assert f"has no row for {TILES[-1]}.png" in one_line(call(*given, tmp_path / "short.csv"))
+    (tmp_path / "twice.csv").write_text("\n".join([*lines, f"{TILES[0]},case 2"]))
+    assert "is in two groups" in one_line(call(*given, tmp_path / "twice.csv"))
+    both = call(*given, tmp_path / "patients.csv", "--group-pattern", "^(P1)")
+    assert "give one of them" in one_line(both)
 
 
 def test_staple_says_how_far_it_is(call: Call, tmp_path: Path) -> None:

@@ -23,12 +23,17 @@ def test_info_for_people(call: Call, long_run: MadeRun) -> None:
     assert "2220 x 2967" in text
     assert "0.499 x 0.499 µm (from openslide.mpp-x)" in text
     assert "0.5 µm/px" in text
+    assert "objective   20x" in text
+    assert "scanned     12/29/09" in text
+    assert "identity    6335ea0e6cc54c2c… (whole: --json)" in text
 
 
 def test_info_for_machines(call: Call, long_run: MadeRun) -> None:
     values = json.loads(call("info", long_run.slide, "--bundle", long_run.bundle, "--json").stdout)
     assert values["size_wh"] == [2220, 2967]
     assert values["mpp_xy"] == [0.499, 0.499]
+    assert len(values["identity"]) == 64
+    assert values["objective_power"] == "20"
     assert [s["mpp"] for s in values["scales"]] == [2.0, 1.0, 0.5]
     assert values["scales"][2]["size_wh"] == [2216, 2962]
 
@@ -44,6 +49,18 @@ def test_info_without_mpp_still_shows_the_slide(call: Call, made_run: MadeRun, d
 def test_scales_finer_than_the_slide_are_named(call: Call, made_run: MadeRun) -> None:
     text = call("info", made_run.slide, "--bundle", made_run.bundle, "--mpp", "1.0").stdout
     assert "Left out, finer than the slide: 0.5" in text
+    assert "Upsampled" not in text
+    text = call("info", made_run.slide, "--bundle", made_run.bundle, "--mpp", "3.0").stdout
+    assert "Upsampled, finer than the slide: 2 µm/px" in text
+    assert "Left out, finer than the slide: 1, 0.5 µm/px" in text
+
+
+def test_options_of_other_programs_lead_to_ours(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
+    refused = call("run", made_run.slide, "-o", tmp_path, "--gpu")
+    assert refused.exit_code == 2
+    assert "--device cuda" in refused.stderr
+    assert "--mpp" not in refused.stderr
+    assert "--device" not in call("info", made_run.slide, "--gpu").stderr, "info computes nothing"
 
 
 def test_a_slide_too_coarse_for_the_bundle_is_refused(call: Call, made_run: MadeRun, tmp_path: Path) -> None:

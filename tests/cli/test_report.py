@@ -27,7 +27,7 @@ def test_several_results_get_an_index(call: Call, small: Path, tmp_path: Path) -
     make_result(tmp_path / "running", np.full((900, 700), 3, np.uint8), Made(state="running", first_level=1))
     done = call("report", small, tmp_path / "running", "-o", tmp_path / "x.html", "--size", "300")
     assert (done.exit_code, done.stdout.strip()) == (0, str(tmp_path / "x.html"))
-    assert "has not finished" in done.stderr
+    assert "was stopped" in done.stderr
     assert (tmp_path / "x-slides" / "running.html").is_file()
 
 
@@ -39,6 +39,7 @@ def test_what_exists_is_kept_without_overwrite(call: Call, small: Path, tmp_path
 
 
 def test_what_cannot_be_reported_on_is_one_line(call: Call, small: Path, tmp_path: Path) -> None:
-    assert "no result folder" in one_line(call("report", tmp_path, "-o", tmp_path / "x.html"))
+    assert "no result folder" in one_line(call("report", tmp_path / "nothing", "-o", tmp_path / "x.html"))
+    assert call("report", tmp_path, "-o", tmp_path / "y.html").exit_code == 0, "a folder of results"
     assert ".html" in one_line(call("report", small, "-o", tmp_path / "x.pdf"))
     assert call("report").exit_code == 2

@@ -20,6 +20,7 @@ from tests.commands import Call, one_line
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from wsi_magnet.config import Execution
 from wsi_magnet.nets.spec import ClassInfo
+from wsi_magnet.results.events import Observer, ScaleStarted
 from wsi_magnet.results.folder import ResultFolder
 
 
@@ -121,7 +122,7 @@ def test_bad_slides(call: Call, long_run: MadeRun, tmp_path: Path, slide: str, w
     text = one_line(call("run", tmp_path / slide, "-o", tmp_path / "out", "--bundle", long_run.bundle))
     assert words in text
     assert slide in text
-    assert not list((tmp_path / "out").glob("*/mask.ome.zarr")), "nothing is left behind by what was never begun"
+    assert not list((tmp_path / "out").glob("*/mask.ome.zarr")), "nothing is left behind by what was never started"
 
 
 @pytest.mark.parametrize("command", [["plan"], ["run", "-o", "out"]], ids=lambda words: words[0])
@@ -280,3 +281,26 @@ def test_an_address_that_is_none(call: Call, made_run: MadeRun, tmp_path: Path, 
 )
 def test_addresses(address: str) -> None:
     assert Execution(scheduler=address).scheduler == address
+
+
+@pytest.mark.parametrize(
+    ("options", "started", "message"),
+    [
+        (["--restart"], False, "Stopped. Nothing of the new run is finished yet: the same command starts it again."),
+        (["--restart"], True, "Stopped. What is finished is kept: the same command, without --restart or --overwrite,"),
+        ([], False, "Stopped. What is finished is kept: the same command, without --restart or --overwrite,"),
+    ],
+)
+def test_a_stop_promises_only_what_holds(
+    call: Call, made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    options: list[str], started: bool, message: str,
+) -> None:  # fmt: skip
+    def stopped(*_: object, observe: Observer, **__: object) -> None:
+        if started:
+            observe(ScaleStarted(0, 3, 2.0, 1, 0, 1, 1))
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("wsi_magnet.segment.slide.segment_slide", stopped)
+    done = call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, *options)
+    assert done.exit_code == 130
+    assert done.stderr.splitlines()[-1].startswith(message)

@@ -21,7 +21,7 @@ from wsi_magnet.cli.stopping import NOTICE, stopped_in_order
 
 signal.signal(signal.SIGINT, {disposition})
 try:
-    with stopped_in_order("message", 130), Progress(console=Console(stderr=True)) as progress:
+    with stopped_in_order(lambda: "message", 130), Progress(console=Console(stderr=True)) as progress:
         bars = [progress.add_task(name, total=10) for name in ("all slides", "one")]
         print("ready", file=sys.__stdout__, flush=True)
         try:

@@ -39,7 +39,7 @@ def at(mpp: float | None) -> RunConfig:
 def test_the_batchs_mpp_is_for_slides_without_one(mixed: Batches) -> None:
     untold = mixed.run().states["untold"]
     assert (untold.state, untold.error_type) == ("failed", "MissingMppError")
-    assert "or give it in a list" in (untold.error or "")
+    assert "a CSV list with the columns slide and mpp gives each slide its own" in (untold.error or "")
     assert untold.retry.endswith("--mpp MICRONS")
     assert mixed.run(config=at(1.0)).all_well
     assert mpps(mixed) == {"told": pytest.approx(0.5), "untold": 1.0}
@@ -54,6 +54,13 @@ def test_a_slides_own_mpp_is_replaced_only_on_demand_with_a_note(mixed: Batches)
     again = mixed.run(config=at(1.0))
     assert again.refused.keys() == {"told"}, "it was made with other options"
     assert "(--mpp) was 1 x 1 and is 0.5 x 0.5" in again.refused["told"]
+
+
+def test_an_mpp_that_replaces_an_impossible_one_is_told(batches: Batches) -> None:
+    write_pyramid(batches.slides / "told.tif", stained(SIZE, 1), mpp=352.8)
+    assert batches.run(config=at(1.0)).all_well
+    [note] = [text for text in notes(batches) if "--mpp" in text]
+    assert "352.8, which no slide can have: --mpp 1 is used; a CSV list" in note
 
 
 def test_a_slide_too_coarse_for_the_bundle_fails_alone(mixed: Batches) -> None:

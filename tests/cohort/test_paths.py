@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cohort.made import Batches, write_slide
-from tests.commands import Call
+from tests.runs import MadeRun, run_serially
 from wsi_magnet.cohort.paths import result_folders
 
 
-def test_an_output_stands_for_its_results(batches: Batches, call: Call, tmp_path: Path) -> None:
+def test_an_output_stands_for_its_results(batches: Batches, tmp_path: Path) -> None:
     write_slide(batches.slides / "a.tif", 1)
     write_slide(batches.slides / "b.tif", 2)
     (batches.slides / "c.svs").write_bytes(b"")
@@ -19,8 +19,12 @@ def test_an_output_stands_for_its_results(batches: Batches, call: Call, tmp_path
     assert [result for named in sorted(batches.folder.glob("[!.]*")) for result in result_folders(named)] == both
     assert result_folders(batches.out / "a") == [batches.out / "a"]
     assert result_folders(tmp_path / "nothing") == [tmp_path / "nothing"], "its reader reports what is wrong"
-    made = call("report", batches.out, "-o", tmp_path / "report.html", "--size", "200")
-    assert made.exit_code == 0, made.output
-    text = (tmp_path / "report.html").read_text()
-    assert "a.tif" in text
-    assert "b.tif" in text
+    run_serially(MadeRun(write_slide(tmp_path / "d.tif", 3), batches.bundle), batches.folder)
+    assert result_folders(batches.out) == [*both, batches.out / "d"], "a single run beside a batch"
+
+
+def test_an_output_of_runs_stands_for_them(batches: Batches, tmp_path: Path) -> None:
+    run_serially(MadeRun(write_slide(tmp_path / "d.tif", 3), batches.bundle), batches.folder)
+    (batches.folder / "notes").mkdir()
+    assert result_folders(batches.out) == [batches.out / "d"]
+    assert result_folders(batches.out / "d") == [batches.out / "d"]

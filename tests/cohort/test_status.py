@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from tests.cohort.made import Batches, write_slide
 from tests.cohort.test_batch import stop_at
 from tests.commands import Call, one_line
 from tests.results.test_record import EARLIER
+from tests.runs import MadeRun, run_serially
 from tests.test_cli_startup import modules_after
 from wsi_magnet.cohort.events import CohortEvent, SlideEvent
 from wsi_magnet.cohort.status import Status, status_of
-from wsi_magnet.results.events import TileFinished
+from wsi_magnet.results.events import Event, TileFinished
 
 
 def test_a_batch_that_is_running(batches: Batches) -> None:
@@ -75,7 +77,7 @@ def test_a_result_folder_of_one_run(batches: Batches, call: Call) -> None:
     with pytest.raises(KeyboardInterrupt):
         batches.run()
     status = status_of(batches.out / "a")
-    assert (status.kind, status.state, status.counts) == ("run", "stopped", {"running": 1})
+    assert (status.kind, status.state, status.counts) == ("run", "stopped", {"stopped": 1})
     [one] = status.in_flight
     assert (one.scale, one.tiles_done, one.tiles) == (1, 3, 4), "a tile is in the journal before it is told of"
     batches.observer = None
@@ -137,11 +139,37 @@ def test_failures_are_listed_with_their_command(batches: Batches, call: Call) ->
 
 
 def test_a_folder_that_is_neither(call: Call, tmp_path: Path) -> None:
-    assert "neither the output of a batch nor" in one_line(call("status", tmp_path))
+    assert "neither a slide's result folder nor" in one_line(call("status", tmp_path))
     (tmp_path / "slide").mkdir()
     (tmp_path / "slide" / "run.json").touch()
-    assert one_line(call("status", tmp_path)).endswith("name one of the results in it: slide")
-    assert "neither the output of a batch nor" in one_line(call("status", tmp_path / "slide" / "run.json"))
+    assert "neither a slide's result folder nor" in one_line(call("status", tmp_path / "slide" / "run.json"))
+
+
+def test_a_folder_of_runs_is_added_up(batches: Batches, call: Call) -> None:
+    made = MadeRun(write_slide(batches.slides / "a.tif"), batches.bundle)
+    run_serially(made, batches.folder)
+    told = call("status", batches.folder)
+    assert told.exit_code == 0
+    assert "slides  1: 1 finished" in told.stdout
+    with pytest.raises(KeyboardInterrupt):
+        run_serially(replace(made, slide=write_slide(batches.slides / "b.tif")), batches.folder, observe=stop_at_first)
+    (batches.folder / "damaged").mkdir()
+    (batches.folder / "damaged" / "run.json").write_text("{}")
+    status = status_of(batches.folder)
+    assert (status.kind, status.state) == ("runs", "stopped")
+    assert status.counts == {"finished": 1, "stopped": 1, "unreadable": 1}
+    assert [one.name for one in status.in_flight] == ["b"]
+    told = call("status", batches.folder)
+    assert told.exit_code == 1
+    assert status.resume_command is not None
+    assert f"To resume:\n  {status.resume_command}" in told.stdout
+    assert "b.tif" in status.resume_command
+    assert "damaged (unreadable): " in told.stdout
+
+
+def stop_at_first(event: Event) -> None:
+    if isinstance(event, TileFinished):
+        raise KeyboardInterrupt
 
 
 def test_a_killed_batch_is_stopped(batches: Batches, call: Call) -> None:

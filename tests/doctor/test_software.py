@@ -84,12 +84,15 @@ def test_python_and_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.status for one in check_software()] == ["ok", "warning"]
 
 
-def test_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobqueue = [Requirement("dask-jobqueue>=0.9,<1")]
+def test_extras_take_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = {"jobqueue": [Requirement("dask-jobqueue>=0.9,<1")], "s3": [Requirement("s3fs>=2024")]}
     installed(monkeypatch)
-    assert software._extra("jobqueue", jobqueue).status == "note"
+    [found] = software._extras(extras)
+    assert (found.status, found.text.split(";")[0]) == ("note", "jobqueue, s3 not installed")
     installed(monkeypatch, **{"dask-jobqueue": "0.8"})
-    found = software._extra("jobqueue", jobqueue)
-    assert (found.status, "pip install '.[jobqueue]'" in found.remedy) == ("warning", True)
+    bad, rest = software._extras(extras)
+    assert (bad.status, "pip install '.[jobqueue]'" in bad.remedy) == ("warning", True)
+    assert "s3 not installed" in rest.text
     installed(monkeypatch, **{"dask-jobqueue": "0.9"})
-    assert software._extra("jobqueue", jobqueue).status == "ok"
+    [found] = software._extras(extras)
+    assert found.text.startswith("jobqueue installed; s3 not installed")

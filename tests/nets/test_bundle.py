@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from tests.nets.made import networks_of, small_spec
 from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
-from wsi_magnet.nets.spec import BundleSpec, read_spec
+from wsi_magnet.nets.spec import BundleIdentity, BundleSpec, bundle_identity, edit_bundle, read_spec
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_a_truncated_bundle_is_damaged(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     message = one_line(path)
-    assert "is damaged" in message or "is not a wsi-magnet bundle" in message
+    assert "is cut off" in message or "is not a wsi-magnet bundle" in message
 
 
 def alter(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -203,3 +204,45 @@ def test_classes_and_weights_of_different_number_do_not_fit(path: Path) -> None:
 def test_a_bundle_is_one_line() -> None:
     assert repr(load_bundle()).startswith("<Bundle prostate-glands: ")
     assert " µm/px; " in repr(load_bundle())
+
+
+def test_an_edited_bundle_has_the_same_weights_and_identity(path: Path, tmp_path: Path) -> None:
+    spec, sha256 = read_spec(path)
+    classes = tuple(replace(one, name=one.name.upper(), color=(1, 2, 3)) for one in spec.classes)
+    edited, again = tmp_path / "edited.safetensors", tmp_path / "again.safetensors"
+    edit_bundle(path, edited, replace(spec, name="other", classes=classes, card={"by": "me"}))
+    edit_bundle(edited, again, replace(spec, name="third"))
+    before, after = load_bundle(path), load_bundle(edited)
+    assert (after.spec.name, after.spec.classes, after.spec.card) == ("other", classes, {"by": "me"})
+    for one, other in zip([before.backbone, *before.refiners], [after.backbone, *after.refiners], strict=True):
+        for key, tensor in one.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[key])
+    own = BundleIdentity(spec.name, sha256)
+    assert [bundle_identity(one) for one in (path, edited, again)] == [own] * 3
+    assert read_spec(edited)[1] != sha256
+
+
+def test_only_names_and_colours_can_be_edited(path: Path, tmp_path: Path) -> None:
+    spec, _ = read_spec(path)
+    values = tuple(replace(one, value=one.value + 10) for one in spec.classes)
+    for other in (replace(spec, classes=values), replace(spec, halo_px=64), replace(spec, classes=spec.classes[::-1])):
+        with pytest.raises(BundleError, match="can be changed"):
+            edit_bundle(path, tmp_path / "edited.safetensors", other)
+    assert not (tmp_path / "edited.safetensors").exists()
+
+
+def test_a_bundle_that_is_cut_off_is_refused_before_its_tensors_are_read(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(BundleError, match="its last 10 bytes are missing"):
+        read_spec(path)
+
+
+def test_a_damaged_origin_is_refused(path: Path) -> None:
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"]["origin"] = "{}"
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(BundleError, match="names no usable origin"):
+        bundle_identity(path)

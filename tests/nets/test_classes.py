@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from wsi_magnet.nets.classes import named_classes, palette_color, unnamed_classes
+import pytest
+
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.labels import LabelClass
+from wsi_magnet.nets.classes import ClassChanges, named_classes, palette_color, parse_color, unnamed_classes
 
 
 def test_canonical_names_have_canonical_labels() -> None:
@@ -25,3 +29,36 @@ def test_colours_differ() -> None:
     assert palette_color(12) != palette_color(0)
     names = ["background", "stroma", "benign gland", "gleason 3", "gleason 4", "gleason 5", "nerve"]
     assert len({c.color for c in named_classes(names)}) == len(names)
+
+
+CLASSES = (LabelClass(1, "stroma", (1, 2, 3)), LabelClass(6, "gland", (4, 5, 6)))
+
+
+def test_names_and_colours_change_and_values_stay() -> None:
+    changes = ClassChanges({"stroma": "Stroma"}, {"stroma": (9, 9, 9), "gland": (7, 7, 7)})
+    changed = changes.of(CLASSES)
+    assert changed == (LabelClass(1, "Stroma", (9, 9, 9)), LabelClass(6, "gland", (7, 7, 7)))
+    assert changes.of(changed) == changed, "a change that was interrupted can be repeated"
+    assert ClassChanges({"stroma": "Stroma"}, {"Stroma": (9, 9, 9)}).of(CLASSES)[0] == changed[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (ClassChanges({"lumen": "Lumen"}), "no class 'lumen'; the classes are gland, stroma"),
+        (ClassChanges({}, {"lumen": (0, 0, 0)}), "no class 'lumen'"),
+        (ClassChanges({"stroma": "gland"}), "'gland' is empty or used twice"),
+        (ClassChanges({"stroma": " "}), "is empty or used twice"),
+        (ClassChanges({"stroma": "gland", "gland": "stroma"}), "rename in two steps"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: ClassChanges, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        changes.of(CLASSES)
+
+
+def test_colours() -> None:
+    assert parse_color("#4a90D9") == parse_color("4a90d9") == (74, 144, 217)
+    for text in ("blue", "#4a9", "#4a90d9ff", ""):
+        with pytest.raises(ConfigError, match="six hexadecimal digits"):
+            parse_color(text)

@@ -15,6 +15,7 @@ from tests.report.reading import Reading
 from wsi_magnet.report.facts import read_facts
 from wsi_magnet.report.pages import entry_of, index_page, slide_page
 from wsi_magnet.report.pictures import take_pictures
+from wsi_magnet.storage.lock import locked_folder
 
 
 def page_of(folder: Path) -> str:
@@ -78,10 +79,15 @@ def test_every_picture_has_words_and_every_control_a_name(graded_page: str) -> N
 
 def test_a_run_under_way_says_so(tmp_path: Path) -> None:
     make_result(tmp_path / "r", np.full((900, 700), 3, np.uint8), Made(state="running", first_level=1))
-    text = said(tmp_path / "r")
+    with locked_folder(tmp_path / "r"):
+        text = said(tmp_path / "r")
     assert "Alarm, preliminary" in text
     assert "has not finished: this is its mask at 2 µm/px" in text
     assert "Preliminary. Not for diagnosis." in text
+    assert "state running" in text
+    text = said(tmp_path / "r")
+    assert "was stopped before its end; the same wsi-magnet run resumes it" in text
+    assert "state stopped" in text
 
 
 def test_alarms_stand_on_top_of_a_page_and_beside_the_state_in_an_index(graded: Path, tmp_path: Path) -> None:

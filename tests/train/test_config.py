@@ -99,20 +99,23 @@ def test_what_cannot_be_is_named(tmp_path: Path, change: dict[str, Any], said: s
     assert said in refusal_of(tmp_path, change)
 
 
-@pytest.mark.parametrize("name", ["name", "mpps", "classes", "backbone", "refiners"])
+@pytest.mark.parametrize("name", ["name", "mpps", "classes", "backbone"])
 def test_a_missing_section_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in values().items() if key != name}), encoding="utf-8")
     assert refusal(path) == f"config: missing field '{name}'"
 
 
-@pytest.mark.parametrize("name", ["steps", "batch", "learning_rate"])
-def test_a_missing_setting_of_a_stage_is_named(tmp_path: Path, name: str) -> None:
-    changed = values()
-    del changed["refiners"][name]
+def test_all_else_has_a_default(tmp_path: Path) -> None:
+    changed = {key: values()[key] for key in ("name", "mpps", "classes")} | {"backbone": {"network": "small"}}
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump(changed), encoding="utf-8")
-    assert refusal(path) == f"config.refiners: missing field '{name}'"
+    config = read_config(path)
+    assert (config.backbone.steps, config.backbone.batch, config.backbone.learning_rate) == (1400, 8, 0.003)
+    assert (config.refiners.steps, config.refiners.batch, config.refiners.learning_rate) == (400, 1, 0.0015)
+    changed["backbone"] = {}
+    path.write_text(yaml.safe_dump(changed), encoding="utf-8")
+    assert refusal(path) == "config.backbone: missing field 'network'"
 
 
 def section_of(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from tests.train.made import Stopped, ToyStage, same, setting_of, stopping_at, toy_config, trained
 from wsi_magnet.errors import TrainingError
 from wsi_magnet.train import loop
+from wsi_magnet.train.config import StageConfig
 from wsi_magnet.train.history import History, Row
-from wsi_magnet.train.loop import Loop, evaluating, make_optimizer, make_schedule, resolve_training_precision
+from wsi_magnet.train.loop import Loop, Setting, evaluating, make_optimizer, make_schedule, resolve_training_precision
 
 WAYS: list[dict[str, Any]] = [
     {"optimizer": "adamw", "schedule": "one_cycle", "average": 0.9},
@@ -74,6 +75,69 @@ def test_ctrl_c_loses_no_step_and_changes_no_weight(tmp_path: Path, step: int) -
     assert same(found, weights)
     assert rows_of(history) == rows_of(expected)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Signalled(ToyStage):
+    """A signal comes in the middle of a step or a validation; what follows would take for ever."""
+
+    def __init__(self, config: StageConfig, setting: Setting, number: signal.Signals, *, step: int = -1) -> None:
+        """step: the one in which it comes; -1: the first validation."""
+        super().__init__(config)
+        self._setting, self._number, self._at = setting, number, step
+
+    def loss(self, batch: Tensor, step: int) -> Tensor:
+        """The signal comes after the running means have changed."""
+        found = super().loss(batch, step)
+        if step == self._at:
+            signal.raise_signal(self._number)
+            pytest.fail("the step went on")
+        return found
+
+    def validate(self) -> float:
+        """The signal comes between two views."""
+        if self._at < 0:
+            signal.raise_signal(self._number)
+            self._setting.validated(1, 100)
+            pytest.fail("the validation went on")
+        return super().validate()
+
+
+@pytest.fixture
+def _sigterm() -> Iterator[None]:
+    """SIGTERM as the command line handles it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_sigterm")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("step", "saved_step"), [(4, 4), (0, 0), (-1, 3)])
+def test_a_signal_in_a_step_or_a_validation_does_not_wait_for_its_end(
+    tmp_path: Path, number: signal.Signals, step: int, saved_step: int
+) -> None:
+    config = toy_config(checkpoint_every=1000)
+    expected, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "through.ckpt"))
+    setting = setting_of(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Loop(Signalled(config, setting, number, step=step), setting).run()
+    saved = torch.load(tmp_path / "toy.ckpt", weights_only=True)
+    assert (saved["step"], saved["validation_due"]) == (saved_step, step < 0)
+    history, found = trained(ToyStage(config), setting_of(tmp_path))
+    assert same(found, weights)
+    assert rows_of(history) == rows_of(expected)
+    assert signal.getsignal(number) is signal.default_int_handler
+
+
+def test_a_signal_in_the_last_validation_is_made_good(tmp_path: Path) -> None:
+    config = toy_config(validate_every=8, checkpoint_every=1000)
+    expected, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "through.ckpt"))
+    setting = setting_of(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        Loop(Signalled(config, setting, signal.SIGINT), setting).run()
+    history, found = trained(ToyStage(config), setting_of(tmp_path))
+    assert same(found, weights)
+    assert rows_of(history) == rows_of(expected)
 
 
 def test_ctrl_c_twice_does_not_wait(tmp_path: Path) -> None:

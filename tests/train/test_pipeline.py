@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.train import pipeline as making
 from wsi_magnet.train.config import AugmentConfig, ClassConfig, FitConfig, TrainingConfig
-from wsi_magnet.train.history import History
+from wsi_magnet.train.history import History, Row
 from wsi_magnet.train.pipeline import train_bundle
 from wsi_magnet.train.spec import TrainingSpec, check_spec
 
@@ -175,7 +176,7 @@ def test_other_refiners_keep_the_backbone(made: TrainingSpec, manifest: Path, tm
     stages: set[str] = set()
     other = tiny_config(refiners={"shared": True}, fit=FitConfig(select="soft"), name="other")
     train_bundle(order_of(manifest, tmp_path, other), watch=lambda stage, row, steps: stages.add(stage))
-    assert stages == {"refiners"}
+    assert stages == {"refiners", "validation", "thresholds"}, "the temperatures were kept too"
     trained, before = (load_bundle(path).backbone.state_dict() for path in (tmp_path / "b.safetensors", made.output))
     assert same(trained, before)
 
@@ -204,15 +205,29 @@ def test_what_is_being_fitted_is_logged(manifest: Path, tmp_path: Path, caplog: 
     ]
 
 
+def test_fitting_tells_how_far_it_is(manifest: Path, tmp_path: Path) -> None:
+    heard: dict[str, list[tuple[int, int]]] = {"temperatures": [], "thresholds": []}
+
+    def watch(stage: str, row: Row, steps: int) -> None:
+        if stage in heard:
+            assert isnan(row.loss)
+            heard[stage].append((row.step, steps))
+
+    train_bundle(order_of(manifest, tmp_path, tiny_config(mpps=(2.0, 1.0))), watch=watch)
+    for told in heard.values():
+        count = told[0][1]
+        assert told == [(done, count) for done in range(1, count + 1)]
+
+
 @pytest.mark.slow
 def test_a_restart_with_other_refiners_keeps_the_backbone(manifest: Path, tmp_path: Path) -> None:
     train_bundle(order_of(manifest, tmp_path))
     stages: list[str] = []
     order = order_of(manifest, tmp_path, tiny_config(refiners={"learning_rate": 0.002}))
     train_bundle(order, restart=True, watch=lambda stage, row, steps: stages.append(stage))
-    assert set(stages) == {"refiners"}
+    assert set(stages) == {"refiners", "validation", "thresholds"}
     train_bundle(order, restart=True, watch=lambda stage, row, steps: stages.append(stage))
-    assert set(stages) == {"backbone", "refiners"}
+    assert set(stages) == {"backbone", "refiners", "validation", "temperatures", "thresholds"}
 
 
 @pytest.mark.parametrize("damaged", slow_except(["{"], ["{", "[]", "{}"]))
@@ -264,7 +279,8 @@ def test_the_backbone_of_another_bundle_is_kept(made: TrainingSpec, manifest: Pa
     given, found = load_bundle(made.output), load_bundle(order.output)
     assert same(given.backbone.state_dict(), found.backbone.state_dict())
     assert found.spec.refiner_of == (0, 0)
-    assert list(report["seconds"]) == ["refiners"]
+    assert list(report["seconds"]) == ["refiners", "fitting"]
+    assert report["seconds"]["fitting"] > 0
 
 
 @pytest.mark.parametrize(

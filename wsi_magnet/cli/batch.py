@@ -97,7 +97,7 @@ def command(
         override_mpp=override_mpp,
         existing="overwrite" if overwrite else "restart" if restart else "resume",
     )
-    with stopped_in_order(STOPPED["batch"], EXIT_INTERRUPTED):
+    with stopped_in_order(lambda: STOPPED["batch"], EXIT_INTERRUPTED):
         summary = _segment(sources, cohort_options)
     click.echo(json.dumps(_values(summary), indent=2) if as_json else _text(summary))
     if not summary.all_well:
@@ -142,24 +142,23 @@ def _text(summary: CohortSummary) -> str:
         ("", summary.out / SUMMARY_MD),
     ]
     failed = [state.failure for state in summary.states.values() if state.failure]
+    # The reasons of slides that ended in this batch stand in their lines above.
+    failures = failures_text([{**one, "reason": ""} if one["name"] in summary.ended else one for one in failed])
     alarms = "\n".join(f"ALARM, {line}" for line in alarm_lines(summary.states.values()))
-    parts = [f"{done}{facts(pairs)}", *([failures_text(failed)] if failed else []), alarms, "Not for diagnosis."]
+    parts = [f"{done}{facts(pairs)}", *([failures] if failed else []), alarms, "Not for diagnosis."]
     return "\n\n".join(part for part in parts if part)
 
 
 def _failures(summary: CohortSummary) -> str:
-    """One line: counts, and the first failure with its reason and the command that repeats it."""
+    """One line: counts, and the place of the reasons."""
+    from wsi_magnet.cohort.paths import SUMMARY_MD
     from wsi_magnet.text import counted
 
-    bad = [state for state in summary.states.values() if state.state not in ("finished", "waiting", "running")]
+    states = [state.state for state in summary.states.values()]
     kinds = [
-        (sum(state.state == "failed" for state in bad), "failed"),
-        (sum(state.state == "finished with errors" for state in bad), "finished with cells that could not be read"),
+        (states.count("failed"), "failed"),
+        (states.count("finished with errors"), "finished with cells that could not be read"),
         (len(summary.refused), "refused, with their results unchanged"),
     ]
     counts = ", ".join(f"{count} {kind}" for count, kind in kinds if count)
-    if bad:
-        first = f"{bad[0].name}: {bad[0].error}; to repeat it: {bad[0].retry}"
-    else:
-        first = next((f"{name}: {reason}" for name, reason in summary.refused.items()), "")
-    return f"of {counted(len(summary.states), 'slide')} {counts}; first: {first}"
+    return f"of {counted(len(states), 'slide')} {counts}; reasons are above and in {summary.out / SUMMARY_MD}"

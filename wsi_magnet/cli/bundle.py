@@ -1,17 +1,26 @@
-"""`wsi-magnet bundle`: show a bundle, or make one from published MagNet checkpoints."""
+"""`wsi-magnet bundle`: show a bundle, rename its classes, or make one from published MagNet checkpoints."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wsi_magnet.cli import options
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.text import counted
+
+if TYPE_CHECKING:
+    from wsi_magnet.nets.spec import BundleSpec
 
 
-@click.group("bundle", short_help="Show bundles and import checkpoints.")
+@click.group("bundle", short_help="Show and edit bundles, import checkpoints.")
 def command() -> None:
-    """Bundles: weights with everything needed to use them."""
+    """Bundles: the models. A file holds the weights of the networks and everything that is needed to use them."""
 
 
 @command.command("show", short_help="Show what is in a bundle.")
@@ -20,32 +29,91 @@ def command() -> None:
 def show(bundle: str | None, as_json: bool) -> None:
     """Show the network, classes, scales, thresholds and card of BUNDLE, by default of the one that ships."""
     from wsi_magnet.cli.tables import facts, table
-    from wsi_magnet.nets.spec import read_spec
+    from wsi_magnet.nets.spec import bundle_path, read_spec
 
     spec, sha256 = read_spec(bundle)
     if as_json:
         click.echo(json.dumps({"sha256": sha256, **spec.to_json()}, indent=2))
         return
+    scales = len(spec.mpps)
     shown = facts(
         [
             ("name", spec.name),
+            ("file", bundle_path(bundle)),
             ("sha256", sha256),
-            ("network", f"{spec.network} {dict(spec.network_args) or ''}".rstrip()),
-            (
-                "refiner",
-                f"{spec.refiner}, {len(set(spec.refiner_of))} for {len(spec.refiner_of)} steps, {spec.channel_order}",
-            ),
-            ("scales", ", ".join(f"{m:g}" for m in spec.mpps) + " µm/px"),
-            ("select above", ", ".join(f"{t:g}" for t in spec.select_above)),
-            ("select width", ", ".join(f"{w:g}" for w in spec.select_width) or "0: hard, as published"),
-            ("refine above", ", ".join(f"{t:g}" for t in spec.refine_above)),
+            ("network", f"{spec.network} {_arguments(spec.network_args)}".rstrip()),
+            ("refinement", f"{spec.refiner}, {_modules(spec)}"),
+            ("scales", f"{', '.join(f'{m:g}' for m in spec.mpps)} µm/px, coarse to fine"),
         ]
+    )
+    steps = table(
+        ["scale", "pixels are refined above a score of", "--refine auto refines cells above an uncertainty of"],
+        [
+            [
+                f"{spec.mpps[i + 1]:g} µm/px",
+                f"{spec.select_above[i]:g}" + (f", softly over {w:g}" if (w := spec.width_of(i)) else ""),
+                f"{spec.refine_above[i]:g}",
+            ]
+            for i in range(scales - 1)
+        ],
     )
     classes = table(
         ["class", "value", "colour"], [[c.name, c.value, "#{:02x}{:02x}{:02x}".format(*c.color)] for c in spec.classes]
     )
     card = "\n".join(f"{name}: {text}" for name, text in spec.card.items())
-    click.echo("\n\n".join(part for part in (shown, classes, card) if part))
+    click.echo("\n\n".join(part for part in (shown, classes, steps if scales > 1 else "", card) if part))
+
+
+def _arguments(values: Mapping[str, float]) -> str:
+    return f"({', '.join(f'{name} {value:g}' for name, value in values.items())})" if values else ""
+
+
+def _modules(spec: BundleSpec) -> str:
+    steps = len(spec.refiner_of)
+    if spec.n_refiners == 1 and steps > 1:
+        return f"one module for all {steps} steps from scale to scale"
+    return f"{counted(spec.n_refiners, 'module')}, one for each step from scale to scale"
+
+
+@command.command("edit", short_help="Rename or recolour the classes of a bundle.")
+@click.argument("bundle", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="NEW.safetensors")
+@options.class_options
+@click.option("--name", metavar="NAME", help="Another name of the bundle.")
+@click.option("--card", "card", multiple=True, metavar="KEY=TEXT", help="An entry of the model card. Repeatable.")
+@click.option("--overwrite", is_flag=True, help="Replace NEW.safetensors if it exists.")
+def edit(
+    bundle: str,
+    output: Path,
+    renames: tuple[str, ...],
+    colors: tuple[str, ...],
+    name: str | None,
+    card: tuple[str, ...],
+    overwrite: bool,
+) -> None:
+    """Copy BUNDLE ("default": the one that ships) with other names and colours of its classes. The weights are the
+    same: finished results stay finished, and `wsi-magnet relabel RESULT --bundle NEW` gives them the new names.
+
+    \b
+      wsi-magnet bundle edit default -o mine.safetensors --rename "stroma=Stroma" --color "gland=#4a90d9"
+    """
+    changes = options.make_class_changes(renames, colors)
+    try:
+        entries = options.pairs("--card", card)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    if not (renames or colors or name or card):
+        raise click.UsageError("nothing to change: give --rename, --color, --name or --card")
+
+    from wsi_magnet.nets.spec import ClassInfo, edit_bundle, read_spec
+    from wsi_magnet.storage.output import refuse_existing
+
+    spec, _ = read_spec(bundle)
+    labels = changes.of([one.label for one in spec.classes])
+    classes = tuple(ClassInfo(one.name, one.value, one.color) for one in labels)
+    refuse_existing(output, overwrite=overwrite)
+    edit_bundle(bundle, output, replace(spec, name=name or spec.name, classes=classes, card={**spec.card, **entries}))
+    click.echo(f"{output}: {name or spec.name}, classes {', '.join(one.name for one in classes)}")
 
 
 @command.command("import-magnet", short_help="Make a bundle from published MagNet checkpoints.")

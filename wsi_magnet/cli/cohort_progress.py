@@ -24,7 +24,7 @@ from wsi_magnet.cohort.state import SlideState
 from wsi_magnet.results.events import Event, Note, TileFinished
 from wsi_magnet.results.progress import RunProgress, seconds_left
 from wsi_magnet.segment.progress import UnreadableReasons
-from wsi_magnet.text import counted, rough_duration_text
+from wsi_magnet.text import area_text, counted, rough_duration_text
 
 _NAME_WIDTH = 32
 
@@ -156,8 +156,9 @@ def ended_lines(event: SlideEnded) -> list[str]:
     if event.outcome in ("failed", "refused"):
         return [f"{state.name}: {event.outcome.upper()} after {seconds}: {event.reason}"]
     metrics = state.metrics
-    areas = ", ".join(f"{name} {area:.1f}" for name, area in metrics.classes.items())
-    text = f"{state.name}: {event.outcome}, {seconds}, {metrics.analysed_mm2 or 0:.1f} mm² ({areas})"
+    areas = ", ".join(f"{name} {area_text(area)}" for name, area in metrics.classes.items() if area)
+    text = f"{state.name}: {event.outcome}, {seconds}, {area_text(metrics.analysed_mm2 or 0)}"
+    text += f" ({areas})" if areas else ""
     if grade := metrics.gleason:
         text += f", Gleason {grade.primary} + {grade.secondary}"
     if metrics.alarms:

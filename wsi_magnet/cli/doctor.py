@@ -24,12 +24,14 @@ _NARROW, _WIDE = 60, 120
 @click.command("doctor", short_help="Check whether this installation will work.")
 @options.bundle_option
 @click.option("--slide", type=click.Path(), metavar="SLIDE", help="Also check that this slide can be read.")
+@options.mpp_option
 @click.option("-o", "--output", type=click.Path(), metavar="OUT", help="Also check that results can be written there.")
 @options.execution_options
 @options.json_option
 def command(
     bundle: str | None,
     slide: str | None,
+    mpp: float | None,
     output: str | None,
     device: str,
     workers: int | None,
@@ -46,13 +48,15 @@ def command(
 
     Warnings and problems come last, each with its remedy. Nothing stays behind. Exit 1 if there is any problem.
     """
+    if mpp is not None and slide is None:
+        raise click.UsageError("--mpp is the resolution of a slide; give one with --slide")
     execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
 
     from wsi_magnet.doctor.check import Request
     from wsi_magnet.doctor.run import run_checks, to_json
 
     results: list[CheckResult] = []
-    for one in run_checks(Request(execution, bundle, slide, output)):
+    for one in run_checks(Request(execution, bundle, slide, output, mpp)):
         results.append(one)
         if not as_json and one.status in ("ok", "note"):
             click.echo(_shown(one))

@@ -62,7 +62,7 @@ OPTIONS_OF = {
     metavar="UM2",
     help="Leave out regions, and close holes, with a smaller area in square microns. [default: none]",
 )
-@click.option("--classes", metavar="NAME,...", default="", help="Only these. [default: all but background]")
+@click.option("--classes", metavar="NAME,...", help="Only these. [default: all but background]")
 @click.option(
     "--class-names",
     type=click.Choice(("flat", "derived")),
@@ -167,7 +167,7 @@ def _options(given: dict[str, Any]) -> Any:
             given["frame"],
             given["simplify"],
             given["min_area"],
-            tuple(name.strip() for name in given["classes"].split(",") if name.strip()),
+            _class_names(given["classes"]),
             given["max_vertices"],
         ),
         given["object_type"],
@@ -177,6 +177,14 @@ def _options(given: dict[str, Any]) -> Any:
         FileOptions(_split_bytes(given["split"]), given["overwrite"]),
         given["locked"],
     )
+
+
+def _class_names(text: str | None) -> tuple[str, ...]:
+    """Names of --classes; none where it is not given. Raises ConfigError for a list without a name."""
+    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    if text is not None and not names:
+        raise ConfigError(f"--classes {text!r} names no class; leave it out for all but background")
+    return names
 
 
 def _split_bytes(megabytes: float) -> int:

@@ -22,7 +22,7 @@ def command(slide: str, bundle: str | None, mpp: float | None, as_json: bool) ->
       wsi-magnet info slide.svs
       wsi-magnet info mosaic.tif --mpp 0.93 --json
     """
-    from wsi_magnet.cli.tables import info_text
+    from wsi_magnet.cli.tables import info_text, scan_date
     from wsi_magnet.errors import ConfigError, MissingMppError
     from wsi_magnet.nets.spec import read_spec
     from wsi_magnet.planning.prepare import ladder_of
@@ -48,6 +48,9 @@ def command(slide: str, bundle: str | None, mpp: float | None, as_json: bool) ->
         "mpp_xy": info.mpp_xy,
         "mpp_source": info.mpp_source,
         "identity": info.identity,
+        "objective_power": info.properties.get("openslide.objective-power"),
+        "scan_date": scan_date(info),
+        "pictures": list(info.pictures),
         "levels": [{"size_wh": list(v.size.wh), "downsample_xy": list(v.downsample_xy)} for v in info.levels],
         "scales": [
             {"mpp": s.mpp, "size_wh": list(s.size.wh), "downsample_xy": list(s.downsample_xy)}

@@ -21,13 +21,17 @@ COMMANDS = {
     for name in (
         *("run", "batch", "status"),
         *("plan", "cluster", "info", "doctor"),
-        *("overlay", "report", "export"),
+        *("overlay", "report", "export", "relabel"),
         *("manifest", "train", "evaluate", "bundle"),
     )
 }
 """Command names and the modules of `wsi_magnet.cli` that hold them as `command`."""
 
 STARTS_OVER = "The same command starts from the beginning."
+NOT_STARTED = "Nothing of the new run is finished yet: the same command starts it again."
+"""Message after a run with --restart or --overwrite was stopped before its first scale: the folder may still hold the
+earlier result, which a run without these options may refuse."""
+
 STOPPED = {
     "run": "What is finished is kept: the same command, without --restart or --overwrite, resumes.",
     "batch": "What is finished is kept: the same command, without --restart or --overwrite, resumes.",
@@ -35,6 +39,15 @@ STOPPED = {
     "manifest": "Finished STAPLE masks are kept; the same command resumes.",
 }
 """Message after a command was stopped, by its name; the other commands start from the beginning."""
+
+MEANT = {
+    **dict.fromkeys(("--gpu", "--gpus", "--cuda"), "--device cuda"),
+    "--cpu": "--device cpu",
+    **dict.fromkeys(("--threads", "--processes", "--jobs"), "--workers"),
+    "--model": "--bundle",
+    "--force": "--overwrite",
+}
+"""Options that other programs have, and ours of that meaning."""
 
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 
@@ -62,10 +75,17 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except WsiMagnetError as error:
             fail(error)
+        except click.NoSuchOption as error:
+            takes = {name for one in error.ctx.command.params for name in one.opts} if error.ctx else set()
+            meant = MEANT.get(error.option_name)
+            if meant and meant.split()[0] in takes:
+                raise click.UsageError(f"No such option {error.option_name!r}; it is {meant} here", error.ctx) from None
+            raise
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
-        except KeyboardInterrupt:
-            click.echo(f"Stopped. {STOPPED.get(ctx.invoked_subcommand or '', STARTS_OVER)}", err=True)
+        except KeyboardInterrupt as stop:
+            message = str(stop) or STOPPED.get(ctx.invoked_subcommand or "", STARTS_OVER)
+            click.echo(f"Stopped. {message}", err=True)
             sys.exit(EXIT_INTERRUPTED)
         except BrokenPipeError:
             # The reader of our output has closed it (`| head`).

@@ -51,6 +51,7 @@ class _Described(click.Command):
 @click.option("--remove", type=click.Path(), metavar="FILE", help="gleason2019: maps to leave out (JSON).")
 @click.option("--images", metavar="FOLDER", help="folders: folder of the images, below ROOT.")
 @click.option("--masks", metavar="FOLDER", help="folders: folder of the annotations, below ROOT.")
+@click.option("--groups", type=click.Path(), metavar="CSV", help="folders: columns image and group: the patients.")
 @click.option("--group-pattern", metavar="REGEX", help="folders: its one group, in an image's name, is the patient.")
 @options.json_option
 def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool, **given: Any) -> None:
@@ -69,7 +70,7 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
 
     from wsi_magnet.dataset.build_manifest import ManifestOptions, make_manifest
 
-    remove = given.pop("remove")
+    remove, groups = (Path(path) if (path := given.pop(name)) else None for name in ("remove", "groups"))
     made = ManifestOptions(
         mpp=given.pop("mpp"),
         labels=given.pop("labels"),
@@ -77,7 +78,7 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
         seed=given.pop("split_seed"),
         test=_names(given.pop("test")),
         validation=_names(given.pop("validation")),
-        layout=LayoutOptions(remove=Path(remove) if remove else None, **given),
+        layout=LayoutOptions(remove=remove, groups=groups, **given),
         **({"fractions": shares} if shares else {}),
     )
     manifest, notes = make_manifest(dataset, Path(root), Path(output), made, _show)

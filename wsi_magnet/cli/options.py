@@ -3,7 +3,7 @@
 \b
   SLIDE         info, plan, run
   --bundle      info, plan, run, batch, doctor
-  --mpp         info, plan, run, batch
+  --mpp         info, plan, run, batch, doctor
   --json        info, plan, run, bundle show, manifest, train, evaluate, doctor,
                 batch, status
   work options  plan, run, batch: --refine --no-tissue --tile --ngff --keep --batch-size --precision
@@ -14,13 +14,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from wsi_magnet.config import TILE_PX, Execution, Ngff, Precision, RunConfig, parse_refine
 from wsi_magnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsi_magnet.nets.classes import ClassChanges
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -208,6 +211,42 @@ def _execution_options(command: Command, without: str) -> Command:
     ):
         command = option(command)
     return command
+
+
+def class_options(command: Command) -> Command:
+    """Add --rename and --color."""
+    for option in (
+        click.option(
+            "--color", "colors", multiple=True, metavar="NAME=#RRGGBB", help="Another colour for a class. Repeatable."
+        ),
+        click.option("--rename", "renames", multiple=True, metavar="OLD=NEW", help="Another name. Repeatable."),
+    ):
+        command = option(command)
+    return command
+
+
+def make_class_changes(renames: Sequence[str], colors: Sequence[str]) -> ClassChanges:
+    """The changes from --rename and --color. Raises click.UsageError (exit 2) for what is neither."""
+    from wsi_magnet.nets.classes import ClassChanges, parse_color
+
+    try:
+        return ClassChanges(
+            pairs("--rename", renames),
+            {name: parse_color(text) for name, text in pairs("--color", colors).items()},
+        )
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+    """Values by name of an option's "NAME=VALUE" texts. Raises ConfigError."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value) or name in found:
+            raise ConfigError(f"{option} {text!r}: give NAME=VALUE, once for each name")
+        found[name] = value
+    return found
 
 
 def make_execution(

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import isnan
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -31,7 +32,7 @@ TRAINING_LOG = "wsi_magnet.train"
 
 @contextmanager
 def watching_training() -> Iterator[Callable[[str, Row, int], None]]:
-    """An observer of a training: a bar for each stage on a terminal, else lines now and then; a line a validation.
+    """An observer of a training: on a terminal a bar, otherwise lines now and then; a line a validation.
 
     Messages that the training logs are shown too.
     """
@@ -40,10 +41,11 @@ def watching_training() -> Iterator[Callable[[str, Row, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TextColumn("steps, loss {task.fields[loss]:.4f}"),
+        TextColumn("{task.fields[about]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[later]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress, _shown_log(console):
         yield _TrainingWatcher(console, progress)
@@ -72,23 +74,55 @@ class _Shown(logging.Handler):
         self._console.print(record.getMessage(), markup=False)
 
 
+LATER = {"backbone": "then refiners and fitting", "temperatures": "then refiners", "refiners": "then fitting"}
+"""Work of a training after a stage, whose time is not known yet."""
+
+TITLES = {"temperatures": "fitting temperatures", "thresholds": "fitting thresholds"}
+
+
 class _TrainingWatcher:
+    """Shows one bar, of the stage that is running; during a validation a second one."""
+
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
+        self._stage = ""
         self._bars: dict[str, TaskID] = {}
         self._losses: deque[float] = deque(maxlen=SMOOTH_STEPS)
 
     def __call__(self, stage: str, row: Row, steps: int) -> None:
-        if stage not in self._bars:
-            self._bars[stage] = self._progress.add_task(stage, total=steps, loss=row.loss)
+        if stage == "validation":
+            self._show("  validation", row.step, steps, "views", ends=True)
+            return
+        if stage != self._stage:
+            self._close(TITLES.get(self._stage, self._stage))
+            self._stage = stage
             self._losses.clear()
+        if isnan(row.loss):
+            self._show(TITLES.get(stage, stage), row.step, steps, "parts", LATER.get(stage, ""), ends=True)
+            return
         if row.miou is not None:
             self._print(f"{stage} step {row.step} of {steps}: loss {self._mean:.4f}, validation mIoU {row.miou:.2%}")
+            if row.step == steps:
+                self._close(stage)
             return
         self._losses.append(row.loss)
-        self._progress.update(self._bars[stage], completed=row.step, loss=self._mean)
+        self._show(stage, row.step, steps, f"steps, loss {self._mean:.4f}", LATER.get(stage, ""))
         if not self._console.is_terminal and row.step % LINE_EVERY_STEPS == 0:
             self._print(f"{stage} step {row.step} of {steps}: loss {self._mean:.4f}")
+
+    def _show(self, title: str, done: int, count: int, about: str, later: str = "", *, ends: bool = False) -> None:
+        """Move a bar. ends: remove it when all is done."""
+        if title not in self._bars:
+            # A stage that is resumed starts at its step, so that its speed is that of the steps taken now.
+            start = done - 1 if not ends else 0
+            self._bars[title] = self._progress.add_task(title, total=count, completed=start, about=about, later=later)
+        self._progress.update(self._bars[title], completed=done, about=about)
+        if ends and done >= count:
+            self._close(title)
+
+    def _close(self, title: str) -> None:
+        if title in self._bars:
+            self._progress.remove_task(self._bars.pop(title))
 
     @property
     def _mean(self) -> float:

@@ -28,24 +28,28 @@ import click
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report of that name.")
 def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) -> None:
     """Make an HTML page of RESULT, a slide's result folder: the slide with its mask, uncertainty and what was refined,
-    areas, grade and provenance. It needs no network and no other file. Several results also get an index; the output
-    folder of a batch stands for all results in it.
+    areas, grade and provenance. It needs no network and no other file. Several results also get an index; an output
+    folder of `run` or `batch` stands for all results in it, and its index lists the slides that failed, too.
 
     \b
       wsi-magnet report results/slide -o slide.html
       wsi-magnet report results -o cohort.html
     """
-    from wsi_magnet.cohort.paths import result_folders
+    from wsi_magnet.cohort.reporting import report_sources
     from wsi_magnet.report.write import ReportOptions, write_report
     from wsi_magnet.storage.location import Location, to_location
+    from wsi_magnet.text import counted
 
-    found = [result for named in results for result in result_folders(to_location(named))]
+    found = report_sources(map(to_location, results))
 
     def notify(result: Location) -> None:
-        if len(found) > 1:
+        if len(found.results) > 1:
             click.echo(f"{result} ...", err=True)
 
-    reported = write_report(found, output, ReportOptions(longest_px=size, overwrite=overwrite), notify)
+    options = ReportOptions(longest_px=size, overwrite=overwrite)
+    reported = write_report(found.results, output, options, notify, found.others)
+    if found.others:
+        click.echo(f"Note: {counted(len(found.others), 'slide')} without a result; the page lists them", err=True)
     for note in reported.notes:
         click.echo(f"Note: {note}", err=True)
     click.echo(reported.files[0])

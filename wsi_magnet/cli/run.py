@@ -55,17 +55,26 @@ def command(
 
     click.echo(_opening(slide, bundle), err=True)  # before the imports that take seconds
 
-    from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
+    from wsi_magnet.cli.main import EXIT_INTERRUPTED, NOT_STARTED, STOPPED
     from wsi_magnet.cli.stopping import stopped_in_order
     from wsi_magnet.results.event_log import RunLog
-    from wsi_magnet.results.events import together
+    from wsi_magnet.results.events import Event, ScaleStarted, together
     from wsi_magnet.segment.command_line import run_command
     from wsi_magnet.segment.progress import watching
     from wsi_magnet.segment.slide import result_folder, segment_slide
 
     about = {"command": run_command(slide, output, config, bundle, execution), "options": config.to_json()}
+    started: list[Event] = []
+
+    def note_start(event: Event) -> None:
+        if isinstance(event, ScaleStarted):
+            started.append(event)
+
+    def message() -> str:
+        return STOPPED["run"] if started or not (restart or overwrite) else NOT_STARTED
+
     with (
-        stopped_in_order(STOPPED["run"], EXIT_INTERRUPTED),
+        stopped_in_order(message, EXIT_INTERRUPTED),
         watching() as observe,
         RunLog(result_folder(slide, output), about) as log,
     ):
@@ -76,7 +85,7 @@ def command(
             config=config,
             execution=execution,
             existing="overwrite" if overwrite else "restart" if restart else "resume",
-            observe=together(log, observe),
+            observe=together(log, observe, note_start),
         )
         log.finished(summary)
     if as_json:

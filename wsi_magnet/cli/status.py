@@ -1,4 +1,4 @@
-"""`wsi-magnet status`: progress, failures and the resuming command of a batch or a run."""
+"""`wsi-magnet status`: progress, failures and the resuming command of a batch or of runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.argument("out", metavar="OUT", type=click.Path())
 @options.json_option
 def command(out: str, as_json: bool) -> None:
-    """Show the status of the batch in OUT, or of the run in a slide's result folder: the process that works on it, the
-    slides that are finished, failed and in flight, the time left, and the command that resumes it.
+    """Show the status of the batch or the runs in OUT, or of the run in a slide's result folder: the process that works
+    on it, the slides that are finished, failed and in flight, the time left, and the command that resumes it.
 
     \b
       wsi-magnet status results
@@ -46,7 +46,7 @@ def _text(status: Status) -> str:
     started = "running" if status.worker else "started"
     counts = ", ".join(f"{count} {started if state == 'running' else state}" for state, count in status.counts.items())
     pairs: list[tuple[str, object]] = [(status.kind, status.folder), ("state", f"{status.state} ({worker}{written})")]
-    if status.kind == "batch":
+    if status.kind != "run":
         pairs.append(("slides", f"{sum(status.counts.values())}: {counts}"))
     if status.slides_an_hour is not None:
         pairs.append(("pace", f"{status.slides_an_hour:.3g} slides an hour"))
@@ -57,14 +57,20 @@ def _text(status: Status) -> str:
     if status.in_flight:
         parts.append(
             table(
-                ["in flight" if status.worker else "started", "scale", "tiles", "done", "attempt"],
+                [
+                    "in flight" if status.worker and not status.counts.get("stopped") else "started",
+                    "scale",
+                    "tiles",
+                    "done",
+                    "attempt",
+                ],
                 [_row(one) for one in status.in_flight],
             )
         )
     if status.failed:
         parts.append(failures_text(status.failed))
-    if status.state == "stopped" and status.resume_command:
-        parts.append(f"To resume:\n  {status.resume_command}")
+    if status.resume_command and (status.state == "stopped" or status.counts.get("stopped")):
+        parts.append("\n  ".join(["To resume:", *status.resume_command.splitlines()]))
     return "\n\n".join(parts)
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,8 +23,9 @@ _NOTICE_S = 5.0
 
 
 @contextmanager
-def stopped_in_order(message: str, code: int) -> Iterator[None]:
-    """Context in which the first signal raises KeyboardInterrupt, and the next prints a message and exits with a code.
+def stopped_in_order(message: Callable[[], str], code: int) -> Iterator[None]:
+    """Context in which the first signal raises KeyboardInterrupt with a message, and the next prints it and exits with
+    a code.
 
     The second waits for nothing: worker processes of this machine end when the program has gone. An ignored signal
     stays ignored: a shell starts `command &` so, because Ctrl-C is meant for the command in the foreground.
@@ -37,11 +38,11 @@ def stopped_in_order(message: str, code: int) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if signalled.is_set():
             below = "\n" if _bar_is_live() else ""
-            click.echo(f"{below}Stopped at once. {message}", err=True)
+            click.echo(f"{below}Stopped at once. {message()}", err=True)
             os._exit(code)
         signalled.set()
         _print_notice("Stopping; once more stops at once.")
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(message())
 
     before = {one: signal.signal(one, handle) for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN}
     try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from wsi_magnet.text import byte_text, counted, percent_text, rough_duration_text
+from wsi_magnet.text import byte_text, counted, duration_text, percent_text, rough_duration_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,8 @@ def info_text(info: SlideInfo, ladder: Ladder | str) -> str:
             ("size", f"{info.size} px"),
             ("bounds", bounds),
             ("mpp", f"{mpp} (from {info.mpp_source})" if info.mpp_xy else mpp),
-            ("identity", info.identity),
+            *_scan_facts(info),
+            ("identity", f"{info.identity[:16]}… (whole: --json)"),
         ]
     )
     levels = table(
@@ -60,6 +61,24 @@ def info_text(info: SlideInfo, ladder: Ladder | str) -> str:
         [[i, v.size.width, v.size.height, f"{v.downsample:.4f}"] for i, v in enumerate(info.levels)],
     )
     return f"{head}\n\n{levels}\n\n{_ladder_text(info, ladder)}"
+
+
+SCAN_DATES = ("aperio.Date", "hamamatsu.SourceDate", "philips.DICOM_ACQUISITION_DATETIME", "tiff.DateTime")
+"""Properties with the date of a scan, the best first."""
+
+
+def scan_date(info: SlideInfo) -> str | None:
+    """Date of the scan as the scanner has written it; None if unknown."""
+    date = next((info.properties[name] for name in SCAN_DATES if info.properties.get(name)), None)
+    time = info.properties.get("aperio.Time") if date == info.properties.get("aperio.Date") else None
+    return f"{date} {time}" if date and time else date
+
+
+def _scan_facts(info: SlideInfo) -> list[tuple[str, object]]:
+    """Objective, date and further images, as far as the file has them."""
+    power = info.properties.get("openslide.objective-power")
+    pairs = [("objective", f"{power}x" if power else None), ("scanned", scan_date(info))]
+    return [(name, value) for name, value in (*pairs, ("also holds", ", ".join(info.pictures))) if value]
 
 
 def _ladder_text(info: SlideInfo, ladder: Ladder | str) -> str:
@@ -79,6 +98,8 @@ def _ladder_text(info: SlideInfo, ladder: Ladder | str) -> str:
         for s in ladder.scales
     ]
     text = table(["scale", "width", "height", "downsample", "from level"], rows)
+    if finer := [f"{s.mpp:g}" for s in ladder.scales if min(s.downsample_xy) < 1 - 1e-6]:
+        text += f"\nUpsampled, finer than the slide: {', '.join(finer)} µm/px"
     if ladder.left_out_mpp:
         text += f"\nLeft out, finer than the slide: {', '.join(f'{m:g}' for m in ladder.left_out_mpp)} µm/px"
     return text
@@ -183,8 +204,11 @@ def unreadable_text(summary: RunSummary) -> str:
 
 
 def failures_text(failed: Sequence[Mapping[str, str]]) -> str:
-    """Failed slides of a cohort: name, state, reason, and the command that repeats each."""
-    lines = [f"{one['name']} ({one['state']}): {one['reason']}\n  {one['retry']}" for one in failed]
+    """Failed slides of a cohort: name, state, reason if there is one to tell, and the command that repeats each."""
+    lines = [
+        f"{one['name']} ({one['state']}){': ' if one['reason'] else ''}{one['reason']}\n  {one['retry']}".rstrip()
+        for one in failed
+    ]
     more = len(lines) - FAILURES_SHOWN
     rest = [f"and {more} more; summary.md and --json have all"] if more > 0 else []
     return "\n".join(["Failures, each with the command that repeats it:", *lines[:FAILURES_SHOWN], *rest])
@@ -213,7 +237,8 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
             report["config"]["mpps"], report["temperature"], report["validation_miou_after_scale"], strict=True
         )
     ]
-    seconds = ", ".join(f"{name} {value:.0f} s" for name, value in report["seconds"].items())
+    parts = ", ".join(f"{name} {duration_text(value)}" for name, value in report["seconds"].items())
+    seconds = f"{duration_text(sum(report['seconds'].values()))} ({parts})"
     before = ["Finished before; nothing to do (--restart starts over)."] if report["done_before"] else []
     return "\n\n".join(
         [

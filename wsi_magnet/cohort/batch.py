@@ -52,10 +52,15 @@ class CohortSummary:
     out: Location
     states: Mapping[str, SlideState]
     """State of each slide by name, in the batch's order."""
-    worked_on: int
-    """Slides that ended in this batch."""
+    ended: frozenset[str]
+    """Names of the slides that ended in this batch; the observer has had an event for each."""
     refused: Mapping[str, str]
     """Reason by name for slides whose existing result stays; their states describe that result."""
+
+    @property
+    def worked_on(self) -> int:
+        """Number of slides that ended in this batch."""
+        return len(self.ended)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -123,7 +128,7 @@ class _Batch:
         self._planned = plan_batch(slides, options, self._states, self._bundles)
         self._to_do = [planned for planned in self._planned if planned.to_do]
         self._refused: dict[str, str] = {}
-        self._worked_on = 0
+        self._ended: set[str] = set()
 
     def run(self, given: Executor | None) -> CohortSummary:
         """Segment all slides that are to be done; the tables are written however that ends."""
@@ -182,7 +187,7 @@ class _Batch:
 
     def _count(self, ended: SlideEnded, *, fail_fast: bool = True) -> None:
         """Count a slide that has ended. Raises CohortError if its failure ends the batch."""
-        self._worked_on += 1
+        self._ended.add(ended.state.name)
         if ended.outcome == "refused":
             self._refused[ended.state.name] = ended.reason
         if fail_fast and self._options.fail_fast and ended.outcome in ("failed", "refused"):
@@ -217,4 +222,4 @@ class _Batch:
 
     def _summary(self) -> CohortSummary:
         states = {planned.before.name: self._states[planned.before.name] for planned in self._planned}
-        return CohortSummary(self._options.out, states, self._worked_on, self._refused)
+        return CohortSummary(self._options.out, states, frozenset(self._ended), self._refused)

@@ -29,14 +29,31 @@ def state_names(out: Location) -> list[str]:
     return [name.removesuffix(STATE_SUFFIX) for name in found if name.endswith(STATE_SUFFIX)]
 
 
+def runs_in(folder: Location) -> list[str]:
+    """Names of the result folders in a folder, sorted: of single runs and of a batch. Raises StoreError."""
+    with storage_errors(folder):
+        if isinstance(folder, Path) and not folder.is_dir():
+            return []
+        found = [name for name in names(folder) if not name.startswith(".")]
+        return [name for name in found if exists(folder / name / "run.json")]
+
+
 def result_folders(path: Location) -> list[Location]:
-    """Result folders that a path stands for: those in a cohort's folder; none for a cohort's own files; else the path.
+    """Result folders that a path stands for: those in the output folder of runs or of a batch; none for a batch's own
+    files; else the path.
 
     So `results` and `results/*` are the same results. Raises StoreError.
     """
     if isinstance(path, Path) and path.name in (SUMMARY_CSV, SUMMARY_MD, LOG) and path.is_file():
         return []
     with storage_errors(path):
-        if not exists(path / STATES):
+        if exists(path / "run.json"):
             return [path]
-        return [path / name for name in state_names(path) if exists(path / name / "run.json")]
+    inside = [path / name for name in runs_in(path)]
+    return inside or ([] if is_cohort(path) else [path])
+
+
+def is_cohort(path: Location) -> bool:
+    """True for the output folder of a batch. Raises StoreError."""
+    with storage_errors(path):
+        return exists(path / STATES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -24,12 +25,14 @@ from wsi_magnet.errors import (
     WsiMagnetError,
 )
 from wsi_magnet.results.event_log import RunLog, now
-from wsi_magnet.results.events import Event, Observer, ScaleStarted
+from wsi_magnet.results.events import Event, Note, Observer, ScaleStarted
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary, reason_lines
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.segment.slide import segment_slide
+
+_IN_A_LIST = "a CSV list with the columns slide and mpp gives each slide its own"
 
 ENDS_BATCH = (ClusterError, OutageError, OutOfSpaceError, Stopped, KeyboardInterrupt)
 """Errors that no slide causes: the other slides would fail as well."""
@@ -98,10 +101,14 @@ class _SlideTask:
 
             try:
                 summary = self._segment_with(options.config_without_default_mpp(slide), observe)
-            except MissingMppError:
+            except MissingMppError as error:
                 config = options.config_of(slide)
                 if config.mpp is None:
                     raise
+                if error.stated:  # so that an --mpp for other slides is not taken for this one unseen
+                    observe(
+                        Note(f"{error.stated}, which no slide can have: --mpp {config.mpp:g} is used; {_IN_A_LIST}")
+                    )
                 summary = self._segment_with(config, observe)
             log.finished(summary)
         return summary
@@ -164,14 +171,15 @@ class _SlideTask:
         return self._record(state, outcome, reasons)
 
     def _failed(self, error: Exception) -> SlideEnded:
-        reason = " ".join(str(error).split())
+        # The host of a worker is named only where it is another one.
+        reason = " ".join(str(error).split()).removeprefix(f"worker on {socket.gethostname()}: ")
         if not isinstance(error, WsiMagnetError):
             reason = f"internal error ({type(error).__name__}): {reason}"
         retry = self._state.retry
         if isinstance(error, ResultMismatchError) and error.cure is not None:
             retry = self._shared.options.slide_command(self._planned.slide, error.cure)
         elif isinstance(error, MissingMppError):
-            reason += ", or give it in a list (columns slide, mpp)"
+            reason = f"{reason.partition('; pass --mpp')[0]}; {_IN_A_LIST}, or this one alone with --mpp"
             retry = self._shared.options.slide_command(self._planned.slide, "--mpp", "MICRONS")
         if (kept := self._kept(error)) is not None:
             has_cure = getattr(error, "cure", None) is not None

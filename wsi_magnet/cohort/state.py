@@ -178,6 +178,8 @@ def _read(path: Location) -> SlideState:
         if values.get("version") != _VERSION:
             raise SchemaError(f"its version is {values.get('version')!r:.20}, not {_VERSION}")
         state: SlideState = parse(SlideState, values, "", unknown="ignore")
+        if "\0" in state.slide:
+            raise SchemaError("its slide cannot be a file's path")
         if f"{state.name}{STATE_SUFFIX}" != path.name:
             raise SchemaError(f"its name is {state.name!r:.60}")
     except (ValueError, RecursionError) as error:  # JSON's errors, those of its encoding, and SchemaError

@@ -1,4 +1,4 @@
-"""Status of a batch or a run, read from its folder; opens no slide, needs no torch."""
+"""Status of a batch, a run, or a folder of runs, read from the folder; opens no slide, needs no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from wsi_magnet.cohort.paths import LOG, STATES
+from wsi_magnet.cohort.paths import LOG, STATES, runs_in
 from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import Execution
-from wsi_magnet.errors import CohortError
+from wsi_magnet.errors import CohortError, ResultMismatchError
 from wsi_magnet.results.events import RunPlanned, ScaleStarted
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.progress import RunProgress, seconds_left
-from wsi_magnet.results.reader import results_inside
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import reason_lines
 from wsi_magnet.schema import SchemaError, parse, stored_as, to_json
@@ -51,12 +50,12 @@ class SlideInFlight:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Status of a batch or of a run."""
+    """Status of a batch, of a run, or of the runs in a folder."""
 
     folder: str
-    kind: Literal["batch", "run"]
+    kind: Literal["batch", "run", "runs"]
     worker: str | None
-    """The process that works on it; None without one."""
+    """The process that works on it, or their number; None without one."""
     silent_s: float | None
     """Seconds since the last write."""
     counts: Mapping[str, int]
@@ -70,13 +69,14 @@ class Status:
     left_is_limit: bool
     """True while the work of a run's finer scales is not decided: `left_s` is what it takes at most."""
     resume_command: str | None = field(metadata=stored_as("goes_on"))
+    """The shell command that resumes it; for several stopped runs a line each."""
 
     @property
     def state(self) -> Literal["running", "stopped", "finished", "finished with failures"]:
         """The state in a word; "stopped" has not come to its end, and no process works on it."""
         if self.worker is not None:
             return "running"
-        if self.counts.get("waiting") or self.counts.get("running"):
+        if any(self.counts.get(state) for state in ("waiting", "running", "stopped")):
             return "stopped"
         return "finished with failures" if self.failed else "finished"
 
@@ -91,12 +91,14 @@ class Status:
 
 
 def status_of(folder: Location) -> Status:
-    """Status of the batch or the run in a folder. Raises CohortError for any other folder, StoreError."""
+    """Status of the batch, the run or the runs in a folder. Raises CohortError for any other folder, StoreError."""
     with storage_errors(folder):
         is_batch, is_run = exists(folder / STATES), exists(folder / "run.json")
     if is_batch or is_run:
         return _of_batch(folder) if is_batch else _of_run(folder)
-    raise CohortError(f"{folder} is neither the output of a batch nor a slide's result folder{results_inside(folder)}")
+    if runs := runs_in(folder):
+        return _of_runs(folder, runs)
+    raise CohortError(f"{folder} is neither a slide's result folder nor an output folder of `run` or `batch`")
 
 
 def _of_batch(folder: Location) -> Status:
@@ -126,7 +128,8 @@ def _of_batch(folder: Location) -> Status:
 def _of_run(folder: Location) -> Status:
     run = ResultFolder(folder).read_run()
     assert run is not None, "the caller has checked for run.json"
-    state = run.state
+    worker = lock_owner(folder)
+    state = "stopped" if run.running and worker is None else run.state
     log = _Log(folder / LOG)
     written = _last_write(log, [folder / LOG, folder / "journal.jsonl", folder / "run.json"])
     command = _resume_command(folder, run, log)
@@ -139,15 +142,48 @@ def _of_run(folder: Location) -> Status:
     return Status(
         str(folder),
         "run",
-        lock_owner(folder),
+        worker,
         None if written is None else max(0.0, time.time() - written),
         {state: 1},
-        (_in_flight(folder, folder.name, 1),) if state == "running" else (),
+        (_in_flight(folder, folder.name, 1),) if run.running else (),
         (failure,) if failure else (),
         None,
         left_s,
         progress.at_most,
         command,
+    )
+
+
+def _of_runs(folder: Location, names: Iterable[str]) -> Status:
+    """Status of single runs into one folder, added up; a damaged run.json counts as a failure."""
+    runs: list[Status] = []
+    failed: list[Mapping[str, str]] = []
+    counts: Counter[str] = Counter()
+    for name in names:
+        try:
+            one = _of_run(folder / name)
+        except ResultMismatchError as error:
+            failed.append({"name": name, "state": "unreadable", "reason": str(error), "retry": ""})
+            counts["unreadable"] += 1
+            continue
+        runs.append(one)
+        counts.update(one.counts)
+        failed += one.failed
+    workers = [one.worker for one in runs if one.worker is not None]
+    silent = [one.silent_s for one in runs if one.silent_s is not None]
+    stopped = [one.resume_command for one in runs if one.state == "stopped" and one.resume_command]
+    return Status(
+        str(folder),
+        "runs",
+        workers[0] if len(workers) == 1 else f"{len(workers)} processes" if workers else None,
+        min(silent, default=None),
+        dict(counts),
+        tuple(slide for one in runs for slide in one.in_flight),
+        tuple(failed),
+        None,
+        None,
+        False,
+        "\n".join(stopped) or None,
     )
 
 

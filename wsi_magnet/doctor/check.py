@@ -93,6 +93,8 @@ class Request:
     """None: the bundle that ships."""
     slide: str | None = None
     output: str | None = None
+    mpp: float | None = None
+    """Microns per pixel of the slide, where its metadata have none."""
 
     @property
     def remote(self) -> bool:

@@ -36,9 +36,9 @@ def check_reading(request: Request) -> Iterator[CheckResult | Needs]:
     yield check_bundle(request.bundle)
     if request.slide is not None:
         path = Path(request.slide).expanduser()
-        yield check_slide(path)
+        yield check_slide(path, request.mpp)
         try:
-            yield estimate_needs(path, request.bundle)
+            yield estimate_needs(path, request.bundle, request.mpp)
         except (WsiMagnetError, OSError):
             return  # slide or bundle cannot be used, as reported above
 
@@ -86,10 +86,10 @@ def check_bundle(bundle: str | None) -> CheckResult:
     return ok("bundle", f"{bundle_path(bundle).name}: {spec.name} ({spec.network}), {text}")
 
 
-def check_slide(path: Path) -> CheckResult:
+def check_slide(path: Path, mpp: float | None = None) -> CheckResult:
     """Check that a slide opens, and that the middle of each of its levels can be decoded."""
     try:
-        with closing(open_slide(path)) as reader:
+        with closing(open_slide(path, mpp=mpp)) as reader:
             info = reader.info
             for index, level in enumerate(info.levels):
                 x, y = (max(0, (side - _LOOK_PX) // 2) for side in level.size.wh)
@@ -99,15 +99,15 @@ def check_slide(path: Path) -> CheckResult:
         return problem_from("slide", error, remedy)
     text = f"{path.name}: {info.vendor}, {info.size} px, {counted(len(info.levels), 'level')}"
     if not info.mpp_xy:
-        return warning("slide", f"{text}; no resolution in its metadata", "pass --mpp to the run")
+        return warning("slide", f"{text}; no resolution in its metadata", "pass --mpp, here and to the run")
     return ok("slide", f"{text}, {max(info.mpp_xy):g} µm/px; every level can be decoded")
 
 
-def estimate_needs(path: Path, bundle: str | None) -> Needs:
+def estimate_needs(path: Path, bundle: str | None, mpp: float | None = None) -> Needs:
     """Memory and disk of a run if all of the slide is tissue. Raises WsiMagnetError if slide or bundle is unusable."""
     spec, _ = read_spec(bundle)
-    with closing(open_slide(path)) as reader:
-        prepared = prepare(reader, spec, RunConfig(tissue=False))
+    with closing(open_slide(path, mpp=mpp)) as reader:
+        prepared = prepare(reader, spec, RunConfig(tissue=False, mpp=mpp))
     one, two = (
         estimate(
             prepared.plan,

@@ -10,7 +10,7 @@ from wsi_magnet.doctor.check import CheckResult, Needs, Request, one_line, probl
 from wsi_magnet.doctor.machine import check_machine
 from wsi_magnet.doctor.output import check_output, check_temporary
 from wsi_magnet.doctor.reading import TRY_DECODERS
-from wsi_magnet.doctor.software import check_software
+from wsi_magnet.doctor.software import check_extras, check_software
 from wsi_magnet.runtime.isolation import stream_isolated
 
 READING_S, COMPUTE_S = 120.0, 300.0
@@ -37,6 +37,7 @@ def run_checks(request: Request) -> Iterator[CheckResult]:
         from wsi_magnet.doctor.cluster import check_cluster  # loads Dask and torch
 
         yield from check_cluster(request, needs)
+    yield from check_extras()
 
 
 def _isolated(

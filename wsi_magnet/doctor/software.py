@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution, distributions, version
 
 from packaging.requirements import Requirement
@@ -34,7 +34,7 @@ SHARED = (
 
 
 def check_software() -> Iterator[CheckResult]:
-    """Check Python, the required packages, and each extra for users."""
+    """Check Python and the required packages."""
     try:
         installed = distribution(NAME)
     except PackageNotFoundError:
@@ -46,10 +46,16 @@ def check_software() -> Iterator[CheckResult]:
     if installed.version != __version__:
         text = f"{__version__} runs, but {installed.version} is installed"
         yield warning(NAME, text, f"install it again, and remove folders of another {NAME} from PYTHONPATH")
-    required, extras = sort_requirements(installed.requires or [])
-    yield from _required(required)
-    for name, requirements in sorted(extras.items()):
-        yield _extra(name, requirements)
+    yield from _required(sort_requirements(installed.requires or [])[0])
+
+
+def check_extras() -> Iterator[CheckResult]:
+    """Check the extras for users: a warning for each that does not fit, and one line for all others."""
+    try:
+        extras = sort_requirements(distribution(NAME).requires or [])[1]
+    except PackageNotFoundError:
+        return  # as `check_software` says
+    yield from _extras(extras)
 
 
 def shared_versions() -> dict[str, str]:
@@ -126,14 +132,25 @@ def _copies(name: str) -> list[str]:
     return sorted({one.version for one in distributions(name=name)})
 
 
-def _extra(name: str, requirements: list[Requirement]) -> CheckResult:
-    subject, command = f"extra {name}", f"`pip install '.[{name}]'` in {NAME}'s checkout"
-    bad = [one for one in requirements if misfit(one)]
-    if bad and all(misfit(one) == "missing" for one in requirements):
-        return note(subject, f"not installed; if you need it: {command}")
-    if bad:
-        return warning(subject, ", ".join(map(_described, bad)), f"run {command}")
-    return ok(subject, ", ".join(f"{one.name} {installed_version(one.name)}" for one in requirements))
+def _extras(extras: Mapping[str, list[Requirement]]) -> Iterator[CheckResult]:
+    there, missing = [], []
+    for name, requirements in sorted(extras.items()):
+        bad = [one for one in requirements if misfit(one)]
+        if not bad:
+            there.append(name)
+        elif all(misfit(one) == "missing" for one in requirements):
+            missing.append(name)
+        else:
+            yield warning("extras", ", ".join(map(_described, bad)), f"run {_install_extra(name)}")
+    texts = [f"{', '.join(there)} installed"] if there else []
+    if missing:
+        texts.append(f"{', '.join(missing)} not installed; who needs one runs {_install_extra('NAME')}")
+    if texts:
+        yield note("extras", "; ".join(texts))
+
+
+def _install_extra(name: str) -> str:
+    return f"`pip install '.[{name}]'` in {NAME}'s checkout"
 
 
 def _described(one: Requirement) -> str:

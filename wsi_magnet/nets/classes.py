@@ -1,10 +1,13 @@
-"""Labels and colours of classes by name: canonical for known names, free ones for others."""
+"""Labels and colours of classes by name: canonical for known names, free ones for others; and changes of both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from wsi_magnet.errors import BundleError
+from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.labels import LabelClass
 from wsi_magnet.nets.spec import ClassInfo
 
 Color = tuple[int, int, int]
@@ -71,4 +74,46 @@ def palette_color(index: int) -> Color:
     """Colour of the class with that number: from the palette, then from darker rounds of it."""
     round_, place = divmod(index, len(_PALETTE))
     red, green, blue = (round(channel * 0.7**round_) for channel in _PALETTE[place])
+    return red, green, blue
+
+
+@dataclass(frozen=True, slots=True)
+class ClassChanges:
+    """New names and colours of classes; values stay, so that no pixel changes."""
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    """New name by the present one."""
+    colors: Mapping[str, Color] = field(default_factory=dict)
+    """New colour, RGB, by the present name or the new one."""
+
+    def of(self, classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
+        """The classes with their changes. A class that has its new name already counts as renamed, so that a change
+        that was interrupted can be repeated.
+
+        Raises ConfigError for a class that does not exist, and for a name that is empty or used twice.
+        """
+        if swapped := set(self.names) & set(self.names.values()):
+            raise ConfigError(f"{min(swapped)!r} is both an old and a new name; rename in two steps")
+        known = {one.name for one in classes}
+        for name in (*self.names, *self.colors):
+            there = {name, self.names.get(name, name)} | {old for old, new in self.names.items() if new == name}
+            if not there & known:
+                raise ConfigError(f"there is no class {name!r}; the classes are {', '.join(sorted(known))}")
+        changed = tuple(
+            LabelClass(one.value, new, self.colors.get(one.name, self.colors.get(new, one.color)))
+            for one in classes
+            for new in [self.names.get(one.name, one.name)]
+        )
+        names = [one.name for one in changed]
+        if twice := {name for name in names if names.count(name) > 1 or not name.strip()}:
+            raise ConfigError(f"class name {min(twice)!r} is empty or used twice; give each class a name of its own")
+        return changed
+
+
+def parse_color(text: str) -> Color:
+    """RGB of "#4a90d9". Raises ConfigError."""
+    digits = text.strip().removeprefix("#")
+    if not re.fullmatch("[0-9a-fA-F]{6}", digits):
+        raise ConfigError(f"colour {text!r} is not six hexadecimal digits, such as #4a90d9")
+    red, green, blue = bytes.fromhex(digits)
     return red, green, blue

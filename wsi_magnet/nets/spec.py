@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
+from uuid import uuid4
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
@@ -17,6 +20,7 @@ from wsi_magnet.labels import LabelClass
 from wsi_magnet.nets.profile import TrainingProfile
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
+from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.values import check, check_fields, documented
 
 FORMAT = "wsi-magnet-bundle"
@@ -195,8 +199,12 @@ def _read_header(file: BinaryIO, path: Path) -> BundleSpec:
         metadata = header["__metadata__"]
         description = json.loads(metadata["spec"])
         kind, version = metadata["format"], metadata["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        data_bytes = max((one["data_offsets"][1] for key, one in header.items() if key != "__metadata__"), default=0)
+        missing = 8 + length + data_bytes - os.fstat(file.fileno()).st_size
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         raise refusal from None
+    if missing > 0:
+        raise BundleError(f"{path} is cut off: its last {missing:,} bytes are missing; get the file again")
     if kind != FORMAT:
         raise refusal
     if version != VERSION:
@@ -205,6 +213,76 @@ def _read_header(file: BinaryIO, path: Path) -> BundleSpec:
         return BundleSpec.from_json(description)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleIdentity:
+    """Name and SHA-256 of the file that a bundle's weights come from, whatever its classes are called now.
+
+    Results are recognised by it: a bundle that was only edited makes the same masks.
+    """
+
+    name: str
+    sha256: str
+
+
+ORIGIN = "origin"
+"""Entry of an edited bundle's header: the identity of the first bundle with its weights, as JSON."""
+
+
+def bundle_identity(bundle: str | Path | None) -> BundleIdentity:
+    """Identity of a bundle: its origin's if it was made by `edit_bundle`, else its own. Raises BundleError."""
+    spec, sha256 = read_spec(bundle)
+    path = bundle_path(bundle)
+    try:
+        origin = json.loads(read_header(path).get("__metadata__", {}).get(ORIGIN, "null"))
+        return parse(BundleIdentity, origin, ORIGIN) if origin is not None else BundleIdentity(spec.name, sha256)
+    except (SchemaError, ValueError, AttributeError) as error:
+        raise BundleError(f"{path} names no usable origin: {error}; get the file again") from None
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file that `read_spec` has accepted. Raises BundleError."""
+    try:
+        with path.open("rb") as file:
+            header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"bundle {path}: {error}") from None
+    return header
+
+
+def edit_bundle(bundle: str | Path | None, target: Path, spec: BundleSpec) -> None:
+    """Copy a bundle with another name, other names and colours of its classes, or another card; the weights are the
+    same, and the new file is recognised as the old one by `bundle_identity`.
+
+    Raises BundleError for any other change, and where the file cannot be read or written.
+    """
+    path, (before, _) = bundle_path(bundle), read_spec(bundle)
+    if _computing(before) != _computing(spec):
+        raise BundleError(f"{path}: only its name, its card, and the names and colours of its classes can be changed")
+    origin = bundle_identity(bundle)
+    header = read_header(path)
+    header["__metadata__"] |= {
+        "spec": json.dumps(spec.to_json()),
+        ORIGIN: json.dumps({"name": origin.name, "sha256": origin.sha256}),
+    }
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as source, atomic_file(target, unique=uuid4().hex) as file:
+            source.seek(8 + int.from_bytes(source.read(8), "little"))
+            file.write(len(text).to_bytes(8, "little") + text)
+            shutil.copyfileobj(source, file)
+    except OSError as error:
+        raise BundleError(f"cannot write bundle {target}: {error.strerror or error}") from None
+
+
+def _computing(spec: BundleSpec) -> dict[str, Any]:
+    """Everything of a description that a mask depends on."""
+    values = spec.to_json()
+    del values["name"], values["card"]
+    return {**values, "classes": [one.value for one in spec.classes]}
 
 
 def _problems(spec: BundleSpec) -> list[str]:

@@ -82,7 +82,7 @@ _TISSUE_GREY, _GAP_GREY = 255, 128
 
 @dataclass(frozen=True, slots=True)
 class TissueReference:
-    """What a saved tissue map lacks; small, and sent to workers with the run."""
+    """Values that a saved tissue map lacks; small, and sent to workers with the run."""
 
     downsample_xy: tuple[float, float]
     """Level-0 pixels per pixel of the map."""

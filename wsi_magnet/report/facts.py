@@ -12,6 +12,7 @@ from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import ceil_div
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
+from wsi_magnet.report.colours import vivid
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.grading import NOISE_MM2, PATTERNS, ClassArea, Gleason, can_grade, gleason, is_pattern
 from wsi_magnet.results.journal import CellResult, History, read_history
@@ -77,7 +78,7 @@ class SlideFacts:
 
     @property
     def state(self) -> str:
-        """One of "running", "finished" and "finished with errors"."""
+        """One of "running", "stopped", "finished" and "finished with errors"."""
         return self.source.state
 
 
@@ -141,5 +142,5 @@ def _refined_at(source: Result, history: History) -> Codes:
 
 
 def shown(facts: SlideFacts) -> list[LabelClass]:
-    """The classes that are drawn: all but background."""
-    return [c for c in facts.source.classes if c.value]
+    """The classes that are drawn, in the colours they are drawn in: all but background."""
+    return vivid(c for c in facts.source.classes if c.value)

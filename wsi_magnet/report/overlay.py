@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from wsi_magnet.errors import ResultMismatchError
+from wsi_magnet.errors import ResultMismatchError, SlideOpenError
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
+from wsi_magnet.report.colours import vivid
 from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.reader import Result
 from wsi_magnet.scales import Scale
@@ -56,7 +57,8 @@ def draw_overlay(result: Location, style: OverlayStyle | None = None) -> Image.I
     with closing(open_own_slide(source)) as reader:
         tissue = tissue_at(reader, sizes[level], mpp)
     labels = source.mask_image.read(level, Box.of(sizes[level]))
-    picture = Image.fromarray(blend(tissue, labels, source.classes, style.opacity))
+    classes = vivid(source.classes)
+    picture = Image.fromarray(blend(tissue, labels, classes, style.opacity))
     full_px = picture.width
     picture.thumbnail((style.longest_px, style.longest_px))
     shown_mpp = mpp * full_px / picture.width
@@ -64,7 +66,7 @@ def draw_overlay(result: Location, style: OverlayStyle | None = None) -> Image.I
     title = f"{source.name}: mask at {source.geometry.mpp:g} microns/px, drawn at {shown_mpp:.3g}"
     if source.running:
         stamp_preliminary(picture)
-    return _with_legend(picture, source.classes, areas, shown_mpp, [title, "Not for diagnosis."], source.alarms)
+    return _with_legend(picture, classes, areas, shown_mpp, [title, "Not for diagnosis."], source.alarms)
 
 
 def stamp_preliminary(picture: Image.Image) -> None:
@@ -78,7 +80,12 @@ def stamp_preliminary(picture: Image.Image) -> None:
 
 def open_own_slide(source: Result) -> SlideReader:
     """Open the slide of a result. Raises SlideOpenError, ResultMismatchError where the file is another slide now."""
-    reader = open_slide(source.slide.path, mpp=source.record.config.mpp)
+    try:
+        reader = open_slide(source.slide.path, mpp=source.record.config.mpp)
+    except SlideOpenError as error:
+        raise SlideOpenError(
+            f"{error}; put the slide back there (`wsi-magnet report` shows a result without its slide)"
+        ) from error
     if reader.info.identity != source.identity:
         reader.close()
         raise ResultMismatchError(f"{reader.info.path} is no longer the slide that {source.folder} was made from")

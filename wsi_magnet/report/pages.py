@@ -76,8 +76,8 @@ def _lede(facts: SlideFacts) -> str:
 
 def _banners(facts: SlideFacts, pictures: Pictures) -> list[str]:
     texts = []
-    if facts.source.running:
-        texts.append("If no process is working on this run, the same wsi-magnet run resumes it.")
+    if facts.state == "stopped":
+        texts.append("The run was stopped before its end; the same wsi-magnet run resumes it.")
     if facts.failures:
         texts.append(f"{counted(len(facts.failures), 'tissue cell')} could not be read; see below.")
     if pictures.slide is None:
@@ -196,7 +196,7 @@ def _refinement(facts: SlideFacts) -> list[dict[str, Any]]:
             "refined": f"{s.refined:,}",
             "share": percent_text(s.percent) if s.cells else "–",
             "changed": "–" if s.changed_percent is None else percent_text(s.changed_percent),
-            "state": "complete" if s.complete else "running" if s.cells else "not started",
+            "state": "complete" if s.complete else facts.state if s.cells else "not started",
         }
         for i, s in enumerate(facts.scales)
         if s.cells or not s.complete
@@ -331,23 +331,35 @@ def entry_of(facts: SlideFacts, href: str, thumbnail: bytes) -> Entry:
     )
 
 
-def index_page(entries: Sequence[Entry]) -> str:
-    """HTML of the index."""
+@dataclass(frozen=True, slots=True)
+class Unsegmented:
+    """A slide without a result that can be shown: it failed, waits, or has just been started."""
+
+    name: str
+    state: str
+    reason: str = ""
+    command: str = ""
+    """The shell command that repeats or resumes it."""
+
+
+def index_page(entries: Sequence[Entry], others: Sequence[Unsegmented] = ()) -> str:
+    """HTML of the index. others: slides that have no page."""
     classes: dict[str, Color] = {}
     for entry in entries:
         classes.update({name: color for name, color in entry.colors.items() if name not in classes})
     page = {
-        "lede": _index_lede(entries),
+        "lede": _index_lede(entries, others),
         "classes": classes,
         "columns": list(classes) if len(classes) <= _MAX_CLASSES else [],
         "graded": any(entry.graded for entry in entries),
         "entries": entries,
+        "others": others,
     }
-    return render("index.html", "index.js", counted(len(entries), "slide"), page)
+    return render("index.html", "index.js", counted(len(entries) + len(others), "slide"), page)
 
 
-def _index_lede(entries: Sequence[Entry]) -> str:
-    states = Counter(entry.state for entry in entries)
+def _index_lede(entries: Sequence[Entry], others: Sequence[Unsegmented]) -> str:
+    states = Counter([*(entry.state for entry in entries), *(one.state for one in others)])
     counts = ", ".join(f"{number} {state}" for state, number in states.items())
     text = f"{area_text(sum(e.analysed_mm2 for e in entries))} analysed; {counts}."
     if alarmed := sum(bool(e.alarms) for e in entries):

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.geometry import Box, Size
+from wsi_magnet.report.colours import vivid
 from wsi_magnet.report.overlay import blend, open_own_slide, scale_bar, stamp_preliminary, tissue_at
 from wsi_magnet.results.pyramid import Pyramid
 from wsi_magnet.results.reader import Result
@@ -92,7 +93,7 @@ def _blended(under: Pixels, labels: Pixels, source: Result, opacity: float) -> I
     picture = Image.fromarray(under)
     picture.thumbnail((_PAPER_PX, _PAPER_PX))
     reduced = Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST)
-    return Image.fromarray(blend(np.asarray(picture), np.asarray(reduced), source.classes, opacity))
+    return Image.fromarray(blend(np.asarray(picture), np.asarray(reduced), vivid(source.classes), opacity))
 
 
 def _slide(source: Result, size: Size, mpp: float) -> tuple[Pixels | None, str]:

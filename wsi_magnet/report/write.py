@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.report.facts import read_facts
-from wsi_magnet.report.pages import Entry, entry_of, index_page, slide_page
+from wsi_magnet.report.pages import Entry, Unsegmented, entry_of, index_page, slide_page
 from wsi_magnet.report.pictures import take_pictures
 from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
@@ -48,22 +48,27 @@ def write_report(
     target: Path,
     options: ReportOptions | None = None,
     progress: Callable[[Location], None] = lambda _: None,
+    others: Sequence[Unsegmented] = (),
 ) -> Reported:
     """Make the page of a result folder, or an index of several and a folder `<name>-slides` of their pages.
 
-    progress: called with each result before its page is made. Raises StoreError or ResultMismatchError for a folder
-    that is not a result, StoreError where the target exists or cannot be written, ConfigError for another suffix.
+    progress: called with each result before its page is made. others: slides without a result, which the index lists.
+    Raises StoreError or ResultMismatchError for a folder that is not a result, StoreError where the target exists or
+    cannot be written, ConfigError for another suffix.
     """
     options = options or ReportOptions()
-    _check(results, target, options)
+    single = len(results) == 1 and not others
+    if not results and not others:
+        raise ConfigError("no result to report on; name at least one result folder")
+    _check(target, options, single=single)
     for result in results:
         Result(result)  # refuses invalid results before the first picture is read
-    if len(results) == 1:
+    if single:
         progress(results[0])
         page, _, notes = _page(results[0], "", options, index=None)
         write_whole(target, page)
         return Reported((target,), tuple(notes))
-    return _write_cohort(results, target, options, progress)
+    return _write_cohort(results, others, target, options, progress)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -75,17 +80,15 @@ def write_whole(path: Path, text: str) -> None:
         partial.write_bytes(text.encode("utf-8", "replace"))
 
 
-def _check(results: Sequence[Location], target: Path, options: ReportOptions) -> None:
-    if not results:
-        raise ConfigError("no result to report on; name at least one result folder")
+def _check(target: Path, options: ReportOptions, *, single: bool) -> None:
     if target.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{target} is not a name of a page; end it in .html")
     if target.is_dir():
         raise StoreError(f"{target} is a folder; choose another name with -o")
     folder = _folder(target)
-    for there in (target, folder) if len(results) > 1 else (target,):
+    for there in (target,) if single else (target, folder):
         refuse_existing(there, overwrite=options.overwrite)
-    if len(results) > 1 and folder.exists():
+    if not single and folder.exists():
         others = [p.name for p in folder.iterdir() if p.suffix != ".html"] if folder.is_dir() else [folder.name]
         if others:
             raise StoreError(f"{folder} holds a file that is not a page ({others[0]}); choose another name with -o")
@@ -96,7 +99,11 @@ def _folder(target: Path) -> Path:
 
 
 def _write_cohort(
-    results: Sequence[Location], target: Path, options: ReportOptions, progress: Callable[[Location], None]
+    results: Sequence[Location],
+    others: Sequence[Unsegmented],
+    target: Path,
+    options: ReportOptions,
+    progress: Callable[[Location], None],
 ) -> Reported:
     folder = _folder(target)
     entries: list[Entry] = []
@@ -110,7 +117,7 @@ def _write_cohort(
             write_whole(partial / name, page)
             entries.append(entry)
             notes += page_notes
-    write_whole(target, index_page(entries))
+    write_whole(target, index_page(entries, others))
     return Reported((target, *sorted(folder.iterdir())), tuple(notes))
 
 
@@ -121,6 +128,8 @@ def _page(result: Location, href: str, options: ReportOptions, index: str | None
     if pictures.slide is None:
         notes.append(f"{result} is shown without its slide: {pictures.why_no_slide}")
     notes += [f"{result}, {alarm.kind}: {alarm.text}" for alarm in facts.source.alarms]
+    if facts.state == "stopped":
+        notes.append(f"{result} was stopped before its end; the same wsi-magnet run resumes it")
     entry = entry_of(facts, href, pictures.thumbnail)
     return slide_page(facts, pictures, index=index), entry, notes
 

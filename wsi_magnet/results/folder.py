@@ -26,6 +26,7 @@ Existing = Literal["resume", "restart", "overwrite"]
 
 _CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
 _FENCING_TOKEN = ".turn"
+_KEEP, _NOTHING = "--keep", "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,11 @@ class Fingerprint:
 
     parts: Mapping[str, str]
 
+    @property
+    def keeps(self) -> set[str]:
+        """Images that are kept besides the mask."""
+        return {*self.parts.get(_KEEP, "").split(",")} - {"", _NOTHING}
+
     def differences(self, other: Fingerprint) -> list[str]:
         """A text for each difference: "--refine was all and is 0.2"."""
         return [
@@ -91,7 +97,7 @@ def fingerprint(
             "--tissue": "on" if config.tissue else "off",
             "--tile": str(config.tile_px),
             "--ngff": config.ngff,
-            "--keep": ",".join(config.kept) or "nothing",
+            _KEEP: ",".join(config.kept) or _NOTHING,
             "--batch-size": str(config.batch_size or "auto"),
             "--precision": config.precision,
         }
@@ -173,10 +179,17 @@ class ResultFolder:
         if existing == "restart":
             return None
         differences = before.differences(wanted)
+        if not earlier.running and wanted.keeps <= before.keeps:
+            differences = [one for one in differences if not one.startswith(f"{_KEEP} ")]
         if differences:
+            again = "start again with --restart"
+            if missing := sorted(wanted.keeps - before.keeps):
+                again += (
+                    f", which computes all of the slide: {' and '.join(missing)} cannot be made from what is stored"
+                )
             raise ResultMismatchError(
                 f"{self.path} was made with other options: {'; '.join(differences)}. "
-                f"Resume it with {_same_options(before, wanted)}, or start again with --restart",
+                f"Resume it with {_same_options(before, wanted)}, or {again}",
                 cure="--restart",
                 stays=True,
             )

@@ -8,6 +8,7 @@ object store a chunk is one request, and durable when it is answered.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -347,6 +348,23 @@ def write_values(path: Path, values: npt.NDArray[Any] | Sequence[str] | str, att
     content = values if isinstance(values, np.ndarray) else np.array(values, np.dtypes.StringDType())
     with storage_errors(path):
         zarr.create_array(path, data=content, zarr_format=3, attributes=dict(attributes))
+
+
+def count_chunks(path: Location) -> int:
+    """Number of chunks (in Zarr v3: shards) of an image on this machine's disk; 0 in an object store.
+
+    Raises StoreError.
+    """
+    if not isinstance(path, Path):
+        return 0
+    with storage_errors(path):
+        return sum(
+            not name.endswith(PARTIAL) and name not in _METADATA
+            for level in (path.iterdir() if path.is_dir() else ())
+            if level.name.isdigit()
+            for _, _, files in os.walk(level)
+            for name in files
+        )
 
 
 def read_attributes(path: Location) -> dict[str, Any]:

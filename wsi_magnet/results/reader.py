@@ -25,10 +25,11 @@ from wsi_magnet.results.alarms import Alarm, preliminary
 from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.results.grading import ClassArea, areas_of, summarise
 from wsi_magnet.results.pyramid import Pyramid, lazy_level, read_attributes
-from wsi_magnet.results.record import RunRecord, SlideRecord, State
+from wsi_magnet.results.record import RunRecord, SlideRecord
 from wsi_magnet.scales import pixels_at, to_rectangle
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, Url, exists, names, to_location
+from wsi_magnet.storage.lock import lock_owner
 from wsi_magnet.values import check, documented
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ Points = npt.NDArray[np.float64]
 """float64 (n, 2): x and y."""
 
 Pixels = npt.NDArray[np.uint8]
+
+ResultState = Literal["running", "stopped", "finished", "finished with errors"]
 
 CoordinateFrame = Literal["qupath", "level0"]
 """Origin of coordinates: the corner of the slide's bounds, to which QuPath's OpenSlide reader crops; or of level 0."""
@@ -175,9 +178,14 @@ class Result:
         """Identity of the slide's content."""
         return self.record.slide.identity
 
-    @property
-    def state(self) -> State:
-        """One of "running", "finished" and "finished with errors"."""
+    @cached_property
+    def state(self) -> ResultState:
+        """One of "running", "stopped", "finished" and "finished with errors", as found when it is first asked for.
+
+        "stopped": not finished, and no process works on it. Raises StoreError.
+        """
+        if self.record.state == "running" and lock_owner(self.folder) is None:
+            return "stopped"
         return self.record.state
 
     @property

@@ -150,6 +150,8 @@ class RunRecord:
     seconds_since_start: float | None = None
     summary: Mapping[str, Any] | None = None
     """The contents of summary.json; None while the run is not finished."""
+    chunks: Mapping[str, Annotated[int, Bounds(0)]] = field(default_factory=dict)
+    """Number of stored chunks of each image on this machine's disk, by product; empty where it was not counted."""
 
     def __post_init__(self) -> None:
         if not self.scales:

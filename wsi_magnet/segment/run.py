@@ -28,6 +28,7 @@ from wsi_magnet.results.events import (
 )
 from wsi_magnet.results.folder import Fingerprint, Products, ResultFolder, write_json
 from wsi_magnet.results.journal import History, Journal, Key, TileResult, read_history
+from wsi_magnet.results.pyramid import count_chunks
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunCounts, RunSummary
 from wsi_magnet.runtime.types import Executor
@@ -289,6 +290,7 @@ class Run:
         summary = {"slide": self._prepared.info.path, **bundle, **counts, "alarms": alarms}
         write_json(self._folder.summary_json, summary)
         state = "finished with errors" if failed else "finished"
+        kept = ("mask", *self._prepared.config.kept)
         self._folder.write_run(
             description.but(
                 state=state,
@@ -296,6 +298,7 @@ class Run:
                 finished=now("seconds"),
                 seconds_since_start=round(seconds, 3),
                 summary=summary,
+                chunks={name: count for name in kept if (count := count_chunks(self._pyramids[name].spec.path))},
             )
         )
         return RunSummary(self._folder.path, False, failed, summary)

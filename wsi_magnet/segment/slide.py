@@ -11,10 +11,11 @@ from typing import NoReturn, Protocol, TypeVar
 
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ConfigError, ResultMismatchError, SlideOpenError
-from wsi_magnet.nets.spec import BundleSpec, bundle_path, read_spec
+from wsi_magnet.nets.spec import BundleSpec, bundle_identity, bundle_path, read_spec
 from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
 from wsi_magnet.results.events import Note, Observer, ignore, together
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
+from wsi_magnet.results.pyramid import count_chunks
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.runtime.process_setup import refuse_during_import_of_main
@@ -24,6 +25,7 @@ from wsi_magnet.slides.types import SlideInfo, SlideReader
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, Url, exists, to_location
 from wsi_magnet.system import give_memory_back
+from wsi_magnet.text import counted
 from wsi_magnet.values import check
 
 Result = TypeVar("Result")
@@ -90,9 +92,13 @@ def _segment(
         info = opened.info
         own_bundle = None if bundle is None else bundle_path(bundle).absolute()
         folder.refuse_inputs_inside([*_parts(Path(info.path)), *([own_bundle] if own_bundle else [])])
-        wanted = fingerprint(info.identity, info.require_mpp(), (spec.name, sha256), config)
-        finished = _finished_before(folder, folder.admit(wanted, existing))
-        if finished:
+        origin = bundle_identity(bundle)  # renamed or recoloured classes make no other mask
+        wanted = fingerprint(info.identity, info.require_mpp(), (origin.name, origin.sha256), config)
+        earlier = folder.admit(wanted, existing)
+        finished = _finished_before(folder, earlier)
+        if finished and earlier:
+            for note in _kept_as_it_is(earlier, spec, config):
+                observe(Note(note))
             return finished
         ladder_of(info, spec)  # a slide that is too coarse is refused before its folder is made
         require_writable(folder.path)
@@ -199,6 +205,19 @@ def _not_opened(slide: str, reason: str) -> NoReturn:
     raise SlideOpenError(f"{slide} cannot be opened as a slide: {reason}")
 
 
+def _kept_as_it_is(record: RunRecord, spec: BundleSpec, config: RunConfig) -> list[str]:
+    """Notes on differences between a finished result and this request that no computation needs."""
+    notes = []
+    if record.bundle.classes != tuple(one.label for one in spec.classes):
+        notes.append(
+            "the bundle names or colours its classes otherwise than this result; "
+            "`wsi-magnet relabel RESULT --bundle FILE` takes that over"
+        )
+    if more := [name for name in record.config.kept if name not in config.kept]:
+        notes.append(f"this result also holds {' and '.join(more)}, from an earlier --keep; it stays")
+    return notes
+
+
 def _finished_before(folder: ResultFolder, record: RunRecord | None) -> RunSummary | None:
     """Summary of a finished run, None for any other. Raises ResultMismatchError where its images are gone."""
     if record is None or record.running:
@@ -206,6 +225,14 @@ def _finished_before(folder: ResultFolder, record: RunRecord | None) -> RunSumma
     if "classes" not in (record.summary or {}):
         raise ResultMismatchError(f"{folder.run_json} has no summary; make it again with --restart", cure="--restart")
     for name in ("mask", *record.config.kept):
+        # What is stored is counted, as the folder alone says nothing of the pixels in it.
+        lost = record.chunks.get(name, 0) - (count_chunks(folder.path / f"{name}.ome.zarr") if record.chunks else 0)
+        if lost > 0:
+            raise ResultMismatchError(
+                f"{folder.path} was finished, but {counted(lost, 'chunk')} of its {name}.ome.zarr are gone; "
+                "make it again with --restart",
+                cure="--restart",
+            )
         with storage_errors(folder.path):
             there = exists(folder.path / f"{name}.ome.zarr" / "0")
         if not there:

@@ -187,6 +187,7 @@ def _describe(path: Path, handle: OpenSlide) -> SlideInfo:
         mpp_source=mpp_source,
         identity=properties.get("openslide.quickhash-1") or hash_ends(path, sizes[0]),
         properties=properties,
+        pictures=tuple(sorted(handle.associated_images)),
         cache_bytes=CACHE_BYTES,
     )
 

@@ -57,6 +57,8 @@ class SlideInfo:
     """Metadata of the slide, as text."""
     cache_bytes: int = 0
     """Most memory of decoded pixels that an open reader keeps, in bytes."""
+    pictures: tuple[str, ...] = ()
+    """Names of further images in the file, such as "label" and "macro"."""
     metadata_mpp_xy: tuple[float, float] | None = None
     """Mpp (x, y) of the metadata, where the caller gives another one."""
 
@@ -73,9 +75,10 @@ class SlideInfo:
     def require_mpp(self) -> tuple[float, float]:
         """Return the mpp (x, y). Raises MissingMppError if there is none."""
         if self.mpp_xy is None:
+            stated = self.mpp_source.removeprefix("none")
             raise MissingMppError(
-                f"{self.path} has no usable mpp{self.mpp_source.removeprefix('none')}; "
-                f"pass --mpp, in Python mpp=, the microns per pixel at level 0"
+                f"{self.path} has no usable mpp{stated}; pass --mpp, in Python mpp=, the microns per pixel at level 0",
+                stated=stated.strip(" ()"),
             )
         return self.mpp_xy
 

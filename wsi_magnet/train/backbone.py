@@ -91,9 +91,12 @@ class BackboneStage:
     def validate_scales(self) -> list[float]:
         """MIoU of each scale by itself, coarse to fine."""
         scorers = [ConfusionCounts(self._data.part_of) for _ in self._training.mpps]
-        for view in self._data.views:
+        for done, view in enumerate(self._data.views):
+            self._setting.validated(done, len(self._data.views))
             for scale, scorer in enumerate(scorers):
+                self._setting.stop.check()
                 with self._setting.autocast():
                     logits = self.learned(to_tensor([view.patches[scale]], self._setting.device))
                 scorer.add(inner(logits.float().softmax(dim=1), self._data.windows.halo_at(scale)), view.sets[scale])
+        self._setting.validated(len(self._data.views), len(self._data.views))
         return [scorer.miou for scorer in scorers]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from wsi_magnet.train.views import View, to_sets
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 TEMPERATURE_RANGE = (0.25, 8.0)
 THRESHOLDS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 RAMPS = (0.1, 0.2, 0.4)
@@ -35,6 +38,14 @@ LEAST_BLOCKS, LEAST_BLOCK_PX = 64, 64
 and is smaller only where the validation views are small or few: the smaller it is, the more its mean varies."""
 MIOU_LOST = 0.001
 """MIoU on the validation rows that `--refine auto` may lose against refining everything, over all scales together."""
+
+
+Progress = Callable[[int, int], None]
+"""Callback with finished and all parts of the work."""
+
+
+def _ignore(done: int, parts: int) -> None:
+    """Default progress: no output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +76,15 @@ def fit_temperature(logits: Sequence[Tensor], sets: Sequence[Tensor]) -> float:
     return round(float(np.exp(found.x)), 3)
 
 
-def fit_temperatures(frozen: FrozenBackbone, views: Sequence[View]) -> tuple[float, ...]:
+def fit_temperatures(frozen: FrozenBackbone, views: Sequence[View], progress: Progress = _ignore) -> tuple[float, ...]:
     """Temperatures of the backbone, one a scale."""
     scales, found = frozen.windows.scales, []
     for scale in range(scales):
         log.info("fitting the backbone's temperature at scale %d of %d", scale + 1, scales)
-        logits = [frozen.logits(view, scale) for view in views]
+        logits = []
+        for view in views:
+            logits.append(frozen.logits(view, scale))
+            progress(scale * len(views) + len(logits), scales * len(views))
         found.append(fit_temperature(logits, _truths(views, scale, frozen)))
     return tuple(found)
 
@@ -83,13 +97,29 @@ class Fitter:
     """Fits thresholds step by step up the ladder, on the validation views."""
 
     def __init__(
-        self, frozen: FrozenBackbone, views: Sequence[View], part_of: tuple[int, ...], *, select: str, median_px: int
+        self,
+        frozen: FrozenBackbone,
+        views: Sequence[View],
+        part_of: tuple[int, ...],
+        *,
+        select: str,
+        median_px: int,
+        progress: Progress = _ignore,
     ) -> None:
         self._frozen, self._views, self._part_of = frozen, views, part_of
         self._median_px = median_px
         ramps = (0.0,) if select == "hard" else (0.0, *RAMPS)
         self._candidates = [(above, width) for above, width in product(THRESHOLDS, ramps)]
-        self._backbone_outputs = [frozen.probabilities(view) for view in views]
+        steps = frozen.windows.scales - 1
+        self._progress, self._done = progress, 0
+        self._parts = len(views) * (2 + steps * (2 + len(self._candidates)))
+        self._backbone_outputs = [self._counted(frozen.probabilities(view)) for view in views]
+
+    def _counted(self, result: T) -> T:
+        """The result of a part of the work, which is thereby counted."""
+        self._done += 1
+        self._progress(self._done, self._parts)
+        return result
 
     @torch.no_grad()
     def fit(self, modules: Sequence[nn.Module]) -> Fitted:
@@ -99,7 +129,7 @@ class Fitter:
         for scale, module in enumerate(modules, start=1):
             log.info("fitting thresholds at scale %d of %d", scale + 1, len(modules) + 1)
             coarse, refined, scores = self._refined(cumulative, module, scale)
-            found = [self._score(_mix(coarse, refined, scores, *one), scale) for one in self._candidates]
+            found = [self._score(_mix(coarse, refined, scores, *one), scale, counted=True) for one in self._candidates]
             best = int(np.argmax(np.round(found, 5)))  # the first, which refines most, of those that are as good
             log.debug("scale %d: mIoU %s", scale, dict(zip(self._candidates, np.round(found, 4).tolist(), strict=True)))
             cumulative = _mix(coarse, refined, scores, *self._candidates[best])
@@ -119,7 +149,7 @@ class Fitter:
         """Y, R and Q of every view at a scale. cumulative: the merged result after the scale before."""
         coarse = [double(one) for one in cumulative]
         refined = [
-            refine_patch(fine=outputs[scale], coarse=y, refiner=module)
+            self._counted(refine_patch(fine=outputs[scale], coarse=y, refiner=module))
             for outputs, y in zip(self._backbone_outputs, coarse, strict=True)
         ]
         return coarse, refined, [self._query(y, r, scale) for y, r in zip(coarse, refined, strict=True)]
@@ -147,10 +177,12 @@ class Fitter:
         grid_hw = (coarse.shape[-2] >> scale, coarse.shape[-1] >> scale)
         return query_score(coarse=coarse, refined=refined, grid_hw=grid_hw, median_px=self._median_px)
 
-    def _score(self, maps: Sequence[Tensor], scale: int) -> float:
+    def _score(self, maps: Sequence[Tensor], scale: int, *, counted: bool = False) -> float:
         scorer = ConfusionCounts(self._part_of)
         for view, one in zip(self._views, maps, strict=True):
             scorer.add(one, view.sets[scale])
+            if counted:
+                self._counted(None)
         return scorer.miou
 
     @torch.no_grad()
@@ -170,6 +202,7 @@ class Fitter:
                 logits[module].append(one)
                 truths[module].append(to_sets([view.sets[scale]], self._frozen.setting.device))
                 cumulative = one.softmax(dim=1)
+            self._counted(None)
         temperatures = {module: fit_temperature(logits[module], truths[module]) for module in logits}
         for module, temperature in temperatures.items():
             module.seg_conv.weight.div_(temperature)  # type: ignore[union-attr, operator]

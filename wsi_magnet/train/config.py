@@ -109,6 +109,10 @@ class StageConfig:
 class BackboneConfig(StageConfig):
     """Stage 1: the network on crops of every scale."""
 
+    steps: int = 1400
+    batch: int = 8
+    learning_rate: float = 0.003
+    """The highest. For the network "small"; the published ones need a third of it."""
     network: str
     network_args: Mapping[str, int | float] = field(default_factory=dict)
     encoder: str | None = None
@@ -125,6 +129,10 @@ class BackboneConfig(StageConfig):
 class RefinerConfig(StageConfig):
     """Stage 2: the refinement modules, the backbone frozen."""
 
+    steps: int = 400
+    batch: int = 1
+    learning_rate: float = 0.0015
+    """The highest."""
     module: str = "magnet"
     """"magnet", as published, or "light", a fourteenth of its arithmetic, for networks that are small themselves."""
     shared: bool = False
@@ -171,7 +179,7 @@ class TrainingConfig:
     mpps: tuple[float, ...]
     classes: tuple[ClassConfig, ...]
     backbone: BackboneConfig
-    refiners: RefinerConfig
+    refiners: RefinerConfig = field(default_factory=RefinerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     seed: int = 0

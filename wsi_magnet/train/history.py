@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,25 @@ class Row:
     step: int
     """Counted from 1."""
     loss: float
+    """NaN where nothing is learned; see `progress_of`."""
     learning_rate: float
     miou: float | None
     """On the validation rows, 0 to 1; None for most steps."""
     seconds: float
+    """Duration, with that of its validation."""
+
+
+Watcher = Callable[[str, Row, int], None]
+"""Callback with the name of a stage, a step of it, and the number of its steps.
+
+Besides "backbone" and "refiners", whose steps learn, there are "validation", "temperatures" and "thresholds": their
+steps are views and candidates, and have no loss.
+"""
+
+
+def progress_of(stage: str, watch: Watcher) -> Callable[[int, int], None]:
+    """Callback with finished and all steps of a stage that learns nothing."""
+    return lambda done, steps: watch(stage, Row(done, nan, 0.0, None, 0.0), steps)
 
 
 @dataclass(slots=True)

@@ -2,24 +2,20 @@
 
 A step depends on the seed and its number alone, and a checkpoint holds everything that a step changes, so that a killed
 training resumes as if it had not been killed: on a CPU, with the same number of threads, to the same weights. Ctrl-C
-waits for the end of a step, so that no step is lost.
+and SIGTERM abandon the step or the validation in progress, which is repeated when the training resumes.
 """
 
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from pathlib import Path
-from threading import Event
-from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -31,7 +27,8 @@ from wsi_magnet.system import computes_bf16, cpu_threads
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import StageConfig
 from wsi_magnet.train.data_parallel import Ranks
-from wsi_magnet.train.history import History, Row
+from wsi_magnet.train.history import History, Row, Watcher, progress_of
+from wsi_magnet.train.stopping import StopRequest, StopTraining
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +68,7 @@ class Stage(Protocol[Batch]):
         ...
 
     def validate(self) -> float:
-        """MIoU on the validation rows, 0 to 1; leaves the weights as they are."""
+        """MIoU on the validation rows, 0 to 1; leaves the weights as they are. Raises StopTraining between views."""
         ...
 
 
@@ -86,8 +83,16 @@ class Setting:
     checkpoint: Path
     fingerprint: str
     """Fingerprint of configuration and data: a checkpoint with another one is refused."""
-    notify: Callable[[str, Row, int], None]
-    """Callback with the stage's name, each row of the history, and the number of steps."""
+    notify: Watcher
+    """Callback with each row of the history, and with each view of a validation."""
+    stop: StopRequest = field(default_factory=StopRequest)
+    """The request that ends the stage early; asked between two views of a validation."""
+
+    def validated(self, done: int, views: int) -> None:
+        """Notify of finished views of a validation. Raises StopTraining if the training is to stop."""
+        self.stop.check()
+        if self.ranks.first:
+            progress_of("validation", self.notify)(done, views)
 
     def autocast(self) -> Any:
         """Autocast context of the networks' precision."""
@@ -111,6 +116,8 @@ class Loop(Generic[Batch]):
         )
         self._best: dict[str, Tensor] | None = None
         self._step = 0
+        self._validation_due = False
+        """True between the last step before a validation and its end."""
         self._unread: tuple[Row, Tensor] | None = None
         """The last step's row, and its loss on the device; see `_learn`."""
 
@@ -122,35 +129,50 @@ class Loop(Generic[Batch]):
         """
         self._resume()
         stage, config, ranks = self._stage, self._stage.config, self._setting.ranks
-        if not self._history.stale(config.patience) and self._step < config.steps:
+        if self._validation_due or (not self._history.stale(config.patience) and self._step < config.steps):
             # Several processes would receive a signal at different steps: they end at once, as if killed.
-            with deferred_interrupt(stage.name) if ranks.world == 1 else nullcontext(Event()) as stop:
-                self._train(stop)
+            with self._setting.stop.on_signals(stage.name) if ranks.world == 1 else nullcontext():
+                self._train()
         if self._best is not None:
             stage.learned.load_state_dict(self._best)
         ranks.share(stage.learned)  # only the first has kept the best
         stage.learned.eval().requires_grad_(False)
         return self._history
 
-    def _train(self, stop: Event) -> None:
-        """Take steps to the last one, or until `stop` is set."""
-        stage, config, ranks = self._stage, self._stage.config, self._setting.ranks
-        for batch in self._batches():
-            self._learn(batch)
-            due = self._step % config.validate_every == 0 or self._step == config.steps
-            if due:
-                self._validate()
-            converged = ranks.agree(self._history.stale(config.patience)) if due else False
-            stopping = stop.is_set()
-            if self._step % config.checkpoint_every == 0 or due or stopping:
-                self._save()
-            if converged:
-                log.info("%s ended at step %d: no better in %d validations", stage.name, self._step, config.patience)
-            if converged or stopping:
-                break
-        self._read_loss()
+    def _train(self) -> None:
+        """Take steps to the last one, until mIoU stops improving, or until there is a request to stop."""
+        batches = self._batches()
+        try:
+            while self._validation_due or self._step < self._stage.config.steps:
+                if not self._validation_due:
+                    with self._setting.stop.interruptible():
+                        batch = next(batches)
+                    self._learn(batch)
+                if self._check_step():
+                    break
+            self._read_loss()
+        except StopTraining:
+            self._save()
+        finally:
+            batches.close()
 
-    def _batches(self) -> Iterator[Batch]:
+    def _check_step(self) -> bool:
+        """Validate and save after a step, where that is due; True where mIoU has stopped improving."""
+        config, ranks = self._stage.config, self._setting.ranks
+        due = self._step % config.validate_every == 0 or self._step == config.steps
+        if due:
+            self._validation_due = True
+            self._validate()
+            self._validation_due = False
+        converged = ranks.agree(self._history.stale(config.patience)) if due else False
+        if self._step % config.checkpoint_every == 0 or due:
+            self._save()
+        if converged:
+            log.info("%s ended at step %d: no better in %d validations", self._stage.name, self._step, config.patience)
+        self._setting.stop.check()
+        return converged
+
+    def _batches(self) -> Generator[Batch]:
         """Batches from the next step on, in the order of the steps, drawn ahead by several threads."""
         stage, config = self._stage, self._stage.config
         mine = self._setting.ranks.mine(config.batch)
@@ -169,12 +191,22 @@ class Loop(Generic[Batch]):
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _learn(self, batch: Batch) -> None:
+        """Take a step; one that is abandoned leaves everything as it was before."""
         stage, began = self._stage, time.perf_counter()
         stage.learned.train()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self._setting.seed * 1_000_003 + self._step) % LARGEST_SEED)  # for dropout
-            loss = stage.loss(batch, self._step)
-        self._descend(loss)
+        before = [buffer.clone() for buffer in stage.learned.buffers()]
+        try:
+            with self._setting.stop.interruptible():
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed((self._setting.seed * 1_000_003 + self._step) % LARGEST_SEED)  # for dropout
+                    loss = stage.loss(batch, self._step)
+                self._optimizer.zero_grad(set_to_none=True)
+                self._scaler.scale(loss).backward()
+        except StopTraining:
+            for buffer, value in zip(stage.learned.buffers(), before, strict=True):
+                buffer.copy_(value)
+            raise
+        self._descend()
         self._read_loss()
         self._step += 1
         rate = self._optimizer.param_groups[0]["lr"]
@@ -199,10 +231,9 @@ class Loop(Generic[Batch]):
             )
         self._notify(replace(row, loss=value))
 
-    def _descend(self, loss: Tensor) -> None:
+    def _descend(self) -> None:
+        """Change the weights by the gradients."""
         parameters = list(self._stage.learned.parameters())
-        self._optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
         # Averaged before the check for infinity, so that all processes skip the same steps.
         self._setting.ranks.average_gradients(parameters)
         self._scaler.unscale_(self._optimizer)
@@ -220,13 +251,14 @@ class Loop(Generic[Batch]):
             self._setting.ranks.average_statistics(module)
         if not self._setting.ranks.first:
             return
-        averaged = _copy_of(self._average.module)
+        averaged, began = _copy_of(self._average.module), time.perf_counter()
         with with_weights(self._stage.learned, averaged), evaluating(self._stage.learned), torch.no_grad():
             miou = self._stage.validate()
         if self._history.is_best(self._step, miou):
             self._best = averaged
         last = self._history.rows[-1]
-        self._history.rows[-1] = Row(last.step, last.loss, last.learning_rate, miou, last.seconds)
+        seconds = last.seconds + time.perf_counter() - began
+        self._history.rows[-1] = Row(last.step, last.loss, last.learning_rate, miou, seconds)
         self._setting.notify(self._stage.name, self._history.rows[-1], self._stage.config.steps)
 
     def _notify(self, row: Row) -> None:
@@ -249,6 +281,7 @@ class Loop(Generic[Batch]):
             return
         states = {name: part.state_dict() for name, part in self._parts().items()}
         more = {"step": self._step, "best": self._best, "history": self._history.to_json()}
+        more["validation_due"] = self._validation_due
         save_checkpoint(self._setting.checkpoint, {**states, **more}, self._setting.fingerprint)
 
     def _resume(self) -> None:
@@ -258,6 +291,7 @@ class Loop(Generic[Batch]):
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
         self._step, self._best = int(saved["step"]), saved["best"]
+        self._validation_due = bool(saved.get("validation_due", False))
         self._history = History.from_json(saved["history"], self._history.kept_from)
         log.info("%s resumes from step %d of %d", self._stage.name, self._step, self._stage.config.steps)
 
@@ -334,36 +368,3 @@ def resolve_training_precision(precision: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     # mkldnn computes bf16 on other CPUs too, but slower than fp32.
     return "bf16" if computes_bf16() else "fp32"
-
-
-log = logging.getLogger(__name__)
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@contextmanager
-def deferred_interrupt(what: str) -> Iterator[threading.Event]:
-    """Context in which a signal that would raise KeyboardInterrupt sets the event instead; a second one raises at once.
-
-    On leaving, it raises KeyboardInterrupt if the event is set. It has no effect outside the main thread, which alone
-    receives signals, nor on signals with another handler. what: name in the log.
-    """
-    stop_requested = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop_requested.is_set():
-            raise KeyboardInterrupt
-        stop_requested.set()
-        log.info("%s stops after this step; once more to stop at once", what)
-
-    main = threading.current_thread() is threading.main_thread()
-    handled = [one for one in SIGNALS if main and signal.getsignal(one) is signal.default_int_handler]
-    for one in handled:
-        signal.signal(one, ask)
-    try:
-        yield stop_requested
-    finally:
-        for one in handled:
-            signal.signal(one, signal.default_int_handler)
-    if stop_requested.is_set():
-        raise KeyboardInterrupt

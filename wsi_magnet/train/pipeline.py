@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import closing
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.data_parallel import Ranks, devices_of, forwarding_progress, run_on
 from wsi_magnet.train.frozen_backbone import FrozenBackbone
-from wsi_magnet.train.history import History, Row, draw_curves, to_csv
+from wsi_magnet.train.history import History, Row, Watcher, draw_curves, progress_of, to_csv
 from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
 from wsi_magnet.train.losses import class_weights
 from wsi_magnet.train.model_card import describe_bundle
@@ -48,9 +49,6 @@ REPORT = "training.json"
 
 TEMPERATURES = "temperatures.ckpt"
 """File of the backbone's temperatures."""
-
-Watcher = Callable[[str, Row, int], None]
-"""Callback with the stage's name, a row of its history, and the number of steps."""
 
 
 def train_bundle(spec: TrainingSpec, *, restart: bool = False, watch: Watcher | None = None) -> dict[str, Any]:
@@ -161,6 +159,14 @@ class _Pipeline:
             background,
         )
         self._histories: dict[str, History] = {}
+        self._fitting_s = 0.0
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Add the duration of the context to that of fitting."""
+        began = time.perf_counter()
+        yield
+        self._fitting_s += time.perf_counter() - began
 
     def run(self) -> None:
         """Train, fit, write."""
@@ -174,9 +180,13 @@ class _Pipeline:
             return
         steps = [modules[0 if self._config.refiners.shared else i] for i in range(len(self._config.mpps) - 1)]
         select, median_px = self._config.fit.select, self._config.median_px
-        fitter = Fitter(frozen, views, self._stage_data.part_of, select=select, median_px=median_px)
-        calibrated = fitter.calibrate(steps)
-        fitted = fitter.fit(steps)
+        with self._timed():
+            progress = progress_of("thresholds", self._setting.notify)
+            fitter = Fitter(
+                frozen, views, self._stage_data.part_of, select=select, median_px=median_px, progress=progress
+            )
+            calibrated = fitter.calibrate(steps)
+            fitted = fitter.fit(steps)
         report = self._report(temperatures, calibrated, fitted.miou)
         bundle_spec = describe_bundle(self._config, temperatures, fitted, report)
         save_bundle(self._spec.output, bundle_spec, network.cpu(), [one.cpu() for one in modules])
@@ -200,7 +210,9 @@ class _Pipeline:
         saved = load_checkpoint(path, fingerprint)
         if saved is not None:
             return tuple(saved["temperatures"])
-        found = fit_temperatures(unfitted, self._stage_data.views)
+        notify = self._setting.notify if self._setting.ranks.first else _ignore
+        with self._timed():
+            found = fit_temperatures(unfitted, self._stage_data.views, progress_of("temperatures", notify))
         if self._setting.ranks.first:
             save_checkpoint(path, {"temperatures": list(found)}, fingerprint)
         return found
@@ -231,7 +243,10 @@ class _Pipeline:
             "refiner_temperature": calibrated,
             "validation_miou_after_scale": [round(one, 4) for one in miou],
             "best_steps": {name: one.best.step for name, one in self._histories.items() if one.best},
-            "seconds": {name: round(sum(r.seconds for r in one.rows), 1) for name, one in self._histories.items()},
+            "seconds": {
+                **{name: round(sum(r.seconds for r in one.rows), 1) for name, one in self._histories.items()},
+                "fitting": round(self._fitting_s, 1),
+            },
             "precision": self._setting.precision,
             "threads": torch.get_num_threads(),
             "device": str(self._setting.device),

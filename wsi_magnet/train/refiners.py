@@ -134,9 +134,13 @@ class RefinerStage:
     def validate(self) -> float:
         """MIoU at the finest scale with every pixel refined."""
         scorer = ConfusionCounts(self._data.part_of)
-        for view, outputs in zip(self._data.views, self._backbone_outputs, strict=True):
+        views = self._data.views
+        for done, (view, outputs) in enumerate(zip(views, self._backbone_outputs, strict=True)):
+            self._setting.validated(done, len(views))
             cumulative = outputs[0]
             for scale in range(1, len(outputs)):
+                self._setting.stop.check()
                 cumulative = self.merge(fine=outputs[scale], coarse=double(cumulative), scale=scale, above=0.0)
             scorer.add(cumulative, view.sets[-1])
+        self._setting.validated(len(views), len(views))
         return scorer.miou

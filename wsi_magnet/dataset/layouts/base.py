@@ -47,6 +47,8 @@ class LayoutOptions:
     """folders: folder of the annotations, below the root."""
     group_pattern: str | None = None
     """folders: a regular expression whose one group, searched in an image's stem, is the row's group."""
+    groups: Path | None = None
+    """folders: a CSV file whose columns image and group name the group of each image."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
@@ -16,13 +17,14 @@ from wsi_magnet.dataset.layouts.base import (
     unique,
     without,
 )
+from wsi_magnet.dataset.table import TableKind, read_table
 from wsi_magnet.errors import ManifestError
 
 ABOUT = """Your own: images in ROOT/img or ROOT/images and annotations in ROOT/mask, ROOT/masks or ROOT/labels
 (--images and --masks name other folders), with the same name, or with _mask or _label appended: masks (PNG, TIFF,
 OME-Zarr), QuPath GeoJSON, ASAP or ImageScope XML. Labels mean themselves, or what --labels defines, e.g.
-"0=ignore; 1=stroma; 2=3|4|5". Group: each image, unless --group-pattern finds the patient in its name:
-"^(P[0-9]+)_"."""
+"0=ignore; 1=stroma; 2=3|4|5". Group: each image, unless --groups names a CSV file with the columns image and group
+(or patient), or --group-pattern finds the patient in its name: "^(P[0-9]+)_"."""
 
 IMAGE_FOLDERS = ("img", "images", "imgs")
 MASK_FOLDERS = ("mask", "masks", "label", "labels", "annotations")
@@ -40,8 +42,15 @@ def find(root: Path, options: LayoutOptions) -> FoundDataset:
     masks = _named(mask_folder, ANNOTATION)
     # An image itself may be named "a_mask.jpg".
     masks |= {name: path for name, path in _named(mask_folder, WHOLE_NAME).items() if name in images}
+    if options.groups and options.group_pattern:
+        raise ManifestError("--groups and --group-pattern both name the groups; give one of them")
+    listed = _listed_groups(options.groups) if options.groups else None
     rows = [
-        FoundImage(images[name], (masks[name],), _group(name, options.group_pattern))
+        FoundImage(
+            images[name],
+            (masks[name],),
+            _group(name, options.group_pattern) if listed is None else _listed(listed, images[name], options.groups),
+        )
         for name in sorted(images)
         if name in masks
     ]
@@ -49,7 +58,9 @@ def find(root: Path, options: LayoutOptions) -> FoundDataset:
     notes = (
         left_out(without(images, masks), "images without an annotation"),
         left_out({path.name for path in masks.values() if path not in used}, "annotations without an image"),
-        "" if options.group_pattern else "each image is its own group; --group-pattern finds patients in names",
+        _groups_note(rows)
+        if options.group_pattern or options.groups
+        else "each image is its own group; --groups names a list of patients, --group-pattern finds them in names",
     )
     return require(rows, root, f"images in {image_folder} with an annotation of the same name in {mask_folder}", notes)
 
@@ -88,4 +99,43 @@ def _group(name: str, pattern: str | None) -> str:
     return match[1]
 
 
-LAYOUT = Layout(ABOUT, find, options=("images", "masks", "group_pattern"))
+_GROUPS = TableKind(
+    ("image", "group"),
+    {"slide": "image", "file": "image", "patient": "group", "case": "group"},
+    ("image", "group"),
+    "; one names the image, the other its patient",
+)
+
+_MOST_SHOWN = 5
+
+
+def _listed_groups(path: Path) -> dict[str, str]:
+    """Group by the name of the image's file, with and without its suffix. Raises ManifestError."""
+    groups: dict[str, str] = {}
+    for line, cells in read_table(path, _GROUPS):
+        if not cells["image"] or not cells["group"]:
+            raise ManifestError(f"{path}, row {line}: image and group must both be given")
+        for name in {Path(cells["image"]).name, Path(cells["image"]).stem}:
+            if groups.setdefault(name, cells["group"]) != cells["group"]:
+                raise ManifestError(f"{path}, row {line}: {name!r} is in two groups; name each image once")
+    return groups
+
+
+def _listed(groups: Mapping[str, str], image: Path, path: Path | None) -> str:
+    found = groups.get(image.name) or groups.get(image.stem)
+    if found is None:
+        raise ManifestError(f"{path} has no row for {image.name}; add one, or move the image away")
+    return found
+
+
+def _groups_note(rows: Sequence[FoundImage]) -> str:
+    """Preview of the groups that were found: their number, and the first with an image each."""
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(row.group, row.image.name)
+    shown = ", ".join(f"{group} ({image})" for group, image in list(first.items())[:_MOST_SHOWN])
+    more = ", ..." if len(first) > _MOST_SHOWN else ""
+    return f"{len(first)} groups in {len(rows)} images: {shown}{more}"
+
+
+LAYOUT = Layout(ABOUT, find, options=("images", "masks", "group_pattern", "groups"))
