@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.inference.image import segment_image
+from wsi_magnet.geometry import Box, Size
+from wsi_magnet.inference.image import _ImageReader, segment_image
 from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.nets.identity import IdentityNet, IdentityRefiner
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
+from wsi_magnet.scales import scale_at
+from wsi_magnet.slides.read import read_scale
 
 Pixels = npt.NDArray[np.uint8]
 RNG = np.random.default_rng(0)
@@ -86,7 +89,7 @@ def softmax_of(image: Pixels, spec: BundleSpec, gain: float = 2.0) -> npt.NDArra
 
 def test_one_image_is_the_backbones_softmax() -> None:
     image, bundle = noise(5, 7), bundle_of([IdentityRefiner()])
-    (result,) = segment_image([image], bundle)
+    (result,) = segment_image([image], bundle, mpp=2.0)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, softmax_of(image, bundle.spec), atol=1e-6)
 
@@ -152,12 +155,12 @@ def test_nothing_drifts_over_five_scales() -> None:
             np.testing.assert_allclose((weight.sum(axis=axis) * middles).sum() / weight.sum(), 4.5, atol=0.01)
 
 
-def test_refiners_serve_their_scales_and_the_last_one_the_rest() -> None:
+def test_refiners_serve_their_scales() -> None:
     refiners = [Always(0), Always(1), Always(2)]
-    results = segment_image(pyramid(4, 4, 3), bundle_of(refiners), points=1.0)
+    results = segment_image(pyramid(4, 4, 3), bundle_of(refiners), mpp=(8, 4, 2), points=1.0)
     assert [int(r.argmax(axis=0).max()) for r in results[1:]] == [0, 1]
-    results = segment_image(pyramid(4, 4, 5), bundle_of(refiners), points=1.0)
-    assert [int(r.argmax(axis=0).max()) for r in results[1:]] == [0, 1, 2, 2]
+    results = segment_image(pyramid(4, 4, 4), bundle_of(refiners), points=1.0)
+    assert [int(r.argmax(axis=0).max()) for r in results[1:]] == [0, 1, 2]
 
 
 def quarters() -> list[Pixels]:
@@ -208,9 +211,24 @@ def test_a_network_that_wants_multiples_of_32_takes_any_image() -> None:
         ([noise(8, 8), noise(16, 16)], {"median_px": 16}, "give an odd number"),
         ([noise(8, 8), noise(16, 16)], {"points": -1}, "points -1"),
         ([noise(8, 8), noise(16, 16)], {"patches": 0}, "patches 0"),
+        ([noise(8, 8), noise(16, 16)], {"precision": "int8"}, "precision is 'int8'"),
+        ([noise(8, 8)], {}, "1 image for the bundle's scales, 2, 1 µm/px: give mpp"),
+        (pyramid(8, 8, 3), {}, "3 images for the bundle's scales, 2, 1 µm/px: give mpp"),
+        (pyramid(8, 8, 2), {"mpp": (2,)}, "mpp has 1 values for 2 images"),
+        (pyramid(8, 8, 2), {"mpp": (4, 2)}, "mpp is 4, 2, not the first of the bundle's scales, 2, 1 µm/px"),
+        (pyramid(8, 8, 2), {"mpp": (1, 2)}, "mpp is 1, 2, not the first"),
+        (pyramid(8, 8, 3), {"mpp": (2, 1, 0.5)}, "mpp is 2, 1, 0.5, not the first"),
+        (pyramid(8, 8, 2), {"mpp": "21"}, "mpp is '21', not a tuple"),
+        ([noise(8, 8), noise(19, 16)], {"mpp": (2, 1)}, r"image 1, \(19, 16\) at 1 µm/px, shows another area"),
+        (noise(8, 8), {}, "mpp is missing"),
+        (noise(8, 8), {"mpp": (2, 1)}, r"mpp is \(2, 1\), not a number"),
+        (noise(8, 8), {"mpp": 5}, "the slide's pixels are 5 µm"),
+        (noise(8, 8).astype(float), {"mpp": 2}, "the image is float64"),
+        (3, {"mpp": 2}, "images is 3"),
+        (["a.png"], {"mpp": 2}, "image 0 is 'a.png'"),
     ],
 )
-def test_what_cannot_be_done_is_said(images: list[Any], arguments: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_done_is_said(images: Any, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         segment_image(images, bundle_of([IdentityRefiner()]), **arguments)
 
@@ -225,9 +243,40 @@ def test_a_bundle_of_one_scale_takes_one_image() -> None:
 def test_weights_that_change_after_the_first_call_are_used() -> None:
     bundle = load_bundle()
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    (before,) = segment_image([image], bundle)
+    (before,) = segment_image([image], bundle, mpp=bundle.spec.mpps[:1])
     with torch.no_grad():
         for weight in bundle.backbone.parameters():
             weight.mul_(0.5)
-    (after,) = segment_image([image], bundle)
+    (after,) = segment_image([image], bundle, mpp=bundle.spec.mpps[:1])
     assert not np.array_equal(before, after)
+
+
+def test_one_image_with_its_mpp_is_resampled_to_the_scales_of_the_bundle() -> None:
+    bundle = bundle_of([IdentityRefiner()], steps=2)
+    image = noise(64, 96)
+    found = segment_image(image, bundle, mpp=1.0, points=1.0)
+    assert found.mpps == (4.0, 2.0, 1.0)
+    assert [one.shape for one in found] == [(3, 16, 24), (3, 32, 48), (3, 64, 96)]
+    np.testing.assert_allclose(found[-1], softmax_of(image, bundle.spec), atol=1e-5)
+    coarse = read_scale(_ImageReader(image, 1.0), scale_at(4.0, (1.0, 1.0), Size(96, 64)), Box(0, 0, 24, 16))
+    np.testing.assert_allclose(found[0], softmax_of(coarse, bundle.spec), atol=1e-5)
+    assert segment_image(image, bundle, mpp=1.9).mpps == (4.0, 2.0), "finer scales than the image's are left out"
+
+
+def test_the_mask_has_the_values_of_the_classes() -> None:
+    classes = tuple(ClassInfo(name, value, (0, 0, 0)) for name, value in (("red", 7), ("green", 0), ("blue", 200)))
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:2, :, 0], image[2:, :3, 1], image[2:, 3:, 2] = 255, 255, 255
+    found = segment_image(image, bundle_of([IdentityRefiner()], classes=classes), mpp=1.0, points=1.0)
+    assert found.labels.dtype == np.uint8
+    assert found.labels.tolist() == [[7] * 6, [7] * 6, [0] * 3 + [200] * 3, [0] * 3 + [200] * 3]
+    assert found.labels_at(2, 3).tolist() == [[7, 7, 7], [0, 200, 200]]
+    assert (found.labels_at(8, 12) == found.labels.repeat(2, 0).repeat(2, 1)).all()
+    assert repr(found) == "<ImageSegmentation: 6 x 4 pixels, scales of 2, 1 µm/px, red, green, blue>"
+    assert len(found) == 2
+    assert found[-1] is found.probabilities[-1]
+
+
+def test_images_at_the_scales_of_the_bundle_may_be_a_little_off() -> None:
+    bundle = bundle_of([IdentityRefiner()], steps=2)
+    assert segment_image(pyramid(8, 8, 2), bundle, mpp=(4.05, 2.02)).mpps == (4.0, 2.0)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,7 +19,7 @@ from torch.nn import functional as F
 
 from wsi_magnet.config import Precision
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.geometry import Box, round_up
+from wsi_magnet.geometry import Box, Size, round_up
 from wsi_magnet.inference.optimize import ARITHMETIC, Arithmetic, computing_in, inference_form, resolve_precision
 from wsi_magnet.magnet.grid_selection import select_fraction_on_grid
 from wsi_magnet.magnet.patches import assemble, cut, patch_grid
@@ -26,30 +28,98 @@ from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.registry import INPUT_MULTIPLE
+from wsi_magnet.nets.spec import ClassInfo
+from wsi_magnet.scales import build_ladder
+from wsi_magnet.slides.mpp import check_mpp
+from wsi_magnet.slides.read import read_scale
+from wsi_magnet.slides.types import Level, SlideInfo
+from wsi_magnet.text import counted
+from wsi_magnet.values import check, documented
+
+MPP_TOLERANCE = 0.05
+"""Share by which an image's microns per pixel may differ from those of the scale that it is given for."""
 
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 
 
+@documented
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSegmentation(Sequence[Probabilities]):
+    """Segmentation of an image in memory; as a sequence, the probabilities after each scale, coarse to fine."""
+
+    probabilities: tuple[Probabilities, ...]
+    """After each scale: float32 (C, H, W), summing to 1 over C."""
+    mpps: tuple[float, ...]
+    """Microns per pixel of each scale."""
+    classes: tuple[ClassInfo, ...]
+    """Classes, in the order of the probabilities' channels."""
+
+    @property
+    def labels(self) -> Pixels:
+        """The mask of the finest scale: uint8 (H, W), the `value` of the likeliest class at each pixel."""
+        values = np.array([one.value for one in self.classes], np.uint8)
+        return np.asarray(values[self.probabilities[-1].argmax(axis=0)], np.uint8)
+
+    def labels_at(self, height: int, width: int) -> Pixels:
+        """The mask as uint8 (height, width), such as the image's own: the label under the centre of each pixel."""
+        labels = self.labels
+        rows, columns = (
+            ((np.arange(wanted) + 0.5) * own / wanted).astype(np.int64)
+            for wanted, own in zip((height, width), labels.shape, strict=True)
+        )
+        return np.asarray(labels[np.ix_(rows, columns)], np.uint8)
+
+    @overload
+    def __getitem__(self, index: int) -> Probabilities: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Probabilities, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Probabilities | tuple[Probabilities, ...]:
+        return self.probabilities[index]
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.probabilities[-1].shape[:0:-1]))
+        mpps, names = ", ".join(f"{mpp:g}" for mpp in self.mpps), ", ".join(one.name for one in self.classes)
+        return f"<ImageSegmentation: {size} pixels, scales of {mpps} µm/px, {names}>"
+
+
 def segment_image(
-    images: Sequence[npt.NDArray[np.uint8]],
+    images: Pixels | Sequence[Pixels],
     bundle: Bundle,
     *,
+    mpp: float | Sequence[float] | None = None,
     points: float = 0.75,
     median_px: int = 5,
     patches: int | None = None,
     precision: Precision = "auto",
-) -> list[Probabilities]:
-    """Segment one image, given at several scales (paper, section 3.1).
+) -> ImageSegmentation:
+    """Segment an image in memory by the loop of the paper (section 3.1).
 
-    images: uint8 (H, W, 3), RGB, coarse to fine; none smaller than the first, whose size all patches have. points: k,
-    up to 1 the share of a scale's pixels that are overwritten, above 1 their number. median_px: odd side of the query
-    score's median, in pixels of the coarsest image. patches: None refines all; n only the n most uncertain of each
-    scale, and k counts their pixels alone (MagNet-Fast, section 3.4). precision: of the networks' arithmetic, as for
-    `RunConfig`.
-    Returns the probabilities after each scale, float32 (C, H, W), summing to 1 over C. Raises ConfigError.
+    images: one image, uint8 (H, W, 3), RGB, of `mpp` microns per pixel; it is resampled to the bundle's scales, as a
+    slide is, and those finer than the image are left out. Or the image at several scales, coarse to fine, none smaller
+    than the first, whose size all patches have; `mpp` has the microns per pixel of each, which must be the bundle's
+    first scales (`bundle.spec.mpps`). None: there are as many images as the bundle has scales.
+    points: k, up to 1 the share of a scale's pixels that are overwritten, above 1 their number. median_px: odd side of
+    the query score's median, in pixels of the coarsest image. patches: None refines all; n only the n most uncertain of
+    each scale, and k counts their pixels alone (MagNet-Fast, section 3.4). precision: of the networks' arithmetic, as
+    for `RunConfig`.
+    Returns the probabilities after each scale and the mask of the finest one. Raises ConfigError.
     """
-    _check(images, bundle, patches)
+    check(Bundle, bundle, "bundle")
+    check(Precision, precision, "precision")
+    if isinstance(images, np.ndarray):
+        _check_image(images, "the image")
+        images, mpps = _scaled(images, bundle, mpp)
+    else:
+        _check(images, bundle)
+        mpps = _mpps_of(images, bundle, mpp)
+    if patches is not None and patches < 1:
+        raise ConfigError(f"patches {patches} is not at least 1; None refines all", arguments=("patches",))
     forms = _forms(bundle, ARITHMETIC[resolve_precision(precision, bundle.device)])
     loop = _Loop(bundle, forms, images[0].shape[:2], points, median_px, patches)
     with torch.inference_mode():
@@ -58,7 +128,67 @@ def segment_image(
         for scale, image in enumerate(images[1:], start=1):
             cumulative = loop.refine_scale(image, cumulative, scale)
             results.append(cumulative)
-    return [one[0].cpu().numpy() for one in results]
+    return ImageSegmentation(tuple(one[0].cpu().numpy() for one in results), mpps, bundle.spec.classes)
+
+
+def _scaled(
+    image: Pixels, bundle: Bundle, mpp: float | Sequence[float] | None
+) -> tuple[list[Pixels], tuple[float, ...]]:
+    """The image at each of the bundle's scales, with their microns per pixel. Raises ConfigError."""
+    if mpp is None:
+        raise ConfigError("mpp is missing: give the microns per pixel of the image", arguments=("mpp",))
+    own, _ = check_mpp(mpp)  # type: ignore[arg-type]  # which refuses several
+    reader = _ImageReader(image, own)
+    ladder = build_ladder(bundle.spec.mpps, (own, own), reader.info.size)
+    return [read_scale(reader, one, one.grid) for one in ladder.scales], tuple(one.mpp for one in ladder.scales)
+
+
+class _ImageReader:
+    """An image in memory as a slide of one level; a `SlideReader`."""
+
+    def __init__(self, image: Pixels, mpp: float) -> None:
+        self._image = image
+        size = Size(image.shape[1], image.shape[0])
+        self.info = SlideInfo(
+            "the image", "memory", "array", (Level(size, (1.0, 1.0)),), Box.of(size), (mpp, mpp), "mpp", ""
+        )
+
+    def read_level(self, level: int, box: Box) -> tuple[Pixels, tuple[float, float]]:
+        """See `SlideReader.read_level`."""
+        return self._image[box.slices_yx], (float(box.x0), float(box.y0))
+
+    def close(self) -> None:
+        """See `SlideReader.close`."""
+
+
+def _mpps_of(images: Sequence[Pixels], bundle: Bundle, mpp: float | Sequence[float] | None) -> tuple[float, ...]:
+    """Microns per pixel of each image: the bundle's first scales. Raises ConfigError where they are not."""
+    ladder = bundle.spec.mpps
+    scales = f"the bundle's scales, {', '.join(f'{one:g}' for one in ladder)} µm/px"
+    if mpp is None:
+        if len(images) == len(ladder):
+            return ladder
+        raise ConfigError(
+            f"{counted(len(images), 'image')} for {scales}: give mpp, the microns per pixel of each", arguments=("mpp",)
+        )
+    given: tuple[float, ...] = check(tuple[float, ...], [mpp] if isinstance(mpp, Real) else mpp, "mpp")
+    if len(given) != len(images):
+        raise ConfigError(f"mpp has {len(given)} values for {counted(len(images), 'image')}", arguments=("mpp",))
+    first = ladder[: len(given)]
+    if len(given) > len(ladder) or any(abs(a / b - 1) > MPP_TOLERANCE for a, b in zip(given, first, strict=True)):
+        shown = ", ".join(f"{one:g}" for one in given)
+        raise ConfigError(
+            f"mpp is {shown}, not the first of {scales}; resample the images, or give one image with its mpp",
+            arguments=("mpp",),
+        )
+    for i, image in enumerate(images[1:], start=1):
+        for axis in (0, 1):
+            if abs(image.shape[axis] * first[i] - images[0].shape[axis] * first[0]) > first[0]:
+                raise ConfigError(
+                    f"image {i}, {image.shape[:2]} at {first[i]:g} µm/px, shows another area than the first, "
+                    f"{images[0].shape[:2]} at {first[0]:g} µm/px"
+                )
+    return first
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +254,7 @@ class _Loop:
         patch = self._normalised(pixels)
         with computing_in(self.forms.arithmetic.backbone, patch.device):
             logits = self.forms.backbone(F.pad(patch, margin, mode="replicate") if any(margin) else patch)
-        temperature = spec.temperature[min(scale, len(spec.temperature) - 1)]
+        temperature = spec.temperature[scale]
         return torch.softmax(logits[..., :height, :width].float() / temperature, dim=1)
 
     def _normalised(self, pixels: Pixels) -> Tensor:
@@ -135,8 +265,7 @@ class _Loop:
         return there.float().div_(255).sub_(mean).div_(std)
 
     def _refine(self, image: Pixels, coarse: Tensor, box: Box, scale: int) -> Tensor:
-        served = self.bundle.spec.refiner_of
-        refiner = self.forms.refiners[served[min(scale, len(served)) - 1]]
+        refiner = self.forms.refiners[self.bundle.spec.refiner_of[scale - 1]]
         rows, columns = box.slices_yx
         fine = self.predict(image[rows, columns], scale)
         with computing_in(self.forms.arithmetic.refiner, fine.device):
@@ -167,17 +296,23 @@ def _tiled(patches: Iterable[tuple[Box, Tensor]], *, image: Tensor) -> Tensor:
     return whole
 
 
-def _check(images: Sequence[npt.NDArray[np.uint8]], bundle: Bundle, patches: int | None) -> None:
+def _check(images: Sequence[Pixels], bundle: Bundle) -> None:
+    if not isinstance(images, Sequence):
+        raise ConfigError(f"images is {images!r:.60}; give uint8 (H, W, 3), RGB, or several", arguments=("images",))
     if not images:
         raise ConfigError("no images; give at least one, coarse to fine")
     for i, image in enumerate(images):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-            raise ConfigError(f"image {i} is {image.dtype} {image.shape}; give uint8 (H, W, 3), RGB")
+        _check_image(image, f"image {i}")
         if image.shape[0] < images[0].shape[0] or image.shape[1] < images[0].shape[1]:
             raise ConfigError(f"image {i}, {image.shape[:2]}, is smaller than the first, {images[0].shape[:2]}")
     if len(images) > 1 and not bundle.refiners:
         raise ConfigError(
             f"bundle {bundle.spec.name!r} has one scale and no refiner; give one image, not {len(images)}"
         )
-    if patches is not None and patches < 1:
-        raise ConfigError(f"patches {patches} is not at least 1; None refines all")
+
+
+def _check_image(image: Pixels, name: str) -> None:
+    if not isinstance(image, np.ndarray):
+        raise ConfigError(f"{name} is {image!r:.60}; give uint8 (H, W, 3), RGB")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ConfigError(f"{name} is {image.dtype} {image.shape}; give uint8 (H, W, 3), RGB")
