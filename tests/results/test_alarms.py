@@ -19,7 +19,7 @@ from wsi_magnet.results.alarms import (
 )
 
 PROFILE = TrainingProfile(
-    class_shares={"stroma": (0.3, 0.8), "gland": (0.1, 0.6)},
+    class_shares={"1": (0.3, 0.8), "6": (0.1, 0.6)},
     uncertainty=(0.3, 0.3, 0.3, 0.3),
     distances=(1.0, 0.8, 0.6, 0.5),
     images=6,
@@ -113,7 +113,7 @@ def test_a_class_above_what_training_had() -> None:
 def test_a_class_that_every_training_image_had() -> None:
     alarms = alarms_of(summary(stroma=10.0, gland=0.0), NUMBERS)
     assert [one.kind for one in alarms] == ["class share", "class never predicted"]
-    rare = replace(PROFILE, class_shares={"stroma": (0.3, 1.0), "gland": (0.0, 0.6)})
+    rare = replace(PROFILE, class_shares={"1": (0.3, 1.0), "6": (0.0, 0.6)})
     assert alarms_of(summary(stroma=10.0, gland=0.0), replace(NUMBERS, profile=rare)) == ()
 
 

@@ -44,6 +44,7 @@ def show(bundle: str | None, as_json: bool) -> None:
             ("network", f"{spec.network} {_arguments(spec.network_args)}".rstrip()),
             ("refinement", f"{spec.refiner}, {_modules(spec)}"),
             ("scales", f"{', '.join(f'{m:g}' for m in spec.mpps)} µm/px, coarse to fine"),
+            ("profile", _profile_text(spec)),
         ]
     )
     steps = table(
@@ -114,6 +115,34 @@ def edit(
     refuse_existing(output, overwrite=overwrite)
     edit_bundle(bundle, output, replace(spec, name=name or spec.name, classes=classes, card={**spec.card, **entries}))
     click.echo(f"{output}: {name or spec.name}, classes {', '.join(one.name for one in classes)}")
+
+
+def _profile_text(spec: BundleSpec) -> str:
+    if spec.profile is None:
+        return "none: no alarm for slides unlike its training data; `wsi-magnet bundle profile` adds one"
+    known = {"distance": spec.profile.distances, "uncertainty": spec.profile.uncertainty}
+    names = [name for name, values in {**known, "shares of classes": spec.profile.class_shares}.items() if values]
+    return f"of {counted(spec.profile.images, 'image')}; slides are compared by {', '.join(names) or 'nothing'}"
+
+
+@command.command("profile", short_help="Add a profile of the training data, for alarms.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="NEW.safetensors")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Device to compute on.")
+def profile(bundle: Path, manifest: Path, output: Path, device: str) -> None:
+    """Segment the images that MANIFEST lists, the ones that BUNDLE was trained and validated on, and write NEW: the
+    same bundle with the numbers from which a run sees that a slide is unlike them. `wsi-magnet train` does this itself.
+
+    \b
+      wsi-magnet bundle profile old.safetensors my-images.csv -o new.safetensors
+    """
+    from wsi_magnet.cli.progress import watching_training
+    from wsi_magnet.train.profile import add_profile
+
+    with watching_training():
+        spec = add_profile(bundle, manifest, output, device)
+    click.echo(f"{output}: profile {_profile_text(spec)}")
 
 
 @command.command("import-magnet", short_help="Make a bundle from published MagNet checkpoints.")

@@ -247,5 +247,14 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
             table(["after scale", "temperature", "validation mIoU, %"], scales),
             facts([("bundle", bundle), ("curves", folder / "curves.png"), ("trained in", seconds)]),
             "Validation rows chose steps and thresholds: score the bundle on others, with `wsi-magnet evaluate`.",
+            *_outcome(report),
         ]
     )
+
+
+def _outcome(report: Mapping[str, Any]) -> list[str]:
+    """What a training is worth, and its alarms; nothing in a report of an older version."""
+    from wsi_magnet.results.alarms import Alarm
+
+    lines = [f"Outcome: {report['conclusion']}."] if report.get("conclusion") else []
+    return ["\n".join([*lines, alarms_text(Alarm.all_of(report))]).strip()] if lines else []

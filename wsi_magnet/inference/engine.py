@@ -21,20 +21,26 @@ from torch import Tensor
 from wsi_magnet.config import CELL_PX, Precision
 from wsi_magnet.geometry import round_up
 from wsi_magnet.inference.devices import default_batch
+from wsi_magnet.inference.features import BLOCKS, FeatureTap, block_features, distances_from
 from wsi_magnet.inference.optimize import ARITHMETIC, computing_in, inference_form, resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, clear_outside
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.magnet.grid_selection import may_select, refined_pixels, select_on_grid, spread
 from wsi_magnet.magnet.step import magnet_step, refine_parts, refine_patch, upsample_inner
-from wsi_magnet.nets.bundle import Bundle
+from wsi_magnet.nets.bundle import Bundle, FeatureStatistics
+from wsi_magnet.nets.registry import HEADS
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import PatchGeometry
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
 UNKNOWN = 1
 """Stored probability of every class where a cell could not be analysed. Real ones add up to about 255, and cells
 without tissue hold 0, so the three cannot be taken for each other."""
+
+MOST_TIMES = 3.0
+"""Limit of a block's distance, as a multiple of the usual one: a pen mark or a fold must not speak for a slide."""
 
 _ROUNDING = 1e-4
 """Margin below the threshold within which a score could still reach it by other rounding."""
@@ -59,6 +65,8 @@ class Results(NamedTuple):
     """255 - (largest - second), of the bytes."""
     probabilities: Tensor
     """255 = 1."""
+    distances: Tensor
+    """float32 (N, blocks): distance of each block of a cell from the training data, row by row; 0 if not known."""
     changed_px: Tensor
     """int32 (N,): pixels of each cell to which refinement gave another label than the coarser scale; 0 at the coarsest.
     Pixels beyond the grid's edge count too."""
@@ -68,12 +76,22 @@ class Engine:
     """Runs a bundle's networks; thread-safe."""
 
     def __init__(
-        self, bundle: Bundle, device: torch.device, *, precision: Precision = "auto", batch_size: int | None = None
+        self,
+        bundle: Bundle,
+        device: torch.device,
+        *,
+        precision: Precision = "auto",
+        batch_size: int | None = None,
+        features: bool = False,
     ) -> None:
+        """features: keep those of the last patch for `block_features`, and compare them with nothing."""
         self._spec = spec = bundle.spec
         self.device = device
         self._arithmetic = ARITHMETIC[resolve_precision(precision, device)]
         self._backbone = inference_form(bundle.backbone, device, self._arithmetic.backbone)
+        self._statistics = None if features else _on_device(bundle.statistics, device)
+        needed = features or self._statistics is not None
+        self._tap = FeatureTap(self._backbone, spec.network) if needed and spec.network in HEADS else None
         self._refiners = [inference_form(net, device, self._arithmetic.refiner) for net in bundle.refiners]
         self._radii = [getattr(refiner, "receptive_radius_px", None) for refiner in bundle.refiners]
         self.batch_size = batch_size or default_batch(device)
@@ -149,11 +167,25 @@ class Engine:
         Never waits for the device, so that it can be queued, or recorded once and replayed.
         """
         margin = self.margin_px(geometry)
-        fine = self._segment_fine(images, geometry, margin)
+        x = self._normalised(images)
+        fine = self._segment_fine(x, geometry, margin)
+        distances = self._distances(x, geometry)
         if coarse is None:
-            return _results(fine, self._values)
+            return _results(fine, self._values, distances)
         y = _upsample(coarse, self._device_prior)
-        return _results(self._refine(fine=fine, coarse=y, geometry=geometry), self._values, before=_inner(y, margin))
+        merged = self._refine(fine=fine, coarse=y, geometry=geometry)
+        return _results(merged, self._values, distances, before=_inner(y, margin))
+
+    def block_features(self, image: Pixels, geometry: PatchGeometry) -> Floats | None:
+        """Features of the blocks of the patch that this thread has just segmented, a batch of its own: uint8 (P, P, 3)
+        to float32 (blocks, features); None for networks without them.
+        """
+        if self._tap is None:
+            return None
+        with torch.inference_mode():
+            x = self._normalised(torch.from_numpy(image[None]).to(self.device))
+            blocks: Floats = block_features(self._tap.take(), x, geometry.halo_px)[0].cpu().numpy()
+            return blocks
 
     def cells(self, found: Results, count: int) -> Iterator[CellPixels]:
         """The first `count` cells of a batch, as arrays."""
@@ -167,11 +199,27 @@ class Engine:
             with computing_in(self._arithmetic.refiner, self.device):
                 self._refiners[self._step(geometry)](fine=maps, coarse=maps)
 
-    def _segment_fine(self, images: Tensor, geometry: PatchGeometry, margin_px: int) -> Tensor:
-        """uint8 (N, P, P, 3) to probabilities float32 (N, C, W, W)."""
-        x = images.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
+    def _normalised(self, images: Tensor) -> Tensor:
+        """uint8 (N, P, P, 3) to float32 (N, 3, P, P)."""
+        return images.permute(0, 3, 1, 2).float().mul_(self._scale).add_(self._shift)
+
+    def _logits(self, x: Tensor) -> Tensor:
         with computing_in(self._arithmetic.backbone, self.device):
             logits: Tensor = self._backbone(x)
+        return logits
+
+    def _distances(self, x: Tensor, geometry: PatchGeometry) -> Tensor:
+        """Distances of a batch's blocks, float32 (N, blocks), after its logits have been computed."""
+        usual = self._spec.profile.distances[geometry.index] if self._spec.profile and self._statistics else 0.0
+        if self._tap is None or self._statistics is None or not usual:
+            return torch.zeros(len(x), BLOCKS**2, device=x.device)
+        blocks = block_features(self._tap.take(), x, geometry.halo_px)
+        mean, whitening = self._statistics.mean[geometry.index], self._statistics.whitening[geometry.index]
+        return distances_from(blocks, mean, whitening, MOST_TIMES * usual)
+
+    def _segment_fine(self, x: Tensor, geometry: PatchGeometry, margin_px: int) -> Tensor:
+        """Normalised RGB, float32 (N, 3, P, P), to probabilities float32 (N, C, W, W)."""
+        logits = self._logits(x)
         needed = _inner(logits, geometry.halo_px - margin_px)
         maps = torch.empty(needed.shape, device=needed.device).copy_(needed)  # float32, channels first
         temperature = self._spec.temperature[geometry.index]
@@ -242,7 +290,7 @@ def upsample_only(coarse: Pixels, spec: BundleSpec, margin_px: int = 0) -> CellP
         prior = _prior(len(spec.classes), spec.background_index)
         stored = torch.from_numpy(coarse[None])
         maps = _inner(_upsample(stored, prior), margin_px)
-        pixels = next(_cells(_results(maps, [c.value for c in spec.classes]), 1))
+        pixels = next(_cells(_results(maps, [c.value for c in spec.classes], torch.zeros(1, BLOCKS**2)), 1))
         if spec.background_index is not None:
             return pixels
         # Without a background class nothing is stored on glass; its border is upsampled as probabilities are.
@@ -264,24 +312,24 @@ def _upsample(stored: Tensor, prior: Tensor) -> Tensor:
     return upsample_inner(p)
 
 
-def _results(p: Tensor, values: Sequence[int], before: Tensor | None = None) -> Results:
+def _results(p: Tensor, values: Sequence[int], distances: Tensor, before: Tensor | None = None) -> Results:
     """Float (N, C, CELL_PX, CELL_PX) to the bytes that are stored; little more leaves the device.
 
-    before: the coarser result, likewise, where the cell was refined.
+    distances: of the blocks, float32 (N, blocks). before: the coarser result, likewise, where the cell was refined.
     """
     stored, labels = (p * 255).round_().to(torch.uint8), _likeliest(p, values)
     if before is None:
         changed_px = torch.zeros(len(p), dtype=torch.int32, device=p.device)
     else:
         changed_px = (_likeliest(before, values) != labels).sum(dim=(1, 2), dtype=torch.int32)
-    return Results(labels, _margin_uncertainty(stored), stored, changed_px)
+    return Results(labels, _margin_uncertainty(stored), stored, distances, changed_px)
 
 
 def _cells(found: Results, count: int) -> Iterator[CellPixels]:
     """The first `count` cells of a batch, as arrays."""
-    labels, uncertainty, probabilities, changed_px = (tensor.cpu().numpy() for tensor in found)
+    labels, uncertainty, probabilities, distances, changed_px = (tensor.cpu().numpy() for tensor in found)
     for i in range(count):
-        yield CellPixels(probabilities[i], labels[i], uncertainty[i], int(changed_px[i]))
+        yield CellPixels(probabilities[i], labels[i], uncertainty[i], distances[i], int(changed_px[i]))
 
 
 def _likeliest(p: Tensor, values: Sequence[int]) -> Tensor:
@@ -321,6 +369,12 @@ def not_analysed(classes: int) -> CellPixels:
         np.full(square, NOT_ANALYSED, np.uint8),
         np.full(square, 255, np.uint8),
     )
+
+
+def _on_device(statistics: FeatureStatistics | None, device: torch.device) -> FeatureStatistics | None:
+    if statistics is None:
+        return None
+    return FeatureStatistics(statistics.mean.to(device), statistics.whitening.to(device))
 
 
 def _prior(classes: int, background_index: int | None) -> torch.Tensor:

@@ -9,9 +9,13 @@ import numpy.typing as npt
 
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.geometry import Box
+from wsi_magnet.nets.profile import BLOCK_PX
 from wsi_magnet.results.journal import Quarters
 
 Pixels = npt.NDArray[np.uint8]
+
+LEAST_TISSUE = 0.75
+"""Least share of tissue in a block whose features are compared: the rim of a biopsy is mostly glass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,8 @@ class CellPixels:
     """uint8 (CELL_PX, CELL_PX), label values."""
     uncertainty: Pixels
     """uint8 (CELL_PX, CELL_PX), 255 = 1."""
+    distances: npt.NDArray[np.float32] | None = None
+    """float32 (blocks,): distance of each block of `BLOCK_PX` from the training data, row by row; 0 if not known."""
     changed_px: int = 0
     """Pixels to which refinement gave another label."""
 
@@ -73,6 +79,18 @@ def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background:
     if background is not None:
         probabilities[background, :height, :width] += np.uint8(255) * ~inside
     return replace(pixels, probabilities=probabilities, labels=labels, uncertainty=uncertainty)
+
+
+def tissue_blocks(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Bool (blocks,), row by row: blocks of a cell that are mostly tissue.
+
+    inside: bool (rows, columns) from the cell's upper left corner, at most `CELL_PX` each; True for tissue.
+    """
+    whole = np.zeros((CELL_PX, CELL_PX), np.float32)
+    whole[: inside.shape[0], : inside.shape[1]] = inside
+    count = CELL_PX // BLOCK_PX
+    share = whole.reshape(count, BLOCK_PX, count, BLOCK_PX).mean(axis=(1, 3))
+    return np.asarray(share.ravel() >= LEAST_TISSUE)
 
 
 class TileCanvas:

@@ -21,6 +21,19 @@ from wsi_magnet.nets.spec import FORMAT, VERSION, BundleSpec, ChannelOrder, bund
 from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.values import documented
 
+_STATISTICS = ("profile.mean", "profile.whitening")
+"""Names of the tensors of `FeatureStatistics`."""
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureStatistics:
+    """Statistics of the training data's features at each scale; see `TrainingProfile.distances`."""
+
+    mean: Tensor
+    """float32 (scales, features)."""
+    whitening: Tensor
+    """float32 (scales, features, features): its product with a difference from the mean has the distance as length."""
+
 
 @documented
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,6 +50,8 @@ class Bundle:
     """Float (N, 3, H, W), normalised, to logits (N, C, H, W)."""
     refiners: tuple[nn.Module, ...]
     """Called as `refiner(fine=..., coarse=...)`; `spec.refiner_of` assigns them to scales."""
+    statistics: FeatureStatistics | None = None
+    """None in bundles made before there were any, and for networks without features."""
 
     @property
     def device(self) -> torch.device:
@@ -71,17 +86,27 @@ def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "
     parts = _part_names(backbone, refiners)
     for prefix, module in parts.items():
         load_exactly(module, _pop_prefix(tensors, prefix), f"{path}: {prefix.rstrip('.')}")
+    found = [tensors.pop(name) for name in _STATISTICS if name in tensors]
+    statistics = FeatureStatistics(*found) if len(found) == len(_STATISTICS) else None
+    _check_statistics(spec, statistics, str(path))
     if tensors:
         raise BundleError(f"{path} does not fit: {len(tensors)} tensors unexpected, the first {min(tensors)!r}")
     for module in parts.values():
         module.eval().requires_grad_(False).to(device)
-    return Bundle(spec, path, sha256, backbone, refiners)
+    return Bundle(spec, path, sha256, backbone, refiners, statistics)
 
 
-def save_bundle(path: str | Path, spec: BundleSpec, backbone: nn.Module, refiners: Sequence[nn.Module]) -> None:
+def save_bundle(
+    path: str | Path,
+    spec: BundleSpec,
+    backbone: nn.Module,
+    refiners: Sequence[nn.Module],
+    statistics: FeatureStatistics | None = None,
+) -> None:
     """Write a bundle atomically; the same weights give the same bytes.
 
-    Raises BundleError where the networks do not fit `spec` or the file cannot be written.
+    statistics: needed where the profile in `spec` has distances. Raises BundleError where the networks do not fit
+    `spec` or the file cannot be written.
     """
     path = Path(path).expanduser()
     tensors = {
@@ -90,6 +115,10 @@ def save_bundle(path: str | Path, spec: BundleSpec, backbone: nn.Module, refiner
         for key, tensor in module.state_dict().items()
     }
     _check_fit(spec, tensors, str(path))
+    _check_statistics(spec, statistics, str(path))
+    if statistics is not None:
+        values = (statistics.mean, statistics.whitening)
+        tensors |= {name: one.cpu().contiguous() for name, one in zip(_STATISTICS, values, strict=True)}
     description = json.dumps(spec.to_json())
     content = _serialise(tensors, {"format": FORMAT, "version": VERSION, "spec": description})
     try:
@@ -127,6 +156,20 @@ def _check_fit(spec: BundleSpec, tensors: Mapping[str, Tensor], what: str) -> No
     found = {key: tensor.shape for key, tensor in tensors.items()}
     if wrong := sorted({*wanted.items()} ^ {*found.items()}):
         raise BundleError(f"{what}: the networks do not fit the description; the first difference is {wrong[0]}")
+
+
+def _check_statistics(spec: BundleSpec, statistics: FeatureStatistics | None, what: str) -> None:
+    """Raise BundleError unless a bundle has statistics for exactly the distances of its profile."""
+    distances = spec.profile.distances if spec.profile else ()
+    if not distances and statistics is None:
+        return
+    shapes = () if statistics is None else (tuple(statistics.mean.shape), tuple(statistics.whitening.shape))
+    count, features = len(spec.mpps), shapes[0][-1] if shapes and shapes[0] else 0
+    if len(distances) != count or shapes != ((count, features), (count, features, features)):
+        raise BundleError(
+            f"{what}: statistics of shapes {list(shapes)} and {len(distances)} distances do not fit {count} scales; "
+            "make them with `wsi-magnet bundle profile`"
+        )
 
 
 def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

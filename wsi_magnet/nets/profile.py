@@ -9,6 +9,10 @@ from typing import Annotated
 from wsi_magnet.schema import Bounds
 from wsi_magnet.values import documented
 
+BLOCK_PX = 64
+"""Side of the blocks over which features are pooled: small enough for the coarsest scale of a small image, and large
+enough to hold a texture."""
+
 Share = Annotated[float, Bounds(0, 1)]
 
 
@@ -18,11 +22,13 @@ class TrainingProfile:
     """Numbers of the rows that a bundle was trained and validated on; empty where they are not known."""
 
     class_shares: Mapping[str, tuple[Share, Share]] = field(default_factory=dict)
-    """Least and most share of each class's pixels in a labelled image, by the class's name, background aside."""
+    """Least and most share of each class's pixels in a labelled image, by the class's label value, which stays
+    when a class is renamed; without background."""
     uncertainty: tuple[Share, ...] = ()
     """Highest mean uncertainty of a validation view, after each scale, coarse to fine."""
-    distances: tuple[Annotated[float, Bounds(0, open_below=True)], ...] = ()
-    """Mean distance from the training data of the features of the most unusual held-out image, at each scale. Mean and
-    whitening matrix of the features are tensors of the bundle, `profile.mean` and `profile.whitening`."""
+    distances: tuple[Annotated[float, Bounds(0)], ...] = ()
+    """Mean distance from the training data of the features of the most unusual held-out image, at each scale; 0 where
+    it is not known. Mean and whitening matrix of the features are tensors of the bundle, `profile.mean` (scales,
+    features) and `profile.whitening` (scales, features, features)."""
     images: Annotated[int, Bounds(0)] = 0
     """Images that the distances were fitted on."""

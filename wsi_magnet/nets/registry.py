@@ -23,6 +23,9 @@ _NETWORKS: dict[str, tuple[str, str, frozenset[str]]] = {
 INPUT_MULTIPLE = {"small": 32}
 """Required divisor of the input's sides, by name; other networks take any size."""
 
+HEADS = {"fpn": "classify", "psp": "final", "hrnet18+ocr": "cls_head", "small": "classify"}
+"""Layer that turns features into logits, by name; a network without one cannot be compared with its training data."""
+
 NETWORKS = tuple(_NETWORKS)
 REFINERS = ("magnet", "light", "identity")
 

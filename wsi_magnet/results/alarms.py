@@ -183,7 +183,7 @@ def _unlike(scales: Sequence[Mapping[str, Any]], profile: TrainingProfile | None
         mean, compared = scale.get("mean_distance"), scale.get("blocks_compared", 0)
         read = scale["cells_refined"] - scale["cells_unaffected"]
         enough = compared >= LEAST_COMPARED and (not index or read >= LEAST_READ * scale["cells"])
-        if mean is not None and enough and mean > UNLIKE_FACTOR * usual:
+        if mean is not None and usual and enough and mean > UNLIKE_FACTOR * usual:
             found.append((mean / usual, float(scale["mpp"]), compared))
     if found:
         factor, mpp, compared = max(found)
@@ -218,17 +218,18 @@ def _classes(summary: Mapping[str, Any], profile: TrainingProfile | None) -> Ite
     total = sum(tissue.values())
     if total < LEAST_AREA_MM2 or len(tissue) < 2:
         return
-    shares = {name: area / total for name, area in tissue.items()}
     known = profile.class_shares if profile else {}
-    for name, share in shares.items():
-        least, most = known.get(name, (0.0, 1.0))
-        if share > most + SHARE_MARGIN:
+    for one in summary["classes"]:
+        name, share = one["name"], float(one["area_mm2"]) / total
+        least, most = known.get(str(one["value"]), (0.0, 1.0))
+        if one["value"] and share > most + SHARE_MARGIN:
             yield _large_share(name, share, most)
-        elif not share and least >= ALWAYS_THERE:
+        elif one["value"] and not share and least >= ALWAYS_THERE:
             text = f"no pixel of {area_text(total)} is {name!r}, which every training image had ({least:.1%} or more)"
             yield Alarm("class never predicted", text, {"class": name, "least_share": least})
-    name, share = max(shares.items(), key=lambda one: one[1])
-    if name not in known and 100 * share >= ONE_CLASS_PERCENT:
+    name, area = max(tissue.items(), key=lambda one: one[1])
+    if not known and 100 * area >= ONE_CLASS_PERCENT * total:
+        share = area / total
         text = f"{percent_text(100 * share)} of {area_text(total)} is {name!r}: check that the bundle suits this slide"
         yield Alarm("one class", text, {"class": name, "share": round(share, 4)})
 

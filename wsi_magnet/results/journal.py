@@ -22,6 +22,10 @@ Quarters = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, i
 """(sum, pixels) of the uncertainty, 0..255, in a cell's quarters: upper left, upper right, lower left, lower right."""
 
 
+Distances = tuple[int, int]
+"""(sum, blocks) of the distances of a cell's blocks with tissue, in thousandths."""
+
+
 @documented
 @dataclass(frozen=True, slots=True)
 class CellResult:
@@ -39,6 +43,8 @@ class CellResult:
     changed_px: int | None = None
     """Pixels of the whole cell to which refinement gave another label, also beyond the grid's edge; None in journals
     of versions that did not count them."""
+    distances: Distances = (0, 0)
+    """Distances from the training data, where the bundle knows it."""
 
 
 @documented
@@ -83,19 +89,23 @@ class TileResult:
 
 def _cell_json(cell: CellResult) -> list[Any]:
     quarters = [list(quarter) for quarter in cell.quarters]
-    return [cell.row, cell.col, cell.refined + cell.unaffected, quarters, cell.failure, cell.changed_px]
+    counts = [cell.changed_px, *(cell.distances if cell.distances[1] else ())]
+    return [cell.row, cell.col, cell.refined + cell.unaffected, quarters, cell.failure, *counts]
 
 
 def _cell(entry: Sequence[Any]) -> CellResult:
     row, col, treatment, quarters, failure, *counts = entry  # 0: upsampled only, 1: refined, 2: refined and unaffected
-    changed = counts[0] if counts else None
+    changed, *distances = counts or [None]
+    total, blocks = map(_count, distances or (0, 0))
     sums: Any = tuple((_count(total), _count(pixels)) for total, pixels in quarters)
     if len(sums) != 4 or any(total > 255 * pixels or pixels > _QUARTER_PX for total, pixels in sums):
         raise ValueError("no sums of four quarters")
     if not (failure is None or isinstance(failure, str)) or treatment not in (0, 1, 2):
         raise ValueError("no treatment or no reason")
     changed_px = None if changed is None else _count(changed)
-    return CellResult(_count(row), _count(col), bool(treatment), sums, failure, treatment == 2, changed_px)
+    return CellResult(
+        _count(row), _count(col), bool(treatment), sums, failure, treatment == 2, changed_px, (total, blocks)
+    )
 
 
 _QUARTER_PX = (CELL_PX // 2) ** 2

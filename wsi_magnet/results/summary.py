@@ -112,6 +112,7 @@ class _ScaleCounts:
             uncertainty, pixels = (sum(part) for part in zip(*cell.quarters, strict=True))
             self._counts.update(cells=1, cells_refined=cell.refined, cells_unaffected=cell.unaffected)
             self._counts.update(uncertainty=uncertainty, pixels=pixels, changed=cell.changed_px or 0)
+            self._counts.update(distances=cell.distances[0], blocks=cell.distances[1])
             self._counts.update(not_counted=cell.refined and not cell.unaffected and cell.changed_px is None)
             if cell.failure:
                 self._failed[cell.row, cell.col] = cell.failure
@@ -153,6 +154,8 @@ class _ScaleCounts:
             "cells_unreadable": self.unreadable,
             "mean_uncertainty": counts["uncertainty"] / (255 * counts["pixels"]) if counts["pixels"] else 0.0,
             "changed_share": self._changed_share,
+            "blocks_compared": counts["blocks"],
+            "mean_distance": counts["distances"] / (1000 * counts["blocks"]) if counts["blocks"] else None,
             "worker_seconds": {k: round(v, 3) for k, v in self._seconds.items()},
         }
 

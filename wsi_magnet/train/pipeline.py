@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,13 +18,14 @@ from torch import nn
 
 from wsi_magnet.dataset.open_sample import SamplePool
 from wsi_magnet.errors import ResultBusyError, TrainingError
-from wsi_magnet.nets.bundle import load_bundle, save_bundle
+from wsi_magnet.nets.bundle import Bundle, load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.results.folder import write_json
 from wsi_magnet.results.record import versions
 from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.train.alarms import summary_of
 from wsi_magnet.train.backbone import BackboneStage
 from wsi_magnet.train.calibrate import Fitter, fit_temperatures
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
@@ -35,6 +36,7 @@ from wsi_magnet.train.history import History, Row, Watcher, draw_curves, progres
 from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
 from wsi_magnet.train.losses import class_weights
 from wsi_magnet.train.model_card import describe_bundle
+from wsi_magnet.train.profile import numbers_of, profile_of, profiled, survey_rows
 from wsi_magnet.train.refiners import RefinerStage
 from wsi_magnet.train.sampler import CropSampler, class_pixels
 from wsi_magnet.train.spec import TrainingData, TrainingSpec, check, rows_of
@@ -188,9 +190,27 @@ class _Pipeline:
             calibrated = fitter.calibrate(steps)
             fitted = fitter.fit(steps)
         report = self._report(temperatures, calibrated, fitted.miou)
-        bundle_spec = describe_bundle(self._config, temperatures, fitted, report)
-        save_bundle(self._spec.output, bundle_spec, network.cpu(), [one.cpu() for one in modules])
-        self._write({**report, "bundle_sha256": read_spec(self._spec.output)[1]})
+        found = describe_bundle(self._config, temperatures, fitted, report)
+        bundle = Bundle(found, self._spec.output, "", network.eval(), tuple(one.eval() for one in modules))
+        bundle, numbers = self._profiled(bundle, report, fitted.miou)
+        parts = [one.cpu() for one in modules]
+        save_bundle(self._spec.output, bundle.spec, network.cpu(), parts, bundle.statistics)
+        self._write({**report, **numbers, "bundle_sha256": read_spec(self._spec.output)[1]})
+
+    def _profiled(
+        self, bundle: Bundle, report: Mapping[str, Any], miou: Sequence[float]
+    ) -> tuple[Bundle, dict[str, Any]]:
+        """The bundle with the profile of its data, and the alarms of its training as plain values."""
+        setting = self._setting
+        with self._timed():
+            progress = progress_of("profile", setting.notify)
+            samples = self._data.manifest.samples
+            surveys = survey_rows(bundle, self._stage_data.pool, samples, setting.device, progress)
+        profile, statistics = profile_of(bundle, surveys, self._data.label_counts)
+        best = self._histories["refiners"].best if "refiners" in self._histories else None
+        bundle = profiled(bundle, profile, statistics)
+        numbers = numbers_of(bundle, report, (miou, best.miou if best else None), surveys, profile)
+        return bundle, summary_of(numbers)
 
     def _backbone(self) -> nn.Module:
         if self._spec.backbone is not None:

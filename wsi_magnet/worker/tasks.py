@@ -23,14 +23,23 @@ from wsi_magnet.geometry import Box
 from wsi_magnet.inference.devices import one_torch_thread, resolve_device
 from wsi_magnet.inference.engine import PatchInput, not_analysed, upsample_only
 from wsi_magnet.inference.optimize import resolve_precision
-from wsi_magnet.inference.tiles import CellPixels, Pixels, Region, TileCanvas, clear_outside, coarse_box, quarters
+from wsi_magnet.inference.tiles import (
+    CellPixels,
+    Pixels,
+    Region,
+    TileCanvas,
+    clear_outside,
+    coarse_box,
+    quarters,
+    tissue_blocks,
+)
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask, grid_box
 from wsi_magnet.planning.prepare import PreparedRun, prepare
 from wsi_magnet.planning.tissue import TissueMap, is_stained
 from wsi_magnet.results.folder import Products
-from wsi_magnet.results.journal import CellResult, TileResult
+from wsi_magnet.results.journal import CellResult, Distances, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Image, SlideInfo
@@ -272,8 +281,17 @@ class _TileComputation:
         box = self._cell(cell)
         self._canvas.put(box, pixels)
         refined = cell.refine and failure is None
-        sums, changed_px = quarters(pixels.uncertainty, box), pixels.changed_px
-        return CellResult(cell.row, cell.col, refined, sums, failure, unaffected, changed_px)
+        sums, compared = quarters(pixels.uncertainty, box), self._distances(pixels, box)
+        return CellResult(cell.row, cell.col, refined, sums, failure, unaffected, pixels.changed_px, compared)
+
+    def _distances(self, pixels: CellPixels, box: Box) -> Distances:
+        """(Sum, blocks) of the distances of a cell's blocks with tissue."""
+        if pixels.distances is None or not pixels.distances.any():
+            return 0, 0
+        tissue = self._context.tissue
+        inside = np.ones(box.size.hw, np.bool_) if tissue is None else tissue.around(self._layout.scale, box)
+        found = pixels.distances[tissue_blocks(inside)]
+        return int(np.rint(1000 * found).sum()), len(found)
 
     def _write(self) -> None:
         self._context.require_fencing_token(self._fencing_token)

@@ -1,0 +1,68 @@
+"""Features of a patch, pooled over blocks, and their distance from the training data; no result depends on them.
+
+N: patches, B: blocks along a cell's side, F: features of a block.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsi_magnet.config import CELL_PX
+from wsi_magnet.nets.profile import BLOCK_PX
+from wsi_magnet.nets.registry import HEADS
+
+BLOCKS = CELL_PX // BLOCK_PX
+"""Blocks along a cell's side."""
+
+
+class FeatureTap:
+    """Input of a network's last layer, kept while the network computes; each thread has its own."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        """network: of the registry's kind `name`, which must be one of `HEADS`."""
+        self._kept = threading.local()
+        network.get_submodule(HEADS[name]).register_forward_pre_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._kept.features = inputs[0]
+
+    def take(self) -> Tensor:
+        """Features of the network's last call in this thread, (N, channels, h, w)."""
+        features: Tensor = self._kept.features
+        del self._kept.features
+        return features
+
+
+def block_features(features: Tensor, image: Tensor, halo_px: int) -> Tensor:
+    """Mean features of each block of the cell, and mean and deviation of its colours: float32 (N, B * B, F).
+
+    features: (N, channels, h, w) of a patch; image: normalised RGB, float (N, 3, P, P); halo_px: of the patch.
+    """
+    stride = image.shape[-1] // features.shape[-1]
+    structure = _pooled(_inner(features, halo_px // stride).float())
+    colours = _inner(image.float(), halo_px)
+    mean = _pooled(colours)
+    deviation = (_pooled(colours.square()) - mean.square()).clamp(min=0).sqrt()
+    return torch.cat([structure, mean, deviation], dim=1).flatten(2).transpose(1, 2)
+
+
+def distances_from(blocks: Tensor, mean: Tensor, whitening: Tensor, most: float) -> Tensor:
+    """Distance of each block from the training data, at most `most`: float32 (N, B * B).
+
+    blocks: float32 (N, B * B, F); mean: (F,), whitening: (F, F).
+    """
+    found: Tensor = ((blocks - mean) @ whitening.T).norm(dim=2)
+    return found.clamp(max=most)
+
+
+def _pooled(maps: Tensor) -> Tensor:
+    """(N, channels, h, w) over a cell to (N, channels, B, B)."""
+    return F.avg_pool2d(maps, maps.shape[-1] // BLOCKS)
+
+
+def _inner(maps: Tensor, margin: int) -> Tensor:
+    return maps[..., margin : maps.shape[-2] - margin, margin : maps.shape[-1] - margin]
