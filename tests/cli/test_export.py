@@ -15,7 +15,7 @@ from scipy.ndimage import binary_fill_holes
 from shapely.geometry import shape
 from skimage.draw import polygon
 
-from tests.commands import Call
+from tests.commands import Call, one_line
 from tests.export.qupath_rules import features_of, violations
 from tests.export.results import make_result
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
@@ -132,8 +132,8 @@ def test_other_kinds_take_one_result(call: Call, small: Path, tmp_path: Path, re
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--simplify", "-1"), "--simplify and --min-area must be 0 or more; got -1 and 0"),
-        (("--simplify", "nan"), "--simplify and --min-area must be 0 or more; got nan and 0"),
+        (("--simplify", "-1"), "--simplify must be 0 to 10,000 microns, and --min-area 0 or more; got -1 and 0"),
+        (("--simplify", "nan"), "--simplify must be 0 to 10,000 microns, and --min-area 0 or more; got nan and 0"),
         (("--max-vertices", "3"), "--max-vertices must be 8 or more; got 3"),
         (("--classes", "tumor"), "has no class tumor; its classes are stroma, benign epithelium"),
     ],
@@ -179,3 +179,19 @@ def test_a_full_disk_leaves_nothing_behind(
     done = call("export", small, "--to", "geojson", "-o", tmp_path / "x.geojson")
     assert (done.exit_code, "no space left" in done.stderr) == (1, True)
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--classes", ","], "--classes ',' names no class"),
+        (["--classes", ""], "--classes '' names no class"),
+        (["--simplify", "1e300"], "--simplify must be 0 to 10,000 microns"),
+    ],
+)
+def test_options_that_would_export_something_else_are_refused(
+    call: Call, tmp_path: Path, options: list[str], text: str
+) -> None:
+    make_result(tmp_path / "r", np.full((64, 64), 3, np.uint8))
+    assert text in one_line(call("export", tmp_path / "r", "--to", "geojson", "-o", tmp_path / "x.geojson", *options))
+    assert not (tmp_path / "x.geojson").exists()

@@ -147,6 +147,9 @@ def test_bundle_show(call: Call, made_run: MadeRun) -> None:
     shipped = call("bundle", "show").stdout
     assert "not for" in shipped.lower()
     assert "CC BY 4.0" in shipped
+    assert "one for each step from scale to scale" in shipped
+    assert "`wsi-magnet evaluate` measures the accuracy" in shipped, "validation figures are explained"
+    assert "fine_first" not in shipped
 
 
 @pytest.mark.parametrize("command", ["info", "plan", "run"])

@@ -233,3 +233,13 @@ def steps_to_plan(folder: Path, count: int, bundle: Path) -> int:
 def _text(state: SlideState) -> str:
     """A state file, without waiting for the disk."""
     return json.dumps({"format": "wsi-magnet-slide-state", "version": 1, **to_json(state)})
+
+
+def test_a_path_that_no_file_can_have_is_refused(tmp_path: Path) -> None:
+    states = States(tmp_path)
+    states.make()
+    states.write(SlideState(name="a", slide="/s/a.svs"))
+    path = tmp_path / ".cohort" / "a.json"
+    path.write_text(path.read_text().replace("/s/a.svs", "\\u0000"))
+    with pytest.raises(CohortError, match="cannot be a file's path"):
+        states.read()

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from wsi_magnet.nets.spec import BundleSpec
 
 
+VALIDATION = (
+    "(Validation figures are those of the few images on which steps and thresholds were chosen. `wsi-magnet evaluate` "
+    "measures the accuracy on other images; docs/evaluation.md has that of the bundle that ships.)"
+)
+
+
 @click.group("bundle", short_help="Show and edit bundles, import checkpoints.")
 def command() -> None:
     """Bundles: the models. A file holds the weights of the networks and everything that is needed to use them."""
@@ -62,6 +68,8 @@ def show(bundle: str | None, as_json: bool) -> None:
         ["class", "value", "colour"], [[c.name, c.value, "#{:02x}{:02x}{:02x}".format(*c.color)] for c in spec.classes]
     )
     card = "\n".join(f"{name}: {text}" for name, text in spec.card.items())
+    if any(name.startswith("validation") for name in spec.card):
+        card += f"\n{VALIDATION}"
     click.echo("\n\n".join(part for part in (shown, classes, steps if scales > 1 else "", card) if part))
 
 

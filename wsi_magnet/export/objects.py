@@ -30,6 +30,10 @@ FULL = 255
 """A stored probability or uncertainty of 1."""
 
 
+MOST_UM = 10_000
+"""Largest distance by which outlines may be moved: a centimetre, beyond which nothing of a slide is left."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectOptions:
     """Options for the objects that are made of a mask."""
@@ -47,9 +51,10 @@ class ObjectOptions:
     def __post_init__(self) -> None:
         if self.frame not in get_args(CoordinateFrame):
             raise ConfigError(f"--frame must be {' or '.join(get_args(CoordinateFrame))}; got {self.frame}")
-        if not 0 <= self.simplify_um < np.inf or not 0 <= self.min_area_um2 < np.inf:
+        if not 0 <= self.simplify_um <= MOST_UM or not 0 <= self.min_area_um2 < np.inf:
             raise ConfigError(
-                f"--simplify and --min-area must be 0 or more; got {self.simplify_um:g} and {self.min_area_um2:g}"
+                f"--simplify must be 0 to {MOST_UM:,} microns, and --min-area 0 or more; got {self.simplify_um:g} and "
+                f"{self.min_area_um2:g}"
             )
         if self.max_vertices < 8:
             raise ConfigError(f"--max-vertices must be 8 or more; got {self.max_vertices}")
