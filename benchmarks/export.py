@@ -1,8 +1,11 @@
 """Export of a generated mask of 100,000 x 100,000 pixels with 50,000 regions: memory, and time beside that of reading.
 
     python -m benchmarks.export [--side 100000] [--regions 50000] [--simplify UM ...] [--result FOLDER]
+    python -m benchmarks.export --dense 50000 2000 --simplify 0
 
-Regions are blobs of 20 to 200 pixels across in four classes, a third of them with holes. The program runs as a user
+Regions are blobs of 20 to 200 pixels across in four classes, a third of them with holes. With --dense WIDTH HEIGHT four
+classes fill the mask without gaps, in domains of some 80 pixels whose outlines turn everywhere: the worst case for
+memory, which then follows the width. The program runs as a user
 runs it; reading is every chunk that was ever written, once, in this process.
 """
 
@@ -17,14 +20,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from benchmarks.measure import measure
 from benchmarks.record import Measurement, Table, benchmark
-from tests.export.results import CLASSES, make_sparse_result
+from tests.export.results import CLASSES, Made, make_result, make_sparse_result
 from wsi_magnet.results.reader import Result
 
 CELL_PX = 400
 """Side of the area of one blob, in which it touches no other."""
+
+DENSE_PX = 2000
+"""Period of a mask without gaps, in pixels."""
 
 COLUMNS = "simplified by µm", "objects", "seconds", "times reading", "peak MB", "file MB"
 
@@ -43,13 +50,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--simplify", type=float, nargs="*", default=[0.0, 1.0], help="microns; the mask has 0.5 a pixel"
     )
+    parser.add_argument("--dense", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"), help="a mask without gaps instead")
     parser.add_argument("--result", type=Path, help="a result folder to export instead")
 
 
 def measure_all(options: argparse.Namespace) -> Measurement:
     """Measure each simplification once."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.result or generate(Path(temporary) / "slide", options.side, options.regions)
+        made = Path(temporary) / "slide"
+        if options.dense:
+            folder = generate_dense(made, *options.dense)
+        else:
+            folder = options.result or generate(made, options.side, options.regions)
         source = Result(folder)
         first = read_seconds(source)
         targets = {um: Path(temporary) / f"{um:g}.geojson" for um in options.simplify}
@@ -90,6 +102,18 @@ def generate(folder: Path, side: int, regions: int) -> Path:
     if pitch < CELL_PX:
         raise SystemExit(f"{regions} regions need a side of {per_side * CELL_PX} or more")
     make_sparse_result(folder, side, _rows(side, pitch, regions))
+    return folder
+
+
+def generate_dense(folder: Path, width: int, height: int) -> Path:
+    """Write a result in which each pixel is of the class whose smoothed noise is largest there."""
+    rng = np.random.default_rng(0)
+    fields = [ndimage.gaussian_filter(rng.normal(size=(DENSE_PX, DENSE_PX)), 20, mode="wrap") for _ in CLASSES]
+    rough = [one / one.std() + rng.normal(0, 0.02, one.shape) for one in fields]
+    values = np.array([one.value for one in CLASSES], np.uint8)
+    period = values[np.argmax(rough, axis=0)]
+    mask = np.tile(period, (-(-height // DENSE_PX), -(-width // DENSE_PX)))[:height, :width]
+    make_result(folder, np.ascontiguousarray(mask), Made(mpp=0.5))
     return folder
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
+import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.measure import label as label_regions
 
 from tests.export.polygonize.traced import Labels, labels, painted, traced
+from wsi_magnet.export.polygonize.corners import Corners
 from wsi_magnet.export.polygonize.polygons import polygon_of, signed_area
 from wsi_magnet.export.polygonize.regions import Block, LabelRegion, Tracing, split_ring, trace
+from wsi_magnet.export.polygonize.rings import Linker, Ring
 from wsi_magnet.geometry import Box, Size
 
 
@@ -144,3 +149,50 @@ def test_each_block_is_read_once() -> None:
 
     list(trace(Tracing(Size(100, 70), read, side_px=32)))
     assert (len(boxes), sum(box.size.pixels for box in boxes)) == (4 * 3, 7000)
+
+
+@given(labels(), st.integers(1, 5))
+def test_outlines_do_not_depend_on_how_many_corners_are_linked_together(image: Labels, together: int) -> None:
+    wanted = [polygon_of(region.rings).normalize() for region in traced(image, 8)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_magnet.export.polygonize.regions._TOGETHER", together)
+        found = [polygon_of(region.rings).normalize() for region in traced(image, 8)]
+    assert found == wanted
+
+
+def peak_bytes(width: int) -> int:
+    """Most memory that tracing a mask without gaps takes, whose regions are of some pixels each."""
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(1, 5, (64, width // 4), np.uint8), np.ones((4, 4), np.uint8))
+    tracing = Tracing(Size(width, len(image)), lambda box: Block(image[box.slices_yx]), side_px=256)
+    tracemalloc.start()
+    for _ in trace(tracing):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.slow
+def test_a_wide_mask_takes_little_more_for_each_pixel_of_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strip here has some 40 corners for a pixel of its width: 14,000 bytes if all were linked at once."""
+    monkeypatch.setattr("wsi_magnet.export.polygonize.regions._TOGETHER", 2000)
+    narrow, wide = peak_bytes(512), peak_bytes(2048)
+    assert (wide - narrow) / 1536 < 6000
+
+
+def test_corners_of_a_strip_are_linked_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.kron(np.random.default_rng(0).integers(1, 5, (24, 60), np.uint8), np.ones((2, 2), np.uint8))
+    sizes: list[int] = []
+    link = Linker.link
+
+    def counted(linker: Linker, corners: Corners) -> list[Ring]:
+        sizes.append(len(corners))
+        return link(linker, corners)
+
+    monkeypatch.setattr(Linker, "link", counted)
+    monkeypatch.setattr("wsi_magnet.export.polygonize.regions._TOGETHER", 300)
+    assert np.array_equal(painted(image.shape, polygons(traced(image, 48))), image)
+    in_a_row = 2 * (image.shape[1] + 1)
+    assert len(sizes) > 5
+    assert max(sizes) <= 300 + in_a_row

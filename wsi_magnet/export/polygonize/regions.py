@@ -15,18 +15,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from wsi_magnet.config import CELL_PX
-from wsi_magnet.export.polygonize.corners import Bools, Codes, Corners, Ints, find_corners
-from wsi_magnet.export.polygonize.rings import Linker, Points
+from wsi_magnet.export.polygonize.corners import Bools, Codes, Corners, Ints, PackedCorners, find_corners
+from wsi_magnet.export.polygonize.rings import Linker, Points, Ring
+from wsi_magnet.export.polygonize.runs import Floats, Owners, Tally, components, joins_of
 from wsi_magnet.geometry import Box, Size
 
 CUT = 128
 """Added to the class of a pixel above a cut, so that it differs from the one below; classes are below it."""
-
-Floats = npt.NDArray[np.float64]
 
 BLOCK_PX = CELL_PX
 """Side of a block: a chunk of the store."""
@@ -128,80 +125,6 @@ def _prefetched(tracing: Tracing, boxes: Iterator[Box]) -> Iterator[tuple[Box, B
             pool.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Tally:
-    """Measurements of parts of regions; each part is one element of every array."""
-
-    code: Ints
-    pixels: Ints
-    points: Ints
-    cut: Bools
-    sums: Floats
-    """(parts, values)."""
-
-    @staticmethod
-    def empty(n_values: int) -> _Tally:
-        none = np.zeros(0, np.int64)
-        return _Tally(none, none, none, np.zeros(0, bool), np.zeros((0, n_values)))
-
-    @staticmethod
-    def joined(parts: list[_Tally]) -> _Tally:
-        names = ("code", "pixels", "points", "cut", "sums")
-        return _Tally(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-    def __len__(self) -> int:
-        return len(self.code)
-
-    def grouped(self, group: Ints, n: int) -> _Tally:
-        """The sums of `n` groups of parts; group: int64, the group of each part."""
-        code, cut = np.zeros(n, np.int64), np.zeros(n, bool)
-        code[group] = self.code
-        cut[group[self.cut]] = True
-        pixels, points, *sums = (np.bincount(group, one, n) for one in (self.pixels, self.points, *self.sums.T))
-        return _Tally(
-            code,
-            pixels.astype(np.int64),
-            points.astype(np.int64),
-            cut,
-            np.array(sums, np.float64).reshape(len(sums), n).T,
-        )
-
-    def take(self, at: Ints) -> _Tally:
-        return _Tally(self.code[at], self.pixels[at], self.points[at], self.cut[at], self.sums[at])
-
-
-class _Owners:
-    """Lookup of the region part that each pixel of a block, the row above and the column on its left belong to."""
-
-    def __init__(self, codes: Codes, first: int, above: Ints, left: Ints | None) -> None:
-        """codes: uint8 (h, w); its runs of equal pixels in a row are numbered from `first` on."""
-        begins = np.ones(codes.shape, bool)
-        np.not_equal(codes[:, 1:], codes[:, :-1], out=begins[:, 1:])
-        self.starts = np.flatnonzero(begins)
-        """Index of the first pixel of each run, row after row."""
-        self._first, self._width = first, codes.shape[1]
-        self._above = above
-        self._left = np.zeros(len(codes), np.int64) if left is None else left
-
-    def __call__(self, rows: Ints, cols: Ints) -> Ints:
-        """Parts, by row and column counted from the row above and the column on the left."""
-        inner = np.searchsorted(self.starts, (rows - 1) * self._width + cols - 1, "right") - 1 + self._first
-        return np.where(rows == 0, self._above[cols], np.where(cols == 0, self._left[rows - 1], inner))
-
-
-def _joins(codes: Codes, owners: _Owners) -> Ints:
-    """Pairs of parts that touch within a block or at its upper or left border, int64 (2, n); some occur repeatedly."""
-    inner = codes[1:, 1:]
-    first = np.ones((codes.shape[0], inner.shape[1]), bool)
-    np.not_equal(codes[:, 2:], codes[:, 1:-1], out=first[:, 1:])
-    touching = (inner == codes[:-1, 1:]) & (inner > 0) & (first[1:] | first[:-1])
-    rows, cols = np.divmod(np.flatnonzero(touching), inner.shape[1])
-    side = np.flatnonzero((codes[1:, 0] == inner[:, 0]) & (inner[:, 0] > 0)) + 1
-    upper, lower = owners(rows, cols + 1), owners(rows + 1, cols + 1)
-    left, right = owners(side, np.zeros_like(side)), owners(side, np.ones_like(side))
-    return np.stack([np.concatenate([upper, left]), np.concatenate([lower, right])])
-
-
 class _Tracer:
     """State of tracing an image. A pixel's owner is the part of a region that it belongs to; in each strip, parts are
     renumbered: first the regions that continue from above, then the runs of equal pixels of each block.
@@ -210,7 +133,7 @@ class _Tracer:
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
         self._linker = Linker()
-        self._tally = _Tally.empty(tracing.n_values)
+        self._tally = Tally.empty(tracing.n_values)
         self._rings: list[list[Points]] = []
         self._strip = -1
         # These begin one column left of the image.
@@ -223,7 +146,7 @@ class _Tracer:
         self._below, self._below_owner = np.zeros_like(self._above), np.zeros_like(self._above_owner)
         self._tallies, self._known = [self._tally], len(self._tally)
         self._joins: list[Ints] = [np.zeros((2, 0), np.int64)]
-        self._corners: list[Corners] = []
+        self._corners: list[PackedCorners] = []
         self._left: Codes | None = None
         self._left_owner: Ints | None = None
 
@@ -238,10 +161,12 @@ class _Tracer:
             codes[1:, 0] = self._left
         if block is not None:
             codes[1 : 1 + block.codes.shape[0], 1 : 1 + block.codes.shape[1]] = block.codes
-        owners = _Owners(codes[1:, 1:], self._known, self._above_owner[columns], self._left_owner)
-        self._tallies.append(self._tally_of(codes, owners, block))
-        self._joins.append(_joins(codes, owners))
-        self._known += len(owners.starts)
+        owners = Owners(codes[1:, 1:], self._known, self._above_owner[columns], self._left_owner)
+        runs = self._tally_of(codes, owners, block)
+        number, count, joins = owners.merge(joins_of(codes, owners), runs.code == 0)
+        self._tallies.append(runs.grouped(number, count))
+        self._joins.append(joins)
+        self._known += count
         self._find_corners(codes, owners, (box.x0, box.y0))
         right, bottom = codes[1:, -1], np.arange(1, codes.shape[1])
         self._below[columns][1:] = codes[-1, 1:]
@@ -250,7 +175,7 @@ class _Tracer:
         self._left = right if right.any() else None
         self._left_owner = owners(rows, np.full_like(rows, box.size.width))
 
-    def _tally_of(self, codes: Codes, owners: _Owners, block: Block | None) -> _Tally:
+    def _tally_of(self, codes: Codes, owners: Owners, block: Block | None) -> Tally:
         """Measurements of each run of equal pixels of a block."""
         inner, starts = codes[1:, 1:], owners.starts
         below_cut = np.flatnonzero((inner[0] > 0) & (codes[0, 1:] == inner[0] + CUT)) + 1
@@ -262,29 +187,25 @@ class _Tracer:
             padded[:, : block.codes.shape[0], : block.codes.shape[1]] = block.values
             sums = np.add.reduceat(padded.reshape(len(padded), -1), starts, axis=1, dtype=np.float64).T
         code = inner.ravel()[starts].astype(np.int64)
-        return _Tally(code, np.diff(starts, append=inner.size), np.zeros(len(starts), np.int64), cut, sums)
+        return Tally(code, np.diff(starts, append=inner.size), np.zeros(len(starts), np.int64), cut, sums)
 
-    def _find_corners(self, codes: Codes, owners: _Owners, origin_xy: tuple[int, int]) -> None:
+    def _find_corners(self, codes: Codes, owners: Owners, origin_xy: tuple[int, int]) -> None:
         keep = self._tracing.keep
         corners = find_corners(codes, owners, origin_xy, nodes=keep is not None)
         if keep is not None and len(corners):
             corners = replace(corners, kept=keep(codes[1:, 1:], corners, origin_xy))
-        self._corners.append(corners)
+        self._corners.append(PackedCorners.of(corners))
 
     def end_strip(self) -> Iterator[LabelRegion]:
         """Link the strip, and yield the regions that are complete."""
-        joins = np.concatenate(self._joins, axis=1)
-        graph = coo_array((np.ones(joins.shape[1], bool), tuple(joins)), shape=(self._known, self._known))
-        n, group = connected_components(graph, directed=False)
-        group = group.astype(np.int64)
-        corners = Corners.joined(self._corners)
-        corners = replace(corners, owner=group[corners.owner])
-        tally = _Tally.joined(self._tallies).grouped(group, n)
-        tally = replace(tally, points=tally.points + np.bincount(corners.owner, minlength=n))
+        n, group = components(self._known, np.concatenate(self._joins, axis=1))
+        tally = Tally.joined(self._tallies).grouped(group, n)
+        points = sum((np.bincount(group[block.owner], minlength=n) for block in self._corners), tally.points)
+        tally = replace(tally, points=points)
         rings: dict[int, list[Points]] = defaultdict(list)
         for number, earlier in enumerate(self._rings):
             rings[int(group[number])] += earlier
-        for ring in self._linker.link(corners):
+        for ring in self._linked(group):
             rings[ring.owner].append(ring.points)
         still = np.zeros(n, bool)
         still[group[self._below_owner[self._below > 0]]] = True
@@ -294,7 +215,14 @@ class _Tracer:
             code, pixels, cut = int(tally.code[number]), int(tally.pixels[number]), bool(tally.cut[number])
             yield LabelRegion(code, parts, pixels, tally.sums[number], cut, self._strip)
 
-    def _prepare_next(self, tally: _Tally, group: Ints, rings: Mapping[int, list[Points]], still: Ints) -> None:
+    def _linked(self, group: Ints) -> Iterator[Ring]:
+        """Link the corners of the strip, a few rows at a time: that takes far more memory than to keep them."""
+        blocks, self._corners = self._corners, []
+        for first, end in _batches(blocks):
+            corners = Corners.joined([block.rows(first, end) for block in blocks])
+            yield from self._linker.link(replace(corners, owner=group[corners.owner]))
+
+    def _prepare_next(self, tally: Tally, group: Ints, rings: Mapping[int, list[Points]], still: Ints) -> None:
         """Keep what the next strip needs of this one; still: the groups that continue below it."""
         new = np.zeros(len(tally), np.int64)
         new[still] = np.arange(len(still))
@@ -306,6 +234,20 @@ class _Tracer:
         if large.any():
             self._below[filled & large[self._below_owner]] += CUT
             self._tally = replace(self._tally, cut=self._tally.cut | large)
+
+
+_TOGETHER = 100_000
+"""Number of corners that are linked together."""
+
+
+def _batches(blocks: list[PackedCorners]) -> Iterator[tuple[int, int]]:
+    """First row and end of batches of whole rows that have about `_TOGETHER` corners each, from top to bottom."""
+    rows = np.sort(np.concatenate([block.y for block in blocks] or [np.zeros(0, np.int32)]))
+    first = 0
+    while first < len(rows):
+        last = rows[min(first + _TOGETHER, len(rows)) - 1]
+        yield int(rows[first]), int(last) + 1
+        first = int(np.searchsorted(rows, last, "right"))
 
 
 def split_ring(points: Points) -> list[Points]:

@@ -25,6 +25,10 @@ Points = npt.NDArray[np.int32]
 """int32 (n, 3): x, y on the pixel grid's lines, and 1 where a simplified outline keeps the point, else 0."""
 
 
+_PIECES = 32
+"""Most pieces of an open outline; more are joined, because each is an object of its own."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Ring:
     """A closed outline; the first point is not repeated at the end."""
@@ -78,6 +82,8 @@ class Linker:
         earlier, self._open = self._open, []
         for chain in chains:
             pieces = tuple(_pieces(chain, points, earlier))
+            if len(pieces) > _PIECES:
+                pieces = (np.concatenate(pieces),)
             self._open.append(_Chain(heads[chain[0]], tails[chain[-1]], pieces))
         return [self._ring(ring, points, corners.owner, earlier) for ring in rings]
 
