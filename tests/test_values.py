@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -116,16 +117,16 @@ def test_every_public_dataclass_names_its_fields_in_its_docstring() -> None:
     assert lacking == {}
 
 
-def test_every_field_of_the_options_is_described() -> None:
-    for kind in (RunConfig, Execution, CohortOptions, CohortSlide, ClassInfo, BundleSpec):
-        doc = (kind.__doc__ or "").partition("Fields:\n")[2]
-        heads = [line for line in doc.splitlines() if not line.startswith("     ")]
-        bare = [
-            line.strip()
-            for line, after in zip(doc.splitlines(), [*doc.splitlines()[1:], ""], strict=True)
-            if line in heads and not after.startswith("        ")
+def test_every_field_of_a_public_dataclass_is_described() -> None:
+    bare = []
+    for kind in public_dataclasses():
+        lines = (kind.__doc__ or "").partition("Fields:\n")[2].splitlines()
+        bare += [
+            f"{kind.__name__}.{line.strip()}"
+            for line, after in pairwise([*lines, ""])
+            if not line.startswith("        ") and not after.startswith("        ")
         ]
-        assert bare == [], kind
+    assert bare == []
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,26 @@ def test_a_wrong_argument_of_a_run_is_refused_before_a_folder_is_made(
     with pytest.raises((ConfigError, BundleError)) as caught:
         segment_slide(**{"slide": demo_slide, "output": tmp_path, **arguments})
     assert str(caught.value).startswith(text)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"config": RunConfig(mpp=0.93, precision="fp16"), "execution": Execution(device="cpu")},
+            "precision fp16 needs",
+        ),
+        ({"config": RunConfig(mpp=0.93), "execution": Execution(device="cuda:99")}, "device cuda:99: torch"),
+        ({"config": RunConfig(mpp=50)}, "the slide's pixels are 50 µm"),
+    ],
+)
+def test_a_run_that_this_machine_cannot_do_leaves_no_folder(
+    options: dict[str, Any], text: str, demo_slide: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        segment_slide(demo_slide, tmp_path, **options)
+    assert text in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

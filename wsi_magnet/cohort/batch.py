@@ -50,6 +50,7 @@ class CohortSummary:
     """Outcome of a batch."""
 
     out: Location
+    """Output folder."""
     states: Mapping[str, SlideState]
     """State of each slide by name, in the batch's order."""
     ended: frozenset[str]

@@ -35,9 +35,13 @@ class Grade:
     """Gleason grading by area, as the tables show it."""
 
     primary: int
+    """Pattern with the largest area, 3 to 5."""
     secondary: int
+    """Pattern that counts second, 3 to 5."""
     score: int
+    """Sum of both."""
     grade_group: int
+    """ISUP grade group, 1 to 5."""
 
 
 @documented
@@ -46,22 +50,31 @@ class ResultMetrics:
     """Numbers of a result for the cohort's tables; None if unknown."""
 
     bundle: str | None = None
+    """Name of the bundle."""
     bundle_sha256: str | None = None
+    """Hash of the bundle's file."""
     refine: Refine | None = None
+    """Cells that were refined, as `RunConfig.refine`."""
     precision: str | None = None
+    """Arithmetic of the networks."""
     slide_mpp: tuple[float, ...] | None = None
     """(x, y) at level 0."""
     mpp: float | None = None
     """Microns per pixel of the mask."""
     tissue_share: float | None = None
+    """Share of the canvas that is tissue, 0 to 1."""
     refined_share: float | None = None
     """Share of the finer scales' tissue cells that were refined, 0 to 1."""
     cells_not_analysed: int | None = None
+    """Cells that no scale could read."""
     analysed_mm2: float | None = None
+    """Area of the classes, in mm²."""
     not_analysed_mm2: float | None = None
+    """Area that no scale could read, in mm²."""
     classes: Mapping[str, float] = field(default_factory=dict)
     """Area in mm² by the class's name."""
     gleason: Grade | None = None
+    """Grading by area; None where the classes are no Gleason patterns."""
     alarms: Mapping[str, str] = field(default_factory=dict)
     """Text of each alarm by its kind."""
 
@@ -99,6 +112,7 @@ class SlideState:
     slide: str
     """Absolute path."""
     state: Stage = "waiting"
+    """Last known stage."""
     size_bytes: Annotated[int, Bounds(-(2**63), 2**63)] = -1
     """Size of the slide's file when it was started; -1 without a file."""
     mtime_ns: Annotated[int, Bounds(-(2**63), 2**63)] = -1
@@ -110,10 +124,13 @@ class SlideState:
     pending_action: Existing = field(metadata=stored_as("due"), default="resume")
     """Treatment of its result folder that a stopped batch had not started."""
     attempts: Annotated[int, Bounds(0, 2**31)] = 0
+    """Number of starts."""
     seconds: Annotated[float, Bounds(0)] = 0.0
     """Duration of all attempts together."""
     error: str | None = None
+    """Reason of a failure; None without one."""
     error_type: str | None = None
+    """Name of the error's class."""
     retry: str = ""
     """The shell command that repeats it."""
     started: str | None = field(metadata=stored_as("begun"), default=None)
@@ -121,6 +138,7 @@ class SlideState:
     ended: str | None = None
     """Time of its end, whatever the outcome."""
     metrics: ResultMetrics = field(metadata=stored_as("figures"), default_factory=ResultMetrics)
+    """Numbers of its result."""
 
     @property
     def has_result(self) -> bool:

@@ -15,6 +15,7 @@ class Note:
     """A note for the user; not an error."""
 
     text: str
+    """A sentence, without a line break."""
 
 
 @documented
@@ -23,7 +24,9 @@ class WorkersReady:
     """Workers are ready."""
 
     description: str
+    """The workers, in words."""
     dashboard: str | None
+    """Address of Dask's dashboard; None without one."""
 
 
 @documented
@@ -39,17 +42,25 @@ class RunPlanned:
     """True with `--refine auto`: the patches of a scale are known when it starts, and these are limits."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
 class ScaleStarted:
     """A scale is started or resumed."""
 
     scale: int
+    """Index of the scale, 0 = coarsest."""
     scales: int
+    """Number of scales."""
     mpp: float
+    """Microns per pixel."""
     tiles: int
+    """Tiles of the scale."""
     done: int
+    """Tiles that were finished before."""
     refined_cells: int
+    """Cells that are refined."""
     cells: int
+    """Cells with tissue."""
 
 
 @documented
@@ -58,6 +69,7 @@ class TileFinished:
     """A tile is stored, and recorded in the journal."""
 
     result: TileResult
+    """Record of the tile."""
 
 
 @documented
@@ -66,8 +78,11 @@ class ScaleFinished:
     """A scale is complete, and visible in the mask."""
 
     scale: int
+    """Index of the scale, 0 = coarsest."""
     mpp: float
+    """Microns per pixel."""
     seconds: float
+    """Time since it was started or resumed."""
 
 
 Event = Note | WorkersReady | RunPlanned | ScaleStarted | TileFinished | ScaleFinished

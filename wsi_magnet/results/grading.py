@@ -28,8 +28,11 @@ class ClassArea:
     """Area of a class."""
 
     name: str
+    """Name of the class."""
     value: int
+    """Label in the mask."""
     area_mm2: float
+    """Area, in mm²."""
     percent: float
     """Percentage of the analysed area."""
 

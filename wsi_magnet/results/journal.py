@@ -32,10 +32,13 @@ class CellResult:
     """The journal's record of a cell, with the uncertainty of its quarters, which are the next scale's cells."""
 
     row: int
+    """Row of the cell."""
     col: int
+    """Column of the cell."""
     refined: bool
     """False where the coarser result was only upsampled, and where the cell could not be read."""
     quarters: Quarters
+    """Sum of uncertainty (255 = 1) and pixels of each quarter, row by row."""
     failure: str | None = None
     """Reason why the cell is unreadable at this scale; its coarser result stays, or 255 if there is none."""
     unaffected: bool = False
@@ -53,14 +56,19 @@ class TileResult:
     """Report of a worker on a finished tile, whose pixels are already stored."""
 
     scale: int
+    """Index of the scale, 0 = coarsest."""
     row: int
+    """Row of the tile."""
     col: int
+    """Column of the tile."""
     cells: tuple[CellResult, ...]
+    """Records of its cells."""
     label_pixels: Mapping[int, int]
     """Pixels by label value, over the tile's analysed cells."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Seconds spent in "read", "compute", "write", and in "total"."""
     worker: str = ""
+    """Name of the worker."""
 
     @property
     def key(self) -> tuple[int, int, int]:

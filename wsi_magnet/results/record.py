@@ -60,7 +60,9 @@ class SlideRecord:
     """The slide as opened by the run."""
 
     path: str
+    """Absolute path of the file."""
     identity: str
+    """Hash of the slide's content, independent of the path."""
     size_wh: tuple[Pixels, Pixels]
     """Width and height of level 0, in pixels."""
     bounds_xywh: tuple[Offset, Offset, Pixels, Pixels]
@@ -68,9 +70,13 @@ class SlideRecord:
     mpp_xy: tuple[Mpp, Mpp]
     """Microns per level-0 pixel, horizontally and vertically."""
     mpp_source: str = "unknown"
+    """Source of the mpp, such as 'openslide.mpp-x'."""
     vendor: str = "unknown"
+    """Vendor or format, as OpenSlide names it."""
     reader: str = "unknown"
+    """Name of the reader."""
     properties: Mapping[str, str] = field(default_factory=dict)
+    """Metadata of the slide, as text."""
 
     @property
     def name(self) -> str:

@@ -22,8 +22,11 @@ class WorkerInfo:
     """A worker as its scheduler describes it."""
 
     name: str
+    """Name that its scheduler gave it."""
     threads: int
+    """Tasks that it runs at once."""
     resources: Mapping[str, float]
+    """Dask's resources by name, such as one of its GPU."""
     memory_limit_bytes: int | None
     """Dask's limit; None without one."""
     unheard_s: float

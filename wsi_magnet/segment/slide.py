@@ -100,7 +100,9 @@ def _segment(
             for note in _kept_as_it_is(earlier, spec, config):
                 observe(Note(note))
             return finished
-        ladder_of(info, spec)  # a slide that is too coarse is refused before its folder is made
+        # A slide that is too coarse, and a device or arithmetic that is not here, are refused before a folder is made.
+        ladder_of(info, spec)
+        _check_device(config, execution)
         require_writable(folder.path)
         with folder.locked():
             earlier = folder.admit(wanted, existing)  # again: another run may have finished before the lock was ours
@@ -128,6 +130,16 @@ def _check_arguments(
     check(Existing, existing, "existing")
     if not callable(observe):
         raise ConfigError(f"observe is {observe!r:.60}, not a function of one event", arguments=("observe",))
+
+
+def _check_device(config: RunConfig, execution: Execution | Executor) -> None:
+    """Raises ConfigError where this machine is to compute and lacks the device, or the device lacks the arithmetic."""
+    if not isinstance(execution, Execution) or execution.scheduler is not None or execution.cluster is not None:
+        return
+    from wsi_magnet.inference.devices import resolve_device
+    from wsi_magnet.inference.optimize import resolve_precision
+
+    resolve_precision(config.precision, resolve_device(execution.device))
 
 
 class _OpenSlide(Protocol):

@@ -34,9 +34,11 @@ class ClassConfig:
     """A class of the bundle to be."""
 
     name: str
+    """Name of the class."""
     value: int | None = None
     """Label in the mask; the canonical one of that name, or the next free one, where left out."""
     color: tuple[int, int, int] | None = None
+    """RGB, 0 to 255; that of the name, or the next free one, where left out."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -76,11 +78,15 @@ class StageConfig:
     """Settings of the training loop for one stage."""
 
     steps: int
+    """Number of steps."""
     batch: int
+    """Crops of a step."""
     learning_rate: float
     """The highest."""
     optimizer: str = "adamw"
+    """'adamw' or 'sgd'."""
     weight_decay: float = 0.02
+    """Decay of the weights."""
     momentum: float = 0.9
     """Momentum of SGD."""
     schedule: str = "one_cycle"
@@ -89,6 +95,7 @@ class StageConfig:
     clip: float = 5.0
     """Longest gradient; 0 leaves it."""
     validate_every: int = 100
+    """Steps between two validations."""
     average: float = 0.0
     """Weights are validated and kept as their moving average with this decay, 0.99 being over about 100 steps; 0 takes
     them as they are. With few images single steps pull them this way and that."""
@@ -98,6 +105,7 @@ class StageConfig:
     patience: int = 1000
     """Validations without a better mIoU after which the stage ends."""
     checkpoint_every: int = 50
+    """Steps between two checkpoints, from which a stopped training resumes."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -114,10 +122,13 @@ class BackboneConfig(StageConfig):
     learning_rate: float = 0.003
     """The highest. For the network "small"; the published ones need a third of it."""
     network: str
+    """'fpn', 'psp', 'hrnet18+ocr' or 'small'."""
     network_args: Mapping[str, int | float] = field(default_factory=dict)
+    """Arguments of the network besides the number of classes."""
     encoder: str | None = None
     """A local file of ImageNet weights for the network's trunk; relative paths are counted from the configuration."""
     crop_px: int = 256
+    """Side of a crop, in pixels."""
     scale_shares: tuple[float, ...] = ()
     """Relative frequency of each scale, coarse to fine; equal if left out."""
     auxiliary: float = 0.4
@@ -141,7 +152,9 @@ class RefinerConfig(StageConfig):
     """Y in training: "published", always the coarsest scale's own prediction (A8 of the paper's program), or
     "cumulative", as in a run: the merged result of the coarser scales."""
     loss: str = "cross_entropy"
+    """'cross_entropy' or 'ohem'."""
     ohem_below: float = 0.7
+    """Probability of the truth below which 'ohem' learns from a pixel."""
     ohem_kept: int = 100_000
     """"ohem" learns from pixels whose truth has less probability than that, and from this many at least."""
     window_px: int = 384
@@ -149,6 +162,7 @@ class RefinerConfig(StageConfig):
     crops: int = 4
     """Crops of a view that are learned from, at each scale."""
     crop_px: int = 96
+    """Side of a crop, in pixels."""
     augment: AugmentConfig | None = None
     """Augmentation of this stage; the backbone's if left out. A stronger one makes the frozen backbone err on tissue
     that it has memorised as it errs on new tissue, and the modules learn to correct such errors."""
@@ -176,13 +190,21 @@ class TrainingConfig:
     """Everything that the weights depend on, but the data and the versions of the libraries."""
 
     name: str
+    """Name of the bundle to be."""
     mpps: tuple[float, ...]
+    """Microns per pixel of each scale, coarse to fine, each half of the one before."""
     classes: tuple[ClassConfig, ...]
+    """Classes, in the order of the network's channels."""
     backbone: BackboneConfig
+    """Stage 1."""
     refiners: RefinerConfig = field(default_factory=RefinerConfig)
+    """Stage 2."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Augmentation of the backbone's crops."""
     fit: FitConfig = field(default_factory=FitConfig)
+    """Fitting after training."""
     seed: int = 0
+    """Seed of everything that is drawn."""
     validation_views: int = 64
     """Greatest number of validation windows."""
     class_balance: float = 0.5
@@ -190,7 +212,9 @@ class TrainingConfig:
     class_weight: float = 0.0
     """The loss of a class is weighed with its pixels to minus this power, 0 not at all."""
     halo_px: int = 32
+    """Minimum margin around a cell in a run, in pixels."""
     median_px: int = 5
+    """Odd side of the query score's median, in pixels of the coarsest scale."""
     precision: str = "auto"
     """"auto": bf16 where the device computes it natively, otherwise fp32 on CPU and fp16 with loss scaling on CUDA."""
     card: Mapping[str, str] = field(default_factory=dict)

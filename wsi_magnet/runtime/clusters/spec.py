@@ -44,7 +44,9 @@ class Adapt:
     """Bounds of a number of workers that follows the work. Raises ValueError if the least is above the most."""
 
     minimum: Annotated[int, Bounds(0, MOST_WORKERS)] = 0
+    """Least number of workers."""
     maximum: Annotated[int, Bounds(1, MOST_WORKERS)]
+    """Greatest number of workers."""
 
     def __post_init__(self) -> None:
         check_fields(self)
