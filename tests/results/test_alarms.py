@@ -95,6 +95,12 @@ def test_cells_that_were_not_read_at_the_finest_scale_are_counted() -> None:
     assert "--refine all" not in only(alarms_of(summary(*scales), replace(NUMBERS, refine="all"))).text
 
 
+def test_a_mask_of_one_class_has_nothing_to_refine() -> None:
+    scales = [scale(8.0, changed_share=0.0), *(scale(mpp, changed_share=0.0) for mpp in (4.0, 2.0, 1.0))]
+    alarm = only(alarms_of(summary(*scales, stroma=0.0), replace(NUMBERS, profile=None)))
+    assert alarm.kind == "one class"
+
+
 def test_results_that_did_not_count_changes_have_no_detail() -> None:
     scales = [scale(8.0), scale(4.0, changed_share=None)]
     assert detail_mpp(scales) is None

@@ -126,7 +126,7 @@ def alarms_of(summary: Mapping[str, Any], numbers: SlideNumbers) -> tuple[Alarm,
     return (
         *_upsampled(numbers),
         *_unlike(summary["scales"], numbers.profile),
-        *_not_refined(summary["scales"], numbers.refine),
+        *(() if _is_one_class(summary) else _not_refined(summary["scales"], numbers.refine)),
         *_classes(summary, numbers.profile),
         *_uncertain(summary["scales"], numbers.profile),
     )
@@ -213,6 +213,12 @@ def _not_refined(scales: Sequence[Mapping[str, Any]], refine: str) -> Iterable[A
     )
 
 
+def _is_one_class(summary: Mapping[str, Any]) -> bool:
+    """True where one class has nearly all of the tissue: there is no border that a finer scale could move."""
+    areas = [float(one["area_mm2"]) for one in summary["classes"] if one["value"]]
+    return 100 * max(areas, default=0.0) >= ONE_CLASS_PERCENT * sum(areas)
+
+
 def _classes(summary: Mapping[str, Any], profile: TrainingProfile | None) -> Iterable[Alarm]:
     tissue = {one["name"]: float(one["area_mm2"]) for one in summary["classes"] if one["value"]}
     total = sum(tissue.values())
@@ -228,7 +234,7 @@ def _classes(summary: Mapping[str, Any], profile: TrainingProfile | None) -> Ite
             text = f"no pixel of {area_text(total)} is {name!r}, which every training image had ({least:.1%} or more)"
             yield Alarm("class never predicted", text, {"class": name, "least_share": least})
     name, area = max(tissue.items(), key=lambda one: one[1])
-    if not known and 100 * area >= ONE_CLASS_PERCENT * total:
+    if not known and _is_one_class(summary):
         share = area / total
         text = f"{percent_text(100 * share)} of {area_text(total)} is {name!r}: check that the bundle suits this slide"
         yield Alarm("one class", text, {"class": name, "share": round(share, 4)})
