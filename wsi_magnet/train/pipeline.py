@@ -195,7 +195,9 @@ class _Pipeline:
         bundle, numbers = self._profiled(bundle, report, fitted.miou)
         parts = [one.cpu() for one in modules]
         save_bundle(self._spec.output, bundle.spec, network.cpu(), parts, bundle.statistics)
-        self._write({**report, **numbers, "bundle_sha256": read_spec(self._spec.output)[1]})
+        seconds = {**report["seconds"], "fitting": round(self._fitting_s, 1)}  # the profile included
+        sha256 = read_spec(self._spec.output)[1]
+        self._write({**report, **numbers, "seconds": seconds, "bundle_sha256": sha256})
 
     def _profiled(
         self, bundle: Bundle, report: Mapping[str, Any], miou: Sequence[float]
