@@ -97,4 +97,4 @@ def test_progress_of_an_unfinished_result_of_version_1_is_shown(tmp_path: Path) 
     with (folder / "log.jsonl").open("a") as file:
         file.write('{"event": "scale started", "scale": "x", "scales": 0, "tiles": 0}\n')
     (one,) = status_of(folder).in_flight
-    assert one.scales == 0
+    assert one.scales == 3, "a damaged line is left out"
