@@ -192,3 +192,14 @@ def test_a_page_without_scripts_still_shows_its_picture(browser: Browser, report
     with Image.open(io.BytesIO(shot)) as picture:
         colours = np.asarray(picture.convert("RGB"))
     assert np.count_nonzero(np.ptp(colours.astype(int), axis=2) > 40) > 10_000
+
+
+def test_an_odd_number_of_layers_leaves_no_empty_box(browser: Browser, report: Path) -> None:
+    browser.open(report)
+    filled = browser.run(
+        "const box = document.querySelector('[data-of=layer] .choices');"
+        "const before = box.lastElementChild.offsetWidth;"
+        "box.children[1].remove();"
+        "return [before < 0.6 * box.clientWidth, box.lastElementChild.offsetWidth > 0.9 * box.clientWidth]"
+    )
+    assert filled == [True, True]
