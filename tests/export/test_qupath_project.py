@@ -68,6 +68,12 @@ def test_a_folder_that_is_there_needs_overwrite(tmp_path: Path) -> None:
     write_qupath_project(folders, tmp_path / "x", ExportOptions(files=FileOptions(overwrite=True)))
 
 
+def test_no_results_make_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no results"):
+        write_qupath_project([], tmp_path / "x", ExportOptions())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_result_folder_is_no_place_for_it(tmp_path: Path) -> None:
     folder = result(tmp_path / "a")
     with pytest.raises(ConfigError, match="belongs to the run"):

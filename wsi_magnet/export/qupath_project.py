@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
-from wsi_magnet.errors import ResultMismatchError, StoreError
+from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.export.qupath_script import (
     BRING,
     SUFFIX,
@@ -159,6 +159,8 @@ def write_qupath_project(
     notify: receives notes and a line for each slide. Raises ConfigError and StoreError as `export` does. Results that
     cannot be read are left out, and named by the StoreError that is raised once the others are written.
     """
+    if not folders:
+        raise ConfigError(f"no results to write into {target}: the folder has none yet")
     require_text(target)
     for folder in folders:
         refuse_inside(folder, target)
