@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from benchmarks.record import Table
 from tests.nets.made import networks_of, small_spec
 from tests.runs import free_spec, write_bundle
 from tests.train.made import glands, write_data
@@ -56,6 +55,8 @@ class Situation:
     """Kinds of alarms, or "refused"."""
     raised: Callable[[Path], tuple[Alarm, ...]]
     """Alarms that it raises; takes an empty folder."""
+    may_raise_more: bool = False
+    """True where others may be raised besides."""
 
 
 def tissue(*colours: tuple[int, int, int], glass: bool = False, side_px: int = 512, grain_px: int = 12) -> Pixels:
@@ -250,7 +251,7 @@ REAL: tuple[tuple[str, str, float | None, tuple[str, ...]], ...] = (
     ("prostate, RINGS, test tile", "rings_glands/img/P1_D5_9_13_4.png", 0.93, ()),
     ("prostate, RINGS, test tile", "rings_glands/img/P1_D5_9_13_6.png", 0.93, ()),
     ("prostate, RINGS, test tile", "rings_glands/img/P1_D4_5_14_3.png", 0.93, ()),
-    ("prostate, another laboratory", "gleason_tiles/img/test100.png", 0.5, STRANGE),
+    ("prostate, another laboratory", "gleason_tiles/img/test100.jpg", 0.5, ("class share",)),
     ("colon, benign", "glas/img/P02_train_1.png", 0.62005, STRANGE),
     ("colon, carcinoma", "glas/img/P01_train_13.png", 0.62005, STRANGE),
     ("skin", "slides/CMU-1-Small-Region.svs", None, STRANGE),
@@ -268,14 +269,13 @@ def real_situations(bundle: Path | None, data: Path) -> Iterator[Situation]:
             def raised(folder: Path, file: str = file, mpp: float | None = mpp) -> tuple[Alarm, ...]:
                 return segmented(folder, data / file, bundle, mpp, refine="auto", tile_px=2048)
 
-            yield Situation(f"{name}, {Path(file).name}", expected, raised)
+            yield Situation(f"{name}, {Path(file).name}", expected, raised, may_raise_more=bool(expected))
 
 
 def as_it_should(situation: Situation, alarms: tuple[Alarm, ...]) -> bool:
-    """True for exactly the expected kinds; on real slides, where something is expected, others may be raised too."""
-    kinds = {one.kind for one in alarms}
-    expected = set(situation.expected)
-    return kinds == expected or (situation.expected == STRANGE and expected < kinds)
+    """True for the expected kinds of alarms."""
+    kinds, expected = {one.kind for one in alarms}, set(situation.expected)
+    return kinds == expected or (situation.may_raise_more and expected < kinds)
 
 
 def run(situation: Situation) -> tuple[Alarm, ...]:
@@ -300,7 +300,8 @@ def main() -> int:
         said = " · ".join(f"{one.kind}: {one.text}" for one in alarms) or "nothing"
         rows.append([str(number), situation.name, said, "yes" if right else f"NO: {', '.join(situation.expected)}"])
         print(f"{number} of {len(situations)}", file=sys.stderr)
-    print("\n".join(Table(["", "situation", "alarms", "as it should"], rows).lines()))
+    for row in [["", "situation", "alarms", "as it should"], ["---"] * 4, *rows]:
+        print(f"| {' | '.join(row)} |")  # not padded: an alarm is a sentence
     return int(wrong > 0)
 
 

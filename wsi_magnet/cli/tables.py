@@ -253,7 +253,7 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
 
 
 def _outcome(report: Mapping[str, Any]) -> list[str]:
-    """What a training is worth, and its alarms; nothing in a report of an older version."""
+    """Conclusion and alarms of a training; nothing in a report of an older version."""
     from wsi_magnet.results.alarms import Alarm
 
     lines = [f"Outcome: {report['conclusion']}."] if report.get("conclusion") else []
