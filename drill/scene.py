@@ -205,7 +205,7 @@ def _unreadable(result: Path, shape: tuple[int, ...]) -> np.ndarray:
     unreadable = np.zeros(shape, np.bool_)
     for line in (result / "journal.jsonl").read_text().splitlines():
         if line.startswith('{"tile"') and (entry := json.loads(line))["tile"][0] == FINEST:
-            for row, col, _, _, failure in entry["cells"]:
+            for row, col, _, _, failure, *_ in entry["cells"]:
                 if failure:
                     unreadable[row * 512 : (row + 1) * 512, col * 512 : (col + 1) * 512] = True
     return unreadable
