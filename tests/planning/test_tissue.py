@@ -322,15 +322,18 @@ def test_pixels_by_their_slow_twin(tmp_path: Path) -> None:
     scale = Scale(0, 20.0, (3.9, 4.1), Size(90, 65))
     far = 2  # LOOK_UM in pixels of the map, which are 164 µm wide
     for box in (scale.grid, Box(13, 22, 40, 31), Box(88, 60, 90, 65)):
-        around, near, inner = tissue.around(scale, box), tissue.near(scale, box), tissue.inner(scale, box)
+        around, near = tissue.around(scale, box), tissue.near(scale, box)
+        image = np.full((*box.size.hw, 3), 240, np.uint8)  # glass: only what is far from the border is tissue
+        inner = tissue.on_tissue(scale, box, image)
         assert around.shape == near.shape == inner.shape == box.size.hw
+        assert (tissue.on_tissue(scale, box, None) == around).all()
         for y in range(box.y0, box.y1):
             for x in range(box.x0, box.x1):
                 row, col = min(int((y + 0.5) * 4.1 / 30), 8), min(int((x + 0.5) * 3.9 / 32), 10)
                 place = y - box.y0, x - box.x0
                 assert around[place] == neighbours(tissue.tissue, row, col, 1).any()
                 assert near[place] == neighbours(tissue.looked_at, row, col, far).any()
-                assert inner[place] == neighbours(tissue.tissue, row, col, 2).all()
+                assert inner[place] == (neighbours(tissue.tissue, row, col, 2).all() and around[place])
 
 
 def neighbours(found: npt.NDArray[np.bool_], row: int, col: int, distance: int) -> npt.NDArray[np.bool_]:

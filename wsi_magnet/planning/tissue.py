@@ -62,6 +62,9 @@ MOST_OPEN = 1.5
 """Most length of a gap's border with the slide's edge, as a multiple of its border with tissue: a lumen at the edge of
 a tile is below it, the glass round a small section above."""
 
+SMALL_MM2, MOST_OPEN_SMALL = 0.2, 2.5
+"""The same for gaps below that area, such as a lumen in the corner of a tile, of which two edges cut off most."""
+
 MOST_FRAME = 1 / 3
 """Most share of the slide's whole edge along which a gap may lie: lumens take a quarter in a tile of 1.4 mm cut out of
 cystic glands; the glass beside the ragged end of a biopsy, whose border with tissue is long, takes half or more."""
@@ -76,8 +79,12 @@ LOOK_UM = 250.0
 """Distance from tissue up to which the networks decide what is background. Beyond it lie pen, dust and labels, which
 they may never have seen."""
 
-_TISSUE_GREY, _GAP_GREY = 255, 128
+_TISSUE_GREY, _GAP_GREY, _NOT_SCANNED_GREY = 255, 128, 64
 """Values in the saved map."""
+
+HALF_COVERED = 0.35
+"""Least darkness of a tissue pixel, as a part of the darkest within two pixels: at the border of tissue a pixel shows
+some of both, and is as much darker than glass as tissue covers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +116,8 @@ class TissueMap:
     """Glass that is looked at because tissue surrounds it or an edge cuts it: the networks may know it for a lumen."""
     glass: tuple[float, float, float] = (255.0, 255.0, 255.0)
     """RGB of the slide's bare glass."""
+    not_scanned: Map | None = None
+    """Areas at the slide's edge that the scanner left out."""
     dark_share: float = 0.0
     """Share of the canvas that is nearly black, on slides without bright glass; 0 for others and for a loaded map."""
 
@@ -148,12 +157,24 @@ class TissueMap:
         map_mpp = scale.mpp * self.downsample_xy[0] / scale.downsample_xy[0]
         return _within(self.looked_at, max(1, round(LOOK_UM / map_mpp)), self._pixels(scale, box))
 
-    def inner(self, scale: Scale, box: Box) -> Map:
-        """Bool (box height, box width): True for pixels of a scale in tissue and more than two map pixels from glass.
+    def on_tissue(self, scale: Scale, box: Box, image: Image | None) -> Map:
+        """Bool (box height, box width): True for pixels of a scale in tissue, by the map and the colours of `image`.
 
-        Colour decides on the others, since the border of the map is a staircase.
+        The border of the map is a staircase, so within two map pixels of it colour decides. image: uint8 (rows,
+        columns, 3) RGB, at least as large as the box, from its corner; None leaves all to the map, with a margin of one
+        of its pixels.
         """
-        return ~_within(~self.tissue, 2, self._pixels(scale, box))
+        inside = self.around(scale, box)
+        if image is None or not inside.any():
+            return inside
+        pixels, image = self._pixels(scale, box), image[: box.size.height, : box.size.width]
+        not_scanned = np.zeros_like(self.tissue) if self.not_scanned is None else self.not_scanned
+        border = _within(~self.tissue & ~not_scanned, 2, pixels)
+        if border.any():
+            inside &= ~border | _is_covered(image, self.glass)
+        # The edge of a scan is sharp, and cuts through lumens.
+        edge = _within(not_scanned, 1, pixels)
+        return inside & ~(edge & _is_uniform(image)) if edge.any() else inside
 
     def _pixels(self, scale: Scale, box: Box) -> tuple[Indices, Indices]:
         """Rows and columns of the map under the pixels of a box."""
@@ -162,10 +183,17 @@ class TissueMap:
         return rows, cols
 
     def save(self, path: Location) -> None:
-        """Write the map as a grey PNG: tissue white, gaps grey."""
-        grey = np.where(self.tissue, _TISSUE_GREY, 0 if self.gaps is None else self.gaps * _GAP_GREY)
+        """Write the map as a grey PNG: tissue white, gaps and areas that were not scanned in two greys."""
+        grey = np.zeros(self.tissue.shape, np.uint8)
+        for found, value in (
+            (self.not_scanned, _NOT_SCANNED_GREY),
+            (self.gaps, _GAP_GREY),
+            (self.tissue, _TISSUE_GREY),
+        ):
+            if found is not None:
+                grey[found] = value
         picture = io.BytesIO()
-        Pillow.fromarray(grey.astype(np.uint8)).save(picture, format="PNG")
+        Pillow.fromarray(grey).save(picture, format="PNG")
         replace_bytes(path, picture.getvalue())
 
     @staticmethod
@@ -173,7 +201,14 @@ class TissueMap:
         """Read a saved map; its threshold is not kept."""
         with Pillow.open(io.BytesIO(read_bytes(path))) as picture:
             grey = np.asarray(picture.convert("L"))
-        return TissueMap(grey == _TISSUE_GREY, reference.downsample_xy, 0.0, grey == _GAP_GREY, reference.glass)
+        return TissueMap(
+            grey == _TISSUE_GREY,
+            reference.downsample_xy,
+            0.0,
+            grey == _GAP_GREY,
+            reference.glass,
+            grey == _NOT_SCANNED_GREY,
+        )
 
     @staticmethod
     def everything(canvas: Size) -> TissueMap:
@@ -195,7 +230,8 @@ def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float
     score = pink(colours)
     threshold = float(np.clip(threshold_otsu(score), LEAST_PINK, MOST_PINK))
     stained = (score >= threshold) | _dark(colours)
-    tissue, gaps = _with_gaps(stained, _not_scanned(thumbnail), (scale.mpp / 1000) ** 2)
+    not_scanned = _not_scanned(thumbnail)
+    tissue, gaps = _with_gaps(stained, not_scanned, (scale.mpp / 1000) ** 2)
     red, green, blue = (float(channel) for channel in glass)
     return TissueMap(
         tissue | unreadable,
@@ -203,6 +239,7 @@ def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float
         threshold,
         gaps & ~unreadable,
         (red, green, blue),
+        not_scanned & ~tissue & ~unreadable,
         dark_share(thumbnail),
     )
 
@@ -235,6 +272,18 @@ def is_stained(image: Image, glass: Sequence[float] | None = None) -> Map:
     smooth = _smooth(image)
     colours = _relative(smooth, _glass(smooth) if glass is None else np.asarray(glass, np.float32))
     return (pink(colours) >= PALE_PINK) | _dark(colours)
+
+
+def _is_covered(image: Image, glass: Sequence[float]) -> Map:
+    """Pixels at least half of which tissue covers, for the border of tissue: bool (rows, columns)."""
+    darker = np.float32(glass[1]) - _smooth(image)[..., 1]
+    return is_stained(image, glass) & (darker >= HALF_COVERED * ndimage.maximum_filter(darker, 5))
+
+
+def _is_uniform(image: Image) -> Map:
+    """Pixels of the uniform white or black of areas that were not scanned."""
+    uniform: Map = (image == 255).all(axis=-1) | (image == 0).all(axis=-1)
+    return uniform
 
 
 def pink(colours: Floats) -> Floats:
@@ -291,8 +340,7 @@ def _dark(colours: Floats) -> Map:
 
 def _not_scanned(thumbnail: Image) -> Map:
     """Areas at the slide's edge that the scanner left out: uniformly white, or black."""
-    uniform = (thumbnail == 255).all(axis=-1) | (thumbnail == 0).all(axis=-1)
-    areas, _ = ndimage.label(uniform)
+    areas, _ = ndimage.label(_is_uniform(thumbnail))
     at_edge = np.unique(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]))
     left_out: Map = np.isin(areas, at_edge[at_edge > 0])
     return left_out
@@ -313,7 +361,8 @@ def _with_gaps(stained: Map, left_out: Map, pixel_mm2: float) -> tuple[Map, Map]
     on_edge, frame = on_canvas_edge + on_left_out, 2 * sum(tissue.shape)
     is_gap = areas > THIN_PX * on_left_out
     is_gap[0] = False
-    enclosed = (on_edge <= MOST_OPEN * beside_tissue) & (on_edge <= MOST_FRAME * frame)
+    most_open = np.where(areas * pixel_mm2 < SMALL_MM2, MOST_OPEN_SMALL, MOST_OPEN)
+    enclosed = (on_edge <= most_open * beside_tissue) & (on_edge <= MOST_FRAME * frame)
     # The true size of a gap that an edge cuts is not known.
     lumen = is_gap & enclosed & ((areas * pixel_mm2 < LUMEN_MM2) | (on_edge > 0))
     open_gap = (on_edge <= LOOK_OPEN * beside_tissue) & (on_edge <= LOOK_EDGE * frame)

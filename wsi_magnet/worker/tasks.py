@@ -37,7 +37,7 @@ from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask, grid_box
 from wsi_magnet.planning.prepare import PreparedRun, prepare
-from wsi_magnet.planning.tissue import TissueMap, is_stained
+from wsi_magnet.planning.tissue import TissueMap
 from wsi_magnet.results.folder import Products
 from wsi_magnet.results.journal import CellResult, Distances, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
@@ -327,11 +327,7 @@ def background_outside(
         return pixels
     if background is not None:
         return clear_outside(pixels, tissue.near(layout.scale, cell), background)
-    inside = tissue.around(layout.scale, cell)
-    if image is not None and not (sure := tissue.inner(layout.scale, cell)).all() and inside.any():
-        height, width = inside.shape
-        inside &= sure | is_stained(image, tissue.glass)[:height, :width]
-    return clear_outside(pixels, inside, None)
+    return clear_outside(pixels, tissue.on_tissue(layout.scale, cell, image), None)
 
 
 def label_pixels(canvas: TileCanvas, layout: ScaleLayout, task: TileTask, values: Iterable[int]) -> dict[int, int]:
