@@ -82,7 +82,7 @@ they may never have seen."""
 _TISSUE_GREY, _GAP_GREY, _NOT_SCANNED_GREY = 255, 128, 64
 """Values in the saved map."""
 
-HALF_COVERED = 0.35
+HALF_COVERED = 0.45
 """Least darkness of a tissue pixel, as a part of the darkest within two pixels: at the border of tissue a pixel shows
 some of both, and is as much darker than glass as tissue covers it."""
 
