@@ -277,7 +277,8 @@ def is_stained(image: Image, glass: Sequence[float] | None = None) -> Map:
 def _is_covered(image: Image, glass: Sequence[float]) -> Map:
     """Pixels at least half of which tissue covers, for the border of tissue: bool (rows, columns)."""
     darker = np.float32(glass[1]) - _smooth(image)[..., 1]
-    return is_stained(image, glass) & (darker >= HALF_COVERED * ndimage.maximum_filter(darker, 5))
+    covered: Map = is_stained(image, glass) & (darker >= HALF_COVERED * ndimage.maximum_filter(darker, 5))
+    return covered
 
 
 def _is_uniform(image: Image) -> Map:
