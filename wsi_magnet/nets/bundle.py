@@ -25,6 +25,7 @@ _STATISTICS = ("profile.mean", "profile.whitening")
 """Names of the tensors of `FeatureStatistics`."""
 
 
+@documented
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
     """Statistics of the training data's features at each scale; see `TrainingProfile.distances`."""
