@@ -176,7 +176,7 @@ def test_other_refiners_keep_the_backbone(made: TrainingSpec, manifest: Path, tm
     stages: set[str] = set()
     other = tiny_config(refiners={"shared": True}, fit=FitConfig(select="soft"), name="other")
     train_bundle(order_of(manifest, tmp_path, other), watch=lambda stage, row, steps: stages.add(stage))
-    assert stages == {"refiners", "validation", "thresholds"}, "the temperatures were kept too"
+    assert stages == {"refiners", "validation", "thresholds", "profile"}, "the temperatures were kept too"
     trained, before = (load_bundle(path).backbone.state_dict() for path in (tmp_path / "b.safetensors", made.output))
     assert same(trained, before)
 
