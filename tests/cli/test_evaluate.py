@@ -34,7 +34,8 @@ def manifest_of(folder: Path, count: int = 2, splits: Sequence[str] = ("test",))
 
 def test_one_table_as_on_the_poster(call: Call, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = call("evaluate", manifest_of(tmp_path), "--bundle", bundle_at(tmp_path), "-o", out, "--resamples", 20)
+    arguments = ["evaluate", manifest_of(tmp_path), "--bundle", bundle_at(tmp_path), "--no-tissue", "-o", out]
+    result = call(*arguments, "--resamples", 20)
     assert result.exit_code == 0, result.output
     heads = [line.split()[0] for line in result.stdout.splitlines()[1:5]]
     assert heads == ["Patching", "Downsample", "MagNet-Fast", "MagNet"]
@@ -77,7 +78,7 @@ def test_results_are_kept_where_that_is_asked_for_and_can_be_judged_again(call: 
 def test_the_refine_curve(call: Call, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = call(
-        *["evaluate", manifest_of(tmp_path), "--bundle", bundle_at(tmp_path), "--refine-curve"],
+        *["evaluate", manifest_of(tmp_path), "--bundle", bundle_at(tmp_path), "--no-tissue", "--refine-curve"],
         *["--fractions", "0,1", "-o", out, "--resamples", 20],
     )
     assert result.exit_code == 0, result.output

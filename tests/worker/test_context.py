@@ -19,6 +19,7 @@ from wsi_magnet.results.folder import Products
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.image import DecodedPixels, ImageReader
 from wsi_magnet.slides.registry import open_slide
+from wsi_magnet.slides.slide import Slide
 from wsi_magnet.storage.location import Url
 from wsi_magnet.worker.cache import ResourceCache
 from wsi_magnet.worker.context import RunSpec, WorkerContext, _decoded_bytes, count_read_threads
@@ -51,9 +52,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunSpec]:
 
 
 def picture_of(context: WorkerContext) -> DecodedPixels:
-    assert isinstance(context.reader, ImageReader)
-    assert isinstance(context.reader._pixels, DecodedPixels)
-    return context.reader._pixels
+    assert isinstance(context.reader, Slide)
+    reader = context.reader._reader
+    assert isinstance(reader, ImageReader)
+    assert isinstance(reader._pixels, DecodedPixels)
+    return reader._pixels
 
 
 def test_idle_contexts_hold_no_decoded_picture_but_the_last(runs: list[RunSpec]) -> None:

@@ -171,7 +171,7 @@ def _require_labels(data: TrainingData, config: TrainingConfig) -> None:
     n_classes = len(config.classes)
     if not class_pixels(data.of("validation"), n_classes).any():
         raise TrainingError(f"{data.manifest.path}: no validation row has a labelled pixel to choose weights on")
-    if len(set(data.part_of(n_classes, config.background_set))) < 2:
+    if len(set(data.part_of(n_classes, None))) < 2:
         raise TrainingError(
             f"{data.manifest.path}: the labels are so ambiguous that no two classes are told "
             "apart; narrow the codings in the labels column, or leave rows out"
