@@ -107,6 +107,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", help="default: the one shipped")
     parser.add_argument("--split", choices=SPLITS, default="test", help="rows that are scored (default: test)")
     parser.add_argument("--device", default="auto", help="as of `run`")
+    parser.add_argument("--no-tissue", action="store_true", help="analyse all of the images")
 
 
 def measure(options: argparse.Namespace) -> Measurement:
@@ -135,7 +136,7 @@ def _evaluate(manifest: str, name: str, options: argparse.Namespace) -> DataSet:
     if not samples:
         raise ManifestError(f"{manifest} has no rows of the split {options.split}; choose another with --split")
     folder = options.output.absolute() / name
-    conditions = Conditions(True, Execution(device=options.device), folder, keep_results=True)
+    conditions = Conditions(not options.no_tissue, Execution(device=options.device), folder, keep_results=True)
     rows = candidates(METHODS, [bundle_path(options.bundle)])
     comparison = compare_methods(samples, open_sample, rows, conditions, lambda text: print(text, file=sys.stderr))
     stems = [image.sample.image.stem for image in comparison.images]

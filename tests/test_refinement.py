@@ -54,7 +54,17 @@ def test_the_table_has_three_rows_a_data_set_and_the_same_command_resumes(
     bundle = write_bundle(folder / "free.safetensors", two_scales(refine_above=(0.03,)))
     one = data_set(folder, "one", [halves(0), halves(1)])
     two = data_set(folder, "two", [halves(2)])
-    words = [f"{one}=First", str(two), "-o", str(folder / "out"), "--bundle", str(bundle), "--device", "cpu"]
+    words = [
+        f"{one}=First",
+        str(two),
+        "-o",
+        str(folder / "out"),
+        "--bundle",
+        str(bundle),
+        "--device",
+        "cpu",
+        "--no-tissue",
+    ]
     monkeypatch.setattr("sys.argv", ["refinement", *words, "--record"])
     benchmark("refinement", "The default", refinement.measure, refinement.add_options)
     values = json.loads((folder / "performance" / "refinement.json").read_text())

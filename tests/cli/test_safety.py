@@ -98,7 +98,7 @@ def test_a_finished_result_that_lost_its_mask_is_refused(call: Call, made_run: M
     assert "Finished before" in run(call, made_run, result).stdout
     assert (result / "summary.json").exists(), "it is in run.json too"
     shutil.rmtree(result / "mask.ome.zarr" / "0")
-    assert "mask.ome.zarr is gone" in one_line(run(call, made_run, result))
+    assert "of its mask.ome.zarr are gone" in one_line(run(call, made_run, result))
 
 
 def test_a_level_that_was_being_made_is_made_again(call: Call, made_run: MadeRun, good: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.commands import Call, one_line
 from tests.test_cli_startup import HEAVY, modules_after
-from tests.train.made import SMALL_VALIDATION_PX, tiny_config, write_config, write_data
+from tests.train.made import SMALL_VALIDATION_PX, quick_survey, tiny_config, write_config, write_data
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.train import pipeline as making
 
@@ -66,6 +66,7 @@ def test_a_training_writes_a_bundle_and_says_what_it_is_worth(
     call: Call, data: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(making, "VALIDATION_PX", SMALL_VALIDATION_PX)
+    monkeypatch.setattr(making, "survey_rows", quick_survey)
     result = call("train", *data, "--threads", "1", "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert load_bundle(tmp_path / "b.safetensors").spec.name == "tiny"

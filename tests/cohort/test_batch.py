@@ -147,7 +147,7 @@ def test_a_finished_result_that_is_gone_is_rebuilt_or_reported(batches: Batches)
     batches.run()
     shutil.rmtree(batches.folder / "a" / "mask.ome.zarr")
     (batches.folder / "a" / "run.json").touch()
-    assert "mask.ome.zarr is gone" in (batches.run().states["a"].error or "")
+    assert "of its mask.ome.zarr are gone" in (batches.run().states["a"].error or "")
     shutil.rmtree(batches.folder / "a")
     assert batches.run(retry_failed=True).all_well
     shutil.rmtree(batches.folder / "a")

@@ -41,7 +41,7 @@ def test_a_slide_without_resolution(tmp_path: Path) -> None:
     path = tmp_path / "plain.tif"
     tifffile.imwrite(path, np.full((512, 512, 3), 200, np.uint8), tile=(256, 256), photometric="rgb", metadata=None)
     found = check_slide(path)
-    assert (found.status, found.remedy) == ("warning", "pass --mpp to the run")
+    assert (found.status, found.remedy) == ("warning", "pass --mpp, here and to the run")
 
 
 def test_openslide_that_is_missing_old_or_broken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_a_finished_result_of_version_1_is_read_everywhere(tmp_path: Path) -> No
 
 def test_an_unfinished_result_of_version_1_shows_its_finest_complete_scale() -> None:
     result = open_result(EARLIER / "unfinished")
-    assert (result.state, result.mpp) == ("running", 1.0)
+    assert (result.state, result.mpp) == ("stopped", 1.0)
     assert (np.asarray(result.labels[0]) == labels_of(EARLIER / "unfinished", 1)).all()
     assert status_of(EARLIER / "unfinished").state == "stopped"
 

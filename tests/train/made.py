@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from PIL import Image as Pillow
 from torch import Tensor, nn
 
+from wsi_magnet.nets.profile import BLOCK_PX
 from wsi_magnet.slides.types import Image
 from wsi_magnet.train.config import (
     AugmentConfig,
@@ -25,6 +27,7 @@ from wsi_magnet.train.config import (
 from wsi_magnet.train.data_parallel import Ranks
 from wsi_magnet.train.history import History, Row
 from wsi_magnet.train.loop import Loop, Setting
+from wsi_magnet.train.profile import RowSurvey, survey_rows
 
 SIDE_PX = 160
 TISSUE_RGB, GLAND_RGB = (225, 200, 228), (196, 96, 150)
@@ -52,6 +55,20 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path = folder / "manifest.csv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+SURVEYED_CELL_PX = 64
+"""Side of the cells in which `quick_survey` segments images, instead of 512."""
+
+
+def quick_survey(*arguments: Any, **options: Any) -> list[RowSurvey]:
+    """`survey_rows` in small cells: images of this suite have 160 pixels, and a cell of 512 costs ten times theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("inference.engine", "inference.features", "inference.tiles", "planning.plan", "train.profile"):
+            patch.setattr(f"wsi_magnet.{module}.CELL_PX", SURVEYED_CELL_PX)
+        for module in ("inference.engine", "inference.features"):
+            patch.setattr(f"wsi_magnet.{module}.BLOCKS", SURVEYED_CELL_PX // BLOCK_PX)
+        return survey_rows(*arguments, **options)
 
 
 def write_data(folder: Path, rows: Sequence[tuple[str, str]] = ROWS, **cells: object) -> Path:

@@ -22,6 +22,7 @@ from tests.train.made import (
     SMALL_VALIDATION_PX,
     Stopped,
     glands,
+    quick_survey,
     same,
     stopping_at,
     tiny_config,
@@ -54,6 +55,7 @@ def _quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(making, "VALIDATION_PX", SMALL_VALIDATION_PX)
         patch.setattr(making, "draw_curves", no_curves)
+        patch.setattr(making, "survey_rows", quick_survey)
         yield
 
 

@@ -30,7 +30,7 @@ def check_compute(request: Request) -> Iterator[CheckResult]:
     try:
         resolved = resolve_device(device)
     except ConfigError as error:
-        yield problem_from("device", error, "pass --device cpu")
+        yield problem("device", str(error).rpartition("; ")[0] or str(error), "pass --device cpu")
         return
     precision = resolve_precision("auto", resolved)
     yield ok("device", f"torch {torch.__version__} computes on {resolved}; --precision auto means {precision} here")
