@@ -14,6 +14,7 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor, nn
 
+from wsi_magnet.dataset.sample import SPLITS
 from wsi_magnet.nets.profile import BLOCK_PX
 from wsi_magnet.slides.types import Image
 from wsi_magnet.train.config import (
@@ -62,12 +63,13 @@ SURVEYED_CELL_PX = 64
 
 
 def quick_survey(*arguments: Any, **options: Any) -> list[RowSurvey]:
-    """`survey_rows` in small cells: images of this suite have 160 pixels, and a cell of 512 costs ten times theirs."""
+    """`survey_rows` of one image a split and in small cells: images of this suite have 160 pixels."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("inference.engine", "inference.features", "inference.tiles", "planning.plan", "train.profile"):
             patch.setattr(f"wsi_magnet.{module}.CELL_PX", SURVEYED_CELL_PX)
         for module in ("inference.engine", "inference.features"):
             patch.setattr(f"wsi_magnet.{module}.BLOCKS", SURVEYED_CELL_PX // BLOCK_PX)
+        patch.setattr("wsi_magnet.train.profile.MOST_ROWS", dict.fromkeys(SPLITS, 1))
         return survey_rows(*arguments, **options)
 
 
