@@ -138,6 +138,7 @@ def test_an_mpp_that_no_slide_has(call: Call, made_run: MadeRun, tmp_path: Path,
     result = call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--mpp", mpp)
     assert result.exit_code == 2
     assert f"--mpp is {float(mpp)}, not a number between" in result.stderr
+    assert "None" not in result.stderr
     assert not list(tmp_path.iterdir())
 
 

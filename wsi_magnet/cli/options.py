@@ -47,7 +47,7 @@ def in_option_words(error: Exception) -> str:
     for name in error.arguments if isinstance(error, ConfigError) else ():
         option = _OPTION_OF.get(name, f"--{name.replace('_', '-')}")
         text = re.sub(rf"(?<![\w-]){re.escape(name)}\b", option, text, count=1)
-    return text
+    return text.removesuffix(" or None")  # an option that is not given
 
 
 class OneSlide(click.Command):

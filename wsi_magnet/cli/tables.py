@@ -155,7 +155,7 @@ def run_text(summary: RunSummary) -> str:
     lines.append(facts([*bundle, *places]))
     rows = [[c["name"], f"{c['area_mm2']:.3f}", f"{c['percent']:.1f}"] for c in values["classes"]]
     lines.append(table(["class", "mm²", "% of area"], rows))
-    if "background_mm2" in values:  # 0.1.0 did not count it
+    if values.get("background_mm2", 0.0) >= 0.0005:  # 0.1.0 did not count it
         lines.append(
             f"Left out as glass or without tissue: {values['background_mm2']:.3f} mm², of which "
             f"{values['not_looked_at_mm2']:.3f} mm² were not looked at (tissue.png)."
