@@ -57,7 +57,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "dangling": (lambda path, real: path.symlink_to("nowhere.svs"), "no such file"),
     "directory": (lambda path, real: path.mkdir(), "is a folder"),
     "empty": (lambda path, real: path.touch(), "cannot be opened"),
-    "nompp": (lambda path, real: small(path, mpp=None), "pass --mpp"),
+    "nompp": (lambda path, real: small(path, mpp=None), "a CSV list with the columns slide and mpp"),
     "pipe": (lambda path, real: os.mkfifo(path), "no regular file"),
     "text": (lambda path, real: path.write_text("no slide"), "cannot be opened"),
     "zip": (lambda path, real: zipped(path), "cannot be opened"),
