@@ -227,9 +227,9 @@ def test_a_restart_with_other_refiners_keeps_the_backbone(manifest: Path, tmp_pa
     stages: list[str] = []
     order = order_of(manifest, tmp_path, tiny_config(refiners={"learning_rate": 0.002}))
     train_bundle(order, restart=True, watch=lambda stage, row, steps: stages.append(stage))
-    assert set(stages) == {"refiners", "validation", "thresholds"}
+    assert set(stages) == {"refiners", "validation", "thresholds", "profile"}
     train_bundle(order, restart=True, watch=lambda stage, row, steps: stages.append(stage))
-    assert set(stages) == {"backbone", "refiners", "validation", "temperatures", "thresholds"}
+    assert set(stages) == {"backbone", "refiners", "validation", "temperatures", "thresholds", "profile"}
 
 
 @pytest.mark.parametrize("damaged", slow_except(["{"], ["{", "[]", "{}"]))
