@@ -1,4 +1,4 @@
-"""What is fitted: a known temperature is found again, and thresholds let in what helps and keep out what harms."""
+"""Fitted values: a known temperature is found again, and thresholds let in what helps and keep out what harms."""
 
 from __future__ import annotations
 

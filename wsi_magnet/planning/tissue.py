@@ -2,7 +2,7 @@
 
 Two questions have two answers. Where the networks look is decided here, generously: stained tissue, its lumens, and
 gaps that tissue surrounds or that an edge cuts. Which pixels there are glass is decided at the mask's own scale: by the
-networks, where a bundle has a background class, else by colour (`glass_pixels`).
+networks, where a bundle has a background class, else by colour (`TissueMap.on_tissue`).
 
 Haematoxylin and eosin both transmit red and blue better than green. Glass, dust, shadows and black pen are grey, green
 pen is green, and blue pen transmits green better than red. So the distance of green below both others separates tissue
@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +87,10 @@ HALF_COVERED = 0.45
 """Least darkness of a tissue pixel, as a part of the darkest within two pixels: at the border of tissue a pixel shows
 some of both, and is as much darker than glass as tissue covers it."""
 
+NEARLY_BLACK, BRIGHT, LEAST_BRIGHT = 40, 120, 0.01
+"""Most of the brightest channel of a dark pixel, least of the darkest channel of a bright one, and the share of bright
+pixels from which a slide is bright field: even a slide full of dense nuclei has as many."""
+
 
 @dataclass(frozen=True, slots=True)
 class TissueReference:
@@ -95,11 +100,6 @@ class TissueReference:
     """Level-0 pixels per pixel of the map."""
     glass: tuple[float, float, float]
     """RGB of the slide's bare glass."""
-
-
-NEARLY_BLACK, BRIGHT, LEAST_BRIGHT = 40, 120, 0.01
-"""Most of the brightest channel of a dark pixel, least of the darkest channel of a bright one, and the share of bright
-pixels from which a slide is bright field: even a slide full of dense nuclei has as many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +126,15 @@ class TissueMap:
         """All but the pixels."""
         return TissueReference(self.downsample_xy, self.glass)
 
-    @property
+    @cached_property
     def looked_at(self) -> Map:
         """Bool, as `tissue`: tissue and gaps."""
         return self.tissue if self.gaps is None else self.tissue | self.gaps
+
+    @cached_property
+    def bare(self) -> Map:
+        """Bool, as `tissue`: glass, without areas that were not scanned."""
+        return ~self.tissue if self.not_scanned is None else ~(self.tissue | self.not_scanned)
 
     @property
     def share(self) -> float:
@@ -168,13 +173,15 @@ class TissueMap:
         if image is None or not inside.any():
             return inside
         pixels, image = self._pixels(scale, box), image[: box.size.height, : box.size.width]
-        not_scanned = np.zeros_like(self.tissue) if self.not_scanned is None else self.not_scanned
-        border = _within(~self.tissue & ~not_scanned, 2, pixels)
+        border = _within(self.bare, 2, pixels)
         if border.any():
             inside &= ~border | _is_covered(image, self.glass)
-        # The edge of a scan is sharp, and cuts through lumens.
-        edge = _within(not_scanned, 1, pixels)
-        return inside & ~(edge & _is_uniform(image)) if edge.any() else inside
+        if self.not_scanned is not None:
+            # The edge of a scan is sharp, and cuts through lumens.
+            edge = _within(self.not_scanned, 1, pixels)
+            if edge.any():
+                inside &= ~(edge & _is_uniform(image))
+        return inside
 
     def _pixels(self, scale: Scale, box: Box) -> tuple[Indices, Indices]:
         """Rows and columns of the map under the pixels of a box."""
@@ -270,14 +277,21 @@ def is_stained(image: Image, glass: Sequence[float] | None = None) -> Map:
     image: uint8 (rows, columns, 3) RGB. glass: RGB of bare glass; None finds it in the image.
     """
     smooth = _smooth(image)
-    colours = _relative(smooth, _glass(smooth) if glass is None else np.asarray(glass, np.float32))
+    return _stained(smooth, _glass(smooth) if glass is None else np.asarray(glass, np.float32))
+
+
+def _stained(smooth: Floats, glass: Floats) -> Map:
+    colours = _relative(smooth, glass)
     return (pink(colours) >= PALE_PINK) | _dark(colours)
 
 
 def _is_covered(image: Image, glass: Sequence[float]) -> Map:
     """Pixels at least half of which tissue covers, for the border of tissue: bool (rows, columns)."""
-    darker = np.float32(glass[1]) - _smooth(image)[..., 1]
-    covered: Map = is_stained(image, glass) & (darker >= HALF_COVERED * ndimage.maximum_filter(darker, 5))
+    smooth = _smooth(image)
+    darker = np.float32(glass[1]) - smooth[..., 1]
+    covered: Map = _stained(smooth, np.asarray(glass, np.float32)) & (
+        darker >= HALF_COVERED * ndimage.maximum_filter(darker, 5)
+    )
     return covered
 
 
@@ -290,19 +304,10 @@ def _is_uniform(image: Image) -> Map:
 def pink(colours: Floats) -> Floats:
     """Distance of green below both red and blue: float32 (rows, columns), 0 on glass, 0.05 to 0.3 in H&E.
 
-    colours: as `relative_to_glass` returns them.
+    colours: as `_relative` returns them.
     """
     score: Floats = np.minimum(colours[..., 0], colours[..., 2]) - colours[..., 1]
     return score
-
-
-def relative_to_glass(thumbnail: Image) -> Floats:
-    """Smoothed colours relative to the slide's own glass: float32 (rows, columns, 3) RGB in 0..1.
-
-    thumbnail: uint8 (rows, columns, 3) RGB.
-    """
-    smooth = _smooth(thumbnail)
-    return _relative(smooth, _glass(smooth))
 
 
 def _smooth(image: Image) -> Floats:
@@ -311,6 +316,7 @@ def _smooth(image: Image) -> Floats:
 
 
 def _relative(smooth: Floats, glass: Floats) -> Floats:
+    """Colours relative to the slide's own glass: float32 (rows, columns, 3) RGB in 0..1."""
     relative: Floats = np.minimum(smooth / glass, np.float32(1))
     return relative
 

@@ -118,7 +118,7 @@ class Glass:
 
     def image(self, image: Image, mpp: float) -> Image:
         """Paint the glass: uint8 (H, W, 3) RGB to the same."""
-        glass, _ = self._areas(image.shape[:2], mpp)
+        glass = self._area(image.shape, mpp, scanned=True)
         if not glass.any():
             return image
         cover = ndimage.gaussian_filter(glass.astype(np.float32), self.look.blur_px)[..., None]
@@ -127,25 +127,22 @@ class Glass:
 
     def empty(self, image: Image, mpp: float) -> Image:
         """Paint the areas that were not scanned: uint8 (H, W, 3) RGB to the same."""
-        _, empty = self._areas(image.shape[:2], mpp)
+        empty = self._area(image.shape, mpp, scanned=False)
         return np.where(empty[..., None], np.uint8(SCAN_WHITE), image) if empty.any() else image
 
     def labels(self, sets: Sets, mpp: float) -> Sets:
         """Label the painted pixels: uint32 (H, W) to the same."""
-        glass, empty = self._areas(sets.shape, mpp)
-        return np.where(glass | empty, np.uint32(self.label), sets)
+        painted = self._area(sets.shape, mpp, scanned=True) | self._area(sets.shape, mpp, scanned=False)
+        return np.where(painted, np.uint32(self.label), sets)
 
-    def _areas(self, shape: Sequence[int], mpp: float) -> tuple[Mask, Mask]:
-        """Bool (H, W) each: glass, and areas that were not scanned."""
+    def _area(self, shape: Sequence[int], mpp: float, *, scanned: bool) -> Mask:
+        """Bool (H, W): glass, or areas that were not scanned."""
         y_um, x_um = _from_centre(shape, mpp)
-        glass, empty = np.zeros(tuple(shape[:2]), bool), np.zeros(tuple(shape[:2]), bool)
+        area = np.zeros(tuple(shape[:2]), bool)
         for border in self.borders:
-            where = border.beyond(y_um, x_um) > 0
-            if border.scanned:
-                glass |= where
-            else:
-                empty |= where
-        return glass, empty
+            if border.scanned == scanned:
+                area |= border.beyond(y_um, x_um) > 0
+        return area
 
     def _glass(self, shape: Sequence[int], mpp: float) -> Floats:
         """Bare glass with dust and pen: float32 (H, W, 3)."""
