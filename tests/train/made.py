@@ -58,17 +58,18 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     return path
 
 
-SURVEYED_CELL_PX = 64
-"""Side of the cells in which `quick_survey` segments images, instead of 512."""
+SURVEYED_PX = 64
+"""Side of the window that `quick_survey` segments of an image, and of its cell, instead of 2048 and 512."""
 
 
 def quick_survey(*arguments: Any, **options: Any) -> list[RowSurvey]:
-    """`survey_rows` of one image a split and in small cells: images of this suite have 160 pixels."""
+    """`survey_rows` of one small cell of one image a split: images of this suite have 160 pixels."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("inference.engine", "inference.features", "inference.tiles", "planning.plan", "train.profile"):
-            patch.setattr(f"wsi_magnet.{module}.CELL_PX", SURVEYED_CELL_PX)
+            patch.setattr(f"wsi_magnet.{module}.CELL_PX", SURVEYED_PX)
         for module in ("inference.engine", "inference.features"):
-            patch.setattr(f"wsi_magnet.{module}.BLOCKS", SURVEYED_CELL_PX // BLOCK_PX)
+            patch.setattr(f"wsi_magnet.{module}.BLOCKS", SURVEYED_PX // BLOCK_PX)
+        patch.setattr("wsi_magnet.train.profile.WINDOW_PX", SURVEYED_PX)
         patch.setattr("wsi_magnet.train.profile.MOST_ROWS", dict.fromkeys(SPLITS, 1))
         return survey_rows(*arguments, **options)
 
