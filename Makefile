@@ -8,7 +8,7 @@ DEMO_SLIDE := demo/rings_P1_D5_9_13.tif
 DEMO_MPP := 0.93
 DEMO_OUT ?= demo-out
 
-# Folders rings_glands and gleason_tiles, each with img/ and mask/; see pipelines/README.md.
+# Folders rings_glands, gleason_tiles and glas, each with img/ and mask/; see pipelines/README.md.
 DATA ?= $(WSI_MAGNET_TEST_DATA)
 TRAIN_OUT ?= train-out
 TRAIN := $(BIN)/wsi-magnet train
@@ -18,7 +18,7 @@ RINGS := $(TRAIN_OUT)/rings-glands.csv
 
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help demo test test-slow slurm drill lint format bench bench-gpu bundle recipes light gleason clean distclean
+.PHONY: help demo test test-slow slurm drill lint format bench bench-gpu bundle recipes light gleason glas refinement clean distclean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
@@ -79,6 +79,16 @@ gleason: $(VENV)/.installed ## check the whole path on the Gleason tiles: DATA=f
 	@$(BIN)/wsi-magnet manifest folders $(DATA)/gleason_tiles -o $(TRAIN_OUT)/gleason-tiles.csv --overwrite --mpp 0.5 --labels "0=3; 1=4; 2=5; 3=2; 4=1" --validation test104 --test test100,test101
 	@$(TRAIN) $(TRAIN_OUT)/gleason-tiles.csv --config $(CONFIGS)/gleason-tiles.yaml -o $(TRAIN_OUT)/gleason-tiles.safetensors
 	@$(EVALUATE) $(TRAIN_OUT)/gleason-tiles.csv --bundle $(TRAIN_OUT)/gleason-tiles.safetensors -o $(TRAIN_OUT)/gleason-tiles-judged
+
+glas: $(VENV)/.installed ## the same on the colon glands of GlaS: DATA=folder of glas
+	@mkdir -p $(TRAIN_OUT)
+	@$(BIN)/wsi-magnet manifest folders $(DATA)/glas -o $(TRAIN_OUT)/glas.csv --overwrite --mpp 0.62005 --group-pattern "^(P[0-9]+)_" --labels "0=1; 1=6; 2=6" --validation P08,P12,P13,P14,P15,P16 --test P03,P05,P06
+	@$(TRAIN) $(TRAIN_OUT)/glas.csv --config $(CONFIGS)/glas.yaml -o $(TRAIN_OUT)/glas.safetensors
+	@$(EVALUATE) $(TRAIN_OUT)/glas.csv --bundle $(TRAIN_OUT)/glas.safetensors -o $(TRAIN_OUT)/glas-judged
+
+refinement: $(RINGS) gleason glas ## --refine auto against all and 0.2 on three data sets: DATA=folder of rings_glands, gleason_tiles, glas
+	@$(BIN)/python -m benchmarks.refinement $(RINGS)=RINGS $(TRAIN_OUT)/gleason-tiles.csv=Gleason $(TRAIN_OUT)/glas.csv=GlaS -o $(TRAIN_OUT)/refined \
+	    --bundle wsi_magnet/bundles/prostate-glands.safetensors $(TRAIN_OUT)/gleason-tiles.safetensors $(TRAIN_OUT)/glas.safetensors --record
 
 clean: ## delete results and caches
 	rm -rf $(DEMO_OUT) $(TRAIN_OUT) bench-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,9 +1,10 @@
 """`--refine auto` against `all` and a fifth of the cells: accuracy and time on annotated images.
 
-    python -m benchmarks.refinement rings.csv=RINGS glas.csv=GlaS -o FOLDER [--bundle FILE] [--split test]
+    python -m benchmarks.refinement rings.csv=RINGS glas.csv=GlaS -o FOLDER [--bundle FILE ...] [--split test]
 
-Each manifest, as of `wsi-magnet evaluate`, is a data set. Results stay in FOLDER, and a slide whose result is finished
-there is not segmented again: the same command resumes.
+Each manifest, as of `wsi-magnet evaluate`, is a data set; `--bundle` names one bundle for all, or one for each in the
+same order. Results stay in FOLDER, and a slide whose result is finished there is not segmented again: the same command
+resumes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from wsi_magnet.config import Execution, Refine
 from wsi_magnet.dataset.manifest import read_manifest
 from wsi_magnet.dataset.open_sample import open_sample
 from wsi_magnet.dataset.sample import SPLITS
-from wsi_magnet.errors import ManifestError, ResultMismatchError
+from wsi_magnet.errors import ConfigError, ManifestError, ResultMismatchError
 from wsi_magnet.evaluate.columns import MIOU
 from wsi_magnet.evaluate.comparison import Conditions, ScoredRow, candidates, compare_methods
 from wsi_magnet.evaluate.methods import Settings
@@ -87,6 +88,11 @@ class DataSet:
         return Aim(f"{self.name}: points of mIoU of auto below all", everything - auto, MOST_POINTS)
 
     @property
+    def bundle(self) -> str:
+        """Name of the bundle."""
+        return str(self._rows[0].bundle)
+
+    @property
     def _rows(self) -> tuple[ScoredRow, ...]:
         return self.report.comparison.rows
 
@@ -104,7 +110,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options: manifests, bundle, folder, split and device."""
     parser.add_argument("manifests", nargs="+", metavar="MANIFEST[=NAME]", help="annotated images, as of `evaluate`")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where results are kept")
-    parser.add_argument("--bundle", help="default: the one shipped")
+    parser.add_argument("--bundle", nargs="+", default=[None], help="one for all, or one for each manifest")
     parser.add_argument("--split", choices=SPLITS, default="test", help="rows that are scored (default: test)")
     parser.add_argument("--device", default="auto", help="as of `run`")
     parser.add_argument("--no-tissue", action="store_true", help="analyse all of the images")
@@ -112,14 +118,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace) -> Measurement:
     """Evaluate every data set."""
-    sets = [_evaluate(*_named(one), options) for one in options.manifests]
+    bundles = options.bundle * len(options.manifests) if len(options.bundle) == 1 else options.bundle
+    if len(bundles) != len(options.manifests):
+        raise ConfigError(f"{len(options.manifests)} manifests and {len(bundles)} bundles: give one for each")
+    sets = [
+        _evaluate(*_named(manifest), bundle, options)
+        for manifest, bundle in zip(options.manifests, bundles, strict=True)
+    ]
     columns = ["data set", "refine", "mIoU %", "to all", "boundary F 10 µm %", "to all", "cells refined %", "seconds"]
-    images = "; ".join(f"{one.name}: {images_text(one.report)}" for one in sets)
+    images = "; ".join(f"{one.name}: {images_text(one.report)}, bundle {one.bundle}" for one in sets)
     return Measurement(
         Table([*columns, "times as quick"], [line for one in sets for line in one.lines()]),
         [one.aim for one in sets],
         [
-            f"{images}. Bundle: {sets[0].report.comparison.rows[0].bundle}.",
+            f"{images}.",
             "In brackets, where there are several groups: 95 % intervals. The seconds are those of the runs from the "
             "start of their workers, without that of Python.",
         ],
@@ -131,13 +143,13 @@ def _named(text: str) -> tuple[str, str]:
     return path, name or Path(path).stem
 
 
-def _evaluate(manifest: str, name: str, options: argparse.Namespace) -> DataSet:
+def _evaluate(manifest: str, name: str, bundle: str | None, options: argparse.Namespace) -> DataSet:
     samples = read_manifest(manifest).of(options.split)
     if not samples:
         raise ManifestError(f"{manifest} has no rows of the split {options.split}; choose another with --split")
     folder = options.output.absolute() / name
     conditions = Conditions(not options.no_tissue, Execution(device=options.device), folder, keep_results=True)
-    rows = candidates(METHODS, [bundle_path(options.bundle)])
+    rows = candidates(METHODS, [bundle_path(bundle)])
     comparison = compare_methods(samples, open_sample, rows, conditions, lambda text: print(text, file=sys.stderr))
     stems = [image.sample.image.stem for image in comparison.images]
     places = [

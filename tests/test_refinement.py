@@ -15,6 +15,7 @@ from benchmarks import record, refinement
 from benchmarks.record import benchmark
 from tests.evaluate.made import MPP, label_values, paint, stay_here, two_scales
 from tests.runs import write_bundle
+from wsi_magnet.errors import ConfigError
 from wsi_magnet.results.folder import ResultFolder
 
 COLUMNS = ("image", "annotation", "mpp", "group", "split", "labels")
@@ -48,11 +49,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_table_has_three_rows_a_data_set_and_the_same_command_resumes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = write_bundle(folder / "free.safetensors", two_scales(refine_above=(0.03,)))
-    one = data_set(folder, "one", [halves(0), halves(1)])
+    first, second = (
+        write_bundle(folder / f"{name}.safetensors", two_scales(refine_above=(above,)))
+        for name, above in (("free", 0.03), ("free again", 0.04))
+    )
+    one = data_set(folder, "one", [halves(0)])
     two = data_set(folder, "two", [halves(2)])
     words = [
         f"{one}=First",
@@ -60,7 +65,8 @@ def test_the_table_has_three_rows_a_data_set_and_the_same_command_resumes(
         "-o",
         str(folder / "out"),
         "--bundle",
-        str(bundle),
+        str(first),
+        str(second),
         "--device",
         "cpu",
         "--no-tissue",
@@ -84,7 +90,7 @@ def test_the_table_has_three_rows_a_data_set_and_the_same_command_resumes(
     assert "## The default" in (folder / "performance.md").read_text()
 
     made = sorted((folder / "out").rglob("run.json"))
-    assert len(made) == 9
+    assert len(made) == 6
     stopped = ResultFolder(made[0].parent)
     earlier = stopped.read_run()
     assert earlier is not None
@@ -92,6 +98,11 @@ def test_the_table_has_three_rows_a_data_set_and_the_same_command_resumes(
     before = {path: os.stat(path).st_mtime_ns for path in made}
     refinement.measure(parsed(words))
     assert [path for path in made if os.stat(path).st_mtime_ns != before[path]] == [made[0]]
+
+
+def test_each_data_set_has_its_bundle_or_all_have_one(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="3 manifests and 2 bundles"):
+        refinement.measure(parsed(["a.csv", "b.csv", "c.csv", "-o", str(folder), "--bundle", "x", "y"]))
 
 
 def parsed(words: list[str]) -> argparse.Namespace:

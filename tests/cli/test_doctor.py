@@ -13,6 +13,7 @@ from wsi_magnet.cli.doctor import wrapped
 from wsi_magnet.doctor.check import ok, problem
 
 
+@pytest.mark.slow
 def test_an_installation_that_works(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     result = call("doctor", "--bundle", made_run.bundle, "--slide", made_run.slide, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output

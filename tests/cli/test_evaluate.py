@@ -75,6 +75,7 @@ def test_results_are_kept_where_that_is_asked_for_and_can_be_judged_again(call: 
     assert (second["name"], second["seconds_a_megapixel"]) == ("MagNet", None)
 
 
+@pytest.mark.slow
 def test_the_refine_curve(call: Call, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = call(

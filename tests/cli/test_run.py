@@ -49,6 +49,7 @@ def test_a_run_says_where_the_mask_is(call: Call, made_run: MadeRun, tmp_path: P
     assert values["done_before"] is False
 
 
+@pytest.mark.slow
 def test_a_dashboard_is_started_on_request(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     shown = call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--dashboard")
     assert re.search(r"; dashboard http://127\.0\.0\.1:\d+/status\n", shown.stderr)
@@ -178,6 +179,7 @@ def test_a_second_run_on_the_same_output(call: Call, made_run: MadeRun, tmp_path
     assert f"process {os.getpid()}" in text
 
 
+@pytest.mark.slow
 def test_two_slides_of_one_name(call: Call, made_run: MadeRun, tmp_path: Path, demo_slide: Path) -> None:
     assert call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle).exit_code == 0
     twin = tmp_path / "other" / made_run.slide.with_suffix(".tif").name
@@ -233,6 +235,7 @@ def run_in_a_process(made: MadeRun, out: Path, **limits: int) -> subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, check=False)
 
 
+@pytest.mark.slow
 def test_no_space_left_loses_nothing(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     failed = run_in_a_process(made_run, tmp_path, RLIMIT_FSIZE=60_000)
     assert failed.returncode == 1, failed.stderr

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
+from tests.few import slow_except
 from tests.runs import MadeRun, free_spec, labels_of, local, run_serially, write_bundle
 from tests.slides_made import glass, write_pyramid
 from wsi_magnet.config import Refine, RunConfig
@@ -42,7 +43,7 @@ def slide_of(path: Path, tissue: npt.NDArray[np.bool_]) -> Path:
     return write_pyramid(path, np.clip(image, 0, 255).astype(np.uint8), mpp=MPP, factors=(4,))
 
 
-@pytest.mark.parametrize(("refine", "blurred_px"), [("all", 4), (0.0, 8)])
+@pytest.mark.parametrize(("refine", "blurred_px"), slow_except([(0.0, 8)], [("all", 4), (0.0, 8)]))
 def test_without_a_background_class_colour_decides_at_the_border(
     tmp_path: Path, refine: Refine, blurred_px: int
 ) -> None:

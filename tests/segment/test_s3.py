@@ -42,6 +42,7 @@ def images(found: dict[str, bytes], product: str = "") -> dict[str, bytes]:
     return {name: data for name, data in found.items() if f"{product}.ome.zarr/" in name or name == "tissue.png"}
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_same_objects_as_files(made_run: MadeRun, local_run: Path, s3_run: str) -> None:
     assert s3_run == f"s3://{BUCKET}/read-only/{made_run.slide.stem}"
     found = objects(s3_run)
@@ -51,6 +52,7 @@ def test_a_run_writes_the_same_objects_as_files(made_run: MadeRun, local_run: Pa
     assert not [name for name in ("run.json", "summary.json") if b"secret" in found[name]]
 
 
+@pytest.mark.slow
 def test_typed_again_it_does_nothing(call: Call, made_run: MadeRun, s3_run: str) -> None:
     before = objects(s3_run)
     output = s3_run.rpartition("/")[0]
@@ -109,6 +111,7 @@ def test_killed_and_gone_on_with_by_worker_processes(
     assert beside == {"run.json", "summary.json", "journal.jsonl"}
 
 
+@pytest.mark.slow
 def test_two_clients_on_one_folder(made_run: MadeRun, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LEASE_S", 3600.0)  # the second is refused at once, and does not wait for it to run out
     folder = ResultFolder(to_location(bucket) / made_run.slide.stem)
@@ -119,6 +122,7 @@ def test_two_clients_on_one_folder(made_run: MadeRun, bucket: str, monkeypatch: 
         segment_slide(made_run.slide, bucket, bundle=made_run.bundle)
 
 
+@pytest.mark.slow
 def test_what_is_no_result_is_not_deleted(made_run: MadeRun, bucket: str) -> None:
     thesis = to_location(bucket) / made_run.slide.stem / "thesis.txt"
     places.replace_bytes(thesis, b"years of work")
@@ -127,6 +131,7 @@ def test_what_is_no_result_is_not_deleted(made_run: MadeRun, bucket: str) -> Non
     assert places.read_bytes(thesis) == b"years of work"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tiles", "csv", "ome-tiff"])
 def test_exports_are_those_of_a_folder(call: Call, local_run: Path, s3_run: str, tmp_path: Path, kind: str) -> None:
     suffix = {"tiles": "geojson", "ome-tiff": "ome.tif"}.get(kind, kind)
@@ -136,6 +141,7 @@ def test_exports_are_those_of_a_folder(call: Call, local_run: Path, s3_run: str,
     assert (tmp_path / f"s3.{suffix}").read_bytes() == (tmp_path / f"local.{suffix}").read_bytes()
 
 
+@pytest.mark.slow
 def test_fsspecs_own_configuration_is_heard_and_nothing_is_left_open(
     s3_server: str, s3_run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +152,7 @@ def test_fsspecs_own_configuration_is_heard_and_nothing_is_left_open(
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_overlay_and_report_of_a_url(call: Call, local_run: Path, s3_run: str, tmp_path: Path) -> None:
     for result, name in ((s3_run, "s3"), (local_run, "local")):
         assert call("overlay", result, "-o", tmp_path / f"{name}.png", "--size", "500").exit_code == 0

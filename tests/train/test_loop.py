@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.few import slow_except
 from tests.train.made import Stopped, ToyStage, same, setting_of, stopping_at, toy_config, trained
 from wsi_magnet.errors import TrainingError
 from wsi_magnet.train import loop
@@ -30,7 +31,7 @@ def rows_of(history: History) -> list[tuple[int, float, float, float | None]]:
     return [(row.step, row.loss, row.learning_rate, row.miou) for row in history.rows]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way["schedule"])
+@pytest.mark.parametrize("way", slow_except(WAYS[:1], WAYS), ids=lambda way: way["schedule"])
 def test_stopped_after_any_step_and_resumed_it_ends_in_the_same_weights(tmp_path: Path, way: dict[str, Any]) -> None:
     config = toy_config(**way)
     expected, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "through.ckpt"))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
+from tests.few import slow_except
 from tests.nets.made import networks_of, small_spec
 from tests.runs import MadeRun, labels_of, run_serially
 from tests.train.made import glands, write_data
@@ -64,7 +65,7 @@ def test_a_bundle_of_the_same_weights_has_the_numbers_of_its_data(bundles: tuple
     assert all(torch.equal(a, b) for a, b in zip(*(one.values() for one in weights), strict=True))
 
 
-@pytest.mark.parametrize("strange", [False, True])
+@pytest.mark.parametrize("strange", slow_except([True], [False, True]))
 def test_strange_tissue_is_told_apart_and_no_mask_changed(
     bundles: tuple[Path, Path, Path], tmp_path: Path, strange: bool
 ) -> None:
