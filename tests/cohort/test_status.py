@@ -172,6 +172,7 @@ def stop_at_first(event: Event) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_killed_batch_is_stopped(batches: Batches, call: Call) -> None:
     for i in range(2):
         write_slide(batches.slides / f"{i}.tif", i)

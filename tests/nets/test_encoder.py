@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from tests.few import slow_except
 from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.encoder import COUNTER, TRUNKS, load_encoder
 from wsi_magnet.nets.registry import NETWORKS, build_network
@@ -126,7 +127,7 @@ def test_a_file_that_is_no_safetensors_is_refused(network: nn.Module, tmp_path: 
         load_encoder(network, "fpn", tmp_path / "text.safetensors")
 
 
-@pytest.mark.parametrize("name", TRUNKS)
+@pytest.mark.parametrize("name", slow_except(["fpn"], TRUNKS))
 def test_every_trunk_takes_its_own_weights(tmp_path: Path, name: str) -> None:
     network, trunk = build_network(name, 2), TRUNKS[name]
     state = {key.removeprefix(trunk.prefix): tensor for key, tensor in network.state_dict().items()}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.few import slow_except
 from tests.parity.built import N_CLASSES, built
 
 TOLERANCE = 1e-4
@@ -27,7 +28,7 @@ def assert_parity(logits: Tensor, expected: npt.NDArray[np.float32]) -> None:
     assert np.abs(logits.numpy() - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("network", ["fpn", "psp", "hrnet18+ocr"])
+@pytest.mark.parametrize("network", slow_except(["fpn"], ["fpn", "psp", "hrnet18+ocr"]))
 def test_backbone(network: str) -> None:
     image = np.random.default_rng(3).normal(0, 1, (1, 3, 128, 160)).astype(np.float32)
     with torch.inference_mode():

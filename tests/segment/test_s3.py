@@ -162,6 +162,7 @@ def test_overlay_and_report_of_a_url(call: Call, local_run: Path, s3_run: str, t
     assert len(list((tmp_path / "all-slides").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_used_is_told_in_one_line(
     call: Call, made_run: MadeRun, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,12 +50,14 @@ def test_neighbours_share_their_edges(seed: int, side_px: int, tolerance: float)
     assert inner.difference(whole).area == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 50), st.sampled_from([16, 32, 64, 200]), tolerances)
 def test_simplified_polygons_of_smooth_regions_are_valid(seed: int, side_px: int, tolerance: float) -> None:
     polygons = [polygon for polygon, _ in simplified(blobs(seed), side_px, tolerance) if polygon.area > 0]
     assert all(polygon.is_valid for polygon in polygons)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 50), st.sampled_from([16, 64, 200]), tolerances)
 def test_pixels_change_only_near_the_exact_outlines(seed: int, side_px: int, tolerance: float) -> None:
     image = blobs(seed)

@@ -170,6 +170,7 @@ def test_closing_while_a_job_is_being_submitted(batch: Batch, tmp_path: Path) ->
     assert all(ends(number) for number in jobs_of(commands))
 
 
+@pytest.mark.slow
 def test_jobs_that_end_in_vain_are_given_up(batch: Batch, tmp_path: Path) -> None:
     commands = batch("slurm")
     with pytest.raises(ClusterError, match=r"3 jobs in a row ended before their worker started; see .*logs"):
