@@ -26,21 +26,21 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 RECORDS = DOCS / "performance"
 PAGE = DOCS / "performance.md"
 ORDER = (
-    "pipeline",
-    "loop",
-    "precision",
-    "refinement",
+    "peers",
     "memory",
-    "scaling",
-    "crowd",
+    "refinement",
     "day",
     "everyday",
-    "peers",
-    "compression",
+    "precision",
     "gpu",
     "export",
+    "crowd",
+    "scaling",
+    "loop",
+    "pipeline",
+    "compression",
 )
-"""Order of the sections; others follow by name."""
+"""Order of the sections, what users choose by first; others follow by name."""
 
 
 @dataclass(frozen=True, slots=True)
