@@ -34,7 +34,9 @@ def test_a_broken_tile_keeps_the_coarser_result(call: Call, made_run: MadeRun, t
     out = tmp_path / "out"
     expected = labels_of(run_serially(MadeRun(whole, made_run.bundle), out).folder)
     result = call("run", torn, "-o", out, "--bundle", made_run.bundle, "--tile", 512)
-    assert "the coarser result stays" in one_line(result)
+    told = one_line(result)
+    assert "torn.tif: " in told
+    assert "the coarser result stays" in told
     found = labels_of(out / "torn")
     assert not (found == 255).any(), "a coarser scale could read all of it"
     row, col = BROKEN[1:]

@@ -98,7 +98,7 @@ def command(
     if summary.failures:
         from wsi_magnet.cli.tables import unreadable_text
 
-        click.echo(f"Error: {unreadable_text(summary)}", err=True)
+        click.echo(f"Error: {slide}: {unreadable_text(summary)}", err=True)
         sys.exit(1)
 
 
