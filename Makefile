@@ -25,7 +25,7 @@ help: ## show this list
 
 demo: $(VENV)/.installed-run ## segment the real slide in demo/, write its mask and a picture of it
 	@$(BIN)/wsi-magnet run $(DEMO_SLIDE) --mpp $(DEMO_MPP) -o $(DEMO_OUT)
-	@$(BIN)/wsi-magnet overlay $(DEMO_OUT)/rings_P1_D5_9_13
+	@printf 'picture  ' && $(BIN)/wsi-magnet overlay $(DEMO_OUT)/rings_P1_D5_9_13
 	@echo "The command for slides of your own is $(BIN)/wsi-magnet." >&2
 
 test: $(VENV)/.installed ## run the tests

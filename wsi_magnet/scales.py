@@ -144,7 +144,7 @@ def build_ladder(mpps: Sequence[float], slide_mpp_xy: tuple[float, float], canva
         raise ConfigError(
             f"the slide's pixels are {slide_mpp:g} µm, {slide_mpp / values[0]:.3g} times as coarse as the coarsest "
             f"scale of the bundle ({values[0]:g} µm/px), and at most {MOST_UPSAMPLING:g} times can be segmented; use a "
-            "finer scan or a bundle with coarser scales, or pass --mpp if the slide's resolution is wrong"
+            "finer scan or a bundle with coarser scales, or give the right mpp if the slide states a wrong one"
         )
     finest_useful = slide_mpp / UPSAMPLING_TOLERANCE
     kept = [m for m in values if m >= finest_useful] or [values[0]]

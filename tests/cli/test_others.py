@@ -100,7 +100,7 @@ def test_plan_counts(call: Call, long_run: MadeRun) -> None:
     fifth = json.loads(call(*arguments, "--refine", "0.2", "--json").stdout)
     assert [p["patches"] for p in fifth["scales"]] == [4, 8, 0]
     text = call(*arguments).stdout
-    assert "whatever the slide's size" in text
+    assert "independent of the slide's size" in text
     assert text.splitlines()[4].split()[:5] == ["all", "scales", "14", "43", "43"]
 
 

@@ -31,6 +31,8 @@ def test_a_run_says_where_the_mask_is(call: Call, made_run: MadeRun, tmp_path: P
     assert str(mask) in first.stdout
     assert mask.is_dir()
     assert "green" in first.stdout
+    assert re.search(r"\n0\.5 µm/px +9 +\d+( +[\d.]+ %)?\n", first.stdout)
+    assert first.stdout.endswith("Not for diagnosis.\n")
     opening = f"Opening {made_run.slide.name} with bundle free (red, green, blue; 2, 1, 0.5 µm/px)"
     assert first.stderr.splitlines()[0] == opening
     assert "dashboard" not in first.stderr

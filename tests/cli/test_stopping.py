@@ -58,15 +58,15 @@ def shown_after(*signals: int, disposition: str = "signal.default_int_handler", 
 
 
 def test_the_notice_stands_above_the_bars() -> None:
-    assert f"{BELOW_THE_BARS}Stopping; once more stops at once.\r\nall slides" in shown_after(signal.SIGINT)
+    assert f"{BELOW_THE_BARS}Stopping; a second Ctrl-C stops at once.\r\nall slides" in shown_after(signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_program_that_ends_at_once_prints_the_notice_too(number: int) -> None:
-    assert "Stopping; once more stops at once." in shown_after(number, is_busy=False)
+    assert "Stopping; a second Ctrl-C stops at once." in shown_after(number, is_busy=False)
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
     """The program would end at once by the second signal if it took the first."""
     shown = shown_after(signal.SIGINT, signal.SIGINT, signal.SIGTERM, disposition="signal.SIG_IGN")
-    assert shown.count("Stopping; once more") == 1
+    assert shown.count("Stopping; a second Ctrl-C") == 1

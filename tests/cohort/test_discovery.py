@@ -43,6 +43,17 @@ def test_pictures_are_slides_if_named_or_matched(tmp_path: Path) -> None:
     assert found(tmp_path, "s/?.jpg", "s") == ["s/b.jpg", "s/d.svs"]
 
 
+def test_pictures_in_a_folder_are_left_out_with_a_note(tmp_path: Path) -> None:
+    touch(tmp_path, "s/a.svs", "s/b.png", "s/more/c.jpg", "s/h/d.vms", "s/h/part.jpg", "s/m.mrxs", "s/m/part.png")
+    source = str(tmp_path / "s")
+    result = find_slides([source], tmp_path / "out")
+    assert [Path(slide.path).suffix for slide in result.slides] == [".svs", ".vms", ".mrxs"]
+    assert [note for note in result.notes if "left out" in note] == [
+        f"2 PNG or JPEG images in {source} left out, such as b.png: to segment such images, name them or a pattern "
+        f'("{source}/*.png")'
+    ]
+
+
 def test_results_and_the_output_are_left_out(tmp_path: Path) -> None:
     touch(
         tmp_path,

@@ -60,7 +60,7 @@ def test_an_mpp_that_replaces_an_impossible_one_is_told(batches: Batches) -> Non
     write_pyramid(batches.slides / "told.tif", stained(SIZE, 1), mpp=352.8)
     assert batches.run(config=at(1.0)).all_well
     [note] = [text for text in notes(batches) if "--mpp" in text]
-    assert "352.8, which no slide can have: --mpp 1 is used; a CSV list" in note
+    assert "352.8, which is not possible: --mpp 1 is used; a CSV list" in note
 
 
 def test_a_slide_too_coarse_for_the_bundle_fails_alone(mixed: Batches) -> None:

@@ -86,7 +86,7 @@ def test_a_run_under_way_says_so(tmp_path: Path) -> None:
     assert "Preliminary. Not for diagnosis." in text
     assert "state running" in text
     text = said(tmp_path / "r")
-    assert "was stopped before its end; the same wsi-magnet run resumes it" in text
+    assert "was stopped before its end; the same wsi-magnet command resumes it" in text
     assert "state stopped" in text
 
 

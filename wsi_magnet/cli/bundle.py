@@ -104,7 +104,7 @@ def edit(
     same: finished results stay finished, and `wsi-magnet relabel RESULT --bundle NEW` gives them the new names.
 
     \b
-      wsi-magnet bundle edit default -o mine.safetensors --rename "stroma=Stroma" --color "gland=#4a90d9"
+      wsi-magnet bundle edit default -o mine.safetensors --rename "stroma=Stroma" --color "gland=#1f77b4"
     """
     changes = options.make_class_changes(renames, colors)
     try:

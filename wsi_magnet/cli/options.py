@@ -82,7 +82,7 @@ dashboard_option = click.option(
     "--dashboard", is_flag=True, help="Start Dask's dashboard with workers of this machine, and show its address."
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def work_options(command: Command) -> Command:

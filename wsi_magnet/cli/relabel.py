@@ -16,7 +16,7 @@ def command(results: tuple[str, ...], renames: tuple[str, ...], colors: tuple[st
     Nothing is computed: values and pixels stay. If it is killed, the same command completes it.
 
     \b
-      wsi-magnet relabel results/slide --rename "stroma=Stroma" --color "gland=#4a90d9"
+      wsi-magnet relabel results/slide --rename "stroma=Stroma" --color "gland=#1f77b4"
       wsi-magnet relabel results --bundle edited.safetensors
 
     Overlays, reports and exports made before keep the old names; make them again.

@@ -41,7 +41,7 @@ def stopped_in_order(message: Callable[[], str], code: int) -> Iterator[None]:
             click.echo(f"{below}Stopped at once. {message()}", err=True)
             os._exit(code)
         signalled.set()
-        _print_notice("Stopping; once more stops at once.")
+        _print_notice("Stopping; a second Ctrl-C stops at once.")
         raise KeyboardInterrupt(message())
 
     before = {one: signal.signal(one, handle) for one in SIGNALS if signal.getsignal(one) != signal.SIG_IGN}

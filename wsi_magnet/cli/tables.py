@@ -117,7 +117,7 @@ def plan_text(prepared: PreparedRun, cost: Cost, timing: Timing | None) -> str:
             row.append(_range_text(seconds))
     pairs = [
         ("tissue", f"{100 * prepared.plan.tissue_share:.1f} % of the cells"),
-        ("memory", f"about {byte_text(cost.memory_bytes)} a worker, whatever the slide's size"),
+        ("memory", f"about {byte_text(cost.memory_bytes)} for each worker, independent of the slide's size"),
         ("disk", f"at most {byte_text(cost.disk_bytes)} before compression"),
     ]
     if timing is not None:
@@ -150,15 +150,15 @@ def run_text(summary: RunSummary) -> str:
     lines = []
     if summary.done_before:
         lines.append("Finished before; nothing to do (--restart starts over).")
-    bundle = [("bundle", bundle_text(values))] if values.get("bundle") else []
+    bundle = [("bundle", values["bundle"])] if values.get("bundle") else []
     places = [("mask", summary.folder / "mask.ome.zarr"), ("summary", summary.folder / "summary.json")]
     lines.append(facts([*bundle, *places]))
     rows = [[c["name"], f"{c['area_mm2']:.3f}", f"{c['percent']:.1f}"] for c in values["classes"]]
     lines.append(table(["class", "mm²", "% of area"], rows))
     if values.get("background_mm2", 0.0) >= 0.0005:  # 0.1.0 did not count it
         lines.append(
-            f"Left out as glass or without tissue: {values['background_mm2']:.3f} mm², of which "
-            f"{values['not_looked_at_mm2']:.3f} mm² were not looked at (tissue.png)."
+            f"Background (glass, no tissue): {values['background_mm2']:.3f} mm², "
+            f"{values['not_looked_at_mm2']:.3f} mm² of it not read (tissue.png shows where)."
         )
     if values["gleason"]:
         g = values["gleason"]
@@ -166,16 +166,11 @@ def run_text(summary: RunSummary) -> str:
             f"Gleason {g['primary']} + {g['secondary']} = {g['score']}, ISUP grade group {g['grade_group']} "
             "(by area; not for diagnosis)"
         )
-    lines.append(f"Segmented: {', '.join(map(_segmented, values['scales']))}. Not for diagnosis.")
+    lines.append(_scales_table(values["scales"]))
+    lines.append("Not for diagnosis.")
     if summary.alarms:
         lines.append(alarms_text(summary.alarms))
     return "\n\n".join(lines)
-
-
-def bundle_text(values: Mapping[str, Any]) -> str:
-    """The bundle of a summary and what it was made for."""
-    purpose = values.get("bundle_made_for")
-    return f"{values['bundle']}, made for: {purpose}" if purpose else str(values["bundle"])
 
 
 def alarms_text(alarms: Sequence[Alarm]) -> str:
@@ -183,13 +178,17 @@ def alarms_text(alarms: Sequence[Alarm]) -> str:
     return "\n".join(f"ALARM, {one.kind}: {one.text}" for one in alarms)
 
 
-def _segmented(one: Mapping[str, Any]) -> str:
-    """Cells that were refined at a scale; results of older versions do not count the unaffected ones."""
-    unaffected = one.get("cells_unaffected", 0)
-    notice = f" ({unaffected} of them unaffected, so not read)" if unaffected else ""
-    if one.get("changed_share") is not None and one["cells_refined"] > unaffected:
-        notice += f", which changed {percent_text(100 * one['changed_share'])} of the pixels"
-    return f"{one['cells_refined']} of {counted(one['cells'], 'cell')} at {one['mpp']:g} µm/px{notice}"
+def _scales_table(scales: Sequence[Mapping[str, Any]]) -> str:
+    """Cells at each scale, those that were read, and what they changed; a cell that no refinement could change is not
+    read. Results of older versions do not count these, nor changes.
+    """
+    rows = []
+    for index, one in enumerate(scales):
+        read = one["cells_refined"] - one.get("cells_unaffected", 0)
+        changed = one.get("changed_share") if index and read else None
+        share = "" if changed is None else percent_text(100 * changed)
+        rows.append([f"{one['mpp']:g} µm/px", one["cells"], read, share])
+    return table(["scale", "cells with tissue", "segmented", "pixels changed"], rows)
 
 
 def unreadable_text(summary: RunSummary) -> str:

@@ -18,6 +18,7 @@ from wsi_magnet.slides.mpp import check_mpp
 from wsi_magnet.slides.multi_file import dicom_series, named_by_hamamatsu
 from wsi_magnet.storage.location import Location, Url, to_location
 from wsi_magnet.storage.walk import walk
+from wsi_magnet.text import counted
 from wsi_magnet.values import check, documented
 
 SLIDE_SUFFIXES = frozenset(
@@ -88,10 +89,16 @@ class _Search:
     def _folder(self, source: str, path: Path) -> Iterator[CohortSlide]:
         if _is_part(path):
             return
-        slides = self._slides_below(path)
+        images: list[Path] = []
+        slides = self._slides_below(path, images)
         yield from (CohortSlide.of(slide, source) for slide in slides)
         if not slides:
             self.notes.append(f"no slides in {source}")
+        if images:
+            self.notes.append(
+                f"{counted(len(images), 'PNG or JPEG image')} in {source} left out, such as {images[0].name}: "
+                f'to segment such images, name them or a pattern ("{source.rstrip("/")}/*{images[0].suffix}")'
+            )
 
     def _matches(self, pattern: str) -> Iterator[CohortSlide]:
         found = False
@@ -116,10 +123,17 @@ class _Search:
         inside = self._slides_below(path) if path.is_dir() else []
         yield from (CohortSlide.of(slide, source) for slide in inside or [path])
 
-    def _slides_below(self, folder: Path) -> list[Path]:
-        """Slides in a folder and below it, by path; see `_entry` for folders that are named like a slide."""
+    def _slides_below(self, folder: Path, images: list[Path] | None = None) -> list[Path]:
+        """Slides in a folder and below it, by path; see `_entry` for folders that are named like a slide.
+
+        images: gets the PNG and JPEG files that are no part of a slide of several files.
+        """
         entries = walk(folder, enter=self._is_entered, on_error=self._note_unreadable)
-        found = [e.path for e in entries if e.kind != "closed" and e.path.suffix.lower() in SLIDE_SUFFIXES]
+        paths = [e.path for e in entries if e.kind != "closed"]
+        found = [path for path in paths if path.suffix.lower() in SLIDE_SUFFIXES]
+        if images is not None:
+            hamamatsu = {path.parent for path in found if path.suffix.lower() in (".vms", ".vmu")}
+            images += (p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.parent not in hamamatsu)
         with_slides = {parent for path in found for parent in path.parents}
         return [path for path in found if path not in with_slides]
 

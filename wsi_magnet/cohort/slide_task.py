@@ -106,9 +106,7 @@ class _SlideTask:
                 if config.mpp is None:
                     raise
                 if error.stated:  # so that an --mpp for other slides is not taken for this one unseen
-                    observe(
-                        Note(f"{error.stated}, which no slide can have: --mpp {config.mpp:g} is used; {_IN_A_LIST}")
-                    )
+                    observe(Note(f"{error.stated}, which is not possible: --mpp {config.mpp:g} is used; {_IN_A_LIST}"))
                 summary = self._segment_with(config, observe)
             log.finished(summary)
         return summary

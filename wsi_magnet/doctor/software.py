@@ -144,7 +144,7 @@ def _extras(extras: Mapping[str, list[Requirement]]) -> Iterator[CheckResult]:
             yield warning("extras", ", ".join(map(_described, bad)), f"run {_install_extra(name)}")
     texts = [f"{', '.join(there)} installed"] if there else []
     if missing:
-        texts.append(f"{', '.join(missing)} not installed; who needs one runs {_install_extra('NAME')}")
+        texts.append(f"{', '.join(missing)} not installed; to add one: {_install_extra('NAME')}")
     if texts:
         yield note("extras", "; ".join(texts))
 

@@ -80,7 +80,7 @@ $bring""")
 
 ANNOTATIONS = """\
 // Writes the annotations of all images of the open project as GeoJSON files, to train on with wsi-magnet.
-// Automate > Script editor, open this file, Run: once, and not "Run for project". Save the open image first.
+// Automate > Script editor, open this file, Run: once, and not "Run for project".
 
 // Folder to write; empty: the folder "annotations" in the project's folder.
 def folder = ''

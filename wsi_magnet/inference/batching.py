@@ -252,7 +252,7 @@ class BatchingPredictor:
             reason = (str(error).splitlines() or [""])[0] or type(error).__name__
             own = DeviceError(
                 f"{self._engine.device} failed ({reason}), and this process cannot use it any more; "
-                "the same command, typed again, resumes"
+                "the same command resumes"
             )
         own.__cause__ = error
         return own

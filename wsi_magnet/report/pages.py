@@ -77,7 +77,7 @@ def _lede(facts: SlideFacts) -> str:
 def _banners(facts: SlideFacts, pictures: Pictures) -> list[str]:
     texts = []
     if facts.state == "stopped":
-        texts.append("The run was stopped before its end; the same wsi-magnet run resumes it.")
+        texts.append("The run was stopped before its end; the same wsi-magnet command resumes it.")
     if facts.failures:
         texts.append(f"{counted(len(facts.failures), 'tissue cell')} could not be read; see below.")
     if pictures.slide is None:

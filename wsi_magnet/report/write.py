@@ -129,7 +129,7 @@ def _page(result: Location, href: str, options: ReportOptions, index: str | None
         notes.append(f"{result} is shown without its slide: {pictures.why_no_slide}")
     notes += [f"{result}, {alarm.kind}: {alarm.text}" for alarm in facts.source.alarms]
     if facts.state == "stopped":
-        notes.append(f"{result} was stopped before its end; the same wsi-magnet run resumes it")
+        notes.append(f"{result} was stopped before its end; the same wsi-magnet command resumes it")
     entry = entry_of(facts, href, pictures.thumbnail)
     return slide_page(facts, pictures, index=index), entry, notes
 

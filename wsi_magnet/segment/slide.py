@@ -223,7 +223,7 @@ def _kept_as_it_is(record: RunRecord, spec: BundleSpec, config: RunConfig) -> li
     if record.bundle.classes != tuple(one.label for one in spec.classes):
         notes.append(
             "the bundle names or colours its classes otherwise than this result; "
-            "`wsi-magnet relabel RESULT --bundle FILE` takes that over"
+            "`wsi-magnet relabel RESULT --bundle FILE` gives the result those of the bundle"
         )
     if more := [name for name in record.config.kept if name not in config.kept]:
         notes.append(f"this result also holds {' and '.join(more)}, from an earlier --keep; it stays")

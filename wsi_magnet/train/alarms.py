@@ -129,7 +129,7 @@ def _small_validation(numbers: TrainingNumbers) -> Iterable[Alarm]:
         yield Alarm(
             "small validation",
             f"steps and thresholds were chosen on {counted(images, 'image')} of {counted(groups, 'group')} and are "
-            f"partly luck: from {LEAST_IMAGES} images of {LEAST_GROUPS} groups on they mean something",
+            f"partly luck: validate on at least {LEAST_IMAGES} images of {LEAST_GROUPS} groups",
             {"images": images, "groups": groups},
         )
 

@@ -58,7 +58,7 @@ class StopRequest:
             if self.made:
                 raise KeyboardInterrupt
             self._requested.set()
-            log.info("%s is being stopped, and its state saved; once more to stop at once", what)
+            log.info("stopping %s and saving its state; a second Ctrl-C stops at once", what)
             if self._at_once:
                 raise StopTraining
 
