@@ -23,6 +23,12 @@ def test_a_bundle_is_edited_and_a_result_follows(call: Call, tmp_path: Path) -> 
     assert spec.card["by"] == "me = you"
     assert "--overwrite" in one_line(call("bundle", "edit", "default", "-o", edited, *given))
     assert "Stroma" in call("bundle", "show", edited).stdout
+    for overwriting in (
+        ["profile", edited, "m.csv"],
+        ["import-magnet", "--network", "psp", "--backbone", "b", "--refiner", "r"],
+    ):
+        assert "exists; choose another name" in one_line(call("bundle", *overwriting, "-o", edited))
+        assert "exists" not in one_line(call("bundle", *overwriting, "-o", edited, "--overwrite"))
 
 
 def test_results_of_a_folder_are_relabelled(call: Call, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from wsi_magnet.dataset.layouts.base import LayoutOptions
 from wsi_magnet.dataset.layouts.folders import LAYOUT
 from wsi_magnet.errors import ConfigError, StoreError
 from wsi_magnet.export.qupath_project import write_annotations_script, write_qupath_project
-from wsi_magnet.export.write import ExportOptions
+from wsi_magnet.export.write import ExportOptions, export
 from wsi_magnet.storage.output import FileOptions
 
 
@@ -48,6 +48,36 @@ def test_results_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
     write_qupath_project(folders, tmp_path / "x", ExportOptions())
     listed = json.loads((tmp_path / "x" / "results.json").read_text())
     assert [one["regions"] for one in listed] == [["s.geojson"], ["s~2.geojson"]]
+
+
+def test_a_result_that_is_named_twice_is_written_once(tmp_path: Path) -> None:
+    folder = result(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path)
+    written = write_qupath_project([folder, folder, tmp_path / "link" / "a"], tmp_path / "x", ExportOptions())
+    assert len(json.loads((tmp_path / "x" / "results.json").read_text())) == 1
+    assert written.objects == len(json.loads(written.files[2].read_text())["features"])
+
+
+@pytest.mark.parametrize(
+    ("path", "listed"),
+    [
+        ("/data/back\\slash.svs", "/data/back\\slash.svs"),
+        ("D:\\data\\a.svs", "D:/data/a.svs"),
+        ("\\\\server\\share\\a.svs", "//server/share/a.svs"),
+    ],
+)
+def test_backslashes_part_folders_on_windows_only(tmp_path: Path, path: str, listed: str) -> None:
+    script = project_of(tmp_path, path)
+    assert json.loads((script.parent / "results.json").read_text())[0]["slide"] == listed
+
+
+def test_a_folder_below_a_file_is_refused_by_its_own_reason(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").touch()
+    for target in (tmp_path / "file.txt", tmp_path / "file.txt" / "deeper" / "still"):
+        with pytest.raises(StoreError, match=r"file\.txt is a file, not a folder; choose another place with -o"):
+            write_qupath_project([result(tmp_path / "a")], target, ExportOptions())
+        with pytest.raises(StoreError, match="is a file, not a folder"):
+            export(tmp_path / "a", target / "x.geojson", "geojson")
 
 
 def test_a_result_that_cannot_be_read_is_named_and_costs_no_other_its_place(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.errors import BundleError, ConfigError, StoreError
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.checkpoint import read_checkpoint, strip_prefixes
 from wsi_magnet.nets.import_magnet import import_magnet
@@ -128,6 +128,16 @@ def refusal(network: str, backbone: Path, refiners: list[Path], output: Path, **
     assert "\n" not in str(raised.value)
     assert not output.exists()
     return str(raised.value)
+
+
+def test_a_bundle_that_exists_is_replaced_on_request_only(refiner: Path, tmp_path: Path) -> None:
+    output, none = tmp_path / "x.safetensors", tmp_path / "none.pth"
+    output.write_text("mine")
+    with pytest.raises(StoreError, match="replace it with --overwrite"):
+        import_magnet("hrnet18+ocr", none, [refiner], output)
+    with pytest.raises(BundleError, match="No such file"):
+        import_magnet("hrnet18+ocr", none, [refiner], output, overwrite=True)
+    assert output.read_text() == "mine"
 
 
 def test_a_missing_file_is_named(backbone: Path, refiner: Path, tmp_path: Path) -> None:

@@ -31,10 +31,18 @@ from tests.train.made import (
     write_rows,
 )
 from wsi_magnet.config import RunConfig
-from wsi_magnet.errors import BundleError, ConfigError, ManifestError, ResultBusyError, TrainingError, WsiMagnetError
+from wsi_magnet.errors import (
+    BundleError,
+    ConfigError,
+    ManifestError,
+    ResultBusyError,
+    StoreError,
+    TrainingError,
+    WsiMagnetError,
+)
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.registry import build_network
-from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.nets.spec import edit_bundle, read_spec
 from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.train import pipeline as making
@@ -247,6 +255,28 @@ def test_a_bundle_that_is_a_folder_is_refused_before_anything_is_trained(manifes
     order.output.mkdir()
     with pytest.raises(ConfigError, match="is a folder"):
         train_bundle(order)
+
+
+def test_a_bundle_of_another_origin_is_not_replaced(made: TrainingSpec, tmp_path: Path) -> None:
+    order = copied(made, tmp_path)
+    edit_bundle(made.output, order.output, replace(read_spec(made.output)[0], name="mine"))
+    for attempt in (train_bundle, check_spec):
+        with pytest.raises(StoreError, match=r"b\.training did not make it; choose another name with -o"):
+            attempt(order)
+    shutil.rmtree(order.folder)
+    with pytest.raises(StoreError, match="did not make it"):
+        train_bundle(order)
+    assert read_spec(order.output)[0].name == "mine"
+    assert not order.folder.exists()
+    assert check_spec(order, restart=True)["classes"] == ["background", "gland"]
+    order.output.unlink()
+    assert check_spec(order)["classes"] == ["background", "gland"]
+
+
+def test_a_bundle_below_a_file_is_refused(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="is a file, not a folder"):
+        check_spec(order_of(manifest, tmp_path / "file"))
 
 
 def test_with_other_views_for_validation_it_is_another_training(manifest: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.train.made import glands, write_data
 from wsi_magnet.config import RunConfig
 from wsi_magnet.dataset.label_counts import LabelCounts
 from wsi_magnet.dataset.sample import Sample
-from wsi_magnet.errors import BundleError, TrainingError
+from wsi_magnet.errors import BundleError, StoreError, TrainingError
 from wsi_magnet.nets.bundle import FeatureStatistics, load_bundle, save_bundle
 from wsi_magnet.nets.profile import TrainingProfile
 from wsi_magnet.nets.spec import ClassInfo, read_spec
@@ -100,6 +100,22 @@ def test_a_profile_needs_both_splits(bundles: tuple[Path, Path, Path], tmp_path:
     manifest = write_data(tmp_path, ROWS[:2], labels="0=1; 1=2")
     with pytest.raises(TrainingError, match="no row of split 'validation'"):
         add_profile(bundles[0], manifest, tmp_path / "new.safetensors", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [("new.safetensors", "exists"), ("new.safetensors/x.safetensors", "is a file"), ("d.safetensors", "is a folder")],
+)
+def test_an_output_that_cannot_be_is_refused_before_any_work(
+    bundles: tuple[Path, Path, Path], tmp_path: Path, output: str, why: str
+) -> None:
+    (tmp_path / "new.safetensors").write_text("mine")
+    (tmp_path / "d.safetensors").mkdir()
+    with pytest.raises((StoreError, BundleError), match=why):
+        add_profile(tmp_path / "no bundle", bundles[2], tmp_path / output, "cpu")
+    assert (tmp_path / "new.safetensors").read_text() == "mine"
+    with pytest.raises(BundleError, match="no bundle"):
+        add_profile(tmp_path / "no bundle", bundles[2], tmp_path / "new.safetensors", "cpu", overwrite=True)
 
 
 def test_whitened_features_have_a_mean_square_of_one() -> None:

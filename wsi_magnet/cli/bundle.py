@@ -23,6 +23,8 @@ VALIDATION = (
     "measures the accuracy on other images; docs/evaluation.md has that of the bundle that ships.)"
 )
 
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file of -o if it exists.")
+
 
 @click.group("bundle", short_help="Show and edit bundles, import checkpoints.")
 def command() -> None:
@@ -90,7 +92,7 @@ def _modules(spec: BundleSpec) -> str:
 @options.class_options
 @click.option("--name", metavar="NAME", help="Another name of the bundle.")
 @click.option("--card", "card", multiple=True, metavar="KEY=TEXT", help="An entry of the model card. Repeatable.")
-@click.option("--overwrite", is_flag=True, help="Replace NEW.safetensors if it exists.")
+@overwrite_option
 def edit(
     bundle: str,
     output: Path,
@@ -114,13 +116,12 @@ def edit(
     if not (renames or colors or name or card):
         raise click.UsageError("nothing to change: give --rename, --color, --name or --card")
 
-    from wsi_magnet.nets.spec import ClassInfo, edit_bundle, read_spec
-    from wsi_magnet.storage.output import refuse_existing
+    from wsi_magnet.nets.spec import ClassInfo, check_output, edit_bundle, read_spec
 
     spec, _ = read_spec(bundle)
     labels = changes.of([one.label for one in spec.classes])
     classes = tuple(ClassInfo(one.name, one.value, one.color) for one in labels)
-    refuse_existing(output, overwrite=overwrite)
+    check_output(output, overwrite=overwrite)
     edit_bundle(bundle, output, replace(spec, name=name or spec.name, classes=classes, card={**spec.card, **entries}))
     click.echo(f"{output}: {name or spec.name}, classes {', '.join(one.name for one in classes)}")
 
@@ -138,7 +139,8 @@ def _profile_text(spec: BundleSpec) -> str:
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="NEW.safetensors")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Device to compute on.")
-def profile(bundle: Path, manifest: Path, output: Path, device: str) -> None:
+@overwrite_option
+def profile(bundle: Path, manifest: Path, output: Path, device: str, overwrite: bool) -> None:
     """Segment the images that MANIFEST lists, the ones that BUNDLE was trained and validated on, and write NEW: the
     same bundle with the numbers from which a run sees that a slide is unlike them. `wsi-magnet train` does this itself.
 
@@ -149,7 +151,7 @@ def profile(bundle: Path, manifest: Path, output: Path, device: str) -> None:
     from wsi_magnet.train.profile import add_profile
 
     with watching_training():
-        spec = add_profile(bundle, manifest, output, device)
+        spec = add_profile(bundle, manifest, output, device, overwrite=overwrite)
     click.echo(f"{output}: profile {_profile_text(spec)}")
 
 
@@ -175,6 +177,7 @@ def profile(bundle: Path, manifest: Path, output: Path, device: str) -> None:
     metavar="NAME,NAME,...",
     help='Class names in the network\'s order, e.g. "background,benign epithelium,Gleason 3".',
 )
+@overwrite_option
 def import_magnet(
     network: str,
     backbone: str,
@@ -183,6 +186,7 @@ def import_magnet(
     output: str,
     scales: str | None,
     classes: str | None,
+    overwrite: bool,
 ) -> None:
     """Make a bundle from the published program's checkpoints, which are read without running any code in them.
 
@@ -197,7 +201,8 @@ def import_magnet(
 
     from wsi_magnet.nets.import_magnet import import_magnet as make
 
-    spec = make(network, backbone, [*refiners, *more_refiners], output, mpps=mpps, class_names=names)
+    sources = [*refiners, *more_refiners]
+    spec = make(network, backbone, sources, output, mpps=mpps, class_names=names, overwrite=overwrite)
     click.echo(
         f"{output}: {spec.network}, {len(spec.classes)} classes, scales {', '.join(f'{m:g}' for m in spec.mpps)} µm/px"
     )

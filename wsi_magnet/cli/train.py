@@ -49,7 +49,7 @@ from wsi_magnet.cli import options
     "--restart",
     is_flag=True,
     help="Start over instead of resuming from the checkpoints. If only settings of the refiners were changed, the "
-    "backbone is kept.",
+    "backbone is kept. Replaces the bundle, whatever made it.",
 )
 @options.json_option
 def command(
@@ -86,7 +86,7 @@ def command(
 
     spec = TrainingSpec(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
     if check:
-        found = check_spec(spec)
+        found = check_spec(spec, restart=restart)
         click.echo(json.dumps(found, indent=2) if as_json else check_text(found))
         return
     with watching_training() as watch:

@@ -156,12 +156,14 @@ def write_qupath_project(
     """Write the regions of results, with tiles where probabilities were kept, and a script that brings those of each
     image into a project: "import-results.groovy", "results.json" and the folder "objects".
 
-    notify: receives notes and a line for each slide. Raises ConfigError and StoreError as `export` does. Results that
-    cannot be read are left out, and named by the StoreError that is raised once the others are written.
+    folders: one that is named twice counts once. notify: receives notes and a line for each slide. Raises ConfigError
+    and StoreError as `export` does. Results that cannot be read are left out, and named by the StoreError that is
+    raised once the others are written.
     """
     if not folders:
         raise ConfigError(f"no results to write into {target}: the folder has none yet")
     require_text(target)
+    folders = list({folder.resolve(): folder for folder in folders}.values())
     for folder in folders:
         refuse_inside(folder, target)
     for name in (IMPORT, RESULTS):

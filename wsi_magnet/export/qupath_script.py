@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from string import Template
 
 from wsi_magnet.errors import ConfigError
@@ -153,7 +153,7 @@ def write_objects(
     geometry = source.geometry
     size = geometry.canvas if objects.frame == "qupath" else geometry.slide
     result = ScriptResult(
-        slide=source.slide_path.as_posix().replace("\\", "/"),
+        slide=_with_slashes(os.fspath(source.slide_path)),
         width=size.width,
         height=size.height,
         other_frame="--frame level0" if objects.frame == "qupath" else "--frame qupath",
@@ -165,6 +165,11 @@ def write_objects(
         tiles_ids=[object_id(tile_options.identity, "")[:SAME_RESULT]],
     )
     return Exported((*regions.files, *tiles), regions.objects, regions.notes), result
+
+
+def _with_slashes(path: str) -> str:
+    """A path with slashes if it is one of Windows; elsewhere a backslash belongs to a name."""
+    return path.replace("\\", "/") if PureWindowsPath(path).drive or os.sep == "\\" else path
 
 
 def require_text(target: Path) -> None:

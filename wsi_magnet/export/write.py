@@ -18,7 +18,7 @@ from wsi_magnet.export.tiles import TileOptions, write_tiles
 from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location
-from wsi_magnet.storage.output import Exported, FileOptions
+from wsi_magnet.storage.output import Exported, FileOptions, refuse_below_file
 
 Kind = Literal["geojson", "tiles", "qupath-script", "ome-tiff", "csv", "spatialdata"]
 
@@ -57,6 +57,7 @@ def export(
     options = options or ExportOptions()
     source = Result(folder)
     refuse_inside(folder, target)
+    refuse_below_file(target)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     expected = 0

@@ -14,7 +14,7 @@ from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.checkpoint import load_exactly, read_checkpoint
 from wsi_magnet.nets.classes import named_classes, unnamed_classes
 from wsi_magnet.nets.registry import build_network, build_refiner
-from wsi_magnet.nets.spec import BundleSpec, ClassInfo
+from wsi_magnet.nets.spec import BundleSpec, ClassInfo, check_output
 from wsi_magnet.scales import check_mpps
 
 LAST_LAYER = {"fpn": "classify.weight", "psp": "final.weight", "hrnet18+ocr": "cls_head.weight"}
@@ -41,14 +41,16 @@ def import_magnet(
     *,
     mpps: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
+    overwrite: bool = False,
 ) -> BundleSpec:
     """Make a bundle from published MagNet checkpoints, which are read without running their code.
 
     network: "fpn", "psp" or "hrnet18+ocr". refiner_paths: one for all steps between scales, or one per step, coarse to
     fine. mpps: microns per pixel of the scales, coarse to fine. class_names: in the order of the network's channels.
     Nothing is written unless everything fits. Raises BundleError, in one line, for files that do not fit, ConfigError
-    for scales that do not halve.
+    for scales that do not halve, StoreError where the output exists, unless overwrite is True.
     """
+    check_output(output, overwrite=overwrite)
     if network not in LAST_LAYER:
         raise BundleError(f"unknown published backbone {network!r}; available are {', '.join(LAST_LAYER)}")
     scales = _scales(mpps, len(refiner_paths))

@@ -21,6 +21,7 @@ from wsi_magnet.nets.profile import TrainingProfile
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
 from wsi_magnet.storage.atomic import atomic_file
+from wsi_magnet.storage.output import refuse_existing
 from wsi_magnet.values import check, check_fields, documented
 
 FORMAT = "wsi-magnet-bundle"
@@ -160,6 +161,16 @@ def bundle_path(bundle: str | Path | None) -> Path:
     if bundle is None or str(bundle) == "default":
         return SHIPPED / f"{DEFAULT_BUNDLE}.safetensors"
     return Path(bundle).expanduser()
+
+
+def check_output(output: str | Path, *, overwrite: bool) -> None:
+    """Raise BundleError where the place of a new bundle is a folder, StoreError where it lies below a file, or is taken
+    and may not be replaced.
+    """
+    target = Path(output).expanduser()
+    if target.is_dir():
+        raise BundleError(f"-o {output} is a folder; give the bundle another name")
+    refuse_existing(target, overwrite=overwrite)
 
 
 def read_spec(bundle: str | Path | None) -> tuple[BundleSpec, str]:

@@ -39,15 +39,13 @@ from wsi_magnet.train.model_card import describe_bundle
 from wsi_magnet.train.profile import numbers_of, profile_of, profiled, survey_rows
 from wsi_magnet.train.refiners import RefinerStage
 from wsi_magnet.train.sampler import CropSampler, class_pixels
-from wsi_magnet.train.spec import TrainingData, TrainingSpec, check, rows_of
+from wsi_magnet.train.spec import REPORT, TrainingData, TrainingSpec, check, report_of, rows_of
 from wsi_magnet.train.views import StageData, Windows, validation_views
 
 log = logging.getLogger(__name__)
 
 VALIDATION_PX = 512
 """Side of the validation windows at the finest scale."""
-
-REPORT = "training.json"
 
 TEMPERATURES = "temperatures.ckpt"
 """File of the backbone's temperatures."""
@@ -60,7 +58,7 @@ def train_bundle(spec: TrainingSpec, *, restart: bool = False, watch: Watcher | 
     ManifestError, naming the row, ConfigError, TrainingError, BundleError, StoreError.
     """
     log.info("reading the labels of all rows")
-    data = check(spec)
+    data = check(spec, restart=restart)
     with storage_errors(spec.folder):
         spec.folder.mkdir(parents=True, exist_ok=True)
     with _locked(spec.folder):
@@ -71,25 +69,16 @@ def train_bundle(spec: TrainingSpec, *, restart: bool = False, watch: Watcher | 
         devices = devices_of(spec.device)
         with forwarding_progress(watch or _ignore, processes=len(devices)) as notify:
             run_on(devices, partial(_train, spec, data, notify))
-    return {**_report_of(spec), "done_before": False}
-
-
-def _report_of(spec: TrainingSpec) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((spec.folder / REPORT).read_text())
-    return report
+    return {**report_of(spec), "done_before": False}
 
 
 def _earlier_report(spec: TrainingSpec, data: TrainingData) -> dict[str, Any] | None:
     """Report of a finished training with the same settings and data, if its bundle is unchanged."""
-    if not (spec.folder / REPORT).exists() or not spec.output.exists():
+    if not spec.output.exists():
         return None
-    with storage_errors(spec.folder):
-        try:
-            report = _report_of(spec)
-        except ValueError:  # damaged: it will be written again
-            return None
+    report = report_of(spec)
     wanted = {"fingerprints": dict(data.fingerprints), "config": _as_json(spec.config)}
-    same = isinstance(report, dict) and all(report.get(key) == value for key, value in wanted.items())
+    same = all(report.get(key) == value for key, value in wanted.items())
     return report if same and report.get("bundle_sha256") == read_spec(spec.output)[1] else None
 
 

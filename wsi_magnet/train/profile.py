@@ -30,7 +30,7 @@ from wsi_magnet.inference.engine import Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels, Region, coarse_box, tissue_blocks
 from wsi_magnet.nets.bundle import Bundle, FeatureStatistics, load_bundle, save_bundle
 from wsi_magnet.nets.profile import TrainingProfile
-from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.nets.spec import BundleSpec, check_output
 from wsi_magnet.planning.plan import CONTEXT_PX, PatchGeometry, grid_box, halo_px
 from wsi_magnet.text import counted
 from wsi_magnet.train.alarms import TrainingNumbers
@@ -146,11 +146,15 @@ def mean_distances(row: RowSurvey, statistics: FeatureStatistics) -> tuple[float
     )
 
 
-def add_profile(bundle: Path, manifest: Path, output: Path, device: str = "auto") -> BundleSpec:
+def add_profile(
+    bundle: Path, manifest: Path, output: Path, device: str = "auto", *, overwrite: bool = False
+) -> BundleSpec:
     """Write a bundle once more with the profile of a manifest's training and validation rows; returns its description.
 
-    Raises BundleError, ManifestError, ConfigError, and TrainingError where rows of a split are missing.
+    Raises BundleError, ManifestError, ConfigError, TrainingError where rows of a split are missing, StoreError where
+    the output exists, unless overwrite is True.
     """
+    check_output(output, overwrite=overwrite)
     loaded = load_bundle(bundle)
     if output.suffix != ".safetensors":
         raise ConfigError(f"-o {output} is no name of a bundle; end it with .safetensors")

@@ -17,12 +17,13 @@ from wsi_magnet.annotations.partition import partition
 from wsi_magnet.dataset.label_counts import LabelCounts, check_rows, count_manifest_labels
 from wsi_magnet.dataset.manifest import Manifest, read_manifest
 from wsi_magnet.dataset.sample import Sample
-from wsi_magnet.errors import ConfigError, TrainingError
+from wsi_magnet.errors import ConfigError, StoreError, TrainingError
 from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.registry import build_network
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, read_spec
 from wsi_magnet.storage.errors import storage_errors
+from wsi_magnet.storage.output import refuse_below_file
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.data_parallel import devices_of
 from wsi_magnet.train.sampler import class_pixels
@@ -46,6 +47,8 @@ class TrainingSpec:
         """Folder of checkpoints, curves and the report."""
         return self.output.with_name(self.output.name.removesuffix(".safetensors") + ".training")
 
+
+REPORT = "training.json"
 
 IRRELEVANT = {"backbone": ("name", "card", "refiners", "median_px"), "refiners": ("name", "card")}
 """Settings that do not affect the weights of a stage."""
@@ -77,9 +80,9 @@ class TrainingData:
         return partition(label_sets, n_classes)
 
 
-def check_spec(spec: TrainingSpec) -> dict[str, Any]:
+def check_spec(spec: TrainingSpec, *, restart: bool = False) -> dict[str, Any]:
     """Check the data and settings without training; returns rows, groups and pixels by class as plain values."""
-    data = check(spec)
+    data = check(spec, restart=restart)
     return {**rows_of(spec.config, data), "classes": [c.name for c in spec.config.class_infos()]}
 
 
@@ -94,14 +97,20 @@ def rows_of(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
     }
 
 
-def check(spec: TrainingSpec) -> TrainingData:
-    """Everything that can be refused, before anything is trained."""
+def check(spec: TrainingSpec, *, restart: bool = False) -> TrainingData:
+    """Everything that can be refused, before anything is trained.
+
+    restart: True if the bundle may be replaced whatever made it.
+    """
     if spec.output.suffix != ".safetensors":
         raise ConfigError(f"-o {spec.output} is no name of a bundle; end it with .safetensors")
     if spec.output.is_dir():
         raise ConfigError(f"-o {spec.output} is a folder; give the bundle another name")
     if spec.backbone is not None and spec.backbone.expanduser().resolve() == spec.output.resolve():
         raise ConfigError(f"-o {spec.output} is the bundle that --backbone takes; give the new one another name")
+    refuse_below_file(spec.output)
+    if not restart:
+        _require_own(spec)
     _require_even_batches(spec)
     manifest = read_manifest(spec.manifest)
     classes = spec.config.class_infos()
@@ -124,6 +133,30 @@ def check(spec: TrainingSpec) -> TrainingData:
     data = TrainingData(manifest, label_counts, _fingerprints(spec, label_counts))
     _require_labels(data, spec.config)
     return data
+
+
+def _require_own(spec: TrainingSpec) -> None:
+    """Raise StoreError for a bundle that the training in the specification's folder did not make."""
+    if not spec.output.exists():
+        return
+    made = report_of(spec).get("bundle_sha256")
+    # Without a report, checkpoints are of a training that was ended before it wrote one.
+    own = any(spec.folder.glob("*.ckpt")) if made is None else made == _sha256(spec.output)
+    if not own:
+        raise StoreError(
+            f"{spec.output} exists, and the training in {spec.folder} did not make it; choose another name with -o, or "
+            "delete the bundle (--restart starts over and replaces it)"
+        )
+
+
+def report_of(spec: TrainingSpec) -> dict[str, Any]:
+    """Content of the training's report; empty where there is none, or a damaged one. Raises StoreError."""
+    with storage_errors(spec.folder):
+        try:
+            report = json.loads((spec.folder / REPORT).read_text())
+        except (FileNotFoundError, ValueError):  # damaged: it will be written again
+            return {}
+    return report if isinstance(report, dict) else {}
 
 
 def _require_even_batches(spec: TrainingSpec) -> None:
