@@ -169,6 +169,13 @@ def off(*above: float) -> dict[str, Any]:
 BLANK = np.full((256, 256, 3), GLASS, np.uint8)
 SHARES = {"1": (0.0, 1.0), "2": (0.1, 1.0), "3": (0.0, 1.0)}
 
+RED_IS_NONE = (
+    ClassInfo("background", 0, (255, 255, 255)),
+    ClassInfo("green", 2, (60, 180, 60)),
+    ClassInfo("blue", 3, (60, 60, 220)),
+)
+"""Classes of a bundle that takes red tissue for background."""
+
 ON_FREE = (
     Situation("stained tissue of three classes", (), on_free(GOOD)),
     Situation("the same, with a profile that it fits", (), on_free(GOOD, profile=profile(class_shares=SHARES))),
@@ -179,6 +186,20 @@ ON_FREE = (
     Situation("blue nuclei on black", ("fluorescence", "no tissue"), on_free(fluorescence())),
     Situation("bare glass", ("no tissue",), on_free(BLANK)),
     Situation("bare glass, --no-tissue", ("one class",), on_free(BLANK, config={"tissue": False})),
+    Situation(
+        "blue nuclei on black, --no-tissue", ("fluorescence",), on_free(fluorescence(), config={"tissue": False})
+    ),
+    Situation("tissue that is all background", ("all background",), on_free(tissue(RED), classes=RED_IS_NONE)),
+    Situation(
+        "the same, --no-tissue",
+        ("all background",),
+        on_free(tissue(RED), classes=RED_IS_NONE, config={"tissue": False}),
+    ),
+    Situation(
+        "the same, 12 µm pixels",
+        ("all background", "upsampled"),
+        on_free(tissue(RED), mpp=12.0, classes=RED_IS_NONE),
+    ),
     Situation("one class everywhere", ("one class",), on_free(tissue(RED))),
     Situation(
         "more of a class than training had",

@@ -39,6 +39,8 @@ def summary(*scales: dict[str, Any], stroma: float = 6.0, gland: float = 4.0) ->
     return {
         "analysed_mm2": stroma + gland,
         "not_analysed_mm2": 0.0,
+        "background_mm2": 5.0,
+        "not_looked_at_mm2": 2.0,
         "classes": [{"name": name, "value": value, "area_mm2": mm2} for name, value, mm2 in classes],
         "scales": list(scales or (scale(8.0, changed_share=0.0), scale(4.0), scale(2.0), scale(1.0))),
     }
@@ -69,7 +71,28 @@ def test_fluorescence_is_named_and_nothing_else_judged() -> None:
 
 
 def test_an_empty_mask() -> None:
-    assert only(alarms_of(summary(stroma=0.0, gland=0.0), NUMBERS)).kind == "no tissue"
+    alarm = only(alarms_of(summary(stroma=0.0, gland=0.0), NUMBERS))
+    assert (alarm.kind, "--no-tissue" in alarm.text) == ("no tissue", True)
+    whole = replace(NUMBERS, tissue_only=False)
+    assert "--no-tissue" not in only(alarms_of(summary(stroma=0.0, gland=0.0), whole)).text
+    assert alarms_of({**summary(stroma=0.0, gland=0.0), "not_analysed_mm2": 5.0}, NUMBERS) == ()
+
+
+def test_networks_that_take_all_tissue_for_background() -> None:
+    numbers = replace(NUMBERS, background=True, tissue_mm2=2.5)
+    far = scale(8.0, mean_distance=2.0)
+    first, second = alarms_of(summary(far, stroma=0.0, gland=0.0), numbers)
+    assert (first.kind, first.values, second.kind) == (
+        "all background", {"tissue_mm2": 2.5}, "unlike the training data",
+    )  # fmt: skip
+    assert "took all of 2.50 mm² of tissue for background" in first.text
+    assert "--no-tissue" not in first.text
+    assert "of tissue" not in alarms_of(summary(stroma=0.0, gland=0.0), replace(numbers, tissue_only=False))[0].text
+    dark = alarms_of(summary(stroma=0.0, gland=0.0), replace(numbers, dark_share=0.9))
+    assert [one.kind for one in dark] == ["fluorescence", "all background"]
+    unread = {**summary(stroma=0.0, gland=0.0), "background_mm2": 2.0, "not_analysed_mm2": 3.0}
+    assert alarms_of(unread, numbers) == (), "what could not be read was taken for nothing"
+    assert only(alarms_of(summary(stroma=0.0, gland=0.0), replace(numbers, tissue_mm2=0.0))).kind == "no tissue"
 
 
 @pytest.mark.parametrize(
@@ -152,5 +175,7 @@ def test_too_few_places_are_not_judged(changes: dict[str, Any]) -> None:
 def test_an_alarm_comes_back_from_json() -> None:
     alarm = Alarm("upsampled", "coarse", {"slide_mpp": 12.0})
     assert Alarm.all_of({"alarms": [alarm.to_json(), {"kind": "new"}, 3]}) == (alarm,)
+    for values in ("abc", [1, 2], 5, None):
+        assert Alarm.all_of({"alarms": [{"kind": "a", "text": "b", "values": values}]}) == (Alarm("a", "b"),)
     assert Alarm.all_of({}) == Alarm.all_of({"alarms": None}) == ()
     assert kinds_text([alarm, alarm, preliminary(8.0, 1.0)]) == "upsampled; preliminary"

@@ -20,8 +20,10 @@ from wsi_magnet.geometry import Size
 from wsi_magnet.nets.classes import ClassChanges
 from wsi_magnet.nets.spec import ClassInfo, edit_bundle, read_spec
 from wsi_magnet.results import relabel as module
+from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.events import Note
 from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.grading import summarise
 from wsi_magnet.results.reader import Result
 from wsi_magnet.results.relabel import relabel
 
@@ -71,6 +73,27 @@ def test_every_file_has_the_new_names(tmp_path: Path, ngff: Ngff) -> None:
         xml = (folder / f"{name}.ome.zarr" / "OME" / "METADATA.ome.xml").read_text()
         assert ("Gleason 4" in xml) == (name != "uncertainty")
         assert "slide_identity" in xml
+
+
+def test_alarms_take_the_new_names(tmp_path: Path) -> None:
+    make_result(tmp_path / "r", np.full((64, 64), 1, np.uint8))
+    result = ResultFolder(tmp_path / "r")
+    record = result.read_run()
+    assert record is not None
+    about = [
+        Alarm("one class", "99.9 % of 2 mm² is 'stroma': check", {"class": "stroma", "share": 0.999}),
+        Alarm("class share", "70 % of the tissue is 'Gleason 3', and", {"class": "Gleason 3"}),
+        Alarm("upsampled", "a 'stroma' that is no class", {"slide_mpp": 3.0}),
+    ]
+    areas = summarise({1: 4096}, record.bundle.classes, 1.0, 255)
+    rest = {"scales": [], "tissue_share": 1.0, "cells_not_analysed": 0, "alarms": [one.to_json() for one in about]}
+    result.write_run(record.but(summary={**areas, **rest}))
+    names = ClassChanges({"stroma": "it's", "Gleason 4": "4"})
+    relabel(tmp_path / "r", names.of(record.bundle.classes))
+    found = Result(tmp_path / "r").alarms
+    assert (found[0].text, found[0].values) == ('99.9 % of 2 mm² is "it\'s": check', {"class": "it's", "share": 0.999})
+    assert found[1:] == tuple(about[1:])
+    assert Alarm.all_of(json.loads((tmp_path / "r" / "summary.json").read_text())) == found
 
 
 def test_one_that_was_killed_is_completed_by_the_same_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

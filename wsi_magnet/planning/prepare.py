@@ -8,7 +8,7 @@ from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import Plan, make_plan
-from wsi_magnet.planning.tissue import TissueMap, find_tissue
+from wsi_magnet.planning.tissue import TissueMap, darkness, find_tissue
 from wsi_magnet.scales import Ladder, build_ladder
 from wsi_magnet.slides.types import SlideInfo, SlideReader
 
@@ -47,13 +47,16 @@ def upsampling_note(info: SlideInfo, ladder: Ladder) -> str:
 
 
 def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> PreparedRun:
-    """Find the tissue and lay out the scales. Raises MissingMppError, ConfigError as `ladder_of`, SlideReadError."""
+    """Find the tissue and lay out the scales; with `--no-tissue` only how dark the slide is, for an alarm.
+
+    Raises MissingMppError, ConfigError as `ladder_of`, SlideReadError.
+    """
     info = reader.info
     ladder = ladder_of(info, spec)
     if config.tissue:
         tissue = find_tissue(reader, canvas=info.canvas, mpp_xy=info.require_mpp())
     else:
-        tissue = TissueMap.everything(info.canvas)
+        tissue = TissueMap.everything(info.canvas, darkness(reader, canvas=info.canvas, mpp_xy=info.require_mpp()))
     cells = [tissue.cells(scale, CELL_PX) for scale in ladder.scales]
     plan = make_plan(info, ladder, cells, config, least_halo_px=spec.halo_px, median_px=spec.median_px)
     return PreparedRun(info, spec, config, plan, tissue, tuple(_notes(info, ladder, tissue)))

@@ -218,9 +218,10 @@ class TissueMap:
         )
 
     @staticmethod
-    def everything(canvas: Size) -> TissueMap:
+    def everything(canvas: Size, dark_share: float = 0.0) -> TissueMap:
         """Map of a canvas that is to be analysed as a whole."""
-        return TissueMap(np.ones((1, 1), np.bool_), (float(canvas.width), float(canvas.height)), threshold=0.0)
+        downsample_xy = (float(canvas.width), float(canvas.height))
+        return TissueMap(np.ones((1, 1), np.bool_), downsample_xy, threshold=0.0, dark_share=dark_share)
 
 
 def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float]) -> TissueMap:
@@ -230,7 +231,7 @@ def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float
     tissue: other levels of the slide may be readable there.
     """
     scale = map_scale(canvas, mpp_xy)
-    thumbnail, unreadable = read_whole(reader, scale, block_px=BLOCK_PX, unreadable_grey=WHITE)
+    thumbnail, unreadable = _thumbnail(reader, scale)
     smooth = _smooth(thumbnail)
     glass = _glass(smooth)
     colours = _relative(smooth, glass)
@@ -249,6 +250,16 @@ def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float
         not_scanned & ~tissue & ~unreadable,
         dark_share(thumbnail),
     )
+
+
+def darkness(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float]) -> float:
+    """`TissueMap.dark_share` of a slide whose tissue is not searched for; the arguments are those of `find_tissue`."""
+    return dark_share(_thumbnail(reader, map_scale(canvas, mpp_xy))[0])
+
+
+def _thumbnail(reader: SlideReader, scale: Scale) -> tuple[Image, Map]:
+    """The canvas in one read of a low level, with the pixels that cannot be read."""
+    return read_whole(reader, scale, block_px=BLOCK_PX, unreadable_grey=WHITE)
 
 
 def map_scale(canvas: Size, mpp_xy: tuple[float, float]) -> Scale:

@@ -16,6 +16,7 @@ from wsi_magnet.values import documented
 
 Kind = Literal[
     "no tissue",
+    "all background",
     "fluorescence",
     "upsampled",
     "unlike the training data",
@@ -91,9 +92,10 @@ class Alarm:
         """Alarms in a summary or in a report of a training; none in those of older versions, or where damaged."""
         found = summary.get("alarms")
         return tuple(
-            Alarm(str(one["kind"]), str(one["text"]), dict(one.get("values") or {}))
+            Alarm(str(one["kind"]), str(one["text"]), dict(values) if isinstance(values, Mapping) else {})
             for one in (found if isinstance(found, list) else [])
             if isinstance(one, Mapping) and {"kind", "text"} <= one.keys()
+            for values in [one.get("values")]
         )
 
 
@@ -113,17 +115,25 @@ class SlideNumbers:
     """Nearly black share of a slide that has no bright glass; 0 for others."""
     refine: str = "all"
     """The run's `--refine`."""
+    tissue_only: bool = True
+    """False for a run with `--no-tissue`."""
+    tissue_mm2: float = 0.0
+    """Area of the tissue map's tissue; of all that is segmented with `--no-tissue`."""
+    background: bool = False
+    """True for a bundle with a background class, which may take tissue for background."""
     profile: TrainingProfile | None = None
     """The bundle's; None where it has none."""
 
 
 def alarms_of(summary: Mapping[str, Any], numbers: SlideNumbers) -> tuple[Alarm, ...]:
     """Alarms of a finished run, the gravest first. summary: as `RunCounts.summary` returns it."""
+    empty = () if summary["analysed_mm2"] else tuple(_empty(summary, numbers))
     if numbers.dark_share >= DARK_SHARE:
-        return (_fluorescence(numbers.dark_share), *_no_tissue(summary))
-    if not summary["analysed_mm2"]:
-        return tuple(_no_tissue(summary))
+        return (_fluorescence(numbers.dark_share), *empty)
+    if not summary["analysed_mm2"] and "all background" not in {one.kind for one in empty}:
+        return empty  # the networks have seen nothing
     return (
+        *empty,
         *_upsampled(numbers),
         *_unlike(summary["scales"], numbers.profile),
         *(() if _is_one_class(summary) else _not_refined(summary["scales"], numbers.refine)),
@@ -160,9 +170,18 @@ def _fluorescence(dark_share: float) -> Alarm:
     )
 
 
-def _no_tissue(summary: Mapping[str, Any]) -> Iterable[Alarm]:
-    if not summary["analysed_mm2"] and not summary["not_analysed_mm2"]:
-        yield Alarm("no tissue", "no stained tissue was found: the mask is empty (--no-tissue analyses all of it)")
+def _empty(summary: Mapping[str, Any], numbers: SlideNumbers) -> Iterable[Alarm]:
+    """The alarm of a mask without any class: nothing to look at was found, or the networks found nothing in it."""
+    read_mm2 = round(min(numbers.tissue_mm2, summary["background_mm2"] - summary["not_looked_at_mm2"]), 6)
+    if numbers.background and read_mm2 > 0:
+        area = area_text(read_mm2) + (" of tissue" if numbers.tissue_only else "")
+        text = (
+            f"the networks took all of {area} for background: the mask is empty; check that the bundle suits this slide"
+        )
+        yield Alarm("all background", text, {"tissue_mm2": read_mm2})
+    elif not summary["not_analysed_mm2"]:
+        advice = " (--no-tissue analyses all of it)" if numbers.tissue_only else ""
+        yield Alarm("no tissue", f"no stained tissue was found: the mask is empty{advice}")
 
 
 def _upsampled(numbers: SlideNumbers) -> Iterable[Alarm]:

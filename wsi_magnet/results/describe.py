@@ -48,12 +48,16 @@ def describe_run(
 
 def numbers_of(prepared: PreparedRun) -> SlideNumbers:
     """Numbers of a prepared run from which its alarms are decided."""
+    finest = prepared.plan.ladder.finest
     return SlideNumbers(
         slide_mpp=max(prepared.info.require_mpp()),
         coarsest_mpp=prepared.plan.ladder.scales[0].mpp,
         upsampled=prepared.plan.ladder.upsampled,
         dark_share=prepared.tissue.dark_share,
         refine=str(prepared.config.refine),
+        tissue_only=prepared.config.tissue,
+        tissue_mm2=prepared.tissue.share * finest.size.pixels * (finest.mpp / 1000) ** 2,
+        background=prepared.spec.background_index is not None,
         profile=prepared.spec.profile,
     )
 

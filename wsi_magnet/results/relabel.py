@@ -11,6 +11,7 @@ from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size, halved_until
 from wsi_magnet.labels import LabelClass, with_reserved
 from wsi_magnet.results import ngff
+from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.folder import Products, ResultFolder, write_json
 from wsi_magnet.results.grading import can_grade, gleason
 from wsi_magnet.results.ome_xml import Product, image_of, ome_xml
@@ -61,17 +62,32 @@ def _relabelled(record: RunRecord, classes: Sequence[LabelClass]) -> RunRecord:
     if "classes" in description:
         description["classes"] = [{**asdict(one), "color": list(one.color)} for one in ordered]
     bundle = replace(record.bundle, classes=ordered, description=description)
-    return record.but(bundle=bundle, summary=_renamed(record.summary, new))
+    names = {one.name: new[one.value].name for one in record.bundle.classes}
+    return record.but(bundle=bundle, summary=_renamed(record.summary, new, names))
 
 
-def _renamed(summary: Mapping[str, Any] | None, classes: Mapping[int, LabelClass]) -> Mapping[str, Any] | None:
+def _renamed(
+    summary: Mapping[str, Any] | None, classes: Mapping[int, LabelClass], names: Mapping[str, str]
+) -> Mapping[str, Any] | None:
     """A summary with the classes' new names; patterns are graded by their names, so the grade may appear or go."""
     if summary is None or "classes" not in summary:
         return summary
     areas = [{**one, "name": classes[one["value"]].name} for one in summary["classes"]]
     by_value = {one["value"]: one["area_mm2"] for one in areas}
     grade = gleason(by_value) if can_grade(list(classes.values())) else None
-    return {**summary, "classes": areas, "gleason": asdict(grade) if grade else None}
+    renamed = {**summary, "classes": areas, "gleason": asdict(grade) if grade else None}
+    if "alarms" in summary:
+        renamed["alarms"] = [_renamed_alarm(one, names).to_json() for one in Alarm.all_of(summary)]
+    return renamed
+
+
+def _renamed_alarm(alarm: Alarm, names: Mapping[str, str]) -> Alarm:
+    """The alarm with the new name of the class that it is about, if any. names: new by old."""
+    old = alarm.values.get("class")
+    if not isinstance(old, str) or old not in names:
+        return alarm
+    text = alarm.text.replace(repr(old), repr(names[old]))
+    return replace(alarm, text=text, values={**alarm.values, "class": names[old]})
 
 
 def _images(record: RunRecord, folder: Location) -> dict[Product, Pyramid]:
