@@ -26,7 +26,7 @@ Existing = Literal["resume", "restart", "overwrite"]
 
 _CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
 _FENCING_TOKEN = ".turn"
-_KEEP, _NOTHING = "--keep", "nothing"
+KEEP, _NOTHING = "--keep", "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Fingerprint:
     @property
     def keeps(self) -> set[str]:
         """Images that are kept besides the mask."""
-        return {*self.parts.get(_KEEP, "").split(",")} - {"", _NOTHING}
+        return {*self.parts.get(KEEP, "").split(",")} - {"", _NOTHING}
 
     def differences(self, other: Fingerprint) -> list[str]:
         """A text for each difference: "--refine was all and is 0.2"."""
@@ -97,7 +97,7 @@ def fingerprint(
             "--tissue": "on" if config.tissue else "off",
             "--tile": str(config.tile_px),
             "--ngff": config.ngff,
-            _KEEP: ",".join(config.kept) or _NOTHING,
+            KEEP: ",".join(config.kept) or _NOTHING,
             "--batch-size": str(config.batch_size or "auto"),
             "--precision": config.precision,
         }
@@ -179,8 +179,8 @@ class ResultFolder:
         if existing == "restart":
             return None
         differences = before.differences(wanted)
-        if not earlier.running and wanted.keeps <= before.keeps:
-            differences = [one for one in differences if not one.startswith(f"{_KEEP} ")]
+        if not earlier.running and wanted.keeps <= _at_hand(before):
+            differences = [one for one in differences if not one.startswith(f"{KEEP} ")]
         if differences:
             again = "start again with --restart"
             if missing := sorted(wanted.keeps - before.keeps):
@@ -240,6 +240,11 @@ class ResultFolder:
             for name in names(self.path):
                 if name not in LOCK_FILES:
                     delete(self.path / name)
+
+
+def _at_hand(before: Fingerprint) -> set[str]:
+    """Images that a finished result holds, or that can be made from what it holds: uncertainty from probabilities."""
+    return {*before.keeps, "uncertainty"} if "probabilities" in before.keeps else before.keeps
 
 
 def _same_options(before: Fingerprint, wanted: Fingerprint) -> str:

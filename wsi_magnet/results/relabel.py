@@ -34,7 +34,7 @@ def relabel(folder: Location, classes: Sequence[LabelClass]) -> None:
         result.write_run(record)
         if record.summary is not None:
             write_json(result.summary_json, record.summary)
-        for name, image in _images(record, folder).items():
+        for name, image in images_of(record, folder).items():
             _describe(name, image, record)
 
 
@@ -90,7 +90,8 @@ def _renamed_alarm(alarm: Alarm, names: Mapping[str, str]) -> Alarm:
     return replace(alarm, text=text, values={**alarm.values, "class": names[old]})
 
 
-def _images(record: RunRecord, folder: Location) -> dict[Product, Pyramid]:
+def images_of(record: RunRecord, folder: Location) -> dict[Product, Pyramid]:
+    """Images of a finished result by product: the mask, and what its run was to keep."""
     config = record.config
     sizes = halved_until([Size(*scale.size_wh) for scale in reversed(record.scales)], CELL_PX)
     classes = len(record.bundle.classes)

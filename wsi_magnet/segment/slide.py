@@ -18,6 +18,7 @@ from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, requi
 from wsi_magnet.results.pyramid import count_chunks
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary
+from wsi_magnet.results.uncertainty import add_uncertainty
 from wsi_magnet.runtime.process_setup import refuse_during_import_of_main
 from wsi_magnet.runtime.types import Executor
 from wsi_magnet.slides.registry import open_slide
@@ -99,6 +100,10 @@ def _segment(
         if finished and earlier:
             for note in _kept_as_it_is(earlier, spec, config):
                 observe(Note(note))
+            if config.keep_uncertainty and not earlier.config.keep_uncertainty:
+                observe(Note("the uncertainty is computed from the probabilities that this result has kept"))
+                with folder.locked():
+                    add_uncertainty(folder, earlier)
             return finished
         # A slide that is too coarse, and a device or arithmetic that is not here, are refused before a folder is made.
         ladder_of(info, spec)
