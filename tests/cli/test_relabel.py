@@ -52,3 +52,5 @@ def test_what_cannot_be_meant_is_refused(call: Call, tmp_path: Path) -> None:
     assert "have the values" in one_line(call("relabel", tmp_path / "r", "--bundle", "default"))
     assert call("bundle", "edit", "default", "-o", tmp_path / "x.safetensors").exit_code == 2
     assert call("bundle", "edit", "default", "-o", tmp_path / "x.safetensors", "--card", "x").exit_code == 2
+    controlled = call("bundle", "edit", "default", "-o", tmp_path / "x.safetensors", "--name", "a\nb")
+    assert "--name 'a\\nb' has control characters" in one_line(controlled)

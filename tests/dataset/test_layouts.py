@@ -230,6 +230,56 @@ def test_folders_in_folders_of_patients_are_matched_by_both_names(tmp_path: Path
     assert [(row.group, row.annotations[0].parent.name) for row in rows] == [("P1", "P1"), ("P2", "P2")]
 
 
+def groups_by_list(tmp_path: Path, images: list[str], *listed: str) -> list[str]:
+    """Groups of images in the folder "in" by a list with these rows."""
+    for name in images:
+        made.image(tmp_path / "in" / name)
+        made.mask(tmp_path / "truth" / f"{name[:-4]}.png")
+    path = tmp_path / "groups.csv"
+    path.write_text("\n".join(("image,group", *listed)))
+    layout = LayoutOptions(images="in", masks="truth", groups=path)
+    return [row.group for row in samples("folders", tmp_path, ManifestOptions(layout=layout))]
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        ("P1/a.png,X", "P2/a.png,Y"),
+        ("in/P1/a.png,X", "./P2/a,Y"),
+        ("/elsewhere/P1/a.svs,X", "P2/a.png,Y", "P3/a.png,Z", "b,Z"),
+    ],
+)
+def test_images_of_one_name_are_listed_by_their_paths(tmp_path: Path, listed: tuple[str, ...]) -> None:
+    assert groups_by_list(tmp_path, ["P1/a.png", "P2/a.png"], *listed) == ["X", "Y"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "why"),
+    [
+        (("P1/a.png,X",), "has no row for P2/a.png, and 2 images have its name; give the path of each below .*in$"),
+        (("a.png,X",), "has no row for P1/a.png, and 2 images have its name"),
+        (("P1/a.png,X", "P2/a.png,Y", "P2/a.png,Z"), "row 4: 'P2/a.png' is in two groups"),
+        (("P1/a.png,X", "P2/a.png,Y", "P2/a,Z"), "'P2/a.png' is in two groups"),
+        (("P1/b.png,X",), "has no row for P1/a.png; add one"),
+    ],
+)
+def test_a_list_that_leaves_an_image_open_is_refused(tmp_path: Path, listed: tuple[str, ...], why: str) -> None:
+    with pytest.raises(ManifestError, match=why):
+        groups_by_list(tmp_path, ["P1/a.png", "P2/a.png"], *listed)
+
+
+def test_an_image_is_listed_by_its_path_although_another_ends_alike(tmp_path: Path) -> None:
+    images = ["P1/a.png", "a.png", "s/P1/a.png"]
+    assert groups_by_list(tmp_path, images, "P1/a.png,X", "s/P1/a.png,Y", "a.png,Z") == ["X", "Z", "Y"]
+    with pytest.raises(ManifestError, match=r"has no row for s/P1/a\.png"):
+        groups_by_list(tmp_path, images, "P1/a.png,X", "a.png,Z")
+
+
+def test_only_suffixes_of_images_are_left_out_of_listed_names(tmp_path: Path) -> None:
+    images = ["case.1.png", "case.2.png", "w.jpg"]
+    assert groups_by_list(tmp_path, images, "case.1,X", "case.2.PNG,Y", "else/w.ome.tiff,Z") == ["X", "Y", "Z"]
+
+
 def test_a_zarr_folder_is_an_annotation_as_a_file_is(tmp_path: Path) -> None:
     for name in ("a.ome.zarr", "b_mask.zarr"):
         made.image(tmp_path / "img" / f"{name[0]}.png")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from wsi_magnet.errors import ConfigError
+from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.nets.classes import ClassChanges, named_classes, palette_color, parse_color, unnamed_classes
+from wsi_magnet.nets.spec import ClassInfo
 
 
 def test_canonical_names_have_canonical_labels() -> None:
@@ -49,12 +50,30 @@ def test_names_and_colours_change_and_values_stay() -> None:
         (ClassChanges({}, {"lumen": (0, 0, 0)}), "no class 'lumen'"),
         (ClassChanges({"stroma": "gland"}), "'gland' is empty or used twice"),
         (ClassChanges({"stroma": " "}), "is empty or used twice"),
+        (ClassChanges({"stroma": "GLAND"}), "'GLAND' is empty or used twice"),
+        (ClassChanges({"stroma": "a\nb"}), "'a\\\\nb' has control characters"),
+        (ClassChanges({"stroma": "\x1b[31mred"}), "has control characters"),
+        (ClassChanges({"stroma": "Not  analysed"}), "stands for pixels that could not be read"),
+        (ClassChanges({"stroma": "Background"}), "stands for the value 0, not 1"),
         (ClassChanges({"stroma": "gland", "gland": "stroma"}), "rename in two steps"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: ClassChanges, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         changes.of(CLASSES)
+
+
+def test_names_that_exist_may_stay() -> None:
+    old = (LabelClass(1, "GLAND", (1, 2, 3)), LabelClass(2, "gland", (4, 5, 6)), LabelClass(3, "a\nb", (7, 8, 9)))
+    assert ClassChanges({}, {"gland": (0, 0, 0)}).of(old)[1].color == (0, 0, 0)
+    assert ClassChanges({"GLAND": "Drüse \u200d腫瘍"}).of(old)[0].name == "Drüse \u200d腫瘍"
+    assert ClassInfo("a\nb", 1, (0, 0, 0)).name == "a\nb"
+
+
+@pytest.mark.parametrize("name", ["not analysed", "a\tb", "\x00"])
+def test_new_classes_have_proper_names(name: str) -> None:
+    with pytest.raises(BundleError, match="class name"):
+        named_classes(["stroma", name])
 
 
 def test_colours() -> None:

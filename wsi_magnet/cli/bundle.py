@@ -116,8 +116,11 @@ def edit(
     if not (renames or colors or name or card):
         raise click.UsageError("nothing to change: give --rename, --color, --name or --card")
 
+    from wsi_magnet.nets.classes import has_control_characters
     from wsi_magnet.nets.spec import ClassInfo, check_output, edit_bundle, read_spec
 
+    if name and has_control_characters(name):
+        raise ConfigError(f"--name {name!r} has control characters; choose another")
     spec, _ = read_spec(bundle)
     labels = changes.of([one.label for one in spec.classes])
     classes = tuple(ClassInfo(one.name, one.value, one.color) for one in labels)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wsi_magnet.errors import BundleError, ConfigError
-from wsi_magnet.labels import LabelClass
+from wsi_magnet.labels import BACKGROUND_CLASS, NOT_ANALYSED_CLASS, LabelClass
 from wsi_magnet.nets.spec import ClassInfo
 
 Color = tuple[int, int, int]
@@ -42,6 +43,31 @@ _PALETTE: tuple[Color, ...] = (
 """Easily distinguished colours, after ColorBrewer's qualitative sets."""
 
 
+_CONTROL = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, of bytes that are not text, and of ends of lines."""
+
+
+def has_control_characters(text: str) -> bool:
+    """True for a name that would break lines and tables."""
+    return any(unicodedata.category(letter) in _CONTROL for letter in text)
+
+
+def problem_of(name: str, value: int) -> str | None:
+    """Reason why a class of that value may not be given the name, or None. Classes of earlier bundles may have it."""
+    if has_control_characters(name):
+        return "has control characters"
+    if _key(name) == NOT_ANALYSED_CLASS.name:
+        return "stands for pixels that could not be read"
+    if _key(name) == BACKGROUND_CLASS.name and value != BACKGROUND_CLASS.value:
+        return f"stands for the value {BACKGROUND_CLASS.value}, not {value}"
+    return None
+
+
+def _key(name: str) -> str:
+    """A name as it is compared: in lower case, with single spaces."""
+    return " ".join(name.lower().split())
+
+
 def unnamed_classes(count: int) -> tuple[ClassInfo, ...]:
     """Classes numbered from 1, with labels from 1, for a network of which only their number is known."""
     return tuple(ClassInfo(f"class {i + 1}", i + 1, palette_color(i)) for i in range(count))
@@ -52,9 +78,9 @@ def named_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
 
     "background" is 0, "stroma" 1, "benign epithelium" and "benign gland" 2, "Gleason 3", "4", "5" are 3, 4, 5; others
     get the free labels in order, from 6 where any of these is among the names. Raises BundleError for a name that is
-    empty or repeated, and for two names of one label.
+    empty, repeated in either case, or with control characters, for "not analysed", and for two names of one label.
     """
-    keys = [" ".join(name.lower().split()) for name in names]
+    keys = [_key(name) for name in names]
     if "" in keys or len(set(keys)) < len(keys):
         raise BundleError(f"class names must not be empty or repeated; got {', '.join(map(repr, names))}")
     taken = [_CANONICAL[key][0] for key in keys if key in _CANONICAL]
@@ -64,10 +90,14 @@ def named_classes(names: Sequence[str]) -> tuple[ClassInfo, ...]:
     used = _RESERVED if set(taken) - {0} else {0}
     free = iter([value for value in range(1, 255) if value not in used])
     colors = iter(map(palette_color, range(len(names))))
-    return tuple(
+    made = tuple(
         ClassInfo(name, *(_CANONICAL[key] if key in _CANONICAL else (next(free), next(colors))))
         for name, key in zip(names, keys, strict=True)
     )
+    for one in made:
+        if problem := problem_of(one.name, one.value):
+            raise BundleError(f"class name {one.name!r} {problem}; choose another")
+    return made
 
 
 def palette_color(index: int) -> Color:
@@ -90,7 +120,8 @@ class ClassChanges:
         """The classes with their changes. A class that has its new name already counts as renamed, so that a change
         that was interrupted can be repeated.
 
-        Raises ConfigError for a class that does not exist, and for a name that is empty or used twice.
+        Raises ConfigError for a class that does not exist, and for a new name that is empty, used twice in either case,
+        or no name of a class of that value (`problem_of`).
         """
         if swapped := set(self.names) & set(self.names.values()):
             raise ConfigError(f"{min(swapped)!r} is both an old and a new name; rename in two steps")
@@ -104,9 +135,14 @@ class ClassChanges:
             for one in classes
             for new in [self.names.get(one.name, one.name)]
         )
-        names = [one.name for one in changed]
-        if twice := {name for name in names if names.count(name) > 1 or not name.strip()}:
-            raise ConfigError(f"class name {min(twice)!r} is empty or used twice; give each class a name of its own")
+        keys = [_key(one.name) for one in changed]
+        for one, before in zip(changed, classes, strict=True):
+            if one.name == before.name:  # a bundle or result that exists
+                continue
+            if not one.name.strip() or keys.count(_key(one.name)) > 1:
+                raise ConfigError(f"class name {one.name!r} is empty or used twice; give each class a name of its own")
+            if problem := problem_of(one.name, one.value):
+                raise ConfigError(f"class name {one.name!r} {problem}; choose another")
         return changed
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.labels import BACKGROUND_CLASS
-from wsi_magnet.nets.classes import named_classes, palette_color
+from wsi_magnet.nets.classes import has_control_characters, named_classes, palette_color, problem_of
 from wsi_magnet.nets.registry import INPUT_MULTIPLE, NETWORKS
 from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
 from wsi_magnet.scales import check_mpps
@@ -228,6 +228,8 @@ class TrainingConfig:
         check_settings("", self)
         if self.median_px % 2 == 0:
             raise ConfigError(f"median_px {self.median_px} is not odd")
+        if has_control_characters(self.name):
+            raise ConfigError(f"name {self.name!r} has control characters; choose another")
         self._check_backbone()
         multiple = 1 << len(self.mpps)
         if self.refiners.window_px % multiple or self.refiners.window_px < 4 * multiple:
@@ -273,6 +275,9 @@ class TrainingConfig:
         if len(values) < 2 or len(set(values)) < len(values):
             named = ", ".join(f"{c.name} {c.value}" for c in made)
             raise ConfigError(f"classes must be at least two, of different values; got {named}: give each a value")
+        for one in made:
+            if problem := problem_of(one.name, one.value):
+                raise ConfigError(f"class name {one.name!r} {problem}; choose another name or value")
         return made
 
     @property

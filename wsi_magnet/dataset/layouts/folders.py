@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from wsi_magnet.dataset.layouts.base import (
@@ -23,8 +25,9 @@ from wsi_magnet.errors import ManifestError
 ABOUT = """Your own: images in ROOT/img or ROOT/images and annotations in ROOT/mask, ROOT/masks or ROOT/labels
 (--images and --masks name other folders), with the same name, or with _mask or _label appended: masks (PNG, TIFF,
 OME-Zarr), QuPath GeoJSON, ASAP or ImageScope XML. Labels mean themselves, or what --labels defines, e.g.
-"0=ignore; 1=stroma; 2=3|4|5". Group: each image, unless --groups names a CSV file with the columns image and group
-(or patient), or --group-pattern finds the patient in its name: "^(P[0-9]+)_"."""
+"0=ignore; 1=stroma; 2=3|4|5". Group: each image, unless --groups names a CSV file with the columns image (its
+name, or its path below the folder where several have one name) and group (or patient), or --group-pattern finds the
+patient in its name: "^(P[0-9]+)_"."""
 
 IMAGE_FOLDERS = ("img", "images", "imgs")
 MASK_FOLDERS = ("mask", "masks", "label", "labels", "annotations")
@@ -44,12 +47,12 @@ def find(root: Path, options: LayoutOptions) -> FoundDataset:
     masks |= {name: path for name, path in _named(mask_folder, WHOLE_NAME).items() if name in images}
     if options.groups and options.group_pattern:
         raise ManifestError("--groups and --group-pattern both name the groups; give one of them")
-    listed = _listed_groups(options.groups) if options.groups else None
+    listed = _GroupList(options.groups, image_folder, images.values()) if options.groups else None
     rows = [
         FoundImage(
             images[name],
             (masks[name],),
-            _group(name, options.group_pattern) if listed is None else _listed(listed, images[name], options.groups),
+            _group(name, options.group_pattern) if listed is None else listed.group(images[name]),
         )
         for name in sorted(images)
         if name in masks
@@ -109,23 +112,68 @@ _GROUPS = TableKind(
 _MOST_SHOWN = 5
 
 
-def _listed_groups(path: Path) -> dict[str, str]:
-    """Group by the name of the image's file, with and without its suffix. Raises ManifestError."""
-    groups: dict[str, str] = {}
-    for line, cells in read_table(path, _GROUPS):
-        if not cells["image"] or not cells["group"]:
-            raise ManifestError(f"{path}, row {line}: image and group must both be given")
-        for name in {Path(cells["image"]).name, Path(cells["image"]).stem}:
-            if groups.setdefault(name, cells["group"]) != cells["group"]:
-                raise ManifestError(f"{path}, row {line}: {name!r} is in two groups; name each image once")
-    return groups
+@dataclass(frozen=True, slots=True)
+class _ListRow:
+    """An image of a list of groups."""
+
+    folders: tuple[str, ...]
+    """Folders of its path as listed, if any."""
+    group: str
 
 
-def _listed(groups: Mapping[str, str], image: Path, path: Path | None) -> str:
-    found = groups.get(image.name) or groups.get(image.stem)
-    if found is None:
-        raise ManifestError(f"{path} has no row for {image.name}; add one, or move the image away")
-    return found
+class _GroupList:
+    """Groups of images from a list. Raises ManifestError."""
+
+    def __init__(self, path: Path, folder: Path, images: Collection[Path]) -> None:
+        self._path, self._folder = path, folder
+        self._images: dict[str, set[Path]] = {}
+        for image in images:
+            for name in _names(image.name):
+                self._images.setdefault(name, set()).add(image)
+        self._rows: dict[str, list[_ListRow]] = {}
+        groups: dict[Path, str] = {}
+        for line, cells in read_table(path, _GROUPS):
+            listed, group = Path(cells["image"]), cells["group"]
+            if not listed.name or not group:
+                raise ManifestError(f"{path}, row {line}: image and group must both be given")
+            if groups.setdefault(listed, group) != group:
+                raise ManifestError(f"{path}, row {line}: {str(listed)!r} is in two groups; name each image once")
+            for name in _names(listed.name):
+                self._rows.setdefault(name, []).append(_ListRow(listed.parent.parts, group))
+
+    def group(self, image: Path) -> str:
+        """The group in the row that shares most folders with the image; its name alone counts where no other image has
+        it.
+        """
+        place, folders = image.relative_to(self._folder), image.parent.parts
+        rows = [row for name in _names(image.name) for row in self._rows.get(name, ())]
+        if not rows:
+            raise ManifestError(f"{self._path} has no row for {place}; add one, or move the image away")
+        most = max(_shared(row.folders, folders) for row in rows)
+        best = [row for row in rows if _shared(row.folders, folders) == most]
+        whole = [row for row in best if most >= len(place.parent.parts) and len(row.folders) == most]
+        alike = {one for name in _names(image.name) for one in self._images[name]}
+        alike = {one for one in alike if _shared(one.parent.parts, folders) >= most}
+        if len(alike) > 1 and not whole:
+            raise ManifestError(
+                f"{self._path} has no row for {place}, and {len(alike)} images have its name; give the path of each "
+                f"below {self._folder}"
+            )
+        if len({row.group for row in whole or best}) > 1:
+            raise ManifestError(f"{self._path}: {str(place)!r} is in two groups; name each image once")
+        return (whole or best)[0].group
+
+
+def _names(name: str) -> set[str]:
+    """A file's name, with and without the suffix if that is one of an image."""
+    match = re.fullmatch(IMAGE, name, re.IGNORECASE)
+    return {name, match[1], name.rpartition(".")[0]} if match else {name}
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """Number of folders that two paths have in common, counted from their ends."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _groups_note(rows: Sequence[FoundImage]) -> str:
