@@ -20,6 +20,7 @@ from tests.test_cli_startup import modules_after
 from wsi_magnet.cohort.events import CohortEvent, SlideEvent
 from wsi_magnet.cohort.status import Status, status_of
 from wsi_magnet.results.events import Event, TileFinished
+from wsi_magnet.results.folder import ResultFolder
 
 
 def test_a_batch_that_is_running(batches: Batches) -> None:
@@ -165,6 +166,25 @@ def test_a_folder_of_runs_is_added_up(batches: Batches, call: Call) -> None:
     assert f"To resume:\n  {status.resume_command}" in told.stdout
     assert "b.tif" in status.resume_command
     assert "damaged (unreadable): " in told.stdout
+
+
+def test_alarms_are_counted(batches: Batches, call: Call) -> None:
+    for name in ("a", "b"):
+        made = MadeRun(write_slide(batches.slides / f"{name}.tif"), batches.bundle)
+        run_serially(made, batches.folder)
+        folder = ResultFolder(batches.folder / name)
+        record = folder.read_run()
+        assert record is not None
+        kinds = ("upsampled", "uncertain")[: 1 + (name == "b")]
+        alarms = [{"kind": kind, "text": "so much", "values": {}} for kind in kinds]
+        with folder.locked():
+            folder.write_run(record.but(summary={**(record.summary or {}), "alarms": alarms}))
+    assert status_of(batches.folder).alarms == {"upsampled": 2, "uncertain": 1}
+    assert "alarms  upsampled (2 slides); uncertain (1 slide)\n" in call("status", batches.folder).stdout
+    assert "alarms  upsampled; uncertain\n" in call("status", batches.folder / "b").stdout
+    batches.run()
+    adopted = status_of(batches.out)
+    assert (adopted.kind, adopted.alarms) == ("batch", {"upsampled": 2, "uncertain": 1}), "results of single runs"
 
 
 def stop_at_first(event: Event) -> None:

@@ -39,7 +39,7 @@ def command(out: str, as_json: bool) -> None:
 
 def _text(status: Status) -> str:
     from wsi_magnet.cli.tables import facts, failures_text, table
-    from wsi_magnet.text import rough_duration_text
+    from wsi_magnet.text import counted, rough_duration_text
 
     worker = status.worker or "no process works on it"
     written = "" if status.silent_s is None else f"; last write {rough_duration_text(status.silent_s)} ago"
@@ -48,6 +48,10 @@ def _text(status: Status) -> str:
     pairs: list[tuple[str, object]] = [(status.kind, status.folder), ("state", f"{status.state} ({worker}{written})")]
     if status.kind != "run":
         pairs.append(("slides", f"{sum(status.counts.values())}: {counts}"))
+    if status.alarms:
+        alone = status.kind == "run"
+        kinds = (kind if alone else f"{kind} ({counted(count, 'slide')})" for kind, count in status.alarms.items())
+        pairs.append(("alarms", "; ".join(kinds)))
     if status.slides_an_hour is not None:
         pairs.append(("pace", f"{status.slides_an_hour:.3g} slides an hour"))
     if status.left_s is not None and status.worker is not None:

@@ -16,6 +16,7 @@ from wsi_magnet.cohort.paths import LOG, STATES, runs_in
 from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import CohortError, ResultMismatchError
+from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.events import RunPlanned, ScaleStarted
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.progress import RunProgress, seconds_left
@@ -70,6 +71,8 @@ class Status:
     """True while the work of a run's finer scales is not decided: `left_s` is what it takes at most."""
     resume_command: str | None = field(metadata=stored_as("goes_on"))
     """The shell command that resumes it; for several stopped runs a line each."""
+    alarms: Mapping[str, int] = field(default_factory=dict)
+    """Number of slides with each kind of alarm."""
 
     @property
     def state(self) -> Literal["running", "stopped", "finished", "finished with failures"]:
@@ -122,6 +125,7 @@ def _of_batch(folder: Location) -> Status:
         left_s,
         False,
         _resume_batch_command(started),
+        dict(Counter(kind for state in states for kind in state.metrics.alarms)),
     )
 
 
@@ -151,6 +155,7 @@ def _of_run(folder: Location) -> Status:
         left_s,
         progress.at_most,
         command,
+        dict.fromkeys((alarm.kind for alarm in Alarm.all_of(run.summary or {})), 1),
     )
 
 
@@ -184,6 +189,7 @@ def _of_runs(folder: Location, names: Iterable[str]) -> Status:
         None,
         False,
         "\n".join(stopped) or None,
+        dict(sum((Counter(one.alarms) for one in runs), Counter())),
     )
 
 
