@@ -1,4 +1,4 @@
-"""A signal while a bar is live: the notice stays on the terminal."""
+"""A signal while a bar is live: the notice stays on the terminal. A signal during imports: the program ends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import subprocess
 import sys
 
 import pytest
+
+from wsi_magnet.cli.main import STARTS_OVER
+from wsi_magnet.cli.main import STOPPED as MESSAGES
+from wsi_magnet.cli.stopping import importing
 
 STOPPED = """
 import signal
@@ -70,3 +74,60 @@ def test_an_ignored_signal_stays_ignored() -> None:
     """The program would end at once by the second signal if it took the first."""
     shown = shown_after(signal.SIGINT, signal.SIGINT, signal.SIGTERM, disposition="signal.SIG_IGN")
     assert shown.count("Stopping; a second Ctrl-C") == 1
+
+
+IMPORTING = """
+import sys
+import time
+from importlib.abc import MetaPathFinder
+
+class Swallowing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            print("importing", flush=True)
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                raise RecursionError from None
+
+sys.meta_path.insert(0, Swallowing())
+from wsi_magnet.cli.main import main
+
+main({arguments!r})
+"""
+
+
+TRAIN = ("train", "m.csv", "--config", "c.yaml", "-o", "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "module", "message"),
+    [
+        (signal.SIGTERM, TRAIN, "numpy", MESSAGES["train"]),
+        (signal.SIGINT, TRAIN, "numpy", MESSAGES["train"]),
+        (signal.SIGTERM, ("evaluate", "m.csv"), "wsi_magnet.evaluate.methods", STARTS_OVER),
+    ],
+)
+def test_a_signal_during_imports_ends_the_program(
+    number: int, arguments: tuple[str, ...], module: str, message: str
+) -> None:
+    script = IMPORTING.format(arguments=arguments, module=module)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == f"Stopped. {message}\n"
+    assert process.returncode == 130
+
+
+def test_after_imports_sigterm_is_like_ctrl_c() -> None:
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with importing("", 130):
+            assert signal.getsignal(signal.SIGINT) == signal.getsignal(signal.SIGTERM) != before[signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) == before[signal.SIGINT]
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before[signal.SIGTERM])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -141,14 +140,17 @@ def command(
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    # Batch systems end a job with SIGTERM, which is handled like Ctrl-C, so that the workers end too.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from wsi_magnet.cli.main import EXIT_INTERRUPTED, STARTS_OVER
+    from wsi_magnet.cli.stopping import importing
 
-    from wsi_magnet.dataset.manifest import read_manifest
-    from wsi_magnet.errors import ManifestError
-    from wsi_magnet.evaluate.report import make_report
-    from wsi_magnet.storage.errors import storage_errors
+    with importing(STARTS_OVER, EXIT_INTERRUPTED):
+        from wsi_magnet.dataset.manifest import read_manifest
+        from wsi_magnet.errors import ManifestError
+        from wsi_magnet.evaluate.report import make_report
+        from wsi_magnet.storage.errors import storage_errors
+
+        for name in _HEAVY:
+            import_module(name)
 
     samples = [sample for sample in read_manifest(manifest).samples if sample.split == split]
     if not samples:
@@ -168,6 +170,10 @@ def _fractions(text: str) -> tuple[float, ...]:
         return tuple(sorted({float(f) for f in text.split(",")}))
     except ValueError:
         raise ConfigError(f"--fractions {text!r}: give numbers separated by commas") from None
+
+
+_HEAVY = tuple(f"wsi_magnet.evaluate.{name}" for name in ("comparison", "figure", "methods", "prediction"))
+"""Modules that bring PyTorch and Matplotlib."""
 
 
 def _compare(samples: list[Sample], choices: Choices) -> Comparison:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first stops in order, the second at once."""
+"""Ctrl-C and SIGTERM: the first stops in order, the second at once, as any does while modules are imported."""
 
 from __future__ import annotations
 
@@ -53,6 +53,32 @@ def stopped_in_order(message: Callable[[], str], code: int) -> Iterator[None]:
         if not signalled.is_set():  # otherwise the program is ending, and a second signal may still come
             for one, handler in before.items():
                 signal.signal(one, handler)
+
+
+@contextmanager
+def importing(message: str, code: int) -> Iterator[None]:
+    """Context of imports, in which a signal prints a message and exits with a code at once. From then on SIGTERM, with
+    which batch systems end a job, is handled like Ctrl-C.
+
+    Nothing is lost by it, and libraries swallow a KeyboardInterrupt that is raised in the middle of their import.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        click.echo(f"Stopped. {message}", err=True)
+        os._exit(code)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _bar_is_live() -> bool:

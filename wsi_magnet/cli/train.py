@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from pathlib import Path
 
 import click
@@ -73,16 +71,16 @@ def command(
     Every row is checked before anything is trained. Checkpoints, curves.csv and curves.png go into a folder beside the
     bundle, B.training; after a stop at any time the same command resumes.
     """
-    # Batch systems end a job with SIGTERM, which is handled like Ctrl-C, so that the training ends with a message.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
+    from wsi_magnet.cli.stopping import importing
 
-    from wsi_magnet.cli.progress import watching_training
-    from wsi_magnet.cli.tables import check_text, training_text
-    from wsi_magnet.system import cpu_threads
-    from wsi_magnet.train.config import read_config
-    from wsi_magnet.train.pipeline import train_bundle
-    from wsi_magnet.train.spec import TrainingSpec, check_spec
+    with importing(STOPPED["train"], EXIT_INTERRUPTED):
+        from wsi_magnet.cli.progress import watching_training
+        from wsi_magnet.cli.tables import check_text, training_text
+        from wsi_magnet.system import cpu_threads
+        from wsi_magnet.train.config import read_config
+        from wsi_magnet.train.pipeline import train_bundle
+        from wsi_magnet.train.spec import TrainingSpec, check_spec
 
     spec = TrainingSpec(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
     if check:
