@@ -263,6 +263,9 @@ def test_a_bundle_of_another_origin_is_not_replaced(made: TrainingSpec, tmp_path
     for attempt in (train_bundle, check_spec):
         with pytest.raises(StoreError, match=r"b\.training did not make it; choose another name with -o"):
             attempt(order)
+    with pytest.raises(Stopped):
+        train_bundle(order, restart=True, watch=stopping_at("backbone", 1))
+    assert check_spec(order)["classes"] == ["background", "gland"], "what a restart may replace, its resumption may"
     shutil.rmtree(order.folder)
     with pytest.raises(StoreError, match="did not make it"):
         train_bundle(order)
@@ -270,6 +273,22 @@ def test_a_bundle_of_another_origin_is_not_replaced(made: TrainingSpec, tmp_path
     assert not order.folder.exists()
     assert check_spec(order, restart=True)["classes"] == ["background", "gland"]
     order.output.unlink()
+    assert check_spec(order)["classes"] == ["background", "gland"]
+
+
+def test_ended_between_bundle_and_report_it_may_resume(
+    made: TrainingSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = copied(made, tmp_path)
+    order.output.unlink()
+
+    def ended(*arguments: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(making, "write_json", ended)
+    with pytest.raises(Stopped):
+        train_bundle(order)
+    edit_bundle(made.output, order.output, replace(read_spec(made.output)[0], name="of a restart"))
     assert check_spec(order)["classes"] == ["background", "gland"]
 
 

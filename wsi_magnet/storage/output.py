@@ -37,15 +37,17 @@ class Exported:
 def refuse_existing(target: Path, *, overwrite: bool) -> None:
     """Raise StoreError if the target exists and may not be replaced, or lies below a file."""
     refuse_below_file(target)
-    if target.exists() and not overwrite:
-        raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
+    with storage_errors(target):
+        if target.exists() and not overwrite:
+            raise StoreError(f"{target} exists; choose another name with -o, or replace it with --overwrite")
 
 
 def refuse_below_file(target: Path) -> None:
     """Raise StoreError if a file stands where a folder above the target would be."""
-    above = next((one for one in target.parents if one.exists()), None)
-    if above is not None and not above.is_dir():
-        raise StoreError(f"{target} cannot be made: {above} is a file, not a folder; choose another place with -o")
+    with storage_errors(target):
+        above = next((one for one in target.parents if one.exists()), None)
+        if above is not None and not above.is_dir():
+            raise StoreError(f"{target} cannot be made: {above} is a file, not a folder; choose another place with -o")
 
 
 def provisional(target: Path, part: int = 1) -> Path:

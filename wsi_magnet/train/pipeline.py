@@ -39,7 +39,7 @@ from wsi_magnet.train.model_card import describe_bundle
 from wsi_magnet.train.profile import numbers_of, profile_of, profiled, survey_rows
 from wsi_magnet.train.refiners import RefinerStage
 from wsi_magnet.train.sampler import CropSampler, class_pixels
-from wsi_magnet.train.spec import REPORT, TrainingData, TrainingSpec, check, report_of, rows_of
+from wsi_magnet.train.spec import REPORT, TrainingData, TrainingSpec, check, makes_own, report_of, rows_of
 from wsi_magnet.train.views import StageData, Windows, validation_views
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ def train_bundle(spec: TrainingSpec, *, restart: bool = False, watch: Watcher | 
         spec.folder.mkdir(parents=True, exist_ok=True)
     with _locked(spec.folder):
         if restart:
+            if not makes_own(spec):  # once it was to be replaced, the resumed training may do so
+                _delete_report(spec)
             _delete_checkpoints(spec.folder, data.fingerprints)
         elif finished := _earlier_report(spec, data):
             return {**finished, "done_before": True}
@@ -97,6 +99,11 @@ def _locked(folder: Path) -> Any:
         return lock.acquire(timeout=0)
     except Timeout:
         raise ResultBusyError(f"another training is running in {folder}; wait for it, or choose another -o") from None
+
+
+def _delete_report(spec: TrainingSpec) -> None:
+    with storage_errors(spec.folder):
+        (spec.folder / REPORT).unlink(missing_ok=True)
 
 
 def _delete_checkpoints(folder: Path, fingerprints: Mapping[str, str]) -> None:
@@ -183,6 +190,7 @@ class _Pipeline:
         bundle = Bundle(found, self._spec.output, "", network.eval(), tuple(one.eval() for one in modules))
         bundle, numbers = self._profiled(bundle, report, fitted.miou)
         parts = [one.cpu() for one in modules]
+        _delete_report(self._spec)  # of the bundle that is replaced
         save_bundle(self._spec.output, bundle.spec, network.cpu(), parts, bundle.statistics)
         seconds = {**report["seconds"], "fitting": round(self._fitting_s, 1)}  # the profile included
         sha256 = read_spec(self._spec.output)[1]

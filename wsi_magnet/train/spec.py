@@ -109,8 +109,11 @@ def check(spec: TrainingSpec, *, restart: bool = False) -> TrainingData:
     if spec.backbone is not None and spec.backbone.expanduser().resolve() == spec.output.resolve():
         raise ConfigError(f"-o {spec.output} is the bundle that --backbone takes; give the new one another name")
     refuse_below_file(spec.output)
-    if not restart:
-        _require_own(spec)
+    if not (restart or makes_own(spec)):
+        raise StoreError(
+            f"{spec.output} exists, and the training in {spec.folder} did not make it; choose another name with -o, or "
+            "delete the bundle (--restart starts over and replaces it)"
+        )
     _require_even_batches(spec)
     manifest = read_manifest(spec.manifest)
     classes = spec.config.class_infos()
@@ -135,18 +138,13 @@ def check(spec: TrainingSpec, *, restart: bool = False) -> TrainingData:
     return data
 
 
-def _require_own(spec: TrainingSpec) -> None:
-    """Raise StoreError for a bundle that the training in the specification's folder did not make."""
+def makes_own(spec: TrainingSpec) -> bool:
+    """False if there is a bundle that the training in the specification's folder did not make. Raises StoreError."""
     if not spec.output.exists():
-        return
+        return True
     made = report_of(spec).get("bundle_sha256")
-    # Without a report, checkpoints are of a training that was ended before it wrote one.
-    own = any(spec.folder.glob("*.ckpt")) if made is None else made == _sha256(spec.output)
-    if not own:
-        raise StoreError(
-            f"{spec.output} exists, and the training in {spec.folder} did not make it; choose another name with -o, or "
-            "delete the bundle (--restart starts over and replaces it)"
-        )
+    # Without a report, the folder is of a training that was ended before it wrote one.
+    return spec.folder.is_dir() if made is None else bool(made == _sha256(spec.output))
 
 
 def report_of(spec: TrainingSpec) -> dict[str, Any]:
