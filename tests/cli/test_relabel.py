@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,15 @@ def test_results_of_a_folder_are_relabelled(call: Call, tmp_path: Path) -> None:
     for name in ("a", "b"):
         classes = {one.name: one.color for one in Result(tmp_path / "out" / name).classes}
         assert (classes["Gleason 3"], "Stroma" in classes, "stroma" in classes) == ((1, 2, 3), True, False)
+
+
+def test_a_folder_with_a_damaged_result_is_refused_before_any_is_changed(call: Call, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_result(tmp_path / "out" / name, np.full((64, 64), 3, np.uint8))
+    shutil.rmtree(tmp_path / "out" / "b" / "mask.ome.zarr")
+    before = (tmp_path / "out" / "a" / "run.json").read_bytes()
+    assert "b/mask.ome.zarr" in one_line(call("relabel", tmp_path / "out", "--rename", "stroma=Stroma"))
+    assert (tmp_path / "out" / "a" / "run.json").read_bytes() == before
 
 
 def test_what_cannot_be_meant_is_refused(call: Call, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -12,13 +13,17 @@ from hypothesis import strategies as st
 
 from tests.export.results import Made, damage, make_result
 from tests.runs import labels_of
+from wsi_magnet.config import Ngff
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.write import ExportOptions, export
 from wsi_magnet.geometry import Box
 from wsi_magnet.labels import LabelClass
-from wsi_magnet.results.pyramid import Pyramid, read_attributes
+from wsi_magnet.report.write import write_report
+from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.pyramid import Pyramid, count_chunks, read_attributes
 from wsi_magnet.results.reader import Result, open_result
+from wsi_magnet.storage.location import Location, Url, delete_object, replace_bytes, to_location
 
 DAMAGES: list[tuple[str, dict[str, Any]]] = [
     ("slide", {"mpp_xy": [0, 0.5]}),
@@ -37,6 +42,8 @@ DAMAGES: list[tuple[str, dict[str, Any]]] = [
     ("bundle", {"classes": [{"name": "a", "value": 1, "color": [1, 2]}]}),
     ("bundle", {"classes": [{"name": "a", "value": 1, "color": [1, 2, 300]}]}),
     ("bundle", {"classes": [{"name": "a\udce9", "value": 1, "color": [1, 2, 3]}]}),
+    ("bundle", {"card": "text"}),
+    ("bundle", {"card": 5}),
     ("bundle", {"classes": [{"name": n, "value": 1, "color": [1, 2, 3]} for n in "ab"]}),
 ]
 
@@ -54,6 +61,81 @@ def test_a_mask_that_has_lost_a_level_is_refused(tmp_path: Path) -> None:
     source.mask_image.remove_level(0)
     with pytest.raises(StoreError, match="has lost its level 0"):
         Result(tmp_path / "result")
+
+
+SIZES = [
+    (
+        "scales",
+        [{"mpp": 1.0, "size_wh": [30, 20]}],
+        r"array's shape is \(20, 30\), by its own metadata \(20, 20\)",
+    ),
+    ("scales", [{"mpp": 1.0, "size_wh": [10**9, 10**9]}], "by run.json the array's shape is"),
+    ("slide", {"bounds_xywh": [0, 0, 10, 10]}, r"20 x 20 pixels at 1 µm/px does not cover .* 10 x 10 pixels at 0\.5 x"),
+    ("slide", {"mpp_xy": [0.25, 0.5]}, "does not cover"),
+]
+
+
+@pytest.mark.parametrize(("part", "changes", "text"), SIZES)
+def test_sizes_that_contradict_each_other_are_refused(tmp_path: Path, part: str, changes: Any, text: str) -> None:
+    values = make_result(tmp_path / "result", np.ones((20, 20), np.uint8)).record.to_json()[part]
+    damage(tmp_path / "result", **{part: {**values, **changes} if isinstance(changes, dict) else changes})
+    with pytest.raises(ResultMismatchError, match=f"(?s){text}.*--restart"):
+        Result(tmp_path / "result")
+
+
+def test_an_array_whose_metadata_are_damaged_is_refused(tmp_path: Path) -> None:
+    result = make_result(tmp_path / "result", np.ones((20, 20), np.uint8))
+    assert isinstance(result.mask_image.spec.path, Path)
+    (result.mask_image.spec.path / "0" / ".zarray").write_text("{}")
+    with pytest.raises(ResultMismatchError, match="describe no array"):
+        Result(tmp_path / "result")
+
+
+def test_an_area_of_no_class_is_refused(tmp_path: Path) -> None:
+    result = make_result(tmp_path / "result", np.ones((20, 20), np.uint8))
+    summary = {**result.summary, "scales": [], "tissue_share": 1.0, "cells_not_analysed": 0}
+    damage(tmp_path / "result", summary=summary)
+    assert Result(tmp_path / "result").areas["stroma"].area_mm2 > 0
+    summary["classes"][1]["value"] = -1
+    damage(tmp_path / "result", summary=summary)
+    with pytest.raises(ResultMismatchError, match="has the value -1, which no class of the bundle has"):
+        Result(tmp_path / "result")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("place", ["file", "memory"])
+def test_a_finished_result_that_lost_a_chunk_is_refused(tmp_path: Path, version: Ngff, place: str) -> None:
+    """Its pixels would read as background."""
+    result = make_result(tmp_path / "result", np.ones((600, 600), np.uint8), Made(ngff=version))
+    chunks = [path for path in (tmp_path / "result" / "mask.ome.zarr").rglob("0") if path.is_file()]
+    wanted = count_chunks(tmp_path / "result" / "mask.ome.zarr")
+    assert wanted == 5
+    ResultFolder(tmp_path / "result").write_run(result.record.but(chunks={"mask": wanted}))
+    assert open_result(tmp_path / "result").finished
+    folder: Location = tmp_path / "result"
+    if place == "memory":
+        folder = to_location(f"memory://{uuid4().hex}/result")
+        for path in (one for one in (tmp_path / "result").rglob("*") if one.is_file()):
+            replace_bytes(folder.joinpath(*path.relative_to(tmp_path / "result").parts), path.read_bytes())
+        assert Result(folder).finished
+        lost = folder.joinpath(*chunks[0].relative_to(tmp_path / "result").parts)
+        assert isinstance(lost, Url)
+        delete_object(lost)
+    else:
+        chunks[0].unlink()
+    text = r"1 chunk of its mask\.ome\.zarr are gone \(4 of 5 are there\); .*--restart"
+    with pytest.raises(ResultMismatchError, match=text):
+        Result(folder)
+    with pytest.raises(ResultMismatchError, match=text):
+        export(folder, tmp_path / "x.geojson", "geojson")
+    with pytest.raises(ResultMismatchError, match=text):
+        write_report([folder], tmp_path / "x.html")
+
+
+def test_an_older_result_whose_chunks_were_not_counted_is_read(tmp_path: Path) -> None:
+    make_result(tmp_path / "result", np.ones((600, 600), np.uint8))
+    (tmp_path / "result" / "mask.ome.zarr" / "0" / "0" / "0").unlink()
+    assert Result(tmp_path / "result").count_labels()[0] == 512 * 512
 
 
 def test_nothing_is_written_into_the_result_itself(tmp_path: Path) -> None:

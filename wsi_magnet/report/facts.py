@@ -82,9 +82,9 @@ class SlideFacts:
         return self.source.state
 
 
-def read_facts(folder: Location) -> SlideFacts:
-    """Read a result folder. Raises StoreError, ResultMismatchError as `Result` does."""
-    source = Result(folder)
+def read_facts(folder: Location, *, count: bool = True) -> SlideFacts:
+    """Read a result folder; count as for `Result`. Raises StoreError, ResultMismatchError as `Result` does."""
+    source = Result(folder, count=count)
     history = read_history(ResultFolder(folder).journal)
     try:
         areas, not_analysed = tuple(source.areas.values()), source.not_analysed_mm2

@@ -122,7 +122,7 @@ def _write_cohort(
 
 
 def _page(result: Location, href: str, options: ReportOptions, index: str | None) -> tuple[str, Entry, list[str]]:
-    facts = read_facts(result)
+    facts = read_facts(result, count=False)  # `write_report` has opened it before
     pictures = take_pictures(facts.source, options.longest_px)
     notes = []
     if pictures.slide is None:

@@ -13,13 +13,14 @@ from typing import Any, Literal
 from wsi_magnet.config import Ngff, RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size
-from wsi_magnet.results.pyramid import Pyramid, PyramidSpec, replace_text
+from wsi_magnet.results.pyramid import Pyramid, PyramidSpec, count_chunks, replace_text
 from wsi_magnet.results.record import FORMAT, RUN_VERSION, RunRecord
 from wsi_magnet.schema import SchemaError
 from wsi_magnet.storage.atomic import PARTIAL
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, delete, names, read_bytes
 from wsi_magnet.storage.lock import LOCK_FILES, FolderLock, locked_folder
+from wsi_magnet.text import counted
 
 Existing = Literal["resume", "restart", "overwrite"]
 """Treatment of an existing result: resumed; made again; replaced, whatever it is the result of."""
@@ -152,6 +153,22 @@ class ResultFolder:
             return RunRecord.from_json(values)
         except SchemaError as error:
             raise _unusable(f"{self.run_json} is damaged: {error}; {_CURE}") from None
+
+    def require_chunks(self, record: RunRecord) -> None:
+        """Raise ResultMismatchError for a finished result whose images have lost stored chunks, which read as 0.
+
+        The chunks of results of older versions were not counted. Takes one listing of each image. Raises StoreError.
+        """
+        for name in ("mask", *record.config.kept):
+            wanted = record.chunks.get(name, 0)
+            # What is stored is counted, as the folder alone says nothing of the pixels in it.
+            lost = wanted - count_chunks(self.path / f"{name}.ome.zarr") if wanted else 0
+            if lost > 0:
+                raise ResultMismatchError(
+                    f"{self.path} was finished, but {counted(lost, 'chunk')} of its {name}.ome.zarr are gone "
+                    f"({wanted - lost} of {wanted} are there); make it again with `wsi-magnet run --restart`",
+                    cure="--restart",
+                )
 
     def write_run(self, record: RunRecord) -> None:
         """Replace run.json atomically. Raises ResultBusyError if another run has taken the lock over, StoreError."""

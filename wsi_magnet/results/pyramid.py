@@ -24,7 +24,7 @@ import zarr.codecs
 from zarr.storage import FsspecStore, StoreLike
 
 from wsi_magnet.config import CELL_PX, Ngff
-from wsi_magnet.errors import StoreError
+from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.results.chunks import ChunkFiles
 from wsi_magnet.storage.atomic import PARTIAL, sync
@@ -36,6 +36,7 @@ from wsi_magnet.storage.location import (
     delete,
     exists,
     make_folder,
+    parts_below,
     replace_bytes,
     size_bytes,
 )
@@ -165,6 +166,25 @@ class Pyramid:
             zarr.open_group(_zarr_store(folder), mode="a", zarr_format=self.spec.zarr_format)
             self._sync_metadata(folder)
             replace_bytes(folder / "METADATA.ome.xml", text.encode())
+
+    def require_size(self, level: int) -> None:
+        """Raise ResultMismatchError for an array of another shape than its level should have."""
+        size = self.spec.sizes[level]
+        expected = (*(() if self.spec.channels is None else (self.spec.channels,)), *size.hw)
+        try:
+            shape = tuple(self.level(level).shape)
+        except (LookupError, TypeError, ValueError) as error:
+            raise ResultMismatchError(
+                f"{self.spec.path / str(level)} is damaged: its metadata describe no array ({type(error).__name__}); "
+                "make the result again with `wsi-magnet run --restart`",
+                cure="--restart",
+            ) from error
+        if shape != expected:
+            raise ResultMismatchError(
+                f"run.json or {self.spec.path / str(level)} is damaged: by run.json the array's shape is {expected}, "
+                f"by its own metadata {shape}; make the result again with `wsi-magnet run --restart`",
+                cure="--restart",
+            )
 
     def level(self, level: int) -> zarr.Array[Any]:
         """The array of a level, uint8 ([channels,] rows, columns)."""
@@ -351,20 +371,21 @@ def write_values(path: Path, values: npt.NDArray[Any] | Sequence[str] | str, att
 
 
 def count_chunks(path: Location) -> int:
-    """Number of chunks (in Zarr v3: shards) of an image on this machine's disk; 0 in an object store.
-
-    Raises StoreError.
-    """
-    if not isinstance(path, Path):
-        return 0
+    """Number of stored chunks (in Zarr v3: shards) of an image, from one listing. Raises StoreError."""
     with storage_errors(path):
-        return sum(
-            not name.endswith(PARTIAL) and name not in _METADATA
-            for level in (path.iterdir() if path.is_dir() else ())
-            if level.name.isdigit()
-            for _, _, files in os.walk(level)
-            for name in files
-        )
+        return sum(not name.endswith(PARTIAL) and name not in _METADATA for name in _names_in_levels(path))
+
+
+def _names_in_levels(path: Location) -> Iterator[str]:
+    if isinstance(path, Url):
+        for parts in parts_below(path):
+            if len(parts) > 1 and parts[0].isdigit():
+                yield parts[-1]
+        return
+    for level in path.iterdir() if path.is_dir() else ():
+        if level.name.isdigit():
+            for _, _, files in os.walk(level):
+                yield from files
 
 
 def read_attributes(path: Location) -> dict[str, Any]:

@@ -45,6 +45,9 @@ ResultState = Literal["running", "stopped", "finished", "finished with errors"]
 CoordinateFrame = Literal["qupath", "level0"]
 """Origin of coordinates: the corner of the slide's bounds, to which QuPath's OpenSlide reader crops; or of level 0."""
 
+_MOST_OFF_PX = 2.0
+"""Most pixels by which the mask's size may differ from that of the canvas; by rounding it differs by less than one."""
+
 _COUNT_PX = 4 * CELL_PX
 """Side of the boxes in which a mask is counted."""
 
@@ -100,9 +103,11 @@ class Result:
     The result of an unfinished run shows its finest complete scale.
     """
 
-    def __init__(self, folder: Location) -> None:
+    def __init__(self, folder: Location, *, count: bool = True) -> None:
         """Open a result. Raises StoreError for a folder that is no result or has no complete scale yet,
-        ResultMismatchError for a result that this version cannot read.
+        ResultMismatchError for a result that is damaged or that this version cannot read.
+
+        count: False where the caller has opened the result before, so that its chunks need not be counted again.
         """
         record = ResultFolder(folder).read_run()
         if record is None:
@@ -133,6 +138,22 @@ class Result:
         )  # fmt: skip
         for image in (self.mask_image, *kept.values()):
             image.require(self.level)
+            image.require_size(self.level)
+        self._require_canvas()
+        if count and self.finished:
+            ResultFolder(folder).require_chunks(record)
+
+    def _require_canvas(self) -> None:
+        """Raise ResultMismatchError where the mask does not cover the canvas and nothing else."""
+        mask, level0 = self.geometry, self.geometry.canvas
+        expected = [length / downsample for length, downsample in zip(level0.wh, mask.downsample_xy, strict=True)]
+        if any(abs(own - length) > _MOST_OFF_PX for own, length in zip(mask.size.wh, expected, strict=True)):
+            raise ResultMismatchError(
+                f"{self.folder / 'run.json'} is damaged: a mask of {mask.size} pixels at {mask.mpp:g} µm/px does not "
+                f"cover the slide's bounds of {level0} pixels at {' x '.join(f'{m:g}' for m in mask.slide_mpp_xy)} "
+                "µm/px; make the result again with `wsi-magnet run --restart`",
+                cure="--restart",
+            )
 
     def _finest_complete(self) -> int:
         if self.finished:
@@ -434,9 +455,9 @@ class Result:
 def open_result(path: str | Location) -> Result:
     """Open the result of a slide: `open_result("results/slide")`, or a URL, "s3://bucket/results/slide".
 
-    Opening reads run.json and the mask's metadata, no pixels. The result of an unfinished run shows its finest complete
-    scale. Raises StoreError for a folder that is no result or has no complete scale, ResultMismatchError for a result
-    that is damaged or of a newer version.
+    Opening reads run.json and the images' metadata, and counts their stored chunks in a listing; it reads no pixels.
+    The result of an unfinished run shows its finest complete scale. Raises StoreError for a folder that is no result or
+    has no complete scale, ResultMismatchError for a result that is damaged or of a newer version.
     """
     check(str | PathLike | Url, path, "path")
     return Result(to_location(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -105,6 +105,8 @@ class BundleRecord:
                 raise SchemaError(f"class {one.name!a} is no text")  # half of a surrogate pair cannot be written
         if not values or len(values) != len(set(values)):
             raise SchemaError(f"classes cannot have the values {values}")
+        if not isinstance(card := self.description.get("card") or {}, Mapping):
+            raise SchemaError(f"bundle.card is {card!r:.60}, not texts by name")
 
     @staticmethod
     def of(spec: BundleSpec, sha256: str) -> BundleRecord:
@@ -157,7 +159,7 @@ class RunRecord:
     summary: Mapping[str, Any] | None = None
     """The contents of summary.json; None while the run is not finished."""
     chunks: Mapping[str, Annotated[int, Bounds(0)]] = field(default_factory=dict)
-    """Number of stored chunks of each image on this machine's disk, by product; empty where it was not counted."""
+    """Number of stored chunks of each image, by product; empty where it was not counted."""
 
     def __post_init__(self) -> None:
         if not self.scales:
@@ -165,7 +167,7 @@ class RunRecord:
         if self.config.mpp is not None and not 0 < self.config.mpp < 1e6:
             raise SchemaError(f"config.mpp cannot be {self.config.mpp}")
         if self.summary is not None:
-            _check_summary(self.summary)
+            _check_summary(self.summary, {one.value for one in self.bundle.classes})
 
     @property
     def running(self) -> bool:
@@ -243,10 +245,16 @@ class _Summary:
     cells_not_analysed: int
 
 
-def _check_summary(summary: Mapping[str, Any]) -> None:
-    """Raises SchemaError for a summary with areas that lacks a value, or has one of another type."""
-    if "classes" in summary:
-        parse(_Summary, summary, "summary", unknown="ignore")
+def _check_summary(summary: Mapping[str, Any], values: Set[int]) -> None:
+    """Raises SchemaError for a summary with areas that lacks a value, or has one of another type.
+
+    values: of the bundle's classes, the only ones that have areas.
+    """
+    if "classes" not in summary:
+        return
+    found: _Summary = parse(_Summary, summary, "summary", unknown="ignore")
+    if unknown := sorted({one.value for one in found.classes} - values):
+        raise SchemaError(f"summary.classes has the value {unknown[0]}, which no class of the bundle has")
 
 
 _RENAMED = {"passes": "scales", "cells_certain": "cells_unaffected"}

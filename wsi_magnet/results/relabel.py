@@ -16,6 +16,7 @@ from wsi_magnet.results.folder import Products, ResultFolder, write_json
 from wsi_magnet.results.grading import can_grade, gleason
 from wsi_magnet.results.ome_xml import Product, image_of, ome_xml
 from wsi_magnet.results.pyramid import Pyramid, read_attributes
+from wsi_magnet.results.reader import Result
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.storage.location import Location
 
@@ -28,7 +29,7 @@ def relabel(folder: Location, classes: Sequence[LabelClass]) -> None:
     ResultMismatchError for classes of other values, ResultBusyError while a run works in the folder.
     """
     result = ResultFolder(folder)
-    _finished(result)
+    require_relabelable(folder, classes)
     with result.locked():
         record = _relabelled(_finished(result), classes)
         result.write_run(record)
@@ -36,6 +37,14 @@ def relabel(folder: Location, classes: Sequence[LabelClass]) -> None:
             write_json(result.summary_json, record.summary)
         for name, image in images_of(record, folder).items():
             _describe(name, image, record)
+
+
+def require_relabelable(folder: Location, classes: Sequence[LabelClass]) -> None:
+    """Raise what `relabel` would raise before it writes anything; nothing for a result that it can relabel."""
+    record = _relabelled(_finished(ResultFolder(folder)), classes)
+    for image in images_of(record, folder).values():
+        read_attributes(image.spec.path)
+    Result(folder)
 
 
 def classes_of(folder: Location) -> tuple[LabelClass, ...]:

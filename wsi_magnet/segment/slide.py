@@ -15,7 +15,6 @@ from wsi_magnet.nets.spec import BundleSpec, bundle_identity, bundle_path, read_
 from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
 from wsi_magnet.results.events import Note, Observer, ignore, together
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
-from wsi_magnet.results.pyramid import count_chunks
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.results.uncertainty import add_uncertainty
@@ -26,7 +25,6 @@ from wsi_magnet.slides.types import SlideInfo, SlideReader
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, Url, exists, to_location
 from wsi_magnet.system import give_memory_back
-from wsi_magnet.text import counted
 from wsi_magnet.values import check
 
 Result = TypeVar("Result")
@@ -241,15 +239,8 @@ def _finished_before(folder: ResultFolder, record: RunRecord | None) -> RunSumma
         return None
     if "classes" not in (record.summary or {}):
         raise ResultMismatchError(f"{folder.run_json} has no summary; make it again with --restart", cure="--restart")
+    folder.require_chunks(record)
     for name in ("mask", *record.config.kept):
-        # What is stored is counted, as the folder alone says nothing of the pixels in it.
-        lost = record.chunks.get(name, 0) - (count_chunks(folder.path / f"{name}.ome.zarr") if record.chunks else 0)
-        if lost > 0:
-            raise ResultMismatchError(
-                f"{folder.path} was finished, but {counted(lost, 'chunk')} of its {name}.ome.zarr are gone; "
-                "make it again with --restart",
-                cure="--restart",
-            )
         with storage_errors(folder.path):
             there = exists(folder.path / f"{name}.ome.zarr" / "0")
         if not there:

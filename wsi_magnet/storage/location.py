@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -209,6 +209,12 @@ def names(path: Location) -> list[str]:
         return []
     below = (one.strip("/") for one in found)
     return sorted(one.rpartition("/")[2] for one in below if one != path.key)
+
+
+def parts_below(path: Url) -> Iterator[tuple[str, ...]]:
+    """Names, from the first folder down, of all objects below a URL, from one listing."""
+    for key in filesystem(path.protocol).find(path.key):
+        yield tuple(key.strip("/").removeprefix(path.key).strip("/").split("/"))
 
 
 def make_folder(path: Location) -> None:
