@@ -233,3 +233,17 @@ def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("extends: base.yaml\n", encoding="utf-8")
     assert refusal(path) == f"extends {tmp_path / 'base.yaml'}: cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"classes": (ClassConfig("background", 3), ClassConfig("gland"))}, "stands for the value 0, not 3"),
+        ({"classes": (ClassConfig("a\nb"), ClassConfig("gland"))}, "has control characters"),
+        ({"classes": (ClassConfig("Gland"), ClassConfig("gland"))}, "repeated"),
+        ({"name": "a\nb"}, "name 'a\\\\nb' has control characters"),
+    ],
+)
+def test_names_that_no_bundle_should_have_are_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        tiny_config(**changes)
