@@ -121,10 +121,11 @@ def measure(options: argparse.Namespace) -> Measurement:
     bundles = options.bundle * len(options.manifests) if len(options.bundle) == 1 else options.bundle
     if len(bundles) != len(options.manifests):
         raise ConfigError(f"{len(options.manifests)} manifests and {len(bundles)} bundles: give one for each")
-    sets = [
-        _evaluate(*_named(manifest), bundle, options)
-        for manifest, bundle in zip(options.manifests, bundles, strict=True)
-    ]
+    named = [_named(manifest) for manifest in options.manifests]
+    names = [name.casefold() for _, name in named]
+    if twice := [name for _, name in named if names.count(name.casefold()) > 1]:
+        raise ConfigError(f"two data sets are named {twice[0]!r}, and each has a folder; name them MANIFEST=NAME")
+    sets = [_evaluate(*one, bundle, options) for one, bundle in zip(named, bundles, strict=True)]
     columns = ["data set", "refine", "mIoU %", "to all", "boundary F 10 µm %", "to all", "cells refined %", "seconds"]
     images = "; ".join(f"{one.name}: {images_text(one.report)}, bundle {one.bundle}" for one in sets)
     return Measurement(
@@ -139,8 +140,12 @@ def measure(options: argparse.Namespace) -> Measurement:
 
 
 def _named(text: str) -> tuple[str, str]:
+    """Path and name of a data set. Raises ConfigError for a name that is no folder's."""
     path, _, name = text.partition("=")
-    return path, name or Path(path).stem
+    name = name or Path(path).stem
+    if name in ("", ".", "..") or set(name) & {"/", "\\", "\0"}:
+        raise ConfigError(f"{name!r} is not the name of a folder; name the data set MANIFEST=NAME")
+    return path, name
 
 
 def _evaluate(manifest: str, name: str, bundle: str | None, options: argparse.Namespace) -> DataSet:

@@ -105,6 +105,22 @@ def test_each_data_set_has_its_bundle_or_all_have_one(folder: Path) -> None:
         refinement.measure(parsed(["a.csv", "b.csv", "c.csv", "-o", str(folder), "--bundle", "x", "y"]))
 
 
+@pytest.mark.parametrize(
+    ("manifests", "text"),
+    [
+        (["t.csv=../../x"], "'../../x' is not the name of a folder"),
+        (["t.csv=.."], "'..' is not"),
+        (["t.csv=/x"], "'/x' is not"),
+        (["t.csv=A", "t.csv=a"], "two data sets are named 'A'"),
+        (["x/t.csv", "y/t.csv"], "two data sets are named 't'"),
+    ],
+)
+def test_each_data_set_has_a_folder_of_its_own_in_the_output(folder: Path, manifests: list[str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        refinement.measure(parsed([*manifests, "-o", str(folder / "out")]))
+    assert not (folder / "out").exists()
+
+
 def parsed(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     refinement.add_options(parser)

@@ -210,6 +210,11 @@ def test_a_network_that_wants_multiples_of_32_takes_any_image() -> None:
         ([noise(8, 8), noise(16, 7)], {}, r"image 1, \(16, 7\), is smaller"),
         ([noise(8, 8), noise(16, 16)], {"median_px": 16}, "give an odd number"),
         ([noise(8, 8), noise(16, 16)], {"points": -1}, "points -1"),
+        ([noise(8, 8), noise(16, 16)], {"points": "x"}, "points is 'x', not a number"),
+        ([noise(8, 8), noise(16, 16)], {"points": float("nan")}, "points is nan, not a number"),
+        ([noise(8, 8), noise(16, 16)], {"median_px": "x"}, "median_px is 'x', not a whole number"),
+        ([noise(8, 8), noise(16, 16)], {"median_px": -1}, "median_px is -1, not a whole number of at least 1"),
+        ([noise(8, 8), noise(16, 16)], {"patches": "x"}, "patches is 'x', not a whole number"),
         ([noise(8, 8), noise(16, 16)], {"patches": 0}, "patches 0"),
         ([noise(8, 8), noise(16, 16)], {"precision": "int8"}, "precision is 'int8'"),
         ([noise(8, 8)], {}, "1 image for the bundle's scales, 2, 1 µm/px: give mpp"),
@@ -231,6 +236,14 @@ def test_a_network_that_wants_multiples_of_32_takes_any_image() -> None:
 def test_what_cannot_be_done_is_said(images: Any, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         segment_image(images, bundle_of([IdentityRefiner()]), **arguments)
+
+
+@pytest.mark.parametrize(("height", "width"), [("a", 1), (1.5, 2), (-1, 5), (5, 0), (True, 2)])
+def test_a_mask_of_an_impossible_size_is_refused(height: Any, width: Any) -> None:
+    found = segment_image([noise(8, 8), noise(16, 16)], bundle_of([IdentityRefiner()]))
+    assert found.labels_at(4, 5).shape == (4, 5)
+    with pytest.raises(ConfigError, match=r"(height|width) is .*, not a whole number of at least 1"):
+        found.labels_at(height, width)
 
 
 def test_a_bundle_of_one_scale_takes_one_image() -> None:

@@ -210,6 +210,22 @@ def test_an_impossible_region_is_refused(tmp_path: Path, box: tuple[float, float
         random_result(tmp_path / "result").region(*box)
 
 
+def test_impossible_sizes_and_levels_are_refused(tmp_path: Path) -> None:
+    result = random_result(tmp_path / "result")
+    for size in (0, -1, "x", None, True):
+        with pytest.raises(ConfigError, match=f"longest_px is {size!r}, not a whole number of at least 1"):
+            result.thumbnail(size)  # type: ignore[arg-type]
+    for level in (99, -1, True, "x"):
+        with pytest.raises(ConfigError, match=f"level is {level!r}, not between 0 and 2"):
+            result.to_level0((0, 0), level)  # type: ignore[arg-type]
+
+
+def test_a_data_set_of_another_level_is_refused(tmp_path: Path) -> None:
+    """Before xarray is needed."""
+    with pytest.raises(ConfigError, match="level is 99, not between 0 and 2"):
+        random_result(tmp_path / "result").to_xarray(99)
+
+
 def test_display_in_a_notebook(tmp_path: Path) -> None:
     result = random_result(tmp_path / "result")
     assert result.thumbnail(200).size == (200, 127)

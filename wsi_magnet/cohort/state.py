@@ -62,7 +62,7 @@ class ResultMetrics:
     mpp: float | None = None
     """Microns per pixel of the mask."""
     tissue_share: float | None = None
-    """Share of the canvas that is tissue, 0 to 1."""
+    """Share of the finest scale's cells that hold tissue or lie next to it, 0 to 1; of the area tissue has less."""
     refined_share: float | None = None
     """Share of the finer scales' tissue cells that were refined, 0 to 1."""
     cells_not_analysed: int | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import overload
+from typing import Annotated, overload
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,6 +30,7 @@ from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.registry import INPUT_MULTIPLE
 from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.scales import build_ladder
+from wsi_magnet.schema import Bounds
 from wsi_magnet.slides.mpp import check_mpp
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import Level, SlideInfo
@@ -62,7 +63,12 @@ class ImageSegmentation(Sequence[Probabilities]):
         return np.asarray(values[self.probabilities[-1].argmax(axis=0)], np.uint8)
 
     def labels_at(self, height: int, width: int) -> Pixels:
-        """The mask as uint8 (height, width), such as the image's own: the label under the centre of each pixel."""
+        """The mask as uint8 (height, width), such as the image's own: the label under the centre of each pixel.
+
+        Raises ConfigError for a side below 1.
+        """
+        height = check(Annotated[int, Bounds(1)], height, "height")
+        width = check(Annotated[int, Bounds(1)], width, "width")
         labels = self.labels
         rows, columns = (
             ((np.arange(wanted) + 0.5) * own / wanted).astype(np.int64)
@@ -112,6 +118,9 @@ def segment_image(
     """
     check(Bundle, bundle, "bundle")
     check(Precision, precision, "precision")
+    points = check(float, points, "points")
+    median_px = check(Annotated[int, Bounds(1)], median_px, "median_px")
+    patches = check(int | None, patches, "patches")
     if isinstance(images, np.ndarray):
         _check_image(images, "the image")
         images, mpps = _scaled(images, bundle, mpp)

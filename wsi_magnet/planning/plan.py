@@ -153,7 +153,7 @@ class Plan:
     scales: tuple[ScalePlan, ...]
     """Coarse to fine."""
     tissue_share: float
-    """Share of the finest scale's cells that have tissue."""
+    """Share of the finest scale's cells that hold tissue or lie next to it."""
 
     @property
     def layouts(self) -> tuple[ScaleLayout, ...]:

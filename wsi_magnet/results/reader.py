@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from wsi_magnet.results.grading import ClassArea, areas_of, summarise
 from wsi_magnet.results.pyramid import Pyramid, lazy_level, read_attributes
 from wsi_magnet.results.record import RunRecord, SlideRecord
 from wsi_magnet.scales import pixels_at, to_rectangle
+from wsi_magnet.schema import Bounds
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location, Url, exists, names, to_location
 from wsi_magnet.storage.lock import lock_owner
@@ -329,9 +330,12 @@ class Result:
         return np.asarray((_points(xy) - np.array(self.geometry.bounds_xy)) / self._downsample_xy(level), np.float64)
 
     def _downsample_xy(self, level: int) -> Points:
-        if not isinstance(level, int) or not 0 <= level < len(self.levels):
+        return np.array(self.geometry.downsample_xy) * 2.0 ** self._checked_level(level)
+
+    def _checked_level(self, level: int) -> int:
+        if not isinstance(level, int | np.integer) or isinstance(level, bool) or not 0 <= level < len(self.levels):
             raise ConfigError(f"level is {level!r:.60}, not between 0 and {len(self.levels) - 1}", arguments=("level",))
-        return np.array(self.geometry.downsample_xy) * 2.0**level
+        return int(level)
 
     @overload
     def region(self, x: Box | Sequence[float], *, mpp: float | None = None) -> ResultRegion: ...
@@ -387,9 +391,13 @@ class Result:
         )
 
     def thumbnail(self, longest_px: int = 512) -> Image.Image:
-        """The mask in the classes' colours on white, RGB, its longer side at most `longest_px`; needs no slide."""
+        """The mask in the classes' colours on white, RGB, its longer side at most `longest_px`; needs no slide.
+
+        Raises ConfigError for a size below 1.
+        """
         from PIL import Image
 
+        longest_px = check(Annotated[int, Bounds(1)], longest_px, "longest_px")
         level = max((i for i in self.levels if max(self.mask_image.spec.sizes[i].wh) >= longest_px), default=self.level)
         labels = self.mask_image.read(level, Box.of(self.mask_image.spec.sizes[level]))
         palette = np.full((256, 3), 255, np.uint8)
@@ -404,8 +412,9 @@ class Result:
         """A level as an `xarray.Dataset` of lazy arrays: labels, and probabilities and uncertainty where kept.
 
         Coordinates are pixel centres in µm from the corner of the slide's level 0, and class names. level: index into
-        `labels`. Raises ConfigError where xarray is not installed.
+        `labels`. Raises ConfigError for another level, and where xarray is not installed.
         """
+        level = self._checked_level(level)
         try:
             xarray = import_module("xarray")
         except ImportError as error:

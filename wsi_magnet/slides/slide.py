@@ -6,16 +6,17 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 from PIL import Image as Pillow
 
-from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box, FloatBox, Size
 from wsi_magnet.scales import Scale, pixels_at, to_rectangle
+from wsi_magnet.schema import Bounds
 from wsi_magnet.slides.read import read_rectangle, read_whole
 from wsi_magnet.slides.types import Image, SlideInfo, SlideReader
 from wsi_magnet.text import counted
+from wsi_magnet.values import check
 
 MOST_SHOWN_PIXELS = 1 << 26
 """Most pixels that are decoded to show a slide in a notebook: a large slide without a pyramid would take minutes."""
@@ -58,8 +59,7 @@ class Slide:
         It shows what `open_result(...).thumbnail()` shows the mask of. A slide without a pyramid is decoded whole; what
         cannot be decoded is grey. Raises ConfigError for a size below 1.
         """
-        if not isinstance(longest_px, int) or longest_px < 1:
-            raise ConfigError(f"longest_px is {longest_px!r:.60}, not a whole number of at least 1")
+        longest_px = check(Annotated[int, Bounds(1)], longest_px, "longest_px")
         bounds = self.info.bounds
         shrink = min(1.0, longest_px / max(bounds.size.wh))
         size = Size(max(1, round(bounds.size.width * shrink)), max(1, round(bounds.size.height * shrink)))
