@@ -16,7 +16,7 @@ from wsi_magnet.evaluate import methods
 from wsi_magnet.evaluate.methods import MagNet, Method, OneScale, Settings, all_methods, built_in, choose, single_scale
 from wsi_magnet.evaluate.worker import Item, segment_isolated
 from wsi_magnet.nets.bundle import load_bundle
-from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.nets.spec import bundle_path, read_spec
 
 SETTINGS = Settings(RunConfig(mpp=MPP, tissue=False, keep_probabilities=True), Execution(device="cpu"))
 
@@ -74,6 +74,13 @@ def test_one_scale_of_a_bundle_is_a_bundle(tmp_path: Path) -> None:
     for method, mpp, temperature in ((OneScale("p", "finest"), 0.5, 2.0), (OneScale("d", "coarsest"), 2.0, 1.0)):
         own = load_bundle(method.prepare(slide, bundle, tmp_path, SETTINGS))
         assert (own.spec.mpps, own.spec.temperature, own.refiners) == ((mpp,), (temperature,), ())
+
+
+def test_one_scale_of_a_bundle_with_a_profile_is_a_bundle(tmp_path: Path) -> None:
+    assert load_bundle("default").spec.profile is not None
+    slide = paint(tmp_path / "a.png", patchwork(0))
+    own = load_bundle(OneScale("d", "coarsest").prepare(slide, bundle_path("default"), tmp_path, SETTINGS))
+    assert (own.spec.mpps, own.spec.profile, own.statistics) == ((8.0,), None, None)
 
 
 def test_the_finest_scale_is_the_finest_that_the_slide_has(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class OneScale:
 
 
 def single_scale(spec: BundleSpec, index: int) -> BundleSpec:
-    """The description with one of its scales and no refiner."""
+    """The description with one of its scales, no refiner, and no profile, which is of masks of all scales."""
     return replace(
         spec,
         mpps=(spec.mpps[index],),
@@ -102,6 +102,7 @@ def single_scale(spec: BundleSpec, index: int) -> BundleSpec:
         select_above=(),
         select_width=(),
         refine_above=(),
+        profile=None,
     )
 
 

@@ -180,6 +180,8 @@ def _main(handle: int) -> None:
     configure_command_line()
     # Imported by its name: here it is __main__, and its classes would not be those of the caller.
     import_module("wsi_magnet.runtime.isolation").serve(Connection(handle, readable=False))
+    # All is sent: from here on there is nothing to leave in order, and an exception would be printed.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def serve(connection: Connection) -> None:
