@@ -266,12 +266,16 @@ TRAININGS = (
     trained("test images unlike training", "unlike the training data", test_factor=2.1),
 )
 
+DEMO = Path(__file__).resolve().parents[1] / "demo" / "rings_P1_D5_9_13.tif"
+
 STRANGE = ("unlike the training data",)
 
 REAL: tuple[tuple[str, str, float | None, tuple[str, ...]], ...] = (
     ("prostate, RINGS, test tile", "rings_glands/img/P1_D5_9_13_4.png", 0.93, ()),
     ("prostate, RINGS, test tile", "rings_glands/img/P1_D5_9_13_6.png", 0.93, ()),
     ("prostate, RINGS, test tile", "rings_glands/img/P1_D4_5_14_3.png", 0.93, ()),
+    ("prostate, RINGS, mosaic with an empty quadrant", "rings_mosaics/P1_D5_3_12_tiles4-5-6_no-mpp.tif", 0.93, ()),
+    ("prostate, the demo", str(DEMO), 0.93, ()),
     ("prostate, another laboratory", "gleason_tiles/img/test100.jpg", 0.5, ("class share",)),
     ("colon, benign", "glas/img/P02_train_1.png", 0.62005, STRANGE),
     ("colon, carcinoma", "glas/img/P01_train_13.png", 0.62005, STRANGE),

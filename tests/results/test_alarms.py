@@ -133,10 +133,13 @@ def test_results_that_did_not_count_changes_have_no_detail() -> None:
 
 
 def test_a_class_above_what_training_had() -> None:
-    alarm = only(alarms_of(summary(stroma=2.0, gland=8.0), NUMBERS))
+    alarm = only(alarms_of(summary(stroma=1.0, gland=9.0), NUMBERS))
     assert alarm.kind == "class share"
-    assert "80.0 % of the tissue is 'gland', and at most 60.0%" in alarm.text
-    assert alarms_of(summary(stroma=3.1, gland=6.9), NUMBERS) == ()
+    assert "90.0 % of the tissue is 'gland', and no training image had more than 60.0 %" in alarm.text
+    assert alarms_of(summary(stroma=1.5, gland=8.5), NUMBERS) == (), "six images of training are no measure"
+    rare = replace(NUMBERS, profile=replace(PROFILE, class_shares={"6": (0.0, 0.05)}))
+    assert alarms_of(summary(stroma=8.5, gland=1.5), rare) == ()
+    assert only(alarms_of(summary(stroma=8.0, gland=2.0), rare)).kind == "class share"
 
 
 def test_a_class_that_every_training_image_had() -> None:

@@ -48,9 +48,10 @@ ONE_CLASS_PERCENT = 99.0
 """Share of the analysed tissue from which a single class is an alarm, for bundles that do not know better. Networks
 that see what they were not trained for often choose one class for all of it: a duodenum was 99.9 % gland."""
 
-SHARE_MARGIN = 0.1
-"""Margin above the highest share of a class in a training image. Whole slides vary less than the small images that
-bundles are trained on."""
+SHARE_MARGIN, SHARE_ODDS = 0.1, 4.0
+"""Margin above the highest share of a class in a training image, and factor above its odds, share / (1 - share): the
+few small images of a training are no measure of all slides. A class of at most half of an image may have four fifths
+of a slide, one of at most a twentieth less than a fifth."""
 
 ALWAYS_THERE = 0.02
 """Least share that a class must have had in every training image for its absence to be an alarm."""
@@ -247,10 +248,11 @@ def _classes(summary: Mapping[str, Any], profile: TrainingProfile | None) -> Ite
     for one in summary["classes"]:
         name, share = one["name"], float(one["area_mm2"]) / total
         least, most = known.get(str(one["value"]), (0.0, 1.0))
-        if one["value"] and share > most + SHARE_MARGIN:
+        if one["value"] and _is_unusual(share, most):
             yield _large_share(name, share, most)
         elif one["value"] and not share and least >= ALWAYS_THERE:
-            text = f"no pixel of {area_text(total)} is {name!r}, which every training image had ({least:.1%} or more)"
+            share_text = percent_text(100 * least)
+            text = f"no pixel of {area_text(total)} is {name!r}, and all training images had {share_text} or more"
             yield Alarm("class never predicted", text, {"class": name, "least_share": least})
     name, area = max(tissue.items(), key=lambda one: one[1])
     if not known and _is_one_class(summary):
@@ -259,8 +261,14 @@ def _classes(summary: Mapping[str, Any], profile: TrainingProfile | None) -> Ite
         yield Alarm("one class", text, {"class": name, "share": round(share, 4)})
 
 
+def _is_unusual(share: float, most: float) -> bool:
+    """True for a share far above the most that a training image had."""
+    return share > most + SHARE_MARGIN and share * (1 - most) > SHARE_ODDS * most * (1 - share)
+
+
 def _large_share(name: str, share: float, most: float) -> Alarm:
-    text = f"{percent_text(100 * share)} of the tissue is {name!r}, and at most {most:.1%} was in any training image"
+    found, known = percent_text(100 * share), percent_text(100 * most)
+    text = f"{found} of the tissue is {name!r}, and no training image had more than {known}"
     return Alarm("class share", text, {"class": name, "share": round(share, 4), "most_share": most})
 
 
