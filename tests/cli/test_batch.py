@@ -122,7 +122,7 @@ def test_stopped_twice_it_ends_at_once(bundle: Path, tmp_path: Path) -> None:
     wait_until(lambda: bool(list(out.glob("*/journal.jsonl"))))
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
-    while "once more stops at once" not in process.stderr.readline():
+    while "a second Ctrl-C stops at once" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=90)
