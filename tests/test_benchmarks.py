@@ -89,7 +89,7 @@ def test_the_page_keeps_its_order_and_what_was_recorded_before(docs: Path, monke
     for name in ("other", "memory", "pipeline", "another"):
         typed(monkeypatch, "--record", name=name)
     titles = [line for line in (docs / "performance.md").read_text(encoding="utf-8").splitlines() if line[:3] == "## "]
-    assert titles == [f"## The {name} one" for name in ("pipeline", "memory", "another", "other")]
+    assert titles == [f"## The {name} one" for name in ("memory", "pipeline", "another", "other")]
 
 
 def test_a_record_elsewhere_leaves_the_page_alone(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

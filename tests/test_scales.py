@@ -54,7 +54,7 @@ def test_a_coarser_slide_is_refused_with_numbers_and_remedy(slide_mpp_xy: tuple[
     assert f"{max(slide_mpp_xy) / 8:.3g} times" in message
     assert "8 µm/px" in message
     assert "finer scan" in message
-    assert "--mpp" in message
+    assert "give the right mpp" in message
 
 
 @pytest.mark.parametrize("slide_mpp", [0.25, 8.0, 9.9])

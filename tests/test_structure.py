@@ -259,6 +259,7 @@ def measures_of_this_checkout() -> Mapping[str, Any]:
     return read_structure(Path(__file__).resolve().parent.parent).measures
 
 
+@pytest.mark.slow
 def test_this_checkout_imports_without_circles_and_never_up() -> None:
     measures = measures_of_this_checkout()
     for name in ("arrows up between rooms", "circles of rooms", "circles of modules"):

@@ -35,6 +35,7 @@ def slides(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_batch_from_the_command_line(call: Call, slides: Path, bundle: Path, tmp_path: Path) -> None:
     arguments = ["batch", slides, "-o", tmp_path / "out", "--bundle", bundle, "--tile", "512", "--workers", "1"]
     first = call(*arguments)

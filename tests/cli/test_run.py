@@ -57,6 +57,7 @@ def test_a_dashboard_is_started_on_request(call: Call, made_run: MadeRun, tmp_pa
     assert re.search(r"; dashboard http://127\.0\.0\.1:\d+/status\n", shown.stderr)
 
 
+@pytest.mark.slow
 def test_another_bundle_is_refused(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     assert call("run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle).exit_code == 0
     classes = (*free_spec().classes[:2], ClassInfo("violet", 9, (9, 9, 9)))
@@ -66,6 +67,7 @@ def test_another_bundle_is_refused(call: Call, made_run: MadeRun, tmp_path: Path
     assert "other" in text
 
 
+@pytest.mark.slow
 def test_what_is_kept(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
     kept = "probabilities,uncertainty"
     arguments = ["run", made_run.slide, "-o", tmp_path, "--bundle", made_run.bundle, "--keep", kept]

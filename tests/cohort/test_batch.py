@@ -305,6 +305,7 @@ def test_two_batches_in_one_folder(batches: Batches) -> None:
         batches.run()
 
 
+@pytest.mark.slow
 def test_no_more_slides_are_in_flight_than_chosen(batches: Batches) -> None:
     for i in range(5):
         write_slide(batches.slides / f"{i}.tif", i)

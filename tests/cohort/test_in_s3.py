@@ -59,6 +59,7 @@ def test_a_cohort_in_s3(batches: Batches, bucket: str, call: Call, tmp_path: Pat
     assert call("status", bucket, "--json").exit_code == 1
 
 
+@pytest.mark.slow
 def test_one_batch_at_a_time_in_s3(batches: Batches, bucket: str) -> None:
     write_slide(batches.slides / "a.tif")
     away = replace(batches, out=to_location(bucket), events=[])

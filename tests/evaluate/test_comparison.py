@@ -70,6 +70,7 @@ def conditions(folder: Path, *, keep: bool = False) -> Conditions:
     return Conditions(False, Execution(), folder / "results", keep)
 
 
+@pytest.mark.slow
 def test_the_posters_rows_are_ranked_as_they_must_be(tmp_path: Path) -> None:
     samples, opener = data(tmp_path, 2)
     rows = candidates(built_in(0.25), [bundle_at(tmp_path)])

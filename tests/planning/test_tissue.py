@@ -277,6 +277,7 @@ def test_a_pyramid_and_its_level_0_show_the_same_tissue(tmp_path: Path) -> None:
     assert 0.2 < maps[0].share < 0.45
 
 
+@pytest.mark.slow
 def test_bounds_are_the_maps_origin(tmp_path: Path) -> None:
     image = np.concatenate([stained(Size(2400, 2000)), glass(Size(2400, 2000))])
     reader = open_slide(write_scn(tmp_path / "a.scn", image, whole=Size(5000, 6000), corner_xy=(900, 1100)))

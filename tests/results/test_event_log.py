@@ -51,6 +51,7 @@ def test_a_run_logs_its_start_its_scales_and_its_end(made_run: MadeRun, tmp_path
     assert lines(folder / "log.jsonl") == logged, "a run that is refused is no part of the result's history"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_logged_and_a_resumed_one_appends(made_run: MadeRun, tmp_path: Path) -> None:
     folder = tmp_path / made_run.slide.stem
 

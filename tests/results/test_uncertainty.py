@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.few import slow_except
 from tests.runs import MadeRun, labels_of, local, run_serially
 from wsi_magnet.config import Ngff, RunConfig
 from wsi_magnet.errors import ResultMismatchError
@@ -20,7 +21,7 @@ def files_of(image: Path) -> dict[str, bytes]:
     return {str(path.relative_to(image)): path.read_bytes() for path in image.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("ngff", ["0.4", "0.5"])
+@pytest.mark.parametrize("ngff", slow_except(["0.4"], ["0.4", "0.5"]))
 def test_it_is_the_image_that_the_run_would_have_kept(made_run: MadeRun, tmp_path: Path, ngff: Ngff) -> None:
     both = RunConfig(tile_px=1024, ngff=ngff, keep_probabilities=True, keep_uncertainty=True)
     kept = local(run_serially(made_run, tmp_path / "kept", both).folder)
@@ -45,6 +46,7 @@ def test_it_is_the_image_that_the_run_would_have_kept(made_run: MadeRun, tmp_pat
     assert not events, "it is not made twice"
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_written_it_is_written_again(
     made_run: MadeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,6 +281,7 @@ def test_another_configuration_is_refused_by_name(
     assert (labels_of(finished) == before).all()
 
 
+@pytest.mark.slow
 def test_restart_begins_again_and_overwrite_replaces_anything(made_run: MadeRun, tmp_path: Path) -> None:
     folder = run_serially(made_run, tmp_path).folder
     assert not run_serially(made_run, tmp_path, RunConfig(refine=0.5), existing="restart").done_before

@@ -181,6 +181,7 @@ def test_large_regions_are_read_block_by_block_and_stay_in_place(downsample: flo
         assert np.abs(shifts(image, scale.grid, scale, axis)).max() < 0.35
 
 
+@pytest.mark.slow
 def test_a_slide_without_a_pyramid_needs_little_memory(tmp_path: Path) -> None:
     """A patch of 576 px at 8 mpp is 18,000 px of level 0: 1.3 GB, were it read in one piece."""
     reader = open_slide(write_stained_slide(tmp_path / "a.tif", Size(20000, 3000), levels=1))

@@ -33,6 +33,7 @@ def test_simplified_polygons_do_not_overlap(image: Labels, side_px: int, toleran
     assert shapely.union_all(polygons).area == pytest.approx(sum(polygon.area for polygon in polygons))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 50), st.sampled_from([16, 32, 64, 200]), tolerances)
 @example(50, 32, 5.0)  # a corner of the image is cut
 def test_neighbours_share_their_edges(seed: int, side_px: int, tolerance: float) -> None:
