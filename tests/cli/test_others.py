@@ -104,6 +104,7 @@ def test_plan_counts(call: Call, long_run: MadeRun) -> None:
     assert text.splitlines()[4].split()[:5] == ["all", "scales", "14", "43", "43"]
 
 
+@pytest.mark.slow
 def test_plan_estimates_the_time_on_this_machine(call: Call, made_run: MadeRun) -> None:
     arguments = ["plan", made_run.slide, "--bundle", made_run.bundle, "--workers", "1"]
     auto, everything = (json.loads(call(*arguments, "--refine", how, "--json").stdout) for how in ("auto", "all"))

@@ -70,6 +70,7 @@ def test_what_stays_does_not_depend_on_tiles_or_on_reading_elsewhere(made_run: M
     assert cells <= {(r, c) for r in range(3) for c in range(3)}
 
 
+@pytest.mark.slow
 def test_a_cell_that_no_scale_reads_is_255_and_a_finer_scale_repairs_it(made_run: MadeRun, tmp_path: Path) -> None:
     torn = write_stained_slide(tmp_path / "torn.tif", SIZE, tissue_share=0.7, broken=[(3, 0, 0)])
     made = MadeRun(torn, made_run.bundle)

@@ -49,6 +49,7 @@ def test_tiles_do_not_matter(made_run: MadeRun, reference: Path, tmp_path: Path,
             assert (labels_of(folder, level, product) == labels_of(reference, level, product)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", slow_except(["auto"], [0.3, "auto"]))
 def test_tiles_do_not_matter_where_only_a_part_is_refined(made_run: MadeRun, tmp_path: Path, refine: Any) -> None:
     choosy = MadeRun(made_run.slide, write_bundle(tmp_path / "choosy.safetensors", free_spec(refine_above=(0.4, 0.4))))

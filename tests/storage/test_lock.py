@@ -58,6 +58,7 @@ def check_for_long(stopped: lock.FolderLock) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_dead_owner_is_replaced_and_a_late_one_gets_an_error(
     folder: Location, monkeypatch: pytest.MonkeyPatch
