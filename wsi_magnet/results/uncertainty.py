@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_magnet.geometry import Box, ceil_div
-from wsi_magnet.planning.plan import grid_box
+from wsi_magnet.planning.plan import grid_box, pool_any
 from wsi_magnet.results import ngff
 from wsi_magnet.results.folder import KEEP, ResultFolder
 from wsi_magnet.results.ome_xml import image_of, ome_xml
@@ -67,9 +67,7 @@ def _write_finest(probabilities: Pyramid, uncertainty: Pyramid) -> Tiles:
 def _write_coarser(uncertainty: Pyramid, level: int, finer: Tiles) -> Tiles:
     """Write a coarser level from the one before; returns its tiles that hold something."""
     side, grid = uncertainty.spec.tile_px, Box.of(uncertainty.spec.sizes[level])
-    tiles = np.zeros((ceil_div(grid.y1, side), ceil_div(grid.x1, side)), bool)
-    for row, column in np.argwhere(finer).tolist():
-        tiles[row // 2, column // 2] = True
+    tiles = pool_any(finer, 2)
     for row, column in np.argwhere(tiles).tolist():
         halve_tile(uncertainty, level, grid_box(row, column, side).intersect(grid), labels=False)
     return tiles
