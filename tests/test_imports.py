@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("values",),
     ("config", "magnet", "metrics", "scales", "storage"),
     ("nets", "runtime", "slides"),
+    ("methods",),
     ("planning",),
     ("results",),
     ("annotations", "export", "inference"),

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wsi_magnet.methods.losses import set_loss
 from wsi_magnet.train.augment import draw_augmentation
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.glass import narrowed
 from wsi_magnet.train.loop import Setting
-from wsi_magnet.train.losses import set_loss
 from wsi_magnet.train.sampler import box_round, jitter
 from wsi_magnet.train.score import ConfusionCounts
 from wsi_magnet.train.views import StageData, inner, to_sets, to_tensor

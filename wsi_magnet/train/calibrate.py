@@ -19,9 +19,9 @@ from wsi_magnet.config import CELL_PX
 from wsi_magnet.magnet.selection import mixing_weight
 from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
+from wsi_magnet.methods.losses import set_loss
 from wsi_magnet.metrics.confusion import Confusion, Values, mean_iou
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
-from wsi_magnet.train.losses import set_loss
 from wsi_magnet.train.score import ConfusionCounts, block_counts
 from wsi_magnet.train.views import View, to_sets
 

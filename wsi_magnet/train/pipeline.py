@@ -18,6 +18,7 @@ from torch import nn
 
 from wsi_magnet.dataset.open_sample import SamplePool
 from wsi_magnet.errors import ResultBusyError, TrainingError
+from wsi_magnet.methods.losses import class_weights
 from wsi_magnet.nets.bundle import Bundle, load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.registry import build_network, build_refiner
@@ -34,7 +35,6 @@ from wsi_magnet.train.data_parallel import Ranks, devices_of, forwarding_progres
 from wsi_magnet.train.frozen_backbone import FrozenBackbone
 from wsi_magnet.train.history import History, Row, Watcher, draw_curves, progress_of, to_csv
 from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
-from wsi_magnet.train.losses import class_weights
 from wsi_magnet.train.model_card import describe_bundle
 from wsi_magnet.train.profile import numbers_of, profile_of, profiled, survey_rows
 from wsi_magnet.train.refiners import RefinerStage

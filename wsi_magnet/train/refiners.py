@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from wsi_magnet.magnet.selection import select_threshold
 from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score
+from wsi_magnet.methods.losses import guided_loss, hard_loss
 from wsi_magnet.train.augment import draw_augmentation
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.loop import Setting, evaluating
-from wsi_magnet.train.losses import guided_loss, hard_loss
 from wsi_magnet.train.sampler import box_round, jitter
 from wsi_magnet.train.score import ConfusionCounts
 from wsi_magnet.train.views import StageData, View, Windows, ladder_at, read_view, to_sets

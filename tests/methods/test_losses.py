@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wsi_magnet.train.losses import allowed_classes, class_weights, guided_loss, hard_loss, set_loss
+from wsi_magnet.methods.losses import allowed_classes, class_weights, guided_loss, hard_loss, set_loss
 
 CLASSES = 3
 FULL = (1 << CLASSES) - 1

@@ -17,6 +17,12 @@ def allowed_classes(sets: Tensor, n_classes: int) -> Tensor:
     return (sets.unsqueeze(1) >> bits) & 1 > 0
 
 
+def single_labels(sets: Tensor, n_classes: int) -> Tensor:
+    """The class of each pixel, int64 (N, H, W); -1 where several are allowed. sets: int32 (N, H, W)."""
+    allowed = allowed_classes(sets, n_classes)
+    return torch.where(allowed.sum(dim=1) == 1, allowed.to(torch.uint8).argmax(dim=1), -1)
+
+
 def set_loss(logits: Tensor, sets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean of -log(sum of the probabilities allowed) over the labelled pixels.
 

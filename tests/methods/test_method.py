@@ -1,0 +1,62 @@
+"""The protocol: parameters, heads, and the place of a patch in its context."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.methods.method import Context, Method, MethodInfo, Needs, PatchMaps
+from wsi_magnet.methods.registry import method_class
+
+
+class Keep(Method):
+    info = MethodInfo("Keep", "reimplemented", "none", "none", Needs(head=True), {"radius_um": 4.0})
+
+    def refine(self, maps: PatchMaps) -> Tensor:
+        return maps.inner(maps.coarse)
+
+
+def test_parameters_have_defaults_and_unknown_ones_are_refused() -> None:
+    head = torch.nn.Identity()
+    assert Keep(2, {}, head).parameters == {"radius_um": 4.0}
+    assert Keep(2, {"radius_um": 1.0}, head).parameters == {"radius_um": 1.0}
+    with pytest.raises(ConfigError, match="Keep has no parameter 'width'; it has radius_um"):
+        Keep(2, {"width": 1}, head)
+
+
+def test_a_missing_head_is_refused_with_the_cure() -> None:
+    with pytest.raises(BundleError, match=r"no weights for Keep; train them with `methods: \[Keep\]`"):
+        Keep(2)
+
+
+def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="unknown method 'nobody'; available are"):
+        method_class("nobody")
+
+
+def test_a_patch_finds_its_place_in_the_context() -> None:
+    """Positions as values: every pixel of the result holds the place of its centre, in pixels of the context."""
+    height, width, ratio, corner = 20, 30, 4, (3.25, 7.5)
+    rows, cols = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    places = torch.stack([rows, cols])[None]
+    context = Context(places, torch.zeros(1, 1, 5, 8), ratio, corner)
+    found = context.at(places, (16, 24), (16, 24))
+    assert found.shape == (1, 2, 16, 24)
+    expected_y = corner[0] + (torch.arange(16) + 0.5) / ratio
+    expected_x = corner[1] + (torch.arange(24) + 0.5) / ratio
+    assert torch.allclose(found[0, 0], expected_y[:, None].expand(16, 24), atol=1e-4)
+    assert torch.allclose(found[0, 1], expected_x[None].expand(16, 24), atol=1e-4)
+
+
+def test_maps_of_another_stride_cover_the_same_context() -> None:
+    coarse = torch.arange(5.0)[None, None, :, None].expand(1, 1, 5, 8)
+    context = Context(torch.zeros(1, 2, 20, 32), coarse, 2, (4.0, 8.0))
+    found = context.at(coarse, (4, 4), (16, 16))  # rows 4 to 12 of the context: rows 1 to 3 of its features
+    assert torch.allclose(found[0, 0, :, 0], torch.tensor([1.0, 1.5, 2.0, 2.5]) - 0.25)
+
+
+def test_the_margin_is_cut_off() -> None:
+    maps = PatchMaps(torch.arange(36.0).view(1, 1, 6, 6), 1.0, margin_px=2)
+    assert maps.inner(maps.coarse).tolist() == [[[[14.0, 15.0], [20.0, 21.0]]]]

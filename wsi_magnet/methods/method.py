@@ -1,0 +1,178 @@
+"""The protocol of a method: from the pixels and the coarser result of a patch to the result of its cell.
+
+MagNet's step is one method; the others of the poster refine the coarsest result at the finest scale. A method sees
+tensors and no slide: its inputs, its receptive radius and its arithmetic. N: batch, C: classes, H, W: size of the patch with its
+margin, F: feature channels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wsi_magnet.errors import BundleError, ConfigError
+
+Origin = Literal["faithful", "adapted", "reimplemented"]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Inputs of a method besides the coarser result; what is not needed is neither read nor computed."""
+
+    rgb: bool = True
+    """The patch's pixels."""
+    fine: bool = False
+    """Probabilities of the backbone on the patch (O)."""
+    features: bool = False
+    """Features of the backbone on the patch."""
+    context: bool = False
+    """Features and probabilities of the patch of the coarsest scale that holds the cell."""
+    head: bool = False
+    """Weights of its own, which a training makes."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodInfo:
+    """Description of a method."""
+
+    name: str
+    """Name in the poster."""
+    origin: Origin
+    """"faithful": as its source; "adapted": to patches of slides; "reimplemented": from the paper alone."""
+    source: str
+    """Paper, and section or figure."""
+    differs: str
+    """Differences from the source, in a sentence or two."""
+    needs: Needs = Needs()
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """Names and default values of the parameters that are not learned; "_um" where they are lengths."""
+    fit: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Values of parameters among which a training chooses on its validation rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """The patch of the coarsest scale that holds the cell, and the place of the method's patch in it."""
+
+    probabilities: Tensor
+    """float32 (N, C, h, w), of the backbone."""
+    features: Tensor
+    """float32 (N, F, h / s, w / s), s: stride of the features."""
+    ratio: int
+    """Pixels of the patch per pixel of the context, along an axis."""
+    corner_yx: tuple[float, float]
+    """Upper left corner of the patch, its margin included, in pixels of the context from the context's corner."""
+
+    def at(self, maps: Tensor, size_hw: tuple[int, int], patch_hw: tuple[int, int]) -> Tensor:
+        """Maps of the context at the patch's place, bilinear with half-pixel centres: (N, K, *size_hw).
+
+        maps: `probabilities`, `features`, or other maps of the same extent, (N, K, h', w'). size_hw: size of the
+        result, which covers the patch. patch_hw: size of the patch, its margin included, in its own pixels. Beyond the
+        context its nearest pixel is taken.
+        """
+        grid = torch.stack(
+            [
+                self._positions(size_hw[axis], patch_hw[axis], axis, maps).view(shape).expand(size_hw)
+                for axis, shape in ((1, (1, -1)), (0, (-1, 1)))
+            ],
+            dim=-1,
+        )
+        return F.grid_sample(
+            maps.float(),
+            grid.expand(len(maps), *grid.shape),
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
+        )
+
+    def _positions(self, count: int, length: int, axis: int, maps: Tensor) -> Tensor:
+        """Centres of the result's pixels along an axis, in [-1, 1] over the context."""
+        extent = self.probabilities.shape[-2 + axis]
+        centres = (torch.arange(count, dtype=torch.float64, device=maps.device) + 0.5) * (length / count)
+        return ((self.corner_yx[axis] + centres / self.ratio) * (2 / extent) - 1).float()
+
+
+@dataclass(frozen=True, eq=False)
+class PatchMaps:
+    """Everything that a method may see of a batch of patches."""
+
+    coarse: Tensor
+    """float32 (N, C, H, W): probabilities of the coarser result, upsampled (Y)."""
+    mpp: float
+    """Microns per pixel."""
+    margin_px: int = 0
+    """Margin round the cell; a result is needed of the cell alone."""
+    rgb: Tensor | None = None
+    """float32 (N, 3, H, W), 0 to 1."""
+    fine: Tensor | None = None
+    """float32 (N, C, H, W): probabilities of the backbone on the patch (O)."""
+    features: Tensor | None = None
+    """float32 (N, F, H / s, W / s): features of the backbone on the patch; s is usually 4."""
+    context: Context | None = None
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """H, W."""
+        return self.coarse.shape[-2], self.coarse.shape[-1]
+
+    def inner(self, maps: Tensor) -> Tensor:
+        """(N, K, H, W) without the margin; a view."""
+        margin, (height, width) = self.margin_px, self.size_hw
+        return maps[..., margin : height - margin, margin : width - margin]
+
+
+class Method(ABC):
+    """A method with its parameters and, where it learns, its head; thread-safe once it is made.
+
+    A subclass sets `info`, and overrides `refine`; if it looks beyond a pixel also `receptive_radius_px`; if it learns also
+    `build_head` and `loss`. Its result at a pixel may depend on the patch only: then it cannot depend on tiles.
+    """
+
+    info: ClassVar[MethodInfo]
+
+    def __init__(self, n_classes: int, parameters: Mapping[str, float] | None = None, head: nn.Module | None = None):
+        """parameters: those that differ from the defaults. Raises ConfigError for one that the method does not have,
+        and BundleError where a head is needed and there is none.
+        """
+        name, own = self.info.name, self.info.parameters
+        if unknown := sorted((parameters or {}).keys() - own.keys()):
+            raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(own) or 'none'}")
+        if self.info.needs.head and head is None:
+            raise BundleError(
+                f"the bundle has no weights for {name}; train them with `methods: [{name}]` in the configuration"
+            )
+        self.n_classes = n_classes
+        self.parameters = {**own, **(parameters or {})}
+        self.head = head
+
+    @classmethod
+    def build_head(cls, n_classes: int, feature_channels: int) -> nn.Module | None:
+        """A head with fresh weights; None for a method that learns nothing.
+
+        feature_channels: F of the bundle's network, 0 if it has none.
+        """
+        return None
+
+    def receptive_radius_px(self, mpp: float) -> int:
+        """Distance, in pixels of a scale of that mpp, beyond which a pixel of the patch has no influence on another;
+        for a method without such a limit, the margin that it is given.
+        """
+        return 0
+
+    @abstractmethod
+    def refine(self, maps: PatchMaps) -> Tensor:
+        """Probabilities of the cell: float32 (N, C, H - 2 * margin_px, W - 2 * margin_px), 1 in sum over C."""
+
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+        """Loss of the head on a batch of windows, a float32 scalar with gradients to `self.head`.
+
+        maps: with `margin_px` 0. sets: label sets, int32 (N, H, W), a bit for each class a pixel may be. rng: the only
+        source of chance, on the CPU.
+        """
+        raise NotImplementedError(f"{self.info.name} learns nothing")
