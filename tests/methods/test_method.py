@@ -12,9 +12,12 @@ from wsi_magnet.methods.registry import method_class
 
 
 class Keep(Method):
+    """A method that keeps the coarser result and needs a head."""
+
     info = MethodInfo("Keep", "reimplemented", "none", "none", Needs(head=True), {"radius_um": 4.0})
 
     def refine(self, maps: PatchMaps) -> Tensor:
+        """The coarser result."""
         return maps.inner(maps.coarse)
 
 

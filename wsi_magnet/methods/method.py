@@ -1,8 +1,7 @@
 """The protocol of a method: from the pixels and the coarser result of a patch to the result of its cell.
 
 MagNet's step is one method; the others of the poster refine the coarsest result at the finest scale. A method sees
-tensors and no slide: its inputs, its receptive radius and its arithmetic. N: batch, C: classes, H, W: size of the patch with its
-margin, F: feature channels.
+tensors and no slide. N: batch, C: classes, H, W: size of the patch with its margin, F: feature channels.
 """
 
 from __future__ import annotations
@@ -130,8 +129,8 @@ class PatchMaps:
 class Method(ABC):
     """A method with its parameters and, where it learns, its head; thread-safe once it is made.
 
-    A subclass sets `info`, and overrides `refine`; if it looks beyond a pixel also `receptive_radius_px`; if it learns also
-    `build_head` and `loss`. Its result at a pixel may depend on the patch only: then it cannot depend on tiles.
+    A subclass sets `info`, and overrides `refine`; if it looks beyond a pixel also `receptive_radius_px`; if it learns
+    also `build_head` and `loss`. Its result at a pixel may depend on the patch only: then it cannot depend on tiles.
     """
 
     info: ClassVar[MethodInfo]
