@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 from uuid import uuid4
@@ -20,6 +21,9 @@ from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import FORMAT, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
 from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.values import documented
+
+_HEAD = "method."
+"""Prefix of the tensors of heads, before the name of the method."""
 
 _STATISTICS = ("profile.mean", "profile.whitening")
 """Names of the tensors of `FeatureStatistics`."""
@@ -53,6 +57,8 @@ class Bundle:
     """Called as `refiner(fine=..., coarse=...)`; `spec.refiner_of` assigns them to scales."""
     statistics: FeatureStatistics | None = None
     """None in bundles made before there were any, and for networks without features."""
+    heads: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Weights of the methods that learn, by the method's name and the head's own keys."""
 
     @property
     def device(self) -> torch.device:
@@ -90,11 +96,12 @@ def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "
     found = [tensors.pop(name) for name in _STATISTICS if name in tensors]
     statistics = FeatureStatistics(*found) if len(found) == len(_STATISTICS) else None
     _check_statistics(spec, statistics, str(path))
+    heads = _pop_heads(tensors, spec, str(path))
     if tensors:
         raise BundleError(f"{path} does not fit: {len(tensors)} tensors unexpected, the first {min(tensors)!r}")
     for module in parts.values():
         module.eval().requires_grad_(False).to(device)
-    return Bundle(spec, path, sha256, backbone, refiners, statistics)
+    return Bundle(spec, path, sha256, backbone, refiners, statistics, heads)
 
 
 def save_bundle(
@@ -103,11 +110,12 @@ def save_bundle(
     backbone: nn.Module,
     refiners: Sequence[nn.Module],
     statistics: FeatureStatistics | None = None,
+    heads: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> None:
     """Write a bundle atomically; the same weights give the same bytes.
 
-    statistics: needed where the profile in `spec` has distances. Raises BundleError where the networks do not fit
-    `spec` or the file cannot be written.
+    statistics: needed where the profile in `spec` has distances. heads: weights of methods in `spec.methods`.
+    Raises BundleError where the networks do not fit `spec` or the file cannot be written.
     """
     path = Path(path).expanduser()
     tensors = {
@@ -120,6 +128,11 @@ def save_bundle(
     if statistics is not None:
         values = (statistics.mean, statistics.whitening)
         tensors |= {name: one.cpu().contiguous() for name, one in zip(_STATISTICS, values, strict=True)}
+    tensors |= {
+        f"{_HEAD}{name}.{key}": tensor.detach().cpu().contiguous()
+        for name, head in (heads or {}).items()
+        for key, tensor in head.items()
+    }
     description = json.dumps(spec.to_json())
     content = _serialise(tensors, {"format": FORMAT, "version": VERSION, "spec": description})
     try:
@@ -146,6 +159,17 @@ def _part_names(backbone: nn.Module, refiners: Sequence[nn.Module]) -> dict[str,
 def _pop_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     keys = [key for key in tensors if key.startswith(prefix)]
     return {key.removeprefix(prefix): tensors.pop(key) for key in keys}
+
+
+def _pop_heads(tensors: dict[str, Tensor], spec: BundleSpec, what: str) -> dict[str, dict[str, Tensor]]:
+    """Heads by the name of their method, which may hold dots. Raises BundleError for a tensor that is not finite."""
+    heads: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name in spec.methods:
+        for key, tensor in _pop_prefix(tensors, f"{_HEAD}{name}.").items():
+            if not torch.isfinite(tensor).all():
+                raise BundleError(f"{what}: {name} has a tensor {key!r} with NaN or infinity; get the file again")
+            heads[name][key] = tensor
+    return dict(heads)
 
 
 def _check_fit(spec: BundleSpec, tensors: Mapping[str, Tensor], what: str) -> None:

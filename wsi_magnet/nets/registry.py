@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+import torch
 from torch import nn
 
 from wsi_magnet.errors import BundleError
@@ -43,6 +44,16 @@ def build_network(network: str, n_classes: int, **network_args: float) -> nn.Mod
         raise BundleError(f"network {network!r} takes no {unknown[0]!r}")
     built: nn.Module = getattr(import_module(f"wsi_magnet.nets.{module}"), name)(n_classes, **network_args)
     return built
+
+
+def feature_channels(network: str, **network_args: float) -> int:
+    """Channels of a network's features, the input of its last layer; 0 if it has none. Raises BundleError."""
+    if network not in HEADS:
+        return 0
+    with torch.device("meta"):
+        head = build_network(network, 2, **network_args).get_submodule(HEADS[network])
+    assert isinstance(head, nn.Conv2d)
+    return head.in_channels
 
 
 def build_refiner(refiner: str, n_classes: int, channel_order: ChannelOrder = "fine_first") -> nn.Module:

@@ -114,6 +114,8 @@ class BundleSpec:
     """Least mean uncertainty of cells that `--refine auto` refines, for scale 1, 2, ..."""
     temperature: tuple[float, ...]
     """Divisor of the backbone's logits before the softmax, for scale 0, 1, ...; 1 changes nothing."""
+    methods: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Other methods that the bundle was trained or fitted for, by name, with the parameters that were fitted."""
     profile: TrainingProfile | None = None
     """Numbers of the training data with which slides are compared; None in bundles made before there were any."""
     card: Mapping[str, str] = field(default_factory=dict)
@@ -143,6 +145,8 @@ class BundleSpec:
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if self.profile is None:
             del values["profile"]
+        if not self.methods:
+            del values["methods"]
         return values
 
     @staticmethod
