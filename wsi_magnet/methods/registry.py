@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 GROUP = "wsi_magnet.methods"
 
-_OWN: dict[str, tuple[str, str]] = {}
+_OWN: dict[str, tuple[str, str]] = {
+    "GF": ("guided_filter", "GuidedFilter"),
+}
 """Module and class, by the method's name in the poster."""
 
 
