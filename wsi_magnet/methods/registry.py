@@ -18,6 +18,7 @@ GROUP = "wsi_magnet.methods"
 
 _OWN: dict[str, tuple[str, str]] = {
     "GF": ("guided_filter", "GuidedFilter"),
+    "DGF": ("deep_guided_filter", "DeepGuidedFilter"),
 }
 """Module and class, by the method's name in the poster."""
 
