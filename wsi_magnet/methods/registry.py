@@ -19,6 +19,7 @@ GROUP = "wsi_magnet.methods"
 _OWN: dict[str, tuple[str, str]] = {
     "GF": ("guided_filter", "GuidedFilter"),
     "DGF": ("deep_guided_filter", "DeepGuidedFilter"),
+    "ISS": ("iss", "IterativeSegmentation"),
 }
 """Module and class, by the method's name in the poster."""
 
