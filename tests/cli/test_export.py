@@ -19,6 +19,7 @@ from tests.commands import Call, one_line
 from tests.export.qupath_rules import features_of, violations
 from tests.export.results import make_result
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
+from wsi_magnet.cohort.state import SlideState, States
 from wsi_magnet.config import RunConfig
 from wsi_magnet.results.reader import Result
 
@@ -106,14 +107,31 @@ def test_an_option_of_another_kind_is_refused(call: Call, small: Path, tmp_path:
 def test_a_project_is_made_of_several_results_or_of_a_batch_s_folder(call: Call, small: Path, tmp_path: Path) -> None:
     for name in "ab":
         make_result(tmp_path / "batch" / name, np.ones((64, 64), np.uint8))
-        (tmp_path / "batch" / ".cohort").mkdir(exist_ok=True)
-        (tmp_path / "batch" / ".cohort" / f"{name}.json").touch()
+    states = [SlideState(name=name, slide=f"/s/{name}.svs", state="finished") for name in "ab"]
+    write_states(tmp_path / "batch", states)
     done = call("export", tmp_path / "batch", small, "--to", "qupath-project", "-o", tmp_path / "x", "--locked")
     assert (done.exit_code, sorted(path.name for path in (tmp_path / "x" / "objects").iterdir())) == (
         0,
         ["a.geojson", "b.geojson", "result.geojson"],
     )
     assert done.stdout.splitlines()[:2] == [str(tmp_path / "x" / n) for n in ("import-results.groovy", "results.json")]
+
+
+def test_a_project_of_a_batch_names_the_slides_that_have_no_result(call: Call, tmp_path: Path) -> None:
+    for name in "ab":  # b: an earlier result of a slide that failed since
+        make_result(tmp_path / "batch" / name, np.ones((64, 64), np.uint8))
+    failed = SlideState(name="b", slide="/s/b.svs", state="failed", error="no JPEG", error_type="SlideReadError")
+    finished = SlideState(name="a", slide="/s/a.svs", state="finished")
+    write_states(tmp_path / "batch", [finished, failed, SlideState(name="c", slide="/s/c.svs")])
+    told = one_line(call("export", tmp_path / "batch", "--to", "qupath-project", "-o", tmp_path / "x"))
+    assert told.startswith(f"Error: 2 of 3 slides are not in {tmp_path / 'x'}: b (failed: no JPEG); c (waiting); ")
+    assert [path.name for path in (tmp_path / "x" / "objects").iterdir()] == ["a.geojson"]
+
+
+def write_states(folder: Path, states: list[SlideState]) -> None:
+    """Make the folder one of a batch with these slides."""
+    States(folder).make()
+    States(folder).write_all(states)
 
 
 def test_the_script_for_annotations_needs_no_result(call: Call, small: Path, tmp_path: Path) -> None:

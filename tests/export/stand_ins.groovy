@@ -14,6 +14,7 @@ class PathClass {
 class PathObject {
     UUID id
     PathClass pathClass
+    boolean locked
     UUID getID() { id }
     PathClass getPathClass() { pathClass }
     void setPathClass(PathClass one) { pathClass = one }
@@ -87,7 +88,11 @@ class Project {
     def getImageList() { images }
 }
 
-def objects = state.objects.collect { pathIO.make(it.id, [name: it.name]) }
+def objects = state.objects.collect { one ->
+    def made = pathIO.make(one.id, [name: one.name])
+    made.locked = one.locked == true
+    made
+}
 def project = null
 if (state.project != null) {
     def known = state.project.classes.collect { name -> pathIO.make(UUID.randomUUID().toString(), [name: name]).getPathClass() }

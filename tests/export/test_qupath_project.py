@@ -83,11 +83,19 @@ def test_a_folder_below_a_file_is_refused_by_its_own_reason(tmp_path: Path) -> N
 def test_a_result_that_cannot_be_read_is_named_and_costs_no_other_its_place(tmp_path: Path) -> None:
     folders = [result(tmp_path / name) for name in "ab"]
     damage(folders[0], version=0)
-    with pytest.raises(StoreError, match=r"1 of 2 results are not in .*x: a \(.*version 0"):
+    with pytest.raises(StoreError, match=r"1 of 2 slides are not in .*x: a \(.*version 0"):
         write_qupath_project(folders, tmp_path / "x", ExportOptions())
     listed = json.loads((tmp_path / "x" / "results.json").read_text())
     assert [one["regions"] for one in listed] == [["b.geojson"]]
     assert (tmp_path / "x" / "import-results.groovy").exists()
+
+
+def test_slides_without_a_result_are_counted_and_the_first_are_named(tmp_path: Path) -> None:
+    without = [f"s{i} (failed)" for i in range(8)]
+    told = r"8 of 9 slides are not in .*x: s0 \(failed\); .*; s4 \(failed\); and 3 more; once they have results, export"
+    with pytest.raises(StoreError, match=told):
+        write_qupath_project([result(tmp_path / "a")], tmp_path / "x", ExportOptions(), without=without)
+    assert (tmp_path / "x" / "objects" / "a.geojson").exists()
 
 
 def test_a_folder_that_is_there_needs_overwrite(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import numpy as np
 import pytest
@@ -141,6 +142,25 @@ def test_run_again_it_replaces_what_any_export_of_the_result_brought(tmp_path: P
     again = run_script(tmp_path / "y.groovy", {**image(), "objects": there})
     assert [name for _, name in again.objects] == ["Mine", "Gleason 3"]
     assert again.printed == ["slide.svs: 1 objects imported, 2 earlier ones removed"]
+
+
+def test_regions_of_version_0_1_0_are_replaced_and_others_with_such_ids_stay(tmp_path: Path) -> None:
+    script_of(result(tmp_path / "result"), tmp_path / "x.groovy")
+    there = [
+        {"id": str(uuid5(NAMESPACE_URL, "a")), "name": "old", "locked": True},
+        {"id": str(uuid5(NAMESPACE_URL, "b")), "name": "unlocked"},
+        {"id": str(uuid4()), "name": "mine", "locked": True},
+    ]
+    outcome = run_script(tmp_path / "x.groovy", {**image(), "objects": there})
+    assert sorted(name for _, name in outcome.objects) == ["Gleason 3", "Stroma", "mine", "unlocked"]
+    assert outcome.printed == ["slide.svs: 2 objects imported, 1 earlier ones removed"]
+
+
+def test_ids_are_told_from_those_of_version_0_1_0_by_their_version(tmp_path: Path) -> None:
+    text = script_of(result(tmp_path / "result"), tmp_path / "x.groovy")
+    assert "one.getID().version() == 5 && one.isLocked()" in text
+    ids = [UUID(one["id"]) for one in features_of(tmp_path / "x.geojson")]
+    assert {one.version for one in ids} == {8}
 
 
 def test_a_class_of_the_project_is_used_as_the_project_writes_it(tmp_path: Path) -> None:

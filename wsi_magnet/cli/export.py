@@ -62,12 +62,12 @@ OPTIONS_OF = {
     metavar="UM2",
     help="Leave out regions, and close holes, with a smaller area in square microns. [default: none]",
 )
-@click.option("--classes", metavar="NAME,...", help="Only these. [default: all but background]")
+@click.option("--classes", metavar="NAME,...", help="Classes to export. [default: all but background]")
 @click.option(
     "--class-names",
     type=click.Choice(("flat", "derived")),
     default="flat",
-    help='"Gleason 3" [default], or "Tumor: Gleason 3".',
+    help='Names of Gleason patterns: flat, "Gleason 3" [default], or derived, "Tumor: Gleason 3".',
 )
 @click.option(
     "--object-type",
@@ -75,7 +75,7 @@ OPTIONS_OF = {
     default="annotation",
     help="Type of QuPath's objects; detections for thousands. [default: annotation]",
 )
-@click.option("--max-vertices", type=int, default=5000, metavar="N", help="Cut polygons with more. [default: 5000]")
+@click.option("--max-vertices", type=int, default=5000, metavar="N", help="Cut larger polygons. [default: 5000]")
 @click.option(
     "--split",
     type=click.FloatRange(min=0),
@@ -132,7 +132,7 @@ def _check_number(results: tuple[str, ...], kind: str) -> None:
 
 
 def _export(results: tuple[str, ...], output: Path, kind: str, options: Any) -> Any:
-    from wsi_magnet.cohort.paths import result_folders
+    from wsi_magnet.cohort.reporting import report_sources
     from wsi_magnet.export.qupath_project import write_annotations_script, write_qupath_project
     from wsi_magnet.export.write import export
     from wsi_magnet.storage.location import to_location
@@ -140,8 +140,9 @@ def _export(results: tuple[str, ...], output: Path, kind: str, options: Any) -> 
     if kind == "qupath-annotations":
         return write_annotations_script(output, options.files.overwrite)
     if kind == "qupath-project":
-        found = [folder for named in results for folder in result_folders(to_location(named))]
-        return write_qupath_project(found, output, options, _note)
+        found = report_sources(map(to_location, results))
+        without = [f"{one.name} ({one.state}{one.reason and f': {one.reason}'})" for one in found.others]
+        return write_qupath_project(found.results, output, options, _note, without)
     return export(to_location(results[0]), output, kind, options, _note)  # type: ignore[arg-type]
 
 

@@ -24,9 +24,13 @@ from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location
 from wsi_magnet.storage.output import Exported, refuse_existing, whole
+from wsi_magnet.text import counted
 
 OBJECTS, RESULTS, IMPORT = "objects", "results.json", f"import-results{SUFFIX}"
 """Names in the folder: of the folder of GeoJSON files, of the list of results, and of the script."""
+
+_MOST_NAMED = 5
+"""Slides without a result that are named."""
 
 _IMPORT = Template("""\
 // Brings the regions that wsi-magnet found into the images of a project. Not for diagnosis.
@@ -151,14 +155,18 @@ println 'Next: wsi-magnet manifest folders "' + images + '" --images . --masks "
 
 
 def write_qupath_project(
-    folders: Sequence[Location], target: Path, options: ExportOptions, notify: Notify = lambda text: None
+    folders: Sequence[Location],
+    target: Path,
+    options: ExportOptions,
+    notify: Notify = lambda text: None,
+    without: Sequence[str] = (),
 ) -> Exported:
     """Write the regions of results, with tiles where probabilities were kept, and a script that brings those of each
     image into a project: "import-results.groovy", "results.json" and the folder "objects".
 
     folders: one that is named twice counts once. notify: receives notes and a line for each slide. Raises ConfigError
     and StoreError as `export` does. Results that cannot be read are left out, and named by the StoreError that is
-    raised once the others are written.
+    raised once the others are written; without: other slides that it names, each with its reason.
     """
     if not folders:
         raise ConfigError(f"no results to write into {target}: the folder has none yet")
@@ -173,7 +181,7 @@ def write_qupath_project(
     names = _names(folders)
     found: list[ScriptResult] = []
     files: list[Path] = []
-    missing: list[str] = []
+    missing = list(without)
     notes: list[str] = []
     count = 0
     for number, (folder, name) in enumerate(zip(folders, names, strict=True), 1):
@@ -200,7 +208,12 @@ def write_qupath_project(
     place = groovy(os.fspath(target.resolve()))
     write_script(target / IMPORT, _IMPORT.substitute(folder=place, objects=OBJECTS, results=RESULTS, bring=BRING))
     if missing:
-        raise StoreError(f"{len(missing)} of {len(folders)} results are not in {target}: {'; '.join(missing)}")
+        shown = "; ".join(missing[:_MOST_NAMED])
+        more = f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+        raise StoreError(
+            f"{len(missing)} of {counted(len(folders) + len(without), 'slide')} are not in {target}: {shown}{more}; "
+            "once they have results, export again with --overwrite"
+        )
     return Exported((target / IMPORT, target / RESULTS, *files), count, tuple(notes))
 
 

@@ -66,9 +66,12 @@ for (one in objects) {
         one.setPathClass(same)
 }
 
-// What was brought before has ids that begin alike, even if it was exported with other options.
+// What was brought before has ids that begin alike, even if it was exported with other options. Regions of exports of
+// version 0.1.0 are locked and have ids of UUID version 5, which QuPath itself gives to no object.
 def beginnings = result.regions_ids + (importTiles ? result.tiles_ids : [])
-def earlier = getAllObjects(false).findAll { one -> beginnings.any { one.getID().toString().startsWith(it) } }
+def earlier = getAllObjects(false).findAll { one ->
+    beginnings.any { one.getID().toString().startsWith(it) } || (one.getID().version() == 5 && one.isLocked())
+}
 if (!earlier.isEmpty())
     removeObjects(earlier, true)
 addObjects(objects)
