@@ -10,8 +10,9 @@ from rich.console import Console
 from wsi_magnet.cli import cohort_progress
 from wsi_magnet.cli.cohort_progress import ended_lines, watching_batch
 from wsi_magnet.cohort.events import BatchStarted, BatchWorkers, CohortEvent, SlideEnded, SlideEvent, SlideStarted
-from wsi_magnet.cohort.state import Grade, ResultMetrics, SlideState
+from wsi_magnet.cohort.state import ResultMetrics, SlideState
 from wsi_magnet.results.events import Note, ScaleStarted, TileFinished
+from wsi_magnet.results.grading import Grade
 from wsi_magnet.results.journal import CellResult, TileResult
 from wsi_magnet.text import rough_duration_text
 

@@ -43,6 +43,24 @@ def test_results_of_a_folder_are_relabelled(call: Call, tmp_path: Path) -> None:
         assert (classes["Gleason 3"], "Stroma" in classes, "stroma" in classes) == ((1, 2, 3), True, False)
 
 
+def test_a_name_that_is_misspelt_is_refused_though_the_new_one_exists(call: Call, tmp_path: Path) -> None:
+    make_result(tmp_path / "r", np.full((64, 64), 3, np.uint8))
+    told = one_line(call("relabel", tmp_path / "r", "--rename", "stromma=stroma"))
+    assert "there is no class 'stromma'; the classes are " in told
+    edited = tmp_path / "edited.safetensors"
+    assert "no class 'Gland'" in one_line(call("bundle", "edit", "default", "-o", edited, "--rename", "Gland=gland"))
+    assert not edited.exists()
+
+
+def test_a_change_may_be_repeated_and_changes_may_follow_each_other(call: Call, tmp_path: Path) -> None:
+    make_result(tmp_path / "r", np.full((64, 64), 3, np.uint8))
+    for change in ("stroma=one", "stroma=one", "one=two", "one=two", "stroma=two"):
+        assert call("relabel", tmp_path / "r", "--rename", change).exit_code == 0, change
+    assert Result(tmp_path / "r").record.renamed_classes == {"stroma": "two", "one": "two"}
+    assert "no class 'stroma'" in one_line(call("relabel", tmp_path / "r", "--rename", "stroma=one"))
+    assert "two" in {one.name for one in Result(tmp_path / "r").classes}
+
+
 def test_a_folder_with_a_damaged_result_is_refused_before_any_is_changed(call: Call, tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_result(tmp_path / "out" / name, np.full((64, 64), 3, np.uint8))

@@ -16,7 +16,6 @@ from wsi_magnet.cohort import planning
 from wsi_magnet.cohort.options import Bundles, CohortOptions
 from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.cohort.state import (
-    Grade,
     ResultMetrics,
     SlideState,
     States,
@@ -28,6 +27,7 @@ from wsi_magnet.cohort.state import (
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.results.grading import Grade
 from wsi_magnet.schema import to_json
 from wsi_magnet.storage import location
 from wsi_magnet.storage.location import Url

@@ -39,7 +39,7 @@ def test_names_and_colours_change_and_values_stay() -> None:
     changes = ClassChanges({"stroma": "Stroma"}, {"stroma": (9, 9, 9), "gland": (7, 7, 7)})
     changed = changes.of(CLASSES)
     assert changed == (LabelClass(1, "Stroma", (9, 9, 9)), LabelClass(6, "gland", (7, 7, 7)))
-    assert changes.of(changed) == changed, "a change that was interrupted can be repeated"
+    assert changes.of(changed, {"stroma": "Stroma"}) == changed, "a change that was interrupted can be repeated"
     assert ClassChanges({"stroma": "Stroma"}, {"Stroma": (9, 9, 9)}).of(CLASSES)[0] == changed[0]
 
 
@@ -48,6 +48,7 @@ def test_names_and_colours_change_and_values_stay() -> None:
     [
         (ClassChanges({"lumen": "Lumen"}), "no class 'lumen'; the classes are gland, stroma"),
         (ClassChanges({}, {"lumen": (0, 0, 0)}), "no class 'lumen'"),
+        (ClassChanges({"typo": "gland"}), "no class 'typo'; the classes are gland, stroma"),
         (ClassChanges({"stroma": "gland"}), "'gland' is empty or used twice"),
         (ClassChanges({"stroma": " "}), "is empty or used twice"),
         (ClassChanges({"stroma": "GLAND"}), "'GLAND' is empty or used twice"),
@@ -61,6 +62,15 @@ def test_names_and_colours_change_and_values_stay() -> None:
 def test_what_cannot_be_is_refused(changes: ClassChanges, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         changes.of(CLASSES)
+
+
+@pytest.mark.parametrize(
+    "renamed", [{}, {"typo": "stroma"}, {"other": "gland"}, {"typo": "Gland"}], ids=["none", "else", "other", "gone"]
+)
+def test_only_the_same_change_counts_as_made_already(renamed: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="no class 'typo'"):
+        ClassChanges({"typo": "gland"}).of(CLASSES, renamed)
+    assert ClassChanges({"typo": "gland"}).of(CLASSES, {"typo": "gland"}) == CLASSES
 
 
 def test_names_that_exist_may_stay() -> None:

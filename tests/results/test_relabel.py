@@ -25,7 +25,7 @@ from wsi_magnet.results.events import Note
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.grading import summarise
 from wsi_magnet.results.reader import Result
-from wsi_magnet.results.relabel import relabel
+from wsi_magnet.results.relabel import classes_with, relabel
 
 CHANGES = ClassChanges({"red": "Rot & 'Glas'", "blue": "Gleason 3", "green": "Gleason 4"}, {"red": (1, 2, 3)})
 
@@ -108,7 +108,7 @@ def test_one_that_was_killed_is_completed_by_the_same_call(tmp_path: Path, monke
         with pytest.raises(KeyboardInterrupt):
             relabel(folder, changed)
     assert metadata(folder, "mask")["image-label"]["properties"][1]["name"] == "red"
-    relabel(folder, CHANGES.of(Result(folder).classes))
+    relabel(folder, classes_with(CHANGES, folder))
     assert metadata(folder, "mask")["image-label"]["properties"][1]["name"] == "Rot & 'Glas'"
     assert Result(folder).classes[0].name == "Rot & 'Glas'"
 

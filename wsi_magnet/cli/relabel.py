@@ -27,12 +27,12 @@ def command(results: tuple[str, ...], renames: tuple[str, ...], colors: tuple[st
 
     from wsi_magnet.cohort.paths import result_folders
     from wsi_magnet.nets.spec import read_spec
-    from wsi_magnet.results.relabel import classes_of, relabel, require_relabelable
+    from wsi_magnet.results.relabel import classes_with, relabel, require_relabelable
     from wsi_magnet.storage.location import to_location
 
     of_bundle = tuple(one.label for one in read_spec(bundle)[0].classes) if bundle else None
     folders = [folder for named in results for folder in result_folders(to_location(named))]
-    wanted = [(folder, of_bundle or changes.of(classes_of(folder))) for folder in folders]
+    wanted = [(folder, of_bundle or classes_with(changes, folder)) for folder in folders]
     for folder, classes in wanted:  # all, before the first is changed
         require_relabelable(folder, classes)
     for folder, classes in wanted:

@@ -16,6 +16,7 @@ from wsi_magnet.config import Refine
 from wsi_magnet.errors import CohortError, WsiMagnetError
 from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.folder import Existing, ResultFolder, write_json
+from wsi_magnet.results.grading import Grade
 from wsi_magnet.results.record import RunRecord
 from wsi_magnet.schema import Bounds, SchemaError, parse, stored_as, to_json
 from wsi_magnet.storage.errors import storage_errors
@@ -27,21 +28,6 @@ Stage = Literal["waiting", "running", "finished", "finished with errors", "faile
 _FORMAT, _VERSION = "wsi-magnet-slide-state", 1
 _AT_ONCE = 16
 """Concurrent reads or writes: each waits for the disk or the network."""
-
-
-@documented
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grade:
-    """Gleason grading by area, as the tables show it."""
-
-    primary: int
-    """Pattern with the largest area, 3 to 5."""
-    secondary: int
-    """Pattern that counts second, 3 to 5."""
-    score: int
-    """Sum of both."""
-    grade_group: int
-    """ISUP grade group, 1 to 5."""
 
 
 @documented

@@ -116,19 +116,20 @@ class ClassChanges:
     colors: Mapping[str, Color] = field(default_factory=dict)
     """New colour, RGB, by the present name or the new one."""
 
-    def of(self, classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
-        """The classes with their changes. A class that has its new name already counts as renamed, so that a change
-        that was interrupted can be repeated.
+    def of(self, classes: Sequence[LabelClass], renamed: Mapping[str, str] | None = None) -> tuple[LabelClass, ...]:
+        """The classes with their changes.
 
-        Raises ConfigError for a class that does not exist, and for a new name that is empty, used twice in either case,
-        or no name of a class of that value (`problem_of`).
+        renamed: present name of a class by each of its earlier ones; a change of these is one that was made already and
+        is accepted, so that one that was interrupted can be repeated. Raises ConfigError for a class that does not
+        exist, and for a new name that is empty, used twice in either case, or no name of a class of that value
+        (`problem_of`).
         """
         if swapped := set(self.names) & set(self.names.values()):
             raise ConfigError(f"{min(swapped)!r} is both an old and a new name; rename in two steps")
         known = {one.name for one in classes}
-        for name in (*self.names, *self.colors):
-            there = {name, self.names.get(name, name)} | {old for old, new in self.names.items() if new == name}
-            if not there & known:
+        made = {old for old, new in (renamed or {}).items() if self.names.get(old) == new and new in known}
+        for name in (*self.names, *(self.colors.keys() - self.names.keys() - set(self.names.values()))):
+            if name not in known | made:
                 raise ConfigError(f"there is no class {name!r}; the classes are {', '.join(sorted(known))}")
         changed = tuple(
             LabelClass(one.value, new, self.colors.get(one.name, self.colors.get(new, one.color)))

@@ -37,15 +37,25 @@ class ClassArea:
     """Percentage of the analysed area."""
 
 
+@documented
 @dataclass(frozen=True, slots=True)
-class Gleason:
-    """Gleason score from areas."""
+class Grade:
+    """Gleason grading by area."""
 
     primary: int
+    """Pattern with the largest area, 3 to 5."""
     secondary: int
+    """Pattern that counts second, 3 to 5."""
     score: int
+    """Sum of both."""
     grade_group: int
-    """ISUP grade group, 1..5."""
+    """ISUP grade group, 1 to 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gleason(Grade):
+    """Gleason grading with the areas that it comes from."""
+
     tumour_mm2: float
     percent_by_pattern: Mapping[int, float]
 

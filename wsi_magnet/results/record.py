@@ -13,7 +13,7 @@ from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.nets.spec import BundleSpec
-from wsi_magnet.results.grading import ClassArea
+from wsi_magnet.results.grading import ClassArea, Grade
 from wsi_magnet.schema import Bounds, SchemaError, parse, to_json
 from wsi_magnet.values import documented
 
@@ -160,6 +160,8 @@ class RunRecord:
     """The contents of summary.json; None while the run is not finished."""
     chunks: Mapping[str, Annotated[int, Bounds(0)]] = field(default_factory=dict)
     """Number of stored chunks of each image, by product; empty where it was not counted."""
+    renamed_classes: Mapping[str, str] = field(default_factory=dict)
+    """Present name of a class by each name that it had before `relabel`."""
 
     def __post_init__(self) -> None:
         if not self.scales:
@@ -211,13 +213,9 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grade:
-    """Schema of the Gleason score in a summary."""
+class _Grade(Grade):
+    """Schema of the Gleason grading in a summary."""
 
-    primary: int
-    secondary: int
-    score: int
-    grade_group: int
     tumour_mm2: float
 
 

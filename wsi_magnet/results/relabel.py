@@ -10,6 +10,7 @@ from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size, halved_until
 from wsi_magnet.labels import LabelClass, with_reserved
+from wsi_magnet.nets.classes import ClassChanges
 from wsi_magnet.results import ngff
 from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.folder import Products, ResultFolder, write_json
@@ -47,9 +48,13 @@ def require_relabelable(folder: Location, classes: Sequence[LabelClass]) -> None
     Result(folder)
 
 
-def classes_of(folder: Location) -> tuple[LabelClass, ...]:
-    """Classes of a finished result. Raises StoreError, ResultMismatchError."""
-    return _finished(ResultFolder(folder)).bundle.classes
+def classes_with(changes: ClassChanges, folder: Location) -> tuple[LabelClass, ...]:
+    """Classes of a finished result with changes, some of which it may have already.
+
+    Raises StoreError, ResultMismatchError, and ConfigError for changes that are not possible.
+    """
+    record = _finished(ResultFolder(folder))
+    return changes.of(record.bundle.classes, record.renamed_classes)
 
 
 def _finished(result: ResultFolder) -> RunRecord:
@@ -72,7 +77,12 @@ def _relabelled(record: RunRecord, classes: Sequence[LabelClass]) -> RunRecord:
         description["classes"] = [{**asdict(one), "color": list(one.color)} for one in ordered]
     bundle = replace(record.bundle, classes=ordered, description=description)
     names = {one.name: new[one.value].name for one in record.bundle.classes}
-    return record.but(bundle=bundle, summary=_renamed(record.summary, new, names))
+    earlier = {old: names.get(present, present) for old, present in record.renamed_classes.items()}
+    return record.but(
+        bundle=bundle,
+        summary=_renamed(record.summary, new, names),
+        renamed_classes={**earlier, **{old: name for old, name in names.items() if old != name}},
+    )
 
 
 def _renamed(
