@@ -259,7 +259,10 @@ def test_images_of_one_name_are_listed_by_their_paths(tmp_path: Path, listed: tu
         (("P1/a.png,X",), "has no row for P2/a.png, and 2 images have its name; give the path of each below .*in$"),
         (("a.png,X",), "has no row for P1/a.png, and 2 images have its name"),
         (("P1/a.png,X", "P2/a.png,Y", "P2/a.png,Z"), "row 4: 'P2/a.png' is in two groups"),
-        (("P1/a.png,X", "P2/a.png,Y", "P2/a,Z"), "'P2/a.png' is in two groups"),
+        (("P1/a.png,X", "P2/a.png,Y", "P2/a,Z"), "rows 3 and 4: 'P2/a.png' is in two groups, 'Y' and 'Z'; correct one"),
+        (("P1/a.png,X", "P2/a.png,Y", "a.png,Z"), "rows 2 and 4: 'P1/a.png' is in two groups, 'X' and 'Z'"),
+        (("P1/a.png,X", "P2/a.png,Y", "in/P2/a.png,Z"), "rows 3 and 4: 'P2/a.png' is in two groups, 'Y' and 'Z'"),
+        (("P2/a,Y", "/data/P1/a.svs,Z", "P1/a.png,X"), "rows 3 and 4: 'P1/a.png' is in two groups, 'Z' and 'X'"),
         (("P1/b.png,X",), "has no row for P1/a.png; add one"),
     ],
 )
@@ -273,6 +276,14 @@ def test_an_image_is_listed_by_its_path_although_another_ends_alike(tmp_path: Pa
     assert groups_by_list(tmp_path, images, "P1/a.png,X", "s/P1/a.png,Y", "a.png,Z") == ["X", "Z", "Y"]
     with pytest.raises(ManifestError, match=r"has no row for s/P1/a\.png"):
         groups_by_list(tmp_path, images, "P1/a.png,X", "a.png,Z")
+
+
+def test_rows_that_name_one_image_by_paths_of_different_length_may_agree(tmp_path: Path) -> None:
+    images = ["P1/a.png", "P2/a.png", "b.png"]
+    listed = ["P1/a.png,X", "/data/in/P1/a.png,X", "P2/a,Y", "b,Z", "in/b.png,Z", "P3/a.png,W"]
+    assert groups_by_list(tmp_path, images, *listed) == ["X", "Y", "Z"]
+    with pytest.raises(ManifestError, match=r"rows 5 and 6: 'b\.png' is in two groups, 'Z' and 'W'; correct"):
+        groups_by_list(tmp_path, images, *listed[:4], "in/b.png,W")
 
 
 def test_only_suffixes_of_images_are_left_out_of_listed_names(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ _MOST_SHOWN = 5
 class _ListRow:
     """An image of a list of groups."""
 
+    line: int
     folders: tuple[str, ...]
     """Folders of its path as listed, if any."""
     group: str
@@ -139,11 +140,11 @@ class _GroupList:
             if groups.setdefault(listed, group) != group:
                 raise ManifestError(f"{path}, row {line}: {str(listed)!r} is in two groups; name each image once")
             for name in _names(listed.name):
-                self._rows.setdefault(name, []).append(_ListRow(listed.parent.parts, group))
+                self._rows.setdefault(name, []).append(_ListRow(line, listed.parent.parts, group))
 
     def group(self, image: Path) -> str:
         """The group in the row that shares most folders with the image; its name alone counts where no other image has
-        it.
+        it. All rows that name the image must agree.
         """
         place, folders = image.relative_to(self._folder), image.parent.parts
         rows = [row for name in _names(image.name) for row in self._rows.get(name, ())]
@@ -159,9 +160,29 @@ class _GroupList:
                 f"{self._path} has no row for {place}, and {len(alike)} images have its name; give the path of each "
                 f"below {self._folder}"
             )
-        if len({row.group for row in whole or best}) > 1:
-            raise ManifestError(f"{self._path}: {str(place)!r} is in two groups; name each image once")
-        return (whole or best)[0].group
+        chosen = (whole or best)[0]
+        for row in rows:
+            if row.group != chosen.group and (row in (whole or best) or self._names_it(row, image)):
+                first, second = sorted((chosen, row), key=lambda one: one.line)
+                raise ManifestError(
+                    f"{self._path}, rows {first.line} and {second.line}: {str(place)!r} is in two groups, "
+                    f"{first.group!r} and {second.group!r}; correct one of the rows, or delete it"
+                )
+        return chosen.group
+
+    def _names_it(self, row: _ListRow, image: Path) -> bool:
+        """True if the row's path ends as that of the image below the folder, or the other way round, and fits no other
+        image better.
+        """
+
+        def fit(one: Path) -> tuple[bool, int]:
+            shared = _shared(row.folders, one.parent.parts)
+            whole = shared == len(row.folders) >= len(one.relative_to(self._folder).parent.parts)
+            return whole, shared
+
+        if fit(image)[1] < min(len(row.folders), len(image.relative_to(self._folder).parent.parts)):
+            return False
+        return fit(image) == max(fit(one) for name in _names(image.name) for one in self._images[name])
 
 
 def _names(name: str) -> set[str]:
