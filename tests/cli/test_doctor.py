@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
 from tests.commands import Call
 from tests.runs import MadeRun
-from wsi_magnet.cli.doctor import wrapped
-from wsi_magnet.doctor.check import ok, problem
+from wsi_magnet.cli.doctor import OPENING, Announcer, wrapped
+from wsi_magnet.doctor.check import CheckResult, Request, ok, problem
 
 
 @pytest.mark.slow
@@ -33,6 +35,32 @@ def test_problems_are_counted_and_json_has_their_remedies(call: Call, tmp_path: 
     assert {one["subject"] for one in wrong} == {"bundle", "output", "device"}
     assert all(one["remedy"] for one in wrong)
     assert found["problems"] == len(wrong)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_it_says_at_once_what_it_does_and_no_more_in_a_file(
+    call: Call, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    def checks(request: Request, announce: Callable[[str], object]) -> Iterator[CheckResult]:
+        announce("all")
+        yield ok("first", "good")
+
+    monkeypatch.setattr("wsi_magnet.doctor.run.run_checks", checks)
+    result = call("doctor", *(["--json"] if as_json else []))
+    assert (result.exit_code, result.stderr) == (0, f"{OPENING}\n")
+    assert ("results" in json.loads(result.stdout)) if as_json else result.stdout.startswith("ok       first")
+
+
+def test_a_terminal_shows_the_check_that_runs() -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, shown in ((Terminal(), "\r\x1b[KChecking packages ...\r\x1b[K"), (StringIO(), "")):
+        announce = Announcer(stream)
+        announce("packages")
+        announce.clear()
+        assert stream.getvalue() == shown
 
 
 def test_wrong_usage(call: Call) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -19,6 +19,8 @@ _STATUS, _SUBJECT = 9, 16
 """Columns of the first two words of a line."""
 
 _NARROW, _WIDE = 60, 120
+
+OPENING = "Checking this installation; loading PyTorch takes most of the time"
 
 
 @click.command("doctor", short_help="Check whether this installation will work.")
@@ -52,18 +54,42 @@ def command(
         raise click.UsageError("--mpp is the resolution of a slide; give one with --slide")
     execution = options.make_execution(device=device, workers=workers, scheduler=scheduler, cluster=cluster)
 
+    click.echo(OPENING, err=True)  # before the imports
+    announce = Announcer(sys.stderr)
+
     from wsi_magnet.doctor.check import Request
     from wsi_magnet.doctor.run import run_checks, to_json
 
     results: list[CheckResult] = []
-    for one in run_checks(Request(execution, bundle, slide, output, mpp)):
+    for one in run_checks(Request(execution, bundle, slide, output, mpp), announce):
+        announce.clear()
         results.append(one)
         if not as_json and one.status in ("ok", "note"):
             click.echo(_shown(one))
+    announce.clear()
     found = to_json(results)
     click.echo(json.dumps(found, indent=2) if as_json else _ending(results))
     if found["problems"]:
         sys.exit(1)
+
+
+class Announcer:
+    """Shows the check that runs, in a line that is overwritten; only on a terminal."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream if stream.isatty() else None
+
+    def __call__(self, what: str) -> None:
+        """Show the subject of a check in place of the one before."""
+        self._write(f"Checking {what} ...")
+
+    def clear(self) -> None:
+        """Erase the line, before anything else is printed."""
+        self._write("")
+
+    def _write(self, text: str) -> None:
+        if self._stream is not None:
+            print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
 
 
 def _shown(one: CheckResult) -> str:

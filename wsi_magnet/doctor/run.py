@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,26 +17,36 @@ READING_S, COMPUTE_S = 120.0, 300.0
 """Longest waits for the next result of an isolated process; from a slow disk, torch alone takes a minute to load."""
 
 
-def run_checks(request: Request) -> Iterator[CheckResult]:
-    """The results of all checks, as they come; problems are results, not errors. Nothing stays behind."""
+def run_checks(request: Request, announce: Callable[[str], object] = lambda what: None) -> Iterator[CheckResult]:
+    """The results of all checks, as they come; problems are results, not errors. Nothing stays behind.
+
+    announce: called with the subject of each check before it starts.
+    """
+    announce("Python and packages")
     yield from check_software()
     needs = Needs()
+    announce("readers, bundle and slide" if request.slide is not None else "readers and bundle")
     for found in _isolated("reading", "wsi_magnet.doctor.reading:check_reading", request, READING_S, TRY_DECODERS):
         if isinstance(found, Needs):
             needs = found
         else:
             yield found
+    announce("cores, memory and temporary files")
     yield from check_machine(request, needs)
     yield from check_temporary()
     if request.output is not None:
+        announce("output folder")
         yield from check_output(request.output, needs.disk_bytes)
+    announce("PyTorch and devices")
     for found in _isolated("torch", "wsi_magnet.doctor.compute:check_compute", request, COMPUTE_S):
         if isinstance(found, CheckResult):
             yield found
     if request.remote:
+        announce("scheduler and workers")
         from wsi_magnet.doctor.cluster import check_cluster  # loads Dask and torch
 
         yield from check_cluster(request, needs)
+    announce("extras")
     yield from check_extras()
 
 
