@@ -164,4 +164,6 @@ def test_a_folder_that_cannot_be_made_is_told_before_anything_is_judged(
 ) -> None:
     monkeypatch.setattr("wsi_magnet.cli.evaluate._compare", lambda samples, choices: pytest.fail("it was begun"))
     manifest = manifest_of(tmp_path)
-    assert f"{manifest}" in one_line(call("evaluate", manifest, "-o", manifest))
+    for folder in (manifest, manifest / "deeper"):
+        told = one_line(call("evaluate", manifest, "-o", folder))
+        assert f"{manifest} is a file, not a folder; choose another place with -o" in told

@@ -53,7 +53,9 @@ class Choices:
 
 @click.command("evaluate", short_help="Score methods on annotated slides.")
 @click.argument("manifest", type=click.Path())
-@click.option("--bundle", "bundles", multiple=True, metavar="FILE", help="Repeatable. [default: the one shipped]")
+@click.option(
+    "--bundle", "bundles", multiple=True, metavar="FILE", help="Bundle to score. Repeatable. [default: the one shipped]"
+)
 @click.option(
     "--result",
     "results",
@@ -148,6 +150,7 @@ def command(
         from wsi_magnet.errors import ManifestError
         from wsi_magnet.evaluate.report import make_report
         from wsi_magnet.storage.errors import storage_errors
+        from wsi_magnet.storage.output import refuse_below_file
 
         for name in _HEAVY:
             import_module(name)
@@ -157,6 +160,7 @@ def command(
         raise ManifestError(f"{manifest} has no rows of the split {split}; choose another with --split")
     if output is not None:
         # A folder that cannot be made is reported now, not after hours.
+        refuse_below_file(output / f"{_file_name(curve=refine_curve)}.json")
         with storage_errors(output):
             output.mkdir(parents=True, exist_ok=True)
     report = make_report(_compare(samples, choices), resamples=resamples, seed=seed)
@@ -227,12 +231,16 @@ def _json(report: Report) -> str:
     return json.dumps(to_json(report), indent=2)
 
 
+def _file_name(*, curve: bool) -> str:
+    return "curve" if curve else "evaluation"
+
+
 def _write(report: Report, folder: Path, *, curve: bool) -> None:
     from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
     from wsi_magnet.evaluate.serialise import to_csv
     from wsi_magnet.storage.errors import storage_errors
 
-    name = "curve" if curve else "evaluation"
+    name = _file_name(curve=curve)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(_json(report) + "\n")
