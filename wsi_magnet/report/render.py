@@ -6,14 +6,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from wsi_magnet._version import __version__
+from wsi_magnet.results.event_log import now
 from wsi_magnet.text import area_text, duration_text, percent_text, time_text
 
 
@@ -39,7 +39,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    found.globals.update(version=__version__, now=_now, csp_hash=_csp_hash)
+    found.globals.update(version=__version__, now=partial(now, "minutes"), csp_hash=_csp_hash)
     found.filters.update(
         area=area_text,
         percent=percent_text,
@@ -71,7 +71,3 @@ def _json_block(values: Mapping[str, Any]) -> Markup:
 
 def _hex(color: Sequence[int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="minutes")

@@ -80,6 +80,11 @@ class PyramidSpec:
         """2 or 3."""
         return 2 if self.ngff == "0.4" else 3
 
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Lengths of the axes before rows and columns: (channels,), or none of a plain image."""
+        return () if self.channels is None else (self.channels,)
+
 
 class Pyramid:
     """An image of a result on disk; cheap to open, holds no pixels."""
@@ -117,8 +122,8 @@ class Pyramid:
             return any(exists(path) for path in self._objects(level, box))
 
     def _create_level(self, level: int, size: Size) -> None:
-        lead = () if self.spec.channels is None else (self.spec.channels,)
-        names = ("y", "x") if self.spec.channels is None else ("c", "y", "x")
+        lead = self.spec.lead
+        names = ("c", "y", "x")[-2 - len(lead) :]
         shape, chunks = (*lead, *size.hw), (*lead, CHUNK_PX, CHUNK_PX)
         codec, effort = _DURABLE if self.spec.durable else _TRANSIENT
         common: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "uint8", "fill_value": 0}
@@ -170,7 +175,7 @@ class Pyramid:
     def require_size(self, level: int) -> None:
         """Raise ResultMismatchError for an array of another shape than its level should have."""
         size = self.spec.sizes[level]
-        expected = (*(() if self.spec.channels is None else (self.spec.channels,)), *size.hw)
+        expected = (*self.spec.lead, *size.hw)
         try:
             shape = tuple(self.level(level).shape)
         except (LookupError, TypeError, ValueError) as error:
@@ -234,7 +239,7 @@ class Pyramid:
         """Files or objects of a tile."""
         side = CHUNK_PX if self.spec.zarr_format == 2 else self.spec.tile_px
         root = self.spec.path / str(level)
-        lead = [] if self.spec.channels is None else ["0"]
+        lead = "0" * len(self.spec.lead)
         base = root.joinpath(*lead) if self.spec.zarr_format == 2 else root.joinpath("c", *lead)
         for row in range(box.y0 // side, ceil_div(box.y1, side)):
             for col in range(box.x0 // side, ceil_div(box.x1, side)):
