@@ -123,6 +123,12 @@ def test_a_batch_in_python(made_run: MadeRun, tmp_path: Path) -> None:
     assert "cannot be opened" in (cohort.states["bad"].error or "")
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_have_british_colours(path: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert not re.findall(r"\b\w*[Cc]olor\w*", text)
+
+
 def test_words_are_split_at_underscores_and_capitals() -> None:
     assert words("_lost_toHTTPName2") == {"lost", "to", "http", "name"}
 

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     metavar="N",
     help="Slides at once. [default: 2, and one more for each 16 tiles that can be computed at once, up to 16]",
 )
-@click.option("--restart", is_flag=True, help="Restart these slides, also if their results have other options.")
+@click.option(
+    "--restart", is_flag=True, help="Restart these slides, also if their results were made with other options."
+)
 @click.option("--overwrite", is_flag=True, help="Replace everything in these slides' result folders.")
 @options.json_option
 def command(

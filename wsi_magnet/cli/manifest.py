@@ -41,7 +41,7 @@ class _Described(click.Command):
 )
 @click.option("--test", metavar="GROUP,...", default="", help="Groups to test on; those not named are trained on.")
 @click.option("--validation", metavar="GROUP,...", default="", help="Groups to validate on, in the same way.")
-@click.option("--split-seed", type=int, default=0, show_default=True, metavar="N", help="Another seed, another split.")
+@click.option("--split-seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the split by shares.")
 @click.option(
     "--consensus",
     type=click.Choice([*get_args(Consensus), "staple"]),
@@ -51,8 +51,12 @@ class _Described(click.Command):
 @click.option("--remove", type=click.Path(), metavar="FILE", help="gleason2019: maps to leave out (JSON).")
 @click.option("--images", metavar="FOLDER", help="folders: folder of the images, below ROOT.")
 @click.option("--masks", metavar="FOLDER", help="folders: folder of the annotations, below ROOT.")
-@click.option("--groups", type=click.Path(), metavar="CSV", help="folders: columns image and group: the patients.")
-@click.option("--group-pattern", metavar="REGEX", help="folders: its one group, in an image's name, is the patient.")
+@click.option(
+    "--groups", type=click.Path(), metavar="CSV", help="folders: list with the columns image and group (the patient)."
+)
+@click.option(
+    "--group-pattern", metavar="REGEX", help="folders: pattern whose one group, in an image's name, is the patient."
+)
 @options.json_option
 def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool, **given: Any) -> None:
     """Write the manifest of the DATASET that was unpacked into the folder ROOT: a CSV file to train and evaluate with.

@@ -68,7 +68,7 @@ slide_argument = click.argument("slide", type=click.Path())
 bundle_option = click.option(
     "--bundle",
     metavar="FILE",
-    help="Weights with everything needed to use them (.safetensors). [default: the one shipped]",
+    help="The model: weights with everything needed to use them (.safetensors). [default: the one shipped]",
 )
 
 mpp_option = click.option(
@@ -95,9 +95,9 @@ def work_options(command: Command) -> Command:
                 default="auto",
                 show_default=True,
                 metavar="auto|all|FRACTION",
-                help="Cells of tissue (512 x 512 px) that finer scales refine: those that are uncertain enough to "
-                "change, all of them, or that share of the cells of all finer scales together, where it resolves most "
-                "uncertainty.",
+                help="Tissue cells (512 x 512 px) that finer scales refine: those that are uncertain enough to change "
+                "(auto), all of them, or a share of the cells of all finer scales together (0 to 1), where refining "
+                "resolves most uncertainty.",
             ),
             click.option(
                 "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."
@@ -106,7 +106,7 @@ def work_options(command: Command) -> Command:
                 "--keep",
                 default="",
                 metavar="LIST",
-                help=f"Also keep {' and/or '.join(KEEPABLE)}, separated by a comma.",
+                help=f"Images to keep besides the mask: {' or '.join(KEEPABLE)}, or both, separated by a comma.",
             ),
             click.option(
                 "--ngff",
@@ -120,13 +120,13 @@ def work_options(command: Command) -> Command:
                 type=click.Choice([str(t) for t in TILE_PX]),
                 default="1024",
                 show_default=True,
-                help="Pixels along a tile, the unit of scheduling and storage; the mask does not depend on it.",
+                help="Side of a tile, the unit of scheduling and storage, in pixels; the mask does not depend on it.",
             ),
             click.option(
                 "--batch-size",
                 type=int,
                 metavar="N",
-                help="Patches a forward pass. [default: 1 on CPU, 4 to 16 on CUDA, by its memory]",
+                help="Patches in a forward pass. [default: 1 on CPU, 4 to 16 on CUDA, by its memory]",
             ),
             click.option(
                 "--precision",
@@ -219,7 +219,9 @@ def class_options(command: Command) -> Command:
         click.option(
             "--color", "colors", multiple=True, metavar="NAME=#RRGGBB", help="Another colour for a class. Repeatable."
         ),
-        click.option("--rename", "renames", multiple=True, metavar="OLD=NEW", help="Another name. Repeatable."),
+        click.option(
+            "--rename", "renames", multiple=True, metavar="OLD=NEW", help="Another name for a class. Repeatable."
+        ),
     ):
         command = option(command)
     return command

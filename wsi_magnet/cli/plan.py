@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @options.dashboard_option
 @click.option("--restart", is_flag=True, hidden=True)
 @click.option("--overwrite", is_flag=True, hidden=True)
-@click.option("--no-time", is_flag=True, help="Leave the time out, for which a few patches are read and segmented.")
+@click.option("--no-time", is_flag=True, help="Leave out the time, for which a few patches are read and segmented.")
 @options.json_option
 def command(
     slide: str,

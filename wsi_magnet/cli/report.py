@@ -23,7 +23,7 @@ import click
     type=click.IntRange(200, 6000),
     default=2000,
     show_default=True,
-    help="Longest side of pictures, pixels.",
+    help="Longest side of the pictures, in pixels.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report of that name.")
 def command(results: tuple[str, ...], output: Path, size: int, overwrite: bool) -> None:

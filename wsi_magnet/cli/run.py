@@ -45,7 +45,7 @@ def command(
       wsi-magnet run slide.svs -o results --refine 0.2 --workers 4
       wsi-magnet run slide.svs -o results --cluster cluster.yaml
 
-    The same command again resumes a stopped run, and does nothing after a finished one. With other options it refuses
+    Repeating the command resumes a stopped run, and does nothing after a finished one. With other options it is refused
     unless --restart is given. Exit 1 if any part of the slide could not be read.
     """
     config = options.make_config(**work)
