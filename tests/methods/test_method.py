@@ -60,6 +60,24 @@ def test_maps_of_another_stride_cover_the_same_context() -> None:
     assert torch.allclose(found[0, 0, :, 0], torch.tensor([1.0, 1.5, 2.0, 2.5]) - 0.25)
 
 
+def test_points_of_a_patch_find_their_places_in_the_context() -> None:
+    rows, cols = torch.meshgrid(torch.arange(20) + 0.5, torch.arange(30) + 0.5, indexing="ij")
+    places = torch.stack([rows, cols])[None]
+    context = Context(places, torch.zeros(1, 1, 5, 8), 4, (3.25, 7.5))
+    points = torch.tensor([[[0.0, 0.0], [1.5, 63.0], [40.25, 2.0]]])
+    found = context.at_points(places, points)[0].T
+    assert torch.allclose(found, torch.tensor([3.25, 7.5]) + points[0] / 4, atol=1e-4)
+
+
+def test_points_at_the_centres_of_pixels_are_the_map_at_the_patch() -> None:
+    features = torch.randn(2, 3, 5, 8)
+    context = Context(torch.zeros(2, 2, 20, 32), features, 2, (4.0, 9.0))
+    rows, cols = torch.meshgrid(torch.arange(12) + 0.5, torch.arange(16) + 0.5, indexing="ij")
+    points = torch.stack([rows, cols], dim=-1).view(1, -1, 2).expand(2, -1, -1)
+    found = context.at_points(features, points).view(2, 3, 12, 16)
+    assert torch.allclose(found, context.at(features, (12, 16), (12, 16)), atol=1e-5)
+
+
 def test_the_margin_is_cut_off() -> None:
     maps = PatchMaps(torch.arange(36.0).view(1, 1, 6, 6), 1.0, margin_px=2)
     assert maps.inner(maps.coarse).tolist() == [[[[14.0, 15.0], [20.0, 21.0]]]]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.methods.sampling import at_points
 
 Origin = Literal["faithful", "adapted", "reimplemented"]
 
@@ -89,6 +90,18 @@ class Context:
             padding_mode="border",
             align_corners=False,
         )
+
+    def at_points(self, maps: Tensor, points_yx: Tensor) -> Tensor:
+        """Maps of the context at points of the patch, bilinear with half-pixel centres: float32 (N, K, P).
+
+        maps: as in `at`. points_yx: float (N, P, 2), in the patch's own pixels from its corner, its margin included;
+        the centre of its first pixel is (0.5, 0.5). Beyond the context its nearest pixel is taken.
+        """
+        corner, extent = (
+            torch.tensor(pair, dtype=torch.float64, device=maps.device)
+            for pair in (self.corner_yx, self.probabilities.shape[-2:])
+        )
+        return at_points(maps, ((corner + points_yx / self.ratio) / extent).float())
 
     def _positions(self, count: int, length: int, axis: int, maps: Tensor) -> Tensor:
         """Centres of the result's pixels along an axis, in [-1, 1] over the context."""

@@ -20,6 +20,7 @@ _OWN: dict[str, tuple[str, str]] = {
     "GF": ("guided_filter", "GuidedFilter"),
     "DGF": ("deep_guided_filter", "DeepGuidedFilter"),
     "ISS": ("iss", "IterativeSegmentation"),
+    "PointRend": ("pointrend", "PointRend"),
 }
 """Module and class, by the method's name in the poster."""
 
