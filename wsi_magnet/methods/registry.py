@@ -21,6 +21,7 @@ _OWN: dict[str, tuple[str, str]] = {
     "DGF": ("deep_guided_filter", "DeepGuidedFilter"),
     "ISS": ("iss", "IterativeSegmentation"),
     "PointRend": ("pointrend", "PointRend"),
+    "SegFix": ("segfix", "SegFix"),
 }
 """Module and class, by the method's name in the poster."""
 
