@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from wsi_magnet.methods.losses import allowed_classes, class_weights, guided_loss, hard_loss, set_loss
+from wsi_magnet.methods.losses import allowed_classes, class_weights, focal_loss, guided_loss, hard_loss, set_loss
 
 CLASSES = 3
 FULL = (1 << CLASSES) - 1
@@ -84,6 +84,14 @@ def test_the_hard_loss_is_what_its_twin_says(seed: int, below: float, kept: int)
     assert hard_loss(logits, sets, below=below, kept=kept).item() == pytest.approx(expected, rel=1e-4)
 
 
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 3.0]))
+def test_the_focal_loss_is_what_its_twin_says(seed: int, gamma: float) -> None:
+    logits, sets, _ = made(seed)
+    found = [p[allowed].sum() for p, allowed, _ in pixels(logits, sets)]
+    expected = float(np.mean([-np.log(p) * (1 - p) ** gamma for p in found]))
+    assert focal_loss(logits, sets, gamma).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
 def test_one_allowed_class_is_cross_entropy() -> None:
     logits, _, _ = made(0)
     truth = torch.randint(CLASSES, (2, 3, 4))
@@ -103,10 +111,11 @@ def losses_of(logits: Tensor, sets: Tensor, guide: Tensor) -> dict[str, Tensor]:
         "weighed": set_loss(logits, sets, torch.tensor([1.0, 2.0, 3.0])),
         "guided": guided_loss(logits, sets, guide),
         "hard": hard_loss(logits, sets, below=0.7, kept=5),
+        "focal": focal_loss(logits, sets, 3),
     }
 
 
-@pytest.mark.parametrize("name", ["set", "weighed", "guided", "hard"])
+@pytest.mark.parametrize("name", ["set", "weighed", "guided", "hard", "focal"])
 def test_what_is_not_labelled_gives_no_gradient(name: str) -> None:
     logits, sets, guide = made(2)
     sets[:, :, 1] = FULL
@@ -116,7 +125,7 @@ def test_what_is_not_labelled_gives_no_gradient(name: str) -> None:
     assert logits.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["set", "weighed", "guided", "hard"])
+@pytest.mark.parametrize("name", ["set", "weighed", "guided", "hard", "focal"])
 def test_nothing_labelled_is_no_loss_and_a_finite_gradient(name: str) -> None:
     logits, sets, guide = made(3)
     loss = losses_of(logits, torch.full_like(sets, FULL), guide)[name]
@@ -126,7 +135,7 @@ def test_nothing_labelled_is_no_loss_and_a_finite_gradient(name: str) -> None:
     assert (logits.grad == 0).all()
 
 
-@pytest.mark.parametrize("name", ["set", "weighed", "guided", "hard"])
+@pytest.mark.parametrize("name", ["set", "weighed", "guided", "hard", "focal"])
 def test_logits_that_are_very_sure_and_wrong_give_a_finite_loss(name: str) -> None:
     logits = torch.tensor([200.0, -200.0, -200.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2).clone().requires_grad_()
     sets, guide = torch.full((1, 2, 2), 0b110, dtype=torch.int32), torch.full((1, 3, 2, 2), 1 / 3)

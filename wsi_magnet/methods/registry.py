@@ -22,6 +22,7 @@ _OWN: dict[str, tuple[str, str]] = {
     "ISS": ("iss", "IterativeSegmentation"),
     "PointRend": ("pointrend", "PointRend"),
     "SegFix": ("segfix", "SegFix"),
+    "GLNet": ("glnet", "GlNet"),
 }
 """Module and class, by the method's name in the poster."""
 
