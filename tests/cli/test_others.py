@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
 from tests.commands import Call, one_line
+from tests.nets.made import networks_of, small_spec
 from tests.runs import MadeRun
 from wsi_magnet.cli.options import in_option_words
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ConfigError
+from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.slides.mpp import check_mpp
 
 
@@ -151,6 +154,18 @@ def test_bundle_show(call: Call, made_run: MadeRun) -> None:
     assert "one for each step from scale to scale" in shipped
     assert "`wsi-magnet evaluate` measures the accuracy" in shipped, "validation figures are explained"
     assert "fine_first" not in shipped
+
+
+def test_bundle_show_lists_other_methods(call: Call, tmp_path: Path) -> None:
+    spec, path = small_spec(methods={"GF": {"radius_um": 8.0, "eps": 0.001}, "Net": {}}), tmp_path / "b.safetensors"
+    head = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+    save_bundle(path, spec, *networks_of(spec), heads={"Net": head.state_dict()})
+    lines = [line.split(maxsplit=2) for line in call("bundle", "show", path).stdout.splitlines()]
+    assert ["GF", "0", "radius_um 8, eps 0.001"] in lines
+    assert ["Net", "15", "-"] in lines, "9 of the convolution, 6 of the normalisation without its running means"
+    values = json.loads(call("bundle", "show", path, "--json").stdout)
+    assert values["head_parameters"] == {"GF": 0, "Net": 15}
+    assert values["methods"]["GF"] == {"radius_um": 8.0, "eps": 0.001}
 
 
 @pytest.mark.parametrize("command", ["info", "plan", "run"])

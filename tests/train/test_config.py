@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,17 @@ import pytest
 import yaml
 
 from tests.train.made import tiny_config, write_config
+from tests.train.toy_methods import registered
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.train.config import CHOICES, RANGES, ClassConfig, TrainingConfig, read_config
+from wsi_magnet.train.config import (
+    CHOICES,
+    RANGES,
+    AugmentConfig,
+    ClassConfig,
+    MethodConfig,
+    TrainingConfig,
+    read_config,
+)
 
 CONFIGS = Path(__file__).parents[2] / "pipelines" / "configs"
 
@@ -247,3 +257,94 @@ def test_a_base_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_names_that_no_bundle_should_have_are_refused(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         tiny_config(**changes)
+
+
+# ---- other methods --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _toys() -> Iterator[None]:
+    """Two methods in the registry: Blend learns, Dark does not."""
+    with registered():
+        yield
+
+
+def methods_of(folder: Path, text: str, base: str = "") -> TrainingConfig:
+    """The tiny configuration with a section `methods`, in a file that extends it."""
+    write_config(folder / "tiny.yaml", tiny_config())
+    (folder / "base.yaml").write_text(f"extends: tiny.yaml\n{base}", encoding="utf-8")
+    path = folder / "c.yaml"
+    path.write_text(f"extends: base.yaml\n{text}", encoding="utf-8")
+    return read_config(path)
+
+
+@pytest.mark.usefixtures("_toys")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "methods: [dark, BLEND]",
+        "methods:\n- Dark\n- Blend\n",
+        "methods: {Dark: , Blend: }",
+        "methods: {Dark: {}, Blend: {}}",
+        "methods: {Dark: null, Blend: {steps: 400}}",
+    ],
+)
+def test_methods_are_listed_or_have_settings(tmp_path: Path, text: str) -> None:
+    config = methods_of(tmp_path, text)
+    assert config.methods == {"Dark": None, "Blend": MethodConfig()}
+    assert read_config(write_config(tmp_path / "again.yaml", config)) == config
+
+
+@pytest.mark.usefixtures("_toys")
+def test_settings_of_a_method_are_read(tmp_path: Path) -> None:
+    config = methods_of(tmp_path, "methods: {Blend: {steps: 7, augment: {stain: 0.3}}}", "methods: {dark: , Blend: }")
+    assert config.methods["Blend"] == MethodConfig(steps=7, augment=AugmentConfig(stain=0.3))
+    assert read_config(write_config(tmp_path / "again.yaml", config)) == config
+
+
+@pytest.mark.usefixtures("_toys")
+@pytest.mark.parametrize(
+    ("base", "text", "names"),
+    [
+        ("methods: {Blend: {steps: 7}}", "methods: {Dark: }", {"Blend", "Dark"}),
+        ("methods: {Blend: {steps: 7}}", "methods: [Dark]", {"Dark"}),
+        ("methods: [Blend]", "", {"Blend"}),
+    ],
+)
+def test_settings_are_added_to_those_of_the_file_below_and_a_list_replaces_them(
+    tmp_path: Path, base: str, text: str, names: set[str]
+) -> None:
+    assert methods_of(tmp_path, text, base).methods.keys() == names
+
+
+@pytest.mark.usefixtures("_toys")
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[Nobody]", "methods: unknown method 'Nobody'; available are "),
+        ("{Dark: {steps: 4}}", "methods.Dark has settings, but Dark learns nothing; give its name alone"),
+        ("{Blend: {step: 4}}", "config.methods.Blend: unknown field 'step'"),
+        ("{Blend: {steps: 0}}", "methods.Blend.steps 0 is not at least 1"),
+        ("{Blend: {window_px: 100}}", "methods.Blend.window_px 100 is not a multiple of 32"),
+        ("{Blend: 4}", "config.methods.Blend is 4, not an object"),
+        ("Blend", "methods is 'Blend', not a list of names or an object with settings by name"),
+        ("", "methods is None, not a list of names"),
+        ("[Dark, 4]", "methods has 4, not a name; give settings as `methods: {NAME: {...}}`"),
+        ("[Blend: {steps: 4}]", "methods has {'Blend': {'steps': 4}}, not a name"),
+        ("[Dark, dark]", "methods names 'Dark' twice; leave one out"),
+        ("[Dark, Dark]", "methods names 'Dark' twice; leave one out"),
+    ],
+)
+def test_methods_that_cannot_be_are_refused(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        methods_of(tmp_path, f"methods: {text}")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path / 'c.yaml'}: {why}")
+
+
+@pytest.mark.usefixtures("_toys")
+def test_a_network_without_features_serves_no_method_that_needs_them() -> None:
+    plain = {"network": "identity", "network_args": {}}
+    assert tiny_config(backbone=plain, methods={"Dark": None}).methods == {"Dark": None}
+    with pytest.raises(ConfigError, match="Blend needs features of the backbone, and network 'identity' has none"):
+        tiny_config(backbone=plain, methods={"Blend": None})

@@ -35,13 +35,17 @@ def command() -> None:
 @click.argument("bundle", required=False, type=click.Path())
 @options.json_option
 def show(bundle: str | None, as_json: bool) -> None:
-    """Show the network, classes, scales, thresholds and card of BUNDLE, by default of the one that ships."""
-    from wsi_magnet.cli.tables import facts, table
-    from wsi_magnet.nets.spec import bundle_path, read_spec
+    """Show the network, classes, scales, thresholds, other methods and card of BUNDLE, by default of the one that
+    ships.
+    """
+    from wsi_magnet.cli.tables import facts, methods_text, table
+    from wsi_magnet.nets.spec import bundle_path, head_parameters, read_spec
 
     spec, sha256 = read_spec(bundle)
+    learned = head_parameters(bundle)
     if as_json:
-        click.echo(json.dumps({"sha256": sha256, **spec.to_json()}, indent=2))
+        heads = {"head_parameters": learned} if learned else {}
+        click.echo(json.dumps({"sha256": sha256, **spec.to_json(), **heads}, indent=2))
         return
     scales = len(spec.mpps)
     shown = facts(
@@ -69,10 +73,13 @@ def show(bundle: str | None, as_json: bool) -> None:
     classes = table(
         ["class", "value", "colour"], [[c.name, c.value, "#{:02x}{:02x}{:02x}".format(*c.color)] for c in spec.classes]
     )
+    methods = methods_text(
+        {name: [f"{learned[name]:,}"] for name in spec.methods}, ["learned parameters"], spec.methods
+    )
     card = "\n".join(f"{name}: {text}" for name, text in spec.card.items())
     if any(name.startswith("validation") for name in spec.card):
         card += f"\n{VALIDATION}"
-    click.echo("\n\n".join(part for part in (shown, classes, steps if scales > 1 else "", card) if part))
+    click.echo("\n\n".join(part for part in (shown, classes, steps if scales > 1 else "", methods, card) if part))
 
 
 def _arguments(values: Mapping[str, float]) -> str:

@@ -77,7 +77,11 @@ class _Shown(logging.Handler):
 LATER = {"backbone": "then refiners and fitting", "temperatures": "then refiners", "refiners": "then fitting"}
 """Work of a training after a stage, whose time is not known yet."""
 
-TITLES = {"temperatures": "fitting temperatures", "thresholds": "fitting thresholds"}
+TITLES = {
+    "temperatures": "fitting temperatures",
+    "thresholds": "fitting thresholds",
+    "methods": "fitting other methods",
+}
 
 
 class _TrainingWatcher:

@@ -238,17 +238,34 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
     ]
     parts = ", ".join(f"{name} {duration_text(value)}" for name, value in report["seconds"].items())
     seconds = f"{duration_text(sum(report['seconds'].values()))} ({parts})"
+    others = report.get("methods", {})
+    mious = {name: [f"{100 * one['validation_miou']:.1f}"] for name, one in others.items()}
+    fitted = {name: one["parameters"] for name, one in others.items()}
+    methods = methods_text(mious, ["validation mIoU, %"], fitted)
     before = ["Finished before; nothing to do (--restart starts over)."] if report["done_before"] else []
     return "\n\n".join(
         [
             *before,
             _rows_text(report, classes),
             table(["after scale", "temperature", "validation mIoU, %"], scales),
+            *([methods] if methods else []),
             facts([("bundle", bundle), ("curves", folder / "curves.png"), ("trained in", seconds)]),
             "Validation rows chose steps and thresholds: score the bundle on others, with `wsi-magnet evaluate`.",
             *_outcome(report),
         ]
     )
+
+
+def methods_text(
+    shown: Mapping[str, Sequence[str]], head: Sequence[str], fitted: Mapping[str, Mapping[str, float]]
+) -> str:
+    """Table of other methods, "" where there are none. shown: cells by name, under `head`, before fitted parameters."""
+    rows = [[name, *cells, _fitted_text(fitted[name])] for name, cells in shown.items()]
+    return table(["other method", *head, "fitted"], rows) if rows else ""
+
+
+def _fitted_text(parameters: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in parameters.items()) or "-"
 
 
 def _outcome(report: Mapping[str, Any]) -> list[str]:

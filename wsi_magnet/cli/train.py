@@ -32,7 +32,12 @@ from wsi_magnet.cli import options
     "--backbone",
     type=click.Path(path_type=Path),
     metavar="BUNDLE",
-    help="Take the backbone of this bundle and train the refinement modules alone.",
+    help="Take the backbone of this bundle, and train the refinement modules and the heads of other methods alone.",
+)
+@click.option(
+    "--heads-only",
+    is_flag=True,
+    help="Take everything of the bundle of --backbone, and add the configuration's `methods` to it.",
 )
 @click.option(
     "--device",
@@ -46,8 +51,8 @@ from wsi_magnet.cli import options
 @click.option(
     "--restart",
     is_flag=True,
-    help="Start over instead of resuming from the checkpoints. If only settings of the refiners were changed, the "
-    "backbone is kept. Replaces the bundle, whatever made it.",
+    help="Start over instead of resuming from the checkpoints. If only settings of refiners or of `methods` were "
+    "changed, the backbone is kept. Replaces the bundle, whatever made it.",
 )
 @options.json_option
 def command(
@@ -55,13 +60,15 @@ def command(
     config_path: Path,
     output: Path,
     backbone: Path | None,
+    heads_only: bool,
     device: str,
     threads: int | None,
     check: bool,
     restart: bool,
     as_json: bool,
 ) -> None:
-    """Train both stages of MagNet on the images that MANIFEST lists: a backbone, then its refinement modules.
+    """Train both stages of MagNet on the images that MANIFEST lists: a backbone, then its refinement modules. A
+    configuration may list other methods, whose heads are trained on the same backbone.
 
     \b
       wsi-magnet manifest folders my-images -o my-images.csv
@@ -82,7 +89,9 @@ def command(
         from wsi_magnet.train.pipeline import train_bundle
         from wsi_magnet.train.spec import TrainingSpec, check_spec
 
-    spec = TrainingSpec(manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone)
+    spec = TrainingSpec(
+        manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone, heads_only
+    )
     if check:
         found = check_spec(spec, restart=restart)
         click.echo(json.dumps(found, indent=2) if as_json else check_text(found))

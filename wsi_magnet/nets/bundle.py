@@ -18,12 +18,9 @@ from torch import Tensor, nn
 from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import build_network, build_refiner
-from wsi_magnet.nets.spec import FORMAT, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
+from wsi_magnet.nets.spec import FORMAT, HEAD_PREFIX, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
 from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.values import documented
-
-_HEAD = "method."
-"""Prefix of the tensors of heads, before the name of the method."""
 
 _STATISTICS = ("profile.mean", "profile.whitening")
 """Names of the tensors of `FeatureStatistics`."""
@@ -129,7 +126,7 @@ def save_bundle(
         values = (statistics.mean, statistics.whitening)
         tensors |= {name: one.cpu().contiguous() for name, one in zip(_STATISTICS, values, strict=True)}
     tensors |= {
-        f"{_HEAD}{name}.{key}": tensor.detach().cpu().contiguous()
+        f"{HEAD_PREFIX}{name}.{key}": tensor.detach().cpu().contiguous()
         for name, head in (heads or {}).items()
         for key, tensor in head.items()
     }
@@ -165,7 +162,7 @@ def _pop_heads(tensors: dict[str, Tensor], spec: BundleSpec, what: str) -> dict[
     """Heads by the name of their method, which may hold dots. Raises BundleError for a tensor that is not finite."""
     heads: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for name in spec.methods:
-        for key, tensor in _pop_prefix(tensors, f"{_HEAD}{name}.").items():
+        for key, tensor in _pop_prefix(tensors, f"{HEAD_PREFIX}{name}.").items():
             if not torch.isfinite(tensor).all():
                 raise BundleError(f"{what}: {name} has a tensor {key!r} with NaN or infinity; get the file again")
             heads[name][key] = tensor

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -264,6 +265,30 @@ def read_header(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BundleError(f"bundle {path}: {error}") from None
     return header
+
+
+HEAD_PREFIX = "method."
+"""Prefix of the tensors of heads, before the name of the method."""
+
+_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+"""Ends of the names of tensors that are no learned parameters."""
+
+
+def head_parameters(bundle: str | Path | None) -> dict[str, int]:
+    """Number of learned parameters of each method in a bundle, 0 for one without a head; no tensor is loaded.
+
+    Raises BundleError.
+    """
+    spec, _ = read_spec(bundle)
+    tensors = read_header(bundle_path(bundle))
+    return {
+        name: sum(
+            prod(one["shape"])
+            for key, one in tensors.items()
+            if key.startswith(f"{HEAD_PREFIX}{name}.") and not key.endswith(_STATISTICS)
+        )
+        for name in spec.methods
+    }
 
 
 def edit_bundle(bundle: str | Path | None, target: Path, spec: BundleSpec) -> None:

@@ -21,6 +21,7 @@ from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
 from wsi_magnet.methods.losses import set_loss
 from wsi_magnet.metrics.confusion import Confusion, Values, mean_iou
+from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.score import ConfusionCounts, block_counts
 from wsi_magnet.train.views import View, to_sets
@@ -142,6 +143,17 @@ class Fitter:
             refine_above.append(threshold)
         above, width = zip(*chosen, strict=True)
         return Fitted(tuple(above), tuple(width), tuple(refine_above), tuple(mious))
+
+    @torch.no_grad()
+    def score(self, modules: Sequence[nn.Module], spec: BundleSpec) -> tuple[float, ...]:
+        """MIoU after each scale with the thresholds of a bundle. modules: the refinement module of each step."""
+        cumulative = [outputs[0] for outputs in self._backbone_outputs]
+        mious = [self._score(cumulative, 0)]
+        for scale, module in enumerate(modules, start=1):
+            maps = self._refined(cumulative, module, scale)
+            cumulative = _mix(*maps, spec.select_above[scale - 1], spec.width_of(scale - 1))
+            mious.append(self._score(cumulative, scale))
+        return tuple(mious)
 
     def _refined(
         self, cumulative: Sequence[Tensor], module: nn.Module, scale: int

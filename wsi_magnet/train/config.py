@@ -14,8 +14,9 @@ import yaml
 
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.labels import BACKGROUND_CLASS
+from wsi_magnet.methods.registry import method_class
 from wsi_magnet.nets.classes import has_control_characters, named_classes, palette_color, problem_of
-from wsi_magnet.nets.registry import INPUT_MULTIPLE, NETWORKS
+from wsi_magnet.nets.registry import HEADS, INPUT_MULTIPLE, NETWORKS
 from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
@@ -26,6 +27,12 @@ LEAST_CROP_PX = 64
 
 EXTENDS = "extends"
 """The setting that names the file to begin with."""
+
+METHODS = "methods"
+"""The setting that lists other methods."""
+
+WINDOW_MULTIPLE = 32
+"""Divisor of a method's windows: features have whole strides then, of every network."""
 
 
 @documented
@@ -173,6 +180,24 @@ class RefinerConfig(StageConfig):
 
 @documented
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MethodConfig(StageConfig):
+    """The head of another method, the backbone frozen; the defaults are those of every method."""
+
+    steps: int = 400
+    batch: int = 2
+    """Windows of a step."""
+    learning_rate: float = 0.002
+    """The highest."""
+    weight_decay: float = 0.01
+    """Decay of the weights."""
+    window_px: int = 384
+    """Side of a window at the finest scale."""
+    augment: AugmentConfig | None = None
+    """Augmentation of the windows; the backbone's if left out."""
+
+
+@documented
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     """Settings of the fitting on validation rows after training."""
 
@@ -201,6 +226,9 @@ class TrainingConfig:
     """Stage 2."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation of the backbone's crops."""
+    methods: Mapping[str, MethodConfig | None] = field(default_factory=dict)
+    """Other methods whose heads are trained and whose parameters are fitted, by name; None for one that learns
+    nothing. A file may give a list of names instead."""
     fit: FitConfig = field(default_factory=FitConfig)
     """Fitting after training."""
     seed: int = 0
@@ -238,6 +266,7 @@ class TrainingConfig:
                 f"{4 * multiple}: it is halved from scale to scale"
             )
         self.class_infos()
+        object.__setattr__(self, METHODS, _checked_methods(self))
 
     def _check_backbone(self) -> None:
         network, crop_px, shares = self.backbone.network, self.backbone.crop_px, self.backbone.scale_shares
@@ -287,8 +316,44 @@ class TrainingConfig:
         return 1 << values.index(BACKGROUND_CLASS.value) if BACKGROUND_CLASS.value in values else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values; without `methods` where there are none, as versions before these wrote them."""
+        values = asdict(self)
+        if not self.methods:
+            del values[METHODS]
+        return values
+
+
+def _checked_methods(config: TrainingConfig) -> dict[str, MethodConfig | None]:
+    """The methods by their own names, with default settings where one learns and has none. Raises ConfigError."""
+    found: dict[str, MethodConfig | None] = {}
+    for given, settings in config.methods.items():
+        try:
+            info = method_class(given).info
+        except ConfigError as error:
+            raise ConfigError(f"methods: {error}") from None
+        name, needs = info.name, info.needs
+        if name in found:
+            raise ConfigError(f"methods names {name!r} twice; leave one out")
+        if settings is not None and not needs.head:
+            raise ConfigError(f"methods.{given} has settings, but {name} learns nothing; give its name alone")
+        if (needs.features or needs.context) and config.backbone.network not in HEADS:
+            raise ConfigError(
+                f"methods.{given} needs features of the backbone, and network {config.backbone.network!r} has none; "
+                f"leave it out, or choose one of {', '.join(HEADS)}"
+            )
+        found[name] = (settings or MethodConfig()) if needs.head else None
+        if one := found[name]:
+            _check_window(name, one, len(config.mpps))
+    return found
+
+
+def _check_window(name: str, settings: MethodConfig, scales: int) -> None:
+    multiple = max(WINDOW_MULTIPLE, 1 << scales)
+    if settings.window_px % multiple:
+        raise ConfigError(
+            f"methods.{name}.window_px {settings.window_px} is not a multiple of {multiple}, as features and "
+            f"{scales} scales need it"
+        )
 
 
 class _Loader(yaml.SafeLoader):
@@ -315,7 +380,7 @@ def read_config(path: str | Path) -> TrainingConfig:
     """
     path = Path(path).expanduser()
     try:
-        config: TrainingConfig = parse(TrainingConfig, _read(path), "config")
+        config: TrainingConfig = parse(TrainingConfig, _with_methods(_read(path)), "config")
     except SchemaError as error:
         raise ConfigError(f"{path}: {error}") from None
     except ConfigError as error:
@@ -345,6 +410,22 @@ def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> object:
         return _laid_over(_read(base, (*extended_by, path)), values)
     except ConfigError as error:
         raise ConfigError(f"extends {base}: {error}") from None
+
+
+def _with_methods(values: object) -> object:
+    """The values with a mapping under `methods`, where a list of names may stand. Raises ConfigError."""
+    if not isinstance(values, dict) or METHODS not in values:
+        return values
+    given = values[METHODS]
+    if not isinstance(given, dict | list):
+        raise ConfigError(f"methods is {given!r:.60}, not a list of names or an object with settings by name")
+    if wrong := [one for one in given if not isinstance(one, str)]:
+        raise ConfigError(f"methods has {wrong[0]!r:.60}, not a name; give settings as `methods: {{NAME: {{...}}}}`")
+    if repeated := [name for name, count in Counter(list(given)).items() if count > 1]:
+        raise ConfigError(f"methods names {repeated[0]!r} twice; leave one out")
+    # {} stands for no settings, also of a method that learns nothing.
+    own = {name: settings or None for name, settings in given.items()} if isinstance(given, dict) else {}
+    return {**values, METHODS: own or dict.fromkeys(given)}
 
 
 def _laid_over(base: object, values: object) -> object:

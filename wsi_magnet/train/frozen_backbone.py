@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_magnet.inference.features import FeatureTap
 from wsi_magnet.nets.fold import fold_batch_norm
 from wsi_magnet.train.loop import Setting
 from wsi_magnet.train.views import View, Windows, inner, to_tensor
@@ -24,6 +26,8 @@ class FrozenBackbone:
     """Temperature of each scale, coarse to fine."""
     windows: Windows
     setting: Setting
+    tap: FeatureTap | None = None
+    """Features of the network; see `with_features`."""
 
     @staticmethod
     def of(network: nn.Module, temperatures: Sequence[float], windows: Windows, setting: Setting) -> FrozenBackbone:
@@ -42,6 +46,22 @@ class FrozenBackbone:
     def probabilities(self, view: View) -> tuple[Tensor, ...]:
         """O of every scale, float32 (1, C, w, w)."""
         return tuple((self.logits(view, s) / t).softmax(dim=1) for s, t in enumerate(self.temperatures))
+
+    def with_features(self, kind: str) -> FrozenBackbone:
+        """A copy that keeps the network's features. kind: of the network in the registry, one of its `HEADS`."""
+        network = copy.deepcopy(self.network)
+        return replace(self, network=network, tap=FeatureTap(network, kind))
+
+    @torch.no_grad()
+    def on_patches(self, views: Sequence[View], scale: int) -> tuple[Tensor, Tensor | None]:
+        """Probabilities and features of whole patches, their halo included, at a scale.
+
+        Returns float32 (N, C, p, p) and float32 (N, F, p / s, p / s), s: stride of the features; None without a tap.
+        """
+        with self.setting.autocast():
+            logits = self.network(to_tensor([view.patches[scale] for view in views], self.setting.device))
+        features = None if self.tap is None else self.tap.take().float().contiguous()
+        return (logits.float() / self.temperatures[scale]).softmax(dim=1).contiguous(), features
 
 
 def double(maps: Tensor) -> Tensor:

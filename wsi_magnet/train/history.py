@@ -37,8 +37,8 @@ class Row:
 Watcher = Callable[[str, Row, int], None]
 """Callback with the name of a stage, a step of it, and the number of its steps.
 
-Besides "backbone" and "refiners", whose steps learn, there are "validation", "temperatures", "thresholds" and
-"profile": their steps are views, candidates and images, and have no loss.
+Besides "backbone", "refiners" and the names of other methods, whose steps learn, there are "validation",
+"temperatures", "thresholds", "methods" and "profile": their steps are views, candidates and images, and have no loss.
 """
 
 

@@ -1,4 +1,4 @@
-"""Training loop of both stages: draw, descend, validate, save.
+"""Training loop of all stages: draw, descend, validate, save.
 
 A step depends on the seed and its number alone, and a checkpoint holds everything that a step changes, so that a killed
 training resumes as if it had not been killed: on a CPU, with the same number of threads, to the same weights. Ctrl-C

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from wsi_magnet.nets.spec import BundleSpec
@@ -30,7 +31,20 @@ def describe_bundle(
         select_width=fitted.select_width if any(fitted.select_width) else (),
         refine_above=fitted.refine_above,
         temperature=temperatures,
+        methods={name: one["parameters"] for name, one in report.get("methods", {}).items()},
         card={**config.card, **_facts(config, report)},
+    )
+
+
+def with_methods(given: BundleSpec, config: TrainingConfig, report: Mapping[str, Any]) -> BundleSpec:
+    """Specification of a bundle that has other methods besides its own; its card has the facts of both."""
+    methods = {name: one["parameters"] for name, one in report["methods"].items()}
+    heads = {"heads of other methods trained on": _extent(report["rows"]["train"], report["groups"]["train"])}
+    return replace(
+        given,
+        name=config.name,
+        methods={**given.methods, **methods},
+        card={**given.card, **config.card, **heads, **_method_facts(report)},
     )
 
 
@@ -45,8 +59,19 @@ def _facts(config: TrainingConfig, report: Mapping[str, Any]) -> dict[str, str]:
         "validated on": _extent(rows["validation"], groups["validation"])
         + "; best steps, temperatures and thresholds were chosen on these",
         "validation mIoU in percent, after each scale": after,
+        **_method_facts(report),
         "made by": "wsi-magnet train",
     }
+
+
+def _method_facts(report: Mapping[str, Any]) -> dict[str, str]:
+    """Figures of other methods, beside that of MagNet."""
+    mious = {name: one["validation_miou"] for name, one in report.get("methods", {}).items()}
+    if not mious:
+        return {}
+    listed = ", ".join(f"{name} {100 * miou:.1f}" for name, miou in mious.items())
+    magnet = 100 * report["validation_miou_after_scale"][-1]
+    return {"validation mIoU in percent, of other methods": f"{listed}; MagNet {magnet:.1f}"}
 
 
 def _extent(rows: list[str], groups: list[str]) -> str:

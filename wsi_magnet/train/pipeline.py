@@ -1,4 +1,4 @@
-"""The training pipeline on one screen: check the data, train both stages, fit thresholds, write the bundle."""
+"""The training pipeline on one screen: check the data, train all stages, fit thresholds, write the bundle."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ from wsi_magnet.train.data_parallel import Ranks, devices_of, forwarding_progres
 from wsi_magnet.train.frozen_backbone import FrozenBackbone
 from wsi_magnet.train.history import History, Row, Watcher, draw_curves, progress_of, to_csv
 from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
-from wsi_magnet.train.model_card import describe_bundle
+from wsi_magnet.train.methods import FittedMethod, MethodTraining
+from wsi_magnet.train.model_card import describe_bundle, with_methods
 from wsi_magnet.train.profile import numbers_of, profile_of, profiled, survey_rows
 from wsi_magnet.train.refiners import RefinerStage
 from wsi_magnet.train.sampler import CropSampler, class_pixels
-from wsi_magnet.train.spec import REPORT, TrainingData, TrainingSpec, check, makes_own, report_of, rows_of
+from wsi_magnet.train.spec import REPORT, TrainingData, TrainingSpec, check, makes_own, report_of, rows_of, stage_of
 from wsi_magnet.train.views import StageData, Windows, validation_views
 
 log = logging.getLogger(__name__)
@@ -107,10 +108,11 @@ def _delete_report(spec: TrainingSpec) -> None:
 
 
 def _delete_checkpoints(folder: Path, fingerprints: Mapping[str, str]) -> None:
-    """Delete the checkpoints; the backbone's is kept where only settings of the refiners changed."""
+    """Delete the checkpoints; where settings of refiners or heads alone changed, only theirs."""
     stale = [stage for stage, one in fingerprints.items() if not _can_resume(folder / f"{stage}.ckpt", one)]
+    patterns = ["*.ckpt*"] if not stale or "backbone" in stale else [f"{stage}.*" for stage in stale]
     with storage_errors(folder):
-        for path in folder.glob("refiners.ckpt*" if stale == ["refiners"] else "*.ckpt*"):
+        for path in [path for pattern in patterns for path in folder.glob(pattern)]:
             path.unlink()
 
 
@@ -138,7 +140,7 @@ def _setting(spec: TrainingSpec, data: TrainingData, notify: Watcher, ranks: Ran
 
 
 class _Pipeline:
-    """Both stages and the fitting, in spec."""
+    """All stages and the fitting, in order."""
 
     def __init__(self, spec: TrainingSpec, data: TrainingData, pool: SamplePool, setting: Setting) -> None:
         self._spec, self._data, self._setting = spec, data, setting
@@ -168,12 +170,19 @@ class _Pipeline:
 
     def run(self) -> None:
         """Train, fit, write."""
+        if self._spec.heads_only:
+            self._run_heads()
+        else:
+            self._run_stages()
+
+    def _run_stages(self) -> None:
         network = self._backbone()
         windows, views = self._stage_data.windows, self._stage_data.views
         unfitted = FrozenBackbone.of(network, (1.0,) * len(self._config.mpps), windows, self._setting)
         temperatures = self._temperatures(unfitted)
         frozen = replace(unfitted, temperatures=temperatures)
         modules = self._refiners(frozen)
+        methods = self._methods(frozen)
         if not self._setting.ranks.first:
             return
         steps = [modules[0 if self._config.refiners.shared else i] for i in range(len(self._config.mpps) - 1)]
@@ -185,16 +194,33 @@ class _Pipeline:
             )
             calibrated = fitter.calibrate(steps)
             fitted = fitter.fit(steps)
-        report = self._report(temperatures, calibrated, fitted.miou)
+            fitted_methods = methods.fit(progress_of("methods", self._setting.notify))
+        report = {"refiner_temperature": calibrated, **self._report(temperatures, fitted.miou, fitted_methods)}
         found = describe_bundle(self._config, temperatures, fitted, report)
         bundle = Bundle(found, self._spec.output, "", network.eval(), tuple(one.eval() for one in modules))
         bundle, numbers = self._profiled(bundle, report, fitted.miou)
         parts = [one.cpu() for one in modules]
         _delete_report(self._spec)  # of the bundle that is replaced
-        save_bundle(self._spec.output, bundle.spec, network.cpu(), parts, bundle.statistics)
+        save_bundle(self._spec.output, bundle.spec, network.cpu(), parts, bundle.statistics, methods.weights)
         seconds = {**report["seconds"], "fitting": round(self._fitting_s, 1)}  # the profile included
-        sha256 = read_spec(self._spec.output)[1]
-        self._write({**report, **numbers, "seconds": seconds, "bundle_sha256": sha256})
+        self._write({**report, **numbers, "seconds": seconds})
+
+    def _run_heads(self) -> None:
+        """Add heads of other methods to a bundle whose own networks and thresholds are kept."""
+        given, data = load_bundle(self._spec.backbone, self._setting.device), self._stage_data
+        frozen = FrozenBackbone.of(given.backbone, given.spec.temperature, data.windows, self._setting)
+        methods = self._methods(frozen)
+        if not self._setting.ranks.first:
+            return
+        with self._timed():
+            fitter = Fitter(frozen, data.views, data.part_of, select="hard", median_px=given.spec.median_px)
+            miou = fitter.score([given.refiners[i] for i in given.spec.refiner_of], given.spec)
+            fitted = methods.fit(progress_of("methods", self._setting.notify))
+        report = self._report(given.spec.temperature, miou, fitted)
+        spec, heads = with_methods(given.spec, self._config, report), {**given.heads, **methods.weights}
+        _delete_report(self._spec)
+        save_bundle(self._spec.output, spec, given.backbone, given.refiners, given.statistics, heads)
+        self._write(report)
 
     def _profiled(
         self, bundle: Bundle, report: Mapping[str, Any], miou: Sequence[float]
@@ -242,25 +268,36 @@ class _Pipeline:
         modules = nn.ModuleList(
             build_refiner(self._config.refiners.module, len(self._config.classes)) for _ in range(count)
         )
-        setting = replace(
-            self._setting,
-            checkpoint=self._spec.folder / "refiners.ckpt",
-            fingerprint=self._data.fingerprints["refiners"],
-        )
+        setting = self._setting_for("refiners")
         stage = RefinerStage(modules, self._config, self._stage_data, frozen, setting)
         self._histories["refiners"] = Loop(stage, setting).run()
         return list(modules)
 
+    def _methods(self, frozen: FrozenBackbone) -> MethodTraining:
+        """Other methods with trained heads."""
+        found = MethodTraining(self._config, self._stage_data, frozen, lambda name: self._setting_for(stage_of(name)))
+        self._histories |= found.train()
+        return found
+
+    def _setting_for(self, stage: str) -> Setting:
+        """Setting with a stage's own checkpoint."""
+        checkpoint, fingerprint = self._spec.folder / f"{stage}.ckpt", self._data.fingerprints[stage]
+        return replace(self._setting, checkpoint=checkpoint, fingerprint=fingerprint)
+
     def _report(
-        self, temperatures: tuple[float, ...], calibrated: tuple[float, ...], miou: tuple[float, ...]
+        self, temperatures: tuple[float, ...], miou: tuple[float, ...], methods: Mapping[str, FittedMethod]
     ) -> dict[str, Any]:
+        of_methods = {
+            name: {"validation_miou": round(one.miou, 4), "parameters": dict(one.parameters)}
+            for name, one in methods.items()
+        }
         return {
             "config": self._config.to_json(),
             "fingerprints": dict(self._data.fingerprints),
             **rows_of(self._config, self._data),
             "temperature": temperatures,
-            "refiner_temperature": calibrated,
             "validation_miou_after_scale": [round(one, 4) for one in miou],
+            **({"methods": of_methods} if of_methods else {}),
             "best_steps": {name: one.best.step for name, one in self._histories.items() if one.best},
             "seconds": {
                 **{name: round(sum(r.seconds for r in one.rows), 1) for name, one in self._histories.items()},
@@ -273,8 +310,9 @@ class _Pipeline:
         }
 
     def _write(self, report: Mapping[str, Any]) -> None:
+        """Write curves and report of the bundle that is there."""
         folder = self._spec.folder
         with storage_errors(folder):
             (folder / "curves.csv").write_text(to_csv(self._histories))
             draw_curves(self._histories, folder / "curves.png")
-        write_json(folder / REPORT, report)
+        write_json(folder / REPORT, {**report, "bundle_sha256": read_spec(self._spec.output)[1]})

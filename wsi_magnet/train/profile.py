@@ -169,7 +169,7 @@ def add_profile(
     with closing(SamplePool(classes)) as pool:
         surveys = survey_rows(loaded, pool, rows.of("train", "validation"), resolve_device(device))
     made = profiled(loaded, *profile_of(loaded, surveys, label_counts))
-    save_bundle(output, made.spec, made.backbone, made.refiners, made.statistics)
+    save_bundle(output, made.spec, made.backbone, made.refiners, made.statistics, made.heads)
     return made.spec
 
 

@@ -18,13 +18,11 @@ from wsi_magnet.magnet.selection import select_threshold
 from wsi_magnet.magnet.step import magnet_step, refine_patch
 from wsi_magnet.magnet.uncertainty import query_score
 from wsi_magnet.methods.losses import guided_loss, hard_loss
-from wsi_magnet.train.augment import draw_augmentation
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.loop import Setting, evaluating
-from wsi_magnet.train.sampler import box_round, jitter
 from wsi_magnet.train.score import ConfusionCounts
-from wsi_magnet.train.views import StageData, View, Windows, ladder_at, read_view, to_sets
+from wsi_magnet.train.views import StageData, View, Windows, draw_view, to_sets
 
 STAGE_SEED = 2
 CROP_SEED = 3
@@ -59,17 +57,9 @@ class RefinerStage:
 
     def draw(self, step: int, mine: range) -> list[View]:
         """Views, each a function of seed, step and place in the batch."""
-        return [self._view(np.random.default_rng([self._training.seed, STAGE_SEED, step, i])) for i in mine]
-
-    def _view(self, rng: np.random.Generator) -> View:
         augment = self.config.augment or self._training.augment
-        location = self._data.sampler.draw(rng)
-        opened = self._data.pool.get(location.sample)
-        scales = ladder_at(opened, self._training.mpps, jitter(1.0, augment.scale_jitter, rng))
-        box = box_round(location.centre_xy, scales[0], self._windows.window_px(0), rng)
-        background = self._data.background
-        augmentation = draw_augmentation(augment, rng, extent_um=self._windows.side_um, background=background)
-        return read_view(opened, scales, (box.y0, box.x0), self._windows, augmentation, rng, background)
+        seeds = [[self._training.seed, STAGE_SEED, step, i] for i in mine]
+        return [draw_view(self._data, self._windows, augment, np.random.default_rng(seed)) for seed in seeds]
 
     def loss(self, batch: list[View], step: int) -> Tensor:
         """The mean over views and scales."""

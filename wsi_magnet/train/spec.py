@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from wsi_magnet.nets.registry import build_network
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, read_spec
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import refuse_below_file
-from wsi_magnet.train.config import TrainingConfig
+from wsi_magnet.train.config import METHODS, TrainingConfig
 from wsi_magnet.train.data_parallel import devices_of
 from wsi_magnet.train.sampler import class_pixels
 
@@ -41,6 +42,8 @@ class TrainingSpec:
     """Threads of torch; all cores if left out. The weights depend on the number, by rounding."""
     backbone: Path | None = None
     """A bundle whose backbone is taken instead of training one."""
+    heads_only: bool = False
+    """Take everything else of that bundle too, and train the heads of the configuration's methods alone."""
 
     @property
     def folder(self) -> Path:
@@ -50,7 +53,7 @@ class TrainingSpec:
 
 REPORT = "training.json"
 
-IRRELEVANT = {"backbone": ("name", "card", "refiners", "median_px"), "refiners": ("name", "card")}
+IRRELEVANT = {"backbone": ("name", "card", "refiners", "median_px", METHODS), "refiners": ("name", "card", METHODS)}
 """Settings that do not affect the weights of a stage."""
 
 
@@ -108,6 +111,10 @@ def check(spec: TrainingSpec, *, restart: bool = False) -> TrainingData:
         raise ConfigError(f"-o {spec.output} is a folder; give the bundle another name")
     if spec.backbone is not None and spec.backbone.expanduser().resolve() == spec.output.resolve():
         raise ConfigError(f"-o {spec.output} is the bundle that --backbone takes; give the new one another name")
+    if spec.heads_only and not (spec.backbone and spec.config.methods):
+        raise ConfigError(
+            "--heads-only trains the heads of the configuration's `methods` for the bundle of --backbone; give both"
+        )
     refuse_below_file(spec.output)
     if not (restart or makes_own(spec)):
         raise StoreError(
@@ -159,7 +166,9 @@ def report_of(spec: TrainingSpec) -> dict[str, Any]:
 
 def _require_even_batches(spec: TrainingSpec) -> None:
     count = len(devices_of(spec.device))
-    for name, stage in (("backbone", spec.config.backbone), ("refiners", spec.config.refiners)):
+    stages = {"backbone": spec.config.backbone, "refiners": spec.config.refiners}
+    heads = {f"{METHODS}.{name}": one for name, one in spec.config.methods.items() if one is not None}
+    for name, stage in {**stages, **heads}.items():
         if stage.batch % count:
             raise ConfigError(
                 f"{name}.batch {stage.batch} cannot be parted evenly among {count} devices; give a multiple, or "
@@ -212,7 +221,8 @@ def _require_labels(data: TrainingData, config: TrainingConfig) -> None:
 def _fingerprints(spec: TrainingSpec, label_counts: Mapping[Sample, LabelCounts]) -> dict[str, str]:
     """Hash of the settings that a stage depends on and of the label counts of the data, wherever the files lie.
 
-    The backbone's hash leaves out the refiners' settings: with other ones it need not be trained again.
+    The backbone's hash leaves out the settings of refiners and other methods: with other ones it need not be trained
+    again. That of a method's head leaves out those of the refiners and of other heads.
     """
     rows = [
         [
@@ -230,12 +240,21 @@ def _fingerprints(spec: TrainingSpec, label_counts: Mapping[Sample, LabelCounts]
     # The encoder counts by its content; how pixels are selected is fitted afterwards, on views that do count.
     config = replace(own, backbone=replace(own.backbone, encoder=None), fit=replace(own.fit, select="hard"))
     files = [_sha256(path) for path in (spec.backbone, spec.config.backbone.encoder)]
+    files += ["temperatures, too"] if spec.heads_only else []
     found = {}
     for stage, irrelevant in IRRELEVANT.items():
         settings = {key: value for key, value in config.to_json().items() if key not in irrelevant}
         text = json.dumps([settings, rows, files], sort_keys=True)
         found[stage] = hashlib.sha256(text.encode()).hexdigest()
+    for name, one in own.methods.items():
+        text = json.dumps([found["backbone"], name, None if one is None else asdict(one)], sort_keys=True)
+        found[stage_of(name)] = hashlib.sha256(text.encode()).hexdigest()
     return found
+
+
+def stage_of(method: str) -> str:
+    """Name of a method's stage in the fingerprints, and of its checkpoint without ".ckpt"."""
+    return f"method-{re.sub(r'[^A-Za-z0-9_+-]', '_', method)}"
 
 
 def _sha256(path: str | Path | None) -> str | None:

@@ -22,9 +22,10 @@ from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD
 from wsi_magnet.planning.plan import CONTEXT_PX
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import Image
-from wsi_magnet.train.augment import Augmentation
+from wsi_magnet.train.augment import Augmentation, draw_augmentation
+from wsi_magnet.train.config import AugmentConfig
 from wsi_magnet.train.glass import draw_glass, narrowed
-from wsi_magnet.train.sampler import CropSampler
+from wsi_magnet.train.sampler import CropSampler, box_round, jitter
 
 STRIDE = 32
 """Patches are multiples of every network's deepest stride."""
@@ -195,3 +196,13 @@ class StageData:
     """Index of the part of each class; see `annotations.partition`."""
     background: int | None
     """Label set of the background class alone; None without one."""
+
+
+def draw_view(data: StageData, windows: Windows, augment: AugmentConfig, rng: np.random.Generator) -> View:
+    """An augmented view of the training rows; the same for the same state of the generator."""
+    location = data.sampler.draw(rng)
+    opened = data.pool.get(location.sample)
+    scales = ladder_at(opened, windows.mpps, jitter(1.0, augment.scale_jitter, rng))
+    box = box_round(location.centre_xy, scales[0], windows.window_px(0), rng)
+    augmentation = draw_augmentation(augment, rng, extent_um=windows.side_um, background=data.background)
+    return read_view(opened, scales, (box.y0, box.x0), windows, augmentation, rng, data.background)
