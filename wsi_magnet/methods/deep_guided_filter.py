@@ -1,7 +1,7 @@
 """DGF: a guided filter whose guide is learned from the pixels.
 
-Reimplemented from H. Wu, S. Zheng, J. Zhang, K. Huang, "Fast End-to-End Trainable Guided Filter", CVPR 2018, section 3
-and its semantic segmentation (section 4): a network of two 1x1 convolutions makes of the RGB a guide with a channel for
+Reimplemented from H. Wu, S. Zheng, J. Zhang, K. Huang, "Fast End-to-End Trainable Guided Filter", CVPR 2018, as it
+is used there for semantic segmentation: a network of two 1x1 convolutions makes of the RGB a guide with a channel for
 each class, and each class's logits are filtered with their own channel as a grey guide, at full resolution.
 
 What differs: the backbone is frozen, so that the logits are the log of the coarser result, and only the guide is
@@ -31,7 +31,7 @@ class DeepGuidedFilter(Method):
     info = MethodInfo(
         name="DGF",
         origin="reimplemented",
-        source="Wu et al., Fast End-to-End Trainable Guided Filter, CVPR 2018, sections 3 and 4",
+        source="Wu et al., Fast End-to-End Trainable Guided Filter, CVPR 2018: guided filtering layer",
         differs="The guide alone is learned, on a frozen backbone; its input is the log of the coarser result.",
         needs=Needs(head=True),
         parameters={"radius_px": 4, "epsilon": 1e-2},
@@ -71,9 +71,9 @@ def centred_logits(probabilities: Tensor) -> Tensor:
 
 
 def grey_guided_filter(guide: Tensor, maps: Tensor, radius: int, epsilon: float) -> Tensor:
-    """Filter each map with its own channel of the guide (algorithm 1). Both float (N, K, H, W), as the result.
+    """Filter each map with its own channel of the guide. Both float (N, K, H, W), as the result.
 
-    epsilon: in squared units of the guide. Differentiable in both.
+    Equations 5, 6 and 8 of He et al., ECCV 2010. epsilon: in squared units of the guide. Differentiable in both.
     """
     guide_mean, map_mean = box_mean(guide, radius), box_mean(maps, radius)
     covariance = box_mean(guide * maps, radius) - guide_mean * map_mean

@@ -1,9 +1,9 @@
 """GF: the coarser result, filtered so that its edges follow those of the image.
 
 Faithful to the guided filter with a colour guide: K. He, J. Sun, X. Tang, "Guided Image Filtering", ECCV 2010,
-equations 5, 6 and 8 with the covariance matrix of section 3.5. In each window the result is a linear function of the
-image, q = a · I + b, that fits the input best, with epsilon against large a; a pixel takes the mean of the functions of
-its windows. Windows at the border hold the pixels that are there, as published.
+equations 5, 6 and 8, with the covariance matrix of three colours for the variance. In each window the result is a
+linear function of the image, q = a · I + b, that fits the input best, with epsilon against large a; a pixel takes the
+mean of the functions of its windows. Windows at the border hold the pixels that are there, as published.
 
 Each class is filtered by itself, as published for one map; then the result is clipped at 0 and divided by its sum.
 The radius is a length in micrometres. Local: a pixel depends on those up to two radii away.
@@ -26,7 +26,7 @@ class GuidedFilter(Method):
     info = MethodInfo(
         name="GF",
         origin="faithful",
-        source="He et al., Guided Image Filtering, ECCV 2010, equations 5, 6, 8 and section 3.5 (colour guide)",
+        source="He et al., Guided Image Filtering, ECCV 2010, equations 5, 6 and 8, with a colour guide",
         differs="Every class is filtered, then clipped at 0 and divided by the sum of all; the radius is a length.",
         parameters={"radius_um": 8.0, "epsilon": 1e-3},
         fit={"radius_um": (4.0, 8.0, 16.0), "epsilon": (1e-4, 1e-3, 1e-2)},

@@ -19,6 +19,7 @@ GROUP = "wsi_magnet.methods"
 _OWN: dict[str, tuple[str, str]] = {
     "GF": ("guided_filter", "GuidedFilter"),
     "DGF": ("deep_guided_filter", "DeepGuidedFilter"),
+    "DenseCRF": ("dense_crf", "DenseCRF"),
     "ISS": ("iss", "IterativeSegmentation"),
     "PointRend": ("pointrend", "PointRend"),
     "SegFix": ("segfix", "SegFix"),
