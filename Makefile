@@ -18,10 +18,15 @@ RINGS := $(TRAIN_OUT)/rings-glands.csv
 
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: help demo test test-slow slurm drill lint format bench bench-gpu bundle recipes light gleason glas refinement clean distclean
+# Of `make prostate-gleason`: folders of the data sets, and the site that judges: panda, sicapv2, aggc or gleason2019.
+PROSTATE := PANDA SICAPV2 AGGC GLEASON2019
+HELD_OUT ?= aggc
+
+.PHONY: help demo test test-slow slurm drill lint format bench bench-gpu bundle recipes light gleason glas refinement \
+    cityscapes deepglobe gleason-2019 prostate-gleason clean distclean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | while IFS="$$(printf '\t')" read -r target text; do printf '  make %-16s %s\n' "$$target" "$$text"; done
 
 demo: $(VENV)/.installed-run ## segment the real slide in demo/, write its mask and a picture of it
 	@$(BIN)/wsi-magnet run $(DEMO_SLIDE) --mpp $(DEMO_MPP) -o $(DEMO_OUT)
@@ -89,6 +94,35 @@ glas: $(VENV)/.installed ## the same on the colon glands of GlaS: DATA=folder of
 refinement: $(RINGS) gleason glas ## --refine auto against all and 0.2 on three data sets: DATA=folder of rings_glands, gleason_tiles, glas
 	@$(BIN)/python -m benchmarks.refinement $(RINGS)=RINGS $(TRAIN_OUT)/gleason-tiles.csv=Gleason $(TRAIN_OUT)/glas.csv=GlaS -o $(TRAIN_OUT)/refined \
 	    --bundle wsi_magnet/bundles/prostate-glands.safetensors $(TRAIN_OUT)/gleason-tiles.safetensors $(TRAIN_OUT)/glas.safetensors --record
+
+cityscapes: $(VENV)/.installed-run ## train and evaluate as in the paper: DATA=folder of leftImg8bit and gtFine
+	@mkdir -p $(TRAIN_OUT)
+	@$(BIN)/wsi-magnet manifest cityscapes $(DATA) -o $(TRAIN_OUT)/cityscapes.csv --overwrite --validation weimar --test frankfurt,lindau,munster
+	@$(TRAIN) $(TRAIN_OUT)/cityscapes.csv --config $(CONFIGS)/cityscapes.yaml -o $(TRAIN_OUT)/cityscapes.safetensors
+	@$(EVALUATE) $(TRAIN_OUT)/cityscapes.csv --bundle $(TRAIN_OUT)/cityscapes.safetensors --no-tissue --fast 0.14 -o $(TRAIN_OUT)/cityscapes-judged
+
+deepglobe: $(VENV)/.installed-run ## the same on DeepGlobe land cover: DATA=folder of *_sat.jpg and *_mask.png
+	@mkdir -p $(TRAIN_OUT)
+	@$(BIN)/wsi-magnet manifest deepglobe $(DATA) -o $(TRAIN_OUT)/deepglobe.csv --overwrite --fractions 454,207,142
+	@$(TRAIN) $(TRAIN_OUT)/deepglobe.csv --config $(CONFIGS)/deepglobe.yaml -o $(TRAIN_OUT)/deepglobe.safetensors
+	@$(EVALUATE) $(TRAIN_OUT)/deepglobe.csv --bundle $(TRAIN_OUT)/deepglobe.safetensors --no-tissue --fast 0.3 --mean-without unknown -o $(TRAIN_OUT)/deepglobe-judged
+
+gleason-2019: $(VENV)/.installed-run ## the same on Gleason 2019: DATA=folder of Train_imgs and Maps1_T to Maps6_T
+	@mkdir -p $(TRAIN_OUT)
+	@$(BIN)/wsi-magnet manifest gleason2019 $(DATA) -o $(TRAIN_OUT)/gleason-2019.csv --overwrite --fractions 0.6,0.15,0.25 --labels "0=not annotated; 1=benign; 6=benign; 3=Gleason 3; 4=Gleason 4; 5=Gleason 5"
+	@$(TRAIN) $(TRAIN_OUT)/gleason-2019.csv --config $(CONFIGS)/gleason-2019.yaml -o $(TRAIN_OUT)/gleason-2019.safetensors
+	@$(EVALUATE) $(TRAIN_OUT)/gleason-2019.csv --bundle $(TRAIN_OUT)/gleason-2019.safetensors --no-tissue --mean-without "not annotated" -o $(TRAIN_OUT)/gleason-2019-judged
+
+prostate-gleason: $(VENV)/.installed-run ## Gleason patterns of four data sets, judged on HELD_OUT=aggc: PANDA=, SICAPV2=, AGGC=, GLEASON2019=folder
+	@$(foreach name,$(PROSTATE),test -n "$($(name))" || { echo "name the folder of $(name): make prostate-gleason $(name)=folder ..." >&2; exit 1; };)
+	@mkdir -p $(TRAIN_OUT)
+	@$(BIN)/wsi-magnet manifest panda-radboud $(PANDA) -o $(TRAIN_OUT)/panda.csv --overwrite
+	@$(BIN)/wsi-magnet manifest sicapv2 $(SICAPV2) -o $(TRAIN_OUT)/sicapv2.csv --overwrite
+	@$(BIN)/wsi-magnet manifest aggc $(AGGC) -o $(TRAIN_OUT)/aggc.csv --overwrite
+	@$(BIN)/wsi-magnet manifest gleason2019 $(GLEASON2019) -o $(TRAIN_OUT)/gleason2019.csv --overwrite --consensus soft
+	@$(BIN)/wsi-magnet manifest merge $(TRAIN_OUT)/panda.csv $(TRAIN_OUT)/sicapv2.csv $(TRAIN_OUT)/aggc.csv $(TRAIN_OUT)/gleason2019.csv -o $(TRAIN_OUT)/prostate-gleason.csv --overwrite --test $(HELD_OUT)
+	@$(TRAIN) $(TRAIN_OUT)/prostate-gleason.csv --config $(CONFIGS)/prostate-gleason.yaml -o $(TRAIN_OUT)/prostate-gleason.safetensors
+	@$(EVALUATE) $(TRAIN_OUT)/prostate-gleason.csv --bundle $(TRAIN_OUT)/prostate-gleason.safetensors -o $(TRAIN_OUT)/prostate-gleason-judged
 
 clean: ## delete results and caches
 	rm -rf $(DEMO_OUT) $(TRAIN_OUT) bench-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -118,6 +118,18 @@ def test_the_mean_is_over_classes_that_are_there() -> None:
     assert mean_iou(np.array([[6, 0, 2], [0, 8, 0], [0, 0, 0]])) == pytest.approx((6 / 8 + 1) / 2)
 
 
+@given(hnp.arrays(np.int64, (4, 5), elements=st.integers(0, 9)), st.sets(st.integers(0, 3), max_size=3))
+def test_means_may_leave_classes_out_whose_pixels_still_count(confusion: Ints, without: set[int]) -> None:
+    kept = [i for i in range(4) if i not in without]
+    iou, dice, true = class_iou(confusion)[kept], class_dice(confusion)[kept], confusion.sum(axis=1)[kept]
+    known = true > 0
+    expected = (iou[known].mean(), dice[known].mean()) if known.any() else (np.nan, np.nan)
+    assert same(mean_iou(confusion, sorted(without)), expected[0])
+    assert same(mean_dice(confusion, sorted(without)), expected[1])
+    weighted = (iou[known] * true[known]).sum() / true.sum() if known.any() else np.nan
+    assert same(frequency_weighted_iou(confusion, sorted(without)), weighted)
+
+
 def test_nothing_can_be_said_of_nothing() -> None:
     for metric in (mean_iou, frequency_weighted_iou, mean_dice, pixel_accuracy, cohen_kappa, quadratic_kappa):
         assert np.isnan(metric(np.zeros((3, 3), np.int64))), metric.__name__

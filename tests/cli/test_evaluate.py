@@ -87,6 +87,13 @@ def test_the_refine_curve(call: Call, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["curve.csv", "curve.json", "curve.png"]
 
 
+def test_means_without_a_class(call: Call, tmp_path: Path) -> None:
+    arguments = ["evaluate", manifest_of(tmp_path), "--bundle", bundle_at(tmp_path), "--methods", "downsample"]
+    (row,) = json.loads(call(*arguments, "--no-tissue", "--mean-without", "red, Blue", "--json").stdout)["rows"]
+    assert row["measures"]["miou"]["value"] == row["measures"]["iou: green"]["value"]
+    assert "classes are blue, green, red" in one_line(call(*arguments, "--mean-without", "gren"))
+
+
 def test_only_rows_of_the_split_are_judged(call: Call, tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, 3, ("train", "test", "train"))
     result = call("evaluate", manifest, "--bundle", bundle_at(tmp_path), "--methods", "downsample", "--json")

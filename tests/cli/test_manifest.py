@@ -93,6 +93,21 @@ def test_a_manifest_is_replaced_only_on_request(call: Call, tiles: Path, tmp_pat
     assert call("manifest", "rings-glands", tiles, "-o", tmp_path / "m.csv", "--overwrite").exit_code == 0
 
 
+def test_manifests_are_merged(call: Call, tiles: Path, tmp_path: Path) -> None:
+    made.sicapv2(tmp_path / "sicap")
+    for name, folder, path in (("rings-glands", tiles, "rings.csv"), ("sicapv2", tmp_path / "sicap", "sicap.csv")):
+        assert call("manifest", name, folder, "-o", tmp_path / path).exit_code == 0
+    given = ["manifest", "merge", tmp_path / "rings.csv", tmp_path / "sicap.csv", "-o", tmp_path / "m.csv"]
+    text = call(*given, "--test", "sicap").stdout
+    assert [line.split() for line in text.splitlines()[5:7]] == [["test", "6", "3"], ["all", "26", "13"]]
+    assert "Note: 2 test rows of the other sites are train rows now" in text
+    assert call(*given).exit_code == 2, "it is there already"
+    values = json.loads(call(*given, "--overwrite", "--json").stdout)
+    assert (values["rows"], values["groups"]) == (26, 13)
+    assert "unknown site 'x'" in one_line(call(*given, "--overwrite", "--test", "x"))
+    assert "manifest merge [OPTIONS] A.csv B.csv" in call("manifest", "merge", "-h").stdout
+
+
 def test_help_explains_each_data_set(call: Call) -> None:
     text = " ".join(call("manifest", "-h").stdout.split())
     assert all(name in text for name in LAYOUTS)

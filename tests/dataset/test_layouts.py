@@ -14,10 +14,11 @@ from wsi_magnet.annotations.coding import Coding
 from wsi_magnet.dataset.build_manifest import ManifestOptions, make_manifest
 from wsi_magnet.dataset.layouts.base import LayoutOptions
 from wsi_magnet.dataset.layouts.cityscapes import LABELS as CITYSCAPES_LABELS
+from wsi_magnet.dataset.layouts.deepglobe import LABELS as DEEPGLOBE_LABELS
 from wsi_magnet.dataset.layouts.registry import LAYOUTS
 from wsi_magnet.dataset.manifest import read_manifest
 from wsi_magnet.dataset.sample import Sample
-from wsi_magnet.errors import ConfigError, ManifestError
+from wsi_magnet.errors import AnnotationError, ConfigError, ManifestError
 from wsi_magnet.nets.spec import ClassInfo
 
 CLASSES = [
@@ -173,13 +174,16 @@ def test_deepglobe(tmp_path: Path) -> None:
     made.deepglobe(tmp_path)
     rows = samples("deepglobe", tmp_path)
     assert sorted(row.group for row in rows) == ["119", "2334", "855"]
-    assert [meaning(rows[0].labels, colour) for colour in ("#00ffff", "#0000ff", "#000000", "#0101fe")] == [
-        {1},
-        {5},
-        ANY,
-        ANY,
-    ]
+    classes = [ClassInfo(f"class {i}", i, (i, 0, 0)) for i in range(1, 8)]
+    coding = Coding.parse(rows[0].labels, classes)
+    sets = [coding.set_of(colour) for colour in ("#00ffff", "#0000ff", "#000000", "#0101fe")]
+    assert sets == [1 << 0, 1 << 4, 1 << 6, coding.ignored]
     assert rows[0].mpp == 1.0
+
+
+def test_deepglobe_names_the_cure_for_classes_without_unknown() -> None:
+    with pytest.raises(AnnotationError, match="#000000=ignore"):
+        Coding.parse(DEEPGLOBE_LABELS, [ClassInfo(f"class {i}", i, (i, 0, 0)) for i in range(1, 7)]).set_of("#000000")
 
 
 def test_cityscapes(tmp_path: Path) -> None:
@@ -193,8 +197,8 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert rows[0].annotations[0].name.endswith("labelIds.png")
 
 
-def test_cityscapes_label_ids_become_train_ids() -> None:
-    classes = [ClassInfo(f"class {i}", i, (i, 0, 0)) for i in range(19)]
+def test_cityscapes_label_ids_become_train_ids_and_one() -> None:
+    classes = [ClassInfo(f"class {i}", i, (i, 0, 0)) for i in range(1, 20)]
     coding = Coding.parse(CITYSCAPES_LABELS, classes)
     sets = [coding.set_of(label) for label in range(34)]
     labelled = {label: one.bit_length() - 1 for label, one in enumerate(sets) if one != coding.ignored}

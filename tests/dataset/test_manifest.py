@@ -57,6 +57,17 @@ def test_a_row_is_read_in_full(folder: Path) -> None:
     )
 
 
+def test_a_site_is_read_and_written_back_where_there_is_one(folder: Path) -> None:
+    with_site = read(
+        folder, HEADER + ",site", "a.png,a_mask.png,,P1,train,,first,north", "b.png,b_mask.png,,P2,test,,,"
+    )
+    assert [sample.site for sample in with_site.samples] == ["north", ""]
+    write_manifest(folder / "again.csv", with_site.samples)
+    assert read_manifest(folder / "again.csv").samples == with_site.samples
+    write_manifest(folder / "plain.csv", [replace(sample, site="") for sample in with_site.samples])
+    assert (folder / "plain.csv").read_text().splitlines()[0] == HEADER
+
+
 def test_what_may_be_missing_has_its_default(folder: Path) -> None:
     sample = read(folder, "Slide,MASK,Group", "a.png,a_mask.png,P1").samples[0]
     assert (sample.mpp, sample.labels, sample.consensus, sample.split) == (None, "", "first", "train")

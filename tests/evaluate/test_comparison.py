@@ -150,6 +150,21 @@ def test_measures_are_those_that_mean_something_for_the_classes(names: list[str]
     assert keys & {"quadratic_kappa", "gleason2019"} == expected
 
 
+def test_means_may_leave_classes_out(compared: Comparison) -> None:
+    full, part = (make_report(compared, resamples=30, mean_without=names) for names in ((), ("RED", "blue")))
+    for row in compared.rows:
+        assert part.estimate(row, "miou") == part.estimate(row, "iou: green") == full.estimate(row, "iou: green")
+        assert part.estimate(row, "iou: red") == full.estimate(row, "iou: red")
+    assert "means over green" in notes(part)[1]
+
+
+def test_means_without_unknown_classes_or_without_all_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'gren'; they are red, green"):
+        measures(["red", "green"], [10.0], ["gren"])
+    with pytest.raises(ConfigError, match="leave one in"):
+        measures(["red", "green"], [10.0], ["red", "green"])
+
+
 SHARES = st.floats(0, 1) | st.just(float("nan"))
 
 

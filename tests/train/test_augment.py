@@ -57,6 +57,14 @@ def test_the_eight_orientations_differ() -> None:
     assert len(found) == 8
 
 
+def test_upright_pictures_are_mirrored_and_not_turned() -> None:
+    upright = [draw(AugmentConfig(upright=True), np.random.default_rng(seed)) for seed in range(40)]
+    turning = [draw(AugmentConfig(), np.random.default_rng(seed)) for seed in range(40)]
+    assert {(one.quarter_turns, one.mirrored) for one in upright} == {(0, False), (0, True)}
+    assert {one.quarter_turns for one in turning} == {0, 1, 2, 3}
+    assert [one.mirrored for one in upright] == [one.mirrored for one in turning]
+
+
 @given(st.floats(-45, 45), st.integers(0, 3), st.booleans(), st.sampled_from([48, 49]))
 def test_labels_stay_within_a_pixel_of_a_rotated_image(degrees: float, turns: int, mirrored: bool, side: int) -> None:
     image, sets = places(side, side)

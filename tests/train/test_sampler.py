@@ -20,12 +20,12 @@ DRAWS = 2000
 
 
 def surveyed(
-    name: str, blocks: list[list[int]], counts: dict[int, int], group: str = "g", mpp: float = 1.0
+    name: str, blocks: list[list[int]], counts: dict[int, int], group: str = "g", mpp: float = 1.0, site: str = ""
 ) -> tuple[Sample, LabelCounts]:
     """A sample with these classes in its blocks of 64 pixels, as sets, on a slide of 0.5 mpp."""
     presence = np.array(blocks, np.uint32)
     size = Size(presence.shape[1] * 128, presence.shape[0] * 128)
-    sample = Sample(row=2, image=Path(f"/{name}.png"), annotations=(), mpp=0.5, group=group, split="train")
+    sample = Sample(row=2, image=Path(f"/{name}.png"), annotations=(), mpp=0.5, group=group, split="train", site=site)
     return sample, LabelCounts(scale_at(mpp, (0.5, 0.5), size), counts, presence)
 
 
@@ -45,6 +45,30 @@ def test_groups_are_drawn_alike_however_many_images_they_have() -> None:
     many = [surveyed(f"many{i}", [[1]], {1: 5000}, group="many") for i in range(9)]
     found = drawn(CropSampler(dict([*many, surveyed("single", [[1]], {1: 5}, group="single")]), 1, balance=1.0))
     assert abs(found["single"] / DRAWS - 0.5) < 0.05
+
+
+def test_sites_are_drawn_alike_however_many_groups_they_have() -> None:
+    large = [surveyed(f"large{i}", [[1]], {1: 50}, group=f"l{i}", site="large") for i in range(9)]
+    small = [surveyed(f"small{i}", [[1]], {1: 50}, group=f"s{i}", site="small") for i in range(2)]
+    found = drawn(CropSampler(dict([*large, *small]), 1, balance=1.0))
+    assert abs(sum(count for name, count in found.items() if name.startswith("small")) / DRAWS - 0.5) < 0.05
+    assert abs(found["small0"] / DRAWS - 0.25) < 0.05
+
+
+def test_a_class_is_drawn_from_the_sites_that_have_it() -> None:
+    data = dict([surveyed("a", [[1]], {1: 9}, site="x"), surveyed("b", [[3]], {1: 9, 2: 9}, "h", site="y")])
+    sampler, rng = CropSampler(data, 2, balance=0.0), np.random.default_rng(0)
+    assert sampler.draw(rng).sample.site in {"x", "y"}
+    found = drawn(sampler)
+    assert abs(found["b"] / DRAWS - 0.75) < 0.05
+
+
+def test_one_site_draws_what_no_site_draws() -> None:
+    parts = [("a", [[1]], {1: 9}, "g"), ("b", [[1, 0], [1, 1]], {1: 9}, "h")]
+    rngs = [np.random.default_rng(3) for _ in range(2)]
+    both = [CropSampler(dict([surveyed(*one, site=site) for one in parts]), 1, balance=0.5) for site in ("", "x")]
+    spots = [[sampler.draw(rng).centre_xy for _ in range(30)] for sampler, rng in zip(both, rngs, strict=True)]
+    assert spots[0] == spots[1]
 
 
 @pytest.mark.parametrize(("balance", "share"), [(0.0, 0.5), (0.5, 1 / 11), (1.0, 1 / 101)])

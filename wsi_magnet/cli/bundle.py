@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -136,6 +136,19 @@ def edit(
     click.echo(f"{output}: {name or spec.name}, classes {', '.join(one.name for one in classes)}")
 
 
+def _configured(path: Path) -> dict[str, Any]:
+    """Arguments of `import_magnet` that a training's configuration has."""
+    from wsi_magnet.train.config import read_config
+
+    config = read_config(path)
+    return {
+        "network": config.backbone.network,
+        "mpps": config.mpps,
+        "classes": config.class_infos(),
+        "median_px": config.median_px,
+    }
+
+
 def _profile_text(spec: BundleSpec) -> str:
     if spec.profile is None:
         return "none: no alarm for slides unlike its training data; `wsi-magnet bundle profile` adds one"
@@ -166,9 +179,7 @@ def profile(bundle: Path, manifest: Path, output: Path, device: str, overwrite: 
 
 
 @command.command("import-magnet", short_help="Make a bundle from published MagNet checkpoints.")
-@click.option(
-    "--network", required=True, type=click.Choice(["fpn", "psp", "hrnet18+ocr"]), help="The backbone's architecture."
-)
+@click.option("--network", type=click.Choice(["fpn", "psp", "hrnet18+ocr"]), help="The backbone's architecture.")
 @click.option("--backbone", required=True, type=click.Path(), metavar="B.pth", help="The backbone's checkpoint.")
 @click.option(
     "--refiner",
@@ -187,22 +198,34 @@ def profile(bundle: Path, manifest: Path, output: Path, device: str, overwrite: 
     metavar="NAME,NAME,...",
     help='Class names in the network\'s order, e.g. "background,benign epithelium,Gleason 3".',
 )
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    metavar="C.yaml",
+    help="A training's configuration whose network, scales, classes and median the bundle gets; "
+    "pipelines/configs/ has those of Cityscapes and DeepGlobe.",
+)
 @overwrite_option
 def import_magnet(
-    network: str,
+    network: str | None,
     backbone: str,
     refiners: tuple[str, ...],
     more_refiners: tuple[str, ...],
     output: str,
     scales: str | None,
     classes: str | None,
+    config_path: Path | None,
     overwrite: bool,
 ) -> None:
     """Make a bundle from the published program's checkpoints, which are read without running any code in them.
 
     \b
       wsi-magnet bundle import-magnet --network psp --backbone psp.pth --refiner refinement.pth -o gleason.safetensors
+      wsi-magnet bundle import-magnet --config deepglobe.yaml --backbone b.pth --refiner r.pth -o deepglobe.safetensors
     """
+    if (config_path is None) == (network is None) or (config_path and (scales or classes)):
+        raise click.UsageError("give --network, with or without --scales and --classes, or --config alone")
     try:
         mpps = [float(s) for s in scales.split(",")] if scales else None
     except ValueError:
@@ -211,8 +234,14 @@ def import_magnet(
 
     from wsi_magnet.nets.import_magnet import import_magnet as make
 
-    sources = [*refiners, *more_refiners]
-    spec = make(network, backbone, sources, output, mpps=mpps, class_names=names, overwrite=overwrite)
+    given: dict[str, Any] = {"network": network, "mpps": mpps, "class_names": names}
+    spec = make(
+        backbone_path=backbone,
+        refiner_paths=[*refiners, *more_refiners],
+        output=output,
+        overwrite=overwrite,
+        **(_configured(config_path) if config_path else given),
+    )
     click.echo(
         f"{output}: {spec.network}, {len(spec.classes)} classes, scales {', '.join(f'{m:g}' for m in spec.mpps)} µm/px"
     )

@@ -39,6 +39,7 @@ class Choices:
     execution: Execution
     output: Path | None
     keep_results: bool
+    mean_without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.results and (self.bundles or self.methods or self.fractions is not None):
@@ -87,6 +88,13 @@ class Choices:
 )
 @click.option("--refine-curve", is_flag=True, help="mIoU against the share of cells refined, instead of the table.")
 @click.option("--fractions", default=FRACTIONS, show_default=True, help="Shares for the curve.")
+@click.option(
+    "--mean-without",
+    default="",
+    metavar="CLASS,...",
+    help="Classes to leave out of mIoU, FW-IoU and Dice. Their pixels still count, as errors of the classes that they "
+    "are taken for.",
+)
 @click.option("--resamples", type=click.IntRange(1), default=1000, show_default=True, help="Bootstrap resamples.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]")
@@ -109,6 +117,7 @@ def command(
     tissue: bool,
     refine_curve: bool,
     fractions: str,
+    mean_without: str,
     resamples: int,
     seed: int,
     device: str,
@@ -139,6 +148,7 @@ def command(
             Execution(device=device),
             output,
             keep_results,
+            tuple(name for name in (part.strip() for part in mean_without.split(",")) if name),
         )
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
@@ -163,7 +173,8 @@ def command(
         refuse_below_file(output / f"{_file_name(curve=refine_curve)}.json")
         with storage_errors(output):
             output.mkdir(parents=True, exist_ok=True)
-    report = make_report(_compare(samples, choices), resamples=resamples, seed=seed)
+    compared = _compare(samples, choices)
+    report = make_report(compared, resamples=resamples, seed=seed, mean_without=choices.mean_without)
     click.echo(_json(report) if as_json else _text(report, curve=refine_curve))
     if output is not None:
         _write(report, output, curve=refine_curve)
@@ -191,6 +202,7 @@ def _compare(samples: list[Sample], choices: Choices) -> Comparison:
     if choices.results:
         return compare_results(samples, open_sample, find_results(choices.results), _notify)
     bundles = [bundle_path(bundle) for bundle in dict.fromkeys(choices.bundles or ("default",))]
+    _check_classes(bundles, choices.mean_without)
     methods: tuple[Method, ...] = choose(all_methods(choices.fast), choices.methods)
     if choices.fractions is not None:
         for bundle in bundles:
@@ -200,6 +212,16 @@ def _compare(samples: list[Sample], choices: Choices) -> Comparison:
     with _folder(choices) as folder:
         conditions = Conditions(choices.tissue, choices.execution, folder, choices.keep_results)
         return compare_methods(samples, open_sample, candidates(methods, bundles), conditions, _notify)
+
+
+def _check_classes(bundles: list[Path], names: tuple[str, ...]) -> None:
+    """Raise ConfigError for a name of no class, or of no joined classes, before hours of computation."""
+    from wsi_magnet.nets.spec import read_spec
+
+    known = {one.name.lower() for bundle in bundles for one in read_spec(bundle)[0].classes}
+    for name in names:
+        if not set(name.lower().split("/")) <= known:
+            raise ConfigError(f"--mean-without {name!r}: the classes are {', '.join(sorted(known))}")
 
 
 @contextmanager

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 class _Described(click.Command):
-    """A command whose help ends with a description of each data set."""
+    """A command whose help ends with a description of each data set, and which hands `merge` on to its own command."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args[:1] == [merge.name]:
+            return merge.make_context(f"{info_name} {merge.name}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Data sets"):
@@ -64,12 +71,13 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
     \b
       wsi-magnet manifest gleason2019 Gleason2019 -o gleason.csv --consensus staple
       wsi-magnet manifest folders my_slides -o mine.csv --group-pattern "^(P[0-9]+)_"
+      wsi-magnet manifest merge gleason.csv mine.csv -o both.csv --test mine
 
-    Splits never divide a group: a patient, a microarray, tiles that overlap. Unless stated otherwise, label values are
-    0 background, 1 stroma, 2 benign epithelium, 3, 4, 5 Gleason patterns; "a or b" is a label that may be either.
+    `merge` joins manifests (`manifest merge --help`). Splits never divide a group: a patient, a microarray, tiles that
+    overlap. Unless stated otherwise, label values are 0 background, 1 stroma, 2 benign epithelium, 3, 4, 5 Gleason
+    patterns; "a or b" is a label that may be either.
     """
-    if Path(output).exists() and not overwrite:
-        raise click.UsageError(f"{output} is there already; --overwrite replaces it")
+    _refuse_existing(output, overwrite)
     shares = _fractions(given.pop("fractions"))
 
     from wsi_magnet.dataset.build_manifest import ManifestOptions, make_manifest
@@ -85,7 +93,42 @@ def command(dataset: str, root: str, output: str, overwrite: bool, as_json: bool
         layout=LayoutOptions(remove=remove, groups=groups, **given),
         **({"fractions": shares} if shares else {}),
     )
-    manifest, notes = make_manifest(dataset, Path(root), Path(output), made, _show)
+    _report(*make_manifest(dataset, Path(root), Path(output), made, _show), as_json)
+
+
+@click.command("merge")
+@click.argument("manifests", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="A.csv B.csv ...")
+@click.option("-o", "--output", required=True, type=click.Path(), metavar="M.csv", help="The manifest to write.")
+@click.option("--overwrite", is_flag=True, help="Replace a manifest that is there already.")
+@click.option(
+    "--test",
+    metavar="SITE,...",
+    default="",
+    help="Sites to test on, with all their rows; the test rows of the others become train rows.",
+)
+@options.json_option
+def merge(manifests: tuple[Path, ...], output: str, overwrite: bool, test: str, as_json: bool) -> None:
+    """Join manifests into one, to train one bundle on several data sets, whose labels may differ in detail.
+
+    \b
+      wsi-magnet manifest merge panda.csv sicapv2.csv aggc.csv -o prostate.csv --test aggc
+
+    A manifest's name without suffix is the site of its rows, and training draws crops from all sites alike. Splits stay
+    as they are, unless --test holds sites out.
+    """
+    _refuse_existing(output, overwrite)
+
+    from wsi_magnet.dataset.merge_manifests import merge_manifests
+
+    _report(*merge_manifests(manifests, Path(output), test=_names(test)), as_json)
+
+
+def _refuse_existing(output: str, overwrite: bool) -> None:
+    if Path(output).exists() and not overwrite:
+        raise click.UsageError(f"{output} is there already; --overwrite replaces it")
+
+
+def _report(manifest: Manifest, notes: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"manifest": str(manifest.path), **_counts(manifest), "notes": list(notes)}, indent=2))
     else:

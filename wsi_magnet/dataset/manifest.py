@@ -16,7 +16,7 @@ from wsi_magnet.config import LEAST_MPP, MOST_MPP
 from wsi_magnet.dataset.leaks import Problem, leaks
 from wsi_magnet.dataset.sample import SPLITS, Consensus, Sample, Split
 from wsi_magnet.dataset.splits import assign_splits
-from wsi_magnet.dataset.table import COLUMNS, REQUIRED, SEPARATOR, Cells, codings, read_table
+from wsi_magnet.dataset.table import COLUMNS, REQUIRED, SEPARATOR, SITE, Cells, codings, read_table
 from wsi_magnet.errors import ManifestError
 from wsi_magnet.storage.atomic import replace_file
 from wsi_magnet.storage.errors import storage_errors
@@ -65,9 +65,11 @@ def write_manifest(path: str | os.PathLike[str], samples: Iterable[Sample]) -> N
     """
     where = Path(path).expanduser().absolute()
     text = StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    rows.writerows(_written(sample, where.parent) for sample in samples)
+    listed = list(samples)
+    columns = [name for name in COLUMNS if name != SITE or any(sample.site for sample in listed)]
+    rows = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(_written(sample, where.parent) for sample in listed)
     with storage_errors(where):
         where.parent.mkdir(parents=True, exist_ok=True)
         replace_file(where, text.getvalue().encode())
@@ -100,6 +102,7 @@ def _sample(line: int, cells: Cells, folder: Path) -> Sample:
         split="train",
         labels=labels,
         consensus=_consensus(cells.get("consensus", "")),
+        site=cells.get(SITE, ""),
     )
 
 
@@ -158,13 +161,14 @@ def _with_splits(path: Path, drafts: Sequence[tuple[Sample, Split | None]], seed
     return [replace(sample, split=split) for sample, split in drafts if split is not None]
 
 
-def _written(sample: Sample, folder: Path) -> list[str]:
+def _written(sample: Sample, folder: Path) -> dict[str, str]:
+    """Cells by column."""
     for path in sample.annotations:
         if SEPARATOR in str(path):
             raise ManifestError(
                 f"annotation {path} holds {SEPARATOR!r}, which separates the files of a cell; rename it"
             )
-    return [
+    cells = (
         _relative(sample.image, folder),
         SEPARATOR.join(_relative(path, folder) for path in sample.annotations),
         "" if sample.mpp is None else repr(sample.mpp),
@@ -172,7 +176,9 @@ def _written(sample: Sample, folder: Path) -> list[str]:
         sample.split,
         sample.labels,
         sample.consensus,
-    ]
+        sample.site,
+    )
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def _relative(path: Path, folder: Path) -> str:

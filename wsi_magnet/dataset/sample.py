@@ -34,6 +34,8 @@ class Sample:
     """The coding, as text; see `annotations.coding`. Empty: labels mean themselves. Codings of several files are
     separated by //, in the files' order."""
     consensus: Consensus = "first"
+    site: str = ""
+    """Data set or laboratory of the row, in a manifest of several; training draws from all of them alike."""
 
     @property
     def name(self) -> str:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from wsi_magnet.errors import ManifestError
 
-COLUMNS = ("image", "annotation", "mpp", "group", "split", "labels", "consensus")
+SITE = "site"
+"""Column of the data set or laboratory; written where there are several."""
+
+COLUMNS = ("image", "annotation", "mpp", "group", "split", "labels", "consensus", SITE)
 """In the order of writing; any other column is the user's own."""
 
 REQUIRED = ("image", "annotation", "group")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from wsi_magnet.errors import ConfigError
 from wsi_magnet.evaluate.counts import Counts
 from wsi_magnet.metrics import confusion as of
 from wsi_magnet.metrics.boundary import boundary_f
@@ -31,20 +33,25 @@ class Measure:
     """Computes it from counts; leading axes are kept."""
 
 
-def measures(class_names: Sequence[str], tolerances_um: Sequence[float]) -> tuple[Measure, ...]:
+def measures(
+    class_names: Sequence[str], tolerances_um: Sequence[float], mean_without: Sequence[str] = ()
+) -> tuple[Measure, ...]:
     """The measures that are meaningful for these classes: the poster's own first, then IoU by class, then others.
 
     With two classes quadratic kappa equals kappa and is left out; the Gleason 2019 score needs Gleason patterns.
+    mean_without: names, in either case, of classes that are no part of the means. Raises ConfigError for an unknown
+    one, and where no class is left.
     """
+    without = _indices(class_names, mean_without)
     patterns = {f"gleason {pattern}" for pattern in PATTERNS}
     found = sum(name.lower() in patterns for name in class_names)
     quadratic = _of_confusion(QUADRATIC_KAPPA, "quadratic kappa", of.quadratic_kappa)
     gleason = _of_confusion(GLEASON_2019, "Gleason 2019", of.gleason2019_score)
     return (
-        _of_confusion(MIOU, "mIoU %", of.mean_iou, percent=True),
+        _of_confusion(MIOU, "mIoU %", partial(of.mean_iou, without=without), percent=True),
         *(_class_iou(i, name) for i, name in enumerate(class_names)),
-        _of_confusion("fw_iou", "FW-IoU %", of.frequency_weighted_iou, percent=True),
-        _of_confusion("dice", "Dice %", of.mean_dice, percent=True),
+        _of_confusion("fw_iou", "FW-IoU %", partial(of.frequency_weighted_iou, without=without), percent=True),
+        _of_confusion("dice", "Dice %", partial(of.mean_dice, without=without), percent=True),
         _of_confusion("accuracy", "accuracy %", of.pixel_accuracy, percent=True),
         _of_confusion("kappa", "kappa", of.cohen_kappa),
         *([quadratic] if len(class_names) > 2 else []),
@@ -52,6 +59,17 @@ def measures(class_names: Sequence[str], tolerances_um: Sequence[float]) -> tupl
         *(_boundary(i, um) for i, um in enumerate(tolerances_um)),
         Measure("calibration_error", "calibration error %", True, lambda c: expected_calibration_error(c.calibration)),
     )
+
+
+def _indices(class_names: Sequence[str], chosen: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the chosen names."""
+    known = [name.lower() for name in class_names]
+    if unknown := [name for name in chosen if name.lower() not in known]:
+        raise ConfigError(f"no scored class is called {unknown[0]!r}; they are {', '.join(class_names)}")
+    found = tuple(sorted({known.index(name.lower()) for name in chosen}))
+    if len(found) == len(known):
+        raise ConfigError("means without any class have no value; leave one in")
+    return found
 
 
 def iou_key(class_name: str) -> str:

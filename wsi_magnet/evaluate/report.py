@@ -23,6 +23,8 @@ class Report:
     """Draws by the row's name."""
     resamples: int
     seed: int
+    mean_without: tuple[str, ...] = ()
+    """Names of the classes that are no part of the means."""
 
     @property
     def groups(self) -> int:
@@ -53,10 +55,12 @@ class Report:
         return [int(n) for n in np.sum([c.confusion.sum(axis=1) for c in rows], axis=0)]
 
 
-def make_report(comparison: Comparison, *, resamples: int = 1000, seed: int = 0) -> Report:
-    """Compute all numbers; deterministic for the same counts and seed."""
+def make_report(
+    comparison: Comparison, *, resamples: int = 1000, seed: int = 0, mean_without: Sequence[str] = ()
+) -> Report:
+    """Compute all numbers; deterministic for the same counts and seed. Raises ConfigError; see `measures`."""
     groups = [image.sample.group for image in comparison.images]
-    all_measures = measures(comparison.target.names, TOLERANCES_UM)
+    all_measures = measures(comparison.target.names, TOLERANCES_UM, mean_without)
     weights = group_weights(len(set(groups)), resamples, seed)
     draws = {row.name: draw(row.counts, groups, all_measures, weights) for row in comparison.rows}
-    return Report(comparison, all_measures, draws, resamples, seed)
+    return Report(comparison, all_measures, draws, resamples, seed, tuple(mean_without))

@@ -60,7 +60,10 @@ def curve_table(report: Report) -> Table:
 def notes(report: Report, *, curve: bool = False) -> list[str]:
     """Notes needed to read the tables, or a curve's table."""
     comparison, pixels = report.comparison, report.labelled()
-    known = [name for name, n in zip(comparison.target.names, pixels, strict=True) if n]
+    left_out = {name.lower() for name in report.mean_without}
+    known = [
+        name for name, n in zip(comparison.target.names, pixels, strict=True) if n and name.lower() not in left_out
+    ]
     missing = [name for name, n in zip(comparison.target.names, pixels, strict=True) if not n]
     grids = ", ".join(f"{mpp:g}" for mpp in sorted({image.mpp for image in comparison.images}))
     found = [

@@ -7,6 +7,7 @@ so that the thousand matrices of a bootstrap are one call. Undefined values (0 /
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,15 @@ def class_iou(confusion: Confusion) -> Values:
     return np.where(true > 0, ratio(hit, true + predicted - hit), np.nan)
 
 
-def mean_iou(confusion: Confusion) -> Values:
-    """Mean over the classes that have true pixels."""
-    return _mean_known(class_iou(confusion))
+def mean_iou(confusion: Confusion, without: Sequence[int] = ()) -> Values:
+    """Mean over the classes that have true pixels, except for those of some indices."""
+    return _mean_known(_without(class_iou(confusion), without))
 
 
-def frequency_weighted_iou(confusion: Confusion) -> Values:
-    """Mean of the classes' IoU, each weighted by its share of the true pixels."""
-    _, true, _ = _margins(confusion)
-    return ratio((np.nan_to_num(class_iou(confusion)) * true).sum(-1), true.sum(-1))
+def frequency_weighted_iou(confusion: Confusion, without: Sequence[int] = ()) -> Values:
+    """Mean of the classes' IoU, each weighted by its share of the true pixels, except for those of some indices."""
+    true, iou = (_without(values, without) for values in (_margins(confusion)[1], class_iou(confusion)))
+    return ratio((np.nan_to_num(iou) * true).sum(-1), true.sum(-1))
 
 
 def class_dice(confusion: Confusion) -> Values:
@@ -53,9 +54,9 @@ def class_dice(confusion: Confusion) -> Values:
     return np.where(true > 0, ratio(2 * hit, true + predicted), np.nan)
 
 
-def mean_dice(confusion: Confusion) -> Values:
-    """Mean over the classes that have true pixels: macro F1."""
-    return _mean_known(class_dice(confusion))
+def mean_dice(confusion: Confusion, without: Sequence[int] = ()) -> Values:
+    """Mean over the classes that have true pixels, except for those of some indices: macro F1."""
+    return _mean_known(_without(class_dice(confusion), without))
 
 
 def pixel_accuracy(confusion: Confusion) -> Values:
@@ -101,6 +102,11 @@ def _margins(confusion: Confusion) -> tuple[Confusion, Confusion, Confusion]:
     classes = confusion.shape[-2]
     predicted = confusion[..., :classes]
     return np.diagonal(predicted, axis1=-2, axis2=-1), confusion.sum(-1), predicted.sum(-2)
+
+
+def _without(values: npt.NDArray[Any], classes: Sequence[int]) -> npt.NDArray[Any]:
+    """Values of the other classes, (..., C) to (..., C - len(classes))."""
+    return np.delete(values, list(classes), axis=-1) if classes else values
 
 
 def _mean_known(values: Values) -> Values:

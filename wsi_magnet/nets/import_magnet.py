@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -41,14 +42,17 @@ def import_magnet(
     *,
     mpps: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
+    classes: Sequence[ClassInfo] | None = None,
+    median_px: int = MEDIAN_PX,
     overwrite: bool = False,
 ) -> BundleSpec:
     """Make a bundle from published MagNet checkpoints, which are read without running their code.
 
     network: "fpn", "psp" or "hrnet18+ocr". refiner_paths: one for all steps between scales, or one per step, coarse to
-    fine. mpps: microns per pixel of the scales, coarse to fine. class_names: in the order of the network's channels.
-    Nothing is written unless everything fits. Raises BundleError, in one line, for files that do not fit, ConfigError
-    for scales that do not halve, StoreError where the output exists, unless overwrite is True.
+    fine. mpps: microns per pixel of the scales, coarse to fine. class_names, or classes with their values and colours:
+    in the order of the network's channels. median_px: side of the query score's median. Nothing is written unless
+    everything fits. Raises BundleError, in one line, for files that do not fit, ConfigError for scales that do not
+    halve, StoreError where the output exists, unless overwrite is True.
     """
     check_output(output, overwrite=overwrite)
     if network not in LAST_LAYER:
@@ -62,7 +66,7 @@ def import_magnet(
             raise BundleError(f"{path} refines {found} classes, but {backbone_path} has {n_classes}; they do not match")
         refiners.append(refiner)
     sources = [Path(path).name for path in (backbone_path, *refiner_paths)]
-    spec = _describe(network, _classes(class_names, n_classes), scales, sources)
+    spec = replace(_describe(network, _classes(class_names, classes, n_classes), scales, sources), median_px=median_px)
     save_bundle(output, spec, backbone, refiners)
     return spec
 
@@ -78,12 +82,14 @@ def _load(path: str | Path, role: str, last_layer: str, make: Callable[[int], nn
     return network, n_classes
 
 
-def _classes(names: Sequence[str] | None, count: int) -> tuple[ClassInfo, ...]:
+def _classes(names: Sequence[str] | None, classes: Sequence[ClassInfo] | None, count: int) -> tuple[ClassInfo, ...]:
+    if classes is not None:
+        names = [one.name for one in classes]
     if names is None:
         return unnamed_classes(count)
     if len(names) != count:
         raise BundleError(f"{len(names)} class names for {count} classes; give one per class, in the network's order")
-    return named_classes(names)
+    return named_classes(names) if classes is None else tuple(classes)
 
 
 def _scales(mpps: Sequence[float] | None, n_refiners: int) -> tuple[float, ...]:

@@ -95,7 +95,7 @@ def draw_augmentation(
     glass = draw_glass(glass_rng, extent_um, background) if painted and background is not None else None
     stained = config.stain > 0 or config.light > 0
     return Augmentation(
-        turns if config.flips else 0,
+        turns if config.flips and not config.upright else 0,
         mirrored and config.flips,
         degrees,
         mixing if stained else None,

@@ -58,6 +58,8 @@ class AugmentConfig:
 
     flips: bool = True
     """The eight orientations."""
+    upright: bool = False
+    """Of the eight orientations only the mirrored one, for pictures with an above and a below."""
     scale_jitter: float = 1.25
     """Largest factor on mpp, either way, drawn log-uniformly."""
     stain: float = 0.2

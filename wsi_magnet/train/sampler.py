@@ -1,11 +1,11 @@
-"""Sampling of crop locations: round labelled pixels, rare classes more often than they occur, all groups equally often.
+"""Sampling of crop locations: round labelled pixels, rare classes more often than they occur, all sites equally often,
+and all groups of a site.
 
 Draws numbers only; reads no file.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, log
@@ -20,6 +20,9 @@ from wsi_magnet.scales import Scale
 
 Rng = np.random.Generator
 
+_BlocksBySite = dict[str, dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]]
+"""Samples with rows and columns of their blocks, (N, 2), by site and group."""
+
 
 @dataclass(frozen=True, slots=True)
 class CropLocation:
@@ -31,8 +34,8 @@ class CropLocation:
 
 
 class CropSampler:
-    """Draws crop locations: a class, a group that has it, a sample of the group, a block of the sample, a point in the
-    block.
+    """Draws crop locations: a class, a site that has it, a group of the site, a sample of the group, a block of the
+    sample, a point in the block.
     """
 
     def __init__(self, label_counts: Mapping[Sample, LabelCounts], n_classes: int, balance: float) -> None:
@@ -41,13 +44,13 @@ class CropSampler:
         shares = np.where(pixels > 0, np.maximum(pixels, 1) ** balance, 0.0)
         self._shares = shares / shares.sum()
         self._surveys = label_counts
-        self._blocks: list[dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]] = [
-            _blocks_of(label_counts, index) for index in range(n_classes)
-        ]
+        self._blocks = [_blocks_of(label_counts, index) for index in range(n_classes)]
 
     def draw(self, rng: Rng) -> CropLocation:
         """A location; the same for the same state of the generator."""
-        by_group = self._blocks[int(rng.choice(len(self._shares), p=self._shares))]
+        by_site = self._blocks[int(rng.choice(len(self._shares), p=self._shares))]
+        # A single site is not drawn: manifests without this column give the crops that they always gave.
+        by_group = by_site[sorted(by_site)[int(rng.integers(len(by_site))) if len(by_site) > 1 else 0]]
         samples = by_group[sorted(by_group)[int(rng.integers(len(by_group)))]]
         sample, blocks = samples[int(rng.integers(len(samples)))]
         row, col = blocks[int(rng.integers(len(blocks)))]
@@ -56,15 +59,14 @@ class CropSampler:
         return CropLocation(sample, (x * counted.scale.downsample_xy[0], y * counted.scale.downsample_xy[1]))
 
 
-def _blocks_of(
-    label_counts: Mapping[Sample, LabelCounts], index: int
-) -> dict[str, list[tuple[Sample, npt.NDArray[np.intp]]]]:
-    found = defaultdict(list)
+def _blocks_of(label_counts: Mapping[Sample, LabelCounts], index: int) -> _BlocksBySite:
+    """Blocks that hold a class."""
+    found: _BlocksBySite = {}
     for sample, counted in label_counts.items():
         blocks = np.argwhere(counted.presence >> np.uint32(index) & 1)
         if len(blocks):
-            found[sample.group].append((sample, blocks))
-    return dict(found)
+            found.setdefault(sample.site, {}).setdefault(sample.group, []).append((sample, blocks))
+    return found
 
 
 def class_pixels(label_counts: Mapping[Sample, LabelCounts], n_classes: int) -> npt.NDArray[np.float64]:

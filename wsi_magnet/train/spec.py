@@ -233,6 +233,7 @@ def _fingerprints(spec: TrainingSpec, label_counts: Mapping[Sample, LabelCounts]
             sample.consensus,
             sample.mpp,
             sorted(one.counts.items()),
+            *([sample.site] if sample.site else []),
         ]
         for sample, one in label_counts.items()
     ]

@@ -18,14 +18,14 @@ from wsi_magnet.dataset.layouts.base import (
 from wsi_magnet.dataset.sample import Split
 
 ABOUT = """Cityscapes: leftImg8bit/{train,val}/CITY/*_leftImg8bit.png and gtFine/{train,val}/CITY/*_gtFine_labelIds.png.
-The label ids that are evaluated become their train ids, 0 road to 18 bicycle; others are not labelled. Group: the city.
-Split as published; the labels of test are withheld, so it is left out. 1.0 "micron" stands for a pixel, as with
-deepglobe."""
+The label ids that are evaluated become their train ids and 1, from 1 road to 19 bicycle, because 0 is background in a
+mask; others are not labelled. Group: the city. Split as published; the labels of test are withheld, so it is left out.
+1.0 "micron" stands for a pixel, as with deepglobe."""
 
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Label ids of the train ids 0, 1, ..., 18."""
 
-LABELS = "; ".join([*(f"{label}={train}" for train, label in enumerate(LABEL_IDS)), "*=ignore"])
+LABELS = "; ".join([*(f"{label}={value}" for value, label in enumerate(LABEL_IDS, 1)), "*=ignore"])
 
 SPLITS: dict[str, Split] = {"train": "train", "val": "validation"}
 

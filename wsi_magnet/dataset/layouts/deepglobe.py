@@ -17,13 +17,14 @@ from wsi_magnet.dataset.layouts.base import (
 )
 
 ABOUT = """DeepGlobe land cover: *_sat.jpg and *_mask.png. Colours 00ffff urban, ffff00 agriculture, ff00ff rangeland,
-00ff00 forest, 0000ff water, ffffff barren are the values 1 to 6; 000000 and any other colour are not labelled. Group:
-the image. Not a microscope's: 1.0 "micron" stands for a pixel, so that scales are factors (8,4,2,1)."""
+00ff00 forest, 0000ff water, ffffff barren are the values 1 to 6, 000000 unknown is 7, a class as in the published
+networks; any other colour is not labelled. Group: the image. Not a microscope's: 1.0 "micron" stands for a pixel, so
+that scales are factors (8,4,2,1)."""
 
-COLOURS = ("#00ffff", "#ffff00", "#ff00ff", "#00ff00", "#0000ff", "#ffffff")
-"""Colours of the values 1, 2, ..., in the data set's order."""
+COLOURS = ("#00ffff", "#ffff00", "#ff00ff", "#00ff00", "#0000ff", "#ffffff", "#000000")
+"""Colours of the values 1, 2, ..., in the data set's order, where unknown comes last."""
 
-LABELS = "; ".join([*(f"{colour}={value}" for value, colour in enumerate(COLOURS, 1)), "#000000=ignore", "*=ignore"])
+LABELS = "; ".join([*(f"{colour}={value}" for value, colour in enumerate(COLOURS, 1)), "*=ignore"])
 
 
 def find(root: Path, options: LayoutOptions) -> FoundDataset:

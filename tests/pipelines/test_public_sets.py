@@ -1,0 +1,278 @@
+"""The paper's data sets and the joined prostate sets: the Makefile's commands, on miniatures, from folder to table."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import Call
+from tests.evaluate.made import stay_here
+from tests.few import slow_except
+from tests.parity.recipe import shapes
+from tests.pipelines.miniatures import MAKERS
+from tests.train.made import SMALL_VALIDATION_PX, quick_survey, write_config
+from wsi_magnet.annotations.coding import Coding
+from wsi_magnet.dataset.layouts import aggc, cityscapes, deepglobe, gleason2019, panda, sicapv2
+from wsi_magnet.dataset.manifest import read_manifest
+from wsi_magnet.nets.bundle import load_bundle
+from wsi_magnet.nets.registry import build_network, build_refiner
+from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.train.config import TrainingConfig, read_config
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "pipelines" / "configs"
+
+PAPER = {
+    "cityscapes": ("hrnet18+ocr", 19, 6_379_278, 924, 4, 103_500),
+    "deepglobe": ("fpn", 7, 28_064_839, 344, 3, 88_092),
+    "gleason-2019": ("psp", 5, 72_319_501, 658, 4, 85_524),
+}
+"""Published network, classes, parameters, tensors, scales, and parameters of a refinement module, by configuration."""
+
+REFINER_TENSORS = 60
+
+DATA = {
+    "cityscapes": {"DATA": "cityscapes"},
+    "deepglobe": {"DATA": "deepglobe"},
+    "gleason-2019": {"DATA": "gleason2019"},
+    "prostate-gleason": {"PANDA": "panda", "SICAPV2": "sicapv2", "AGGC": "aggc", "GLEASON2019": "gleason2019"},
+}
+"""Variables of the Makefile and the folders that they name, by target."""
+
+targets = pytest.mark.parametrize("target", DATA)
+papers = pytest.mark.parametrize("name", PAPER)
+
+
+def config_of(name: str) -> TrainingConfig:
+    return read_config(CONFIGS / f"{name}.yaml")
+
+
+def commands(target: str, folder: Path, out: Path, **variables: str) -> list[list[str]]:
+    """Arguments of the `wsi-magnet` commands of a target."""
+    if not shutil.which("make"):
+        pytest.skip("there is no make")
+    given = {name: str(folder / value) for name, value in DATA[target].items()}
+    arguments = [f"{name}={value}" for name, value in {**given, "TRAIN_OUT": str(out), **variables}.items()]
+    made = subprocess.run(["make", "-n", "-C", ROOT, target, *arguments], capture_output=True, text=True, check=True)
+    return [shlex.split(line)[1:] for line in made.stdout.splitlines() if re.match(r"\S+/wsi-magnet ", line)]
+
+
+def smallest(config: TrainingConfig) -> TrainingConfig:
+    """The configuration with a network and steps that take a second; scales, classes, losses and schedules stay."""
+    backbone = replace(config.backbone, network="small", network_args={"width": 2}, encoder=None, crop_px=64)
+    return replace(
+        config,
+        validation_views=2,
+        precision="fp32",
+        backbone=replace(backbone, steps=4, batch=2, validate_every=2, keep_from=0.0),
+        refiners=replace(config.refiners, steps=3, batch=1, window_px=64, crop_px=24, validate_every=3, keep_from=0.0),
+    )
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and evaluation in this process, on small windows, without pictures of curves."""
+    stay_here(monkeypatch)
+    monkeypatch.setattr("wsi_magnet.train.pipeline.VALIDATION_PX", SMALL_VALIDATION_PX)
+    monkeypatch.setattr("wsi_magnet.train.pipeline.draw_curves", lambda histories, path: None)
+    monkeypatch.setattr("wsi_magnet.train.pipeline.survey_rows", quick_survey)
+
+
+def run_target(call: Call, target: str, tmp_path: Path, **variables: str) -> str:
+    """Make the miniatures and run the target's commands with the smallest configuration; the evaluation's output."""
+    for folder in DATA[target].values():
+        MAKERS[folder](tmp_path / folder)
+    text = ""
+    for command in commands(target, tmp_path, tmp_path / "out", **variables):
+        if command[0] == "train":
+            where = command.index("--config") + 1
+            small = smallest(read_config(ROOT / command[where]))
+            command[where] = str(write_config(tmp_path / "small.yaml", small))
+            command += ["--device", "cpu", "--threads", "1"]
+        result = call(*command)
+        assert result.exit_code == 0, (command, result.output)
+        text = result.stdout
+    return text
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """Lines of the first table of an evaluation, split at two spaces."""
+    return [re.split(r"\s{2,}", line.strip()) for line in text.partition("\n\n")[0].splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_quick")
+@papers
+def test_a_data_set_of_the_paper_from_its_folder_to_the_table(call: Call, tmp_path: Path, name: str) -> None:
+    text = run_target(call, name, tmp_path)
+    table = rows_of(text)
+    assert [row[0] for row in table] == ["method", "Patching", "Downsample", "MagNet-Fast", "MagNet"]
+    report = json.loads((tmp_path / "out" / f"{name}-judged" / "evaluation.json").read_text())
+    assert [one["name"] for one in report["classes"]] == [one.name for one in config_of(name).classes]
+    assert all(one["pixels"] for one in report["classes"])
+    assert all(0 <= row["measures"]["miou"]["value"] <= 1 for row in report["rows"])
+    spec = read_spec(tmp_path / "out" / f"{name}.safetensors")[0]
+    assert (spec.mpps, spec.classes) == (config_of(name).mpps, config_of(name).class_infos())
+    assert spec.median_px == config_of(name).median_px
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_quick")
+def test_the_means_of_deepglobe_are_over_six_classes(call: Call, tmp_path: Path) -> None:
+    text = run_target(call, "deepglobe", tmp_path)
+    assert (
+        "mIoU and Dice are means over urban land, agriculture land, rangeland, forest land, water, barren land." in text
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize(
+    ("held_out", "classes"),
+    slow_except(
+        [],
+        [
+            ("aggc", ["stroma", "benign epithelium", "Gleason 3", "Gleason 4", "Gleason 5"]),
+            ("sicapv2", ["stroma/benign epithelium", "Gleason 3", "Gleason 4", "Gleason 5"]),
+        ],
+    ),
+)
+def test_four_prostate_data_sets_become_a_bundle_that_another_site_judges(
+    call: Call, tmp_path: Path, held_out: str, classes: list[str]
+) -> None:
+    text = run_target(call, "prostate-gleason", tmp_path, HELD_OUT=held_out)
+    assert [row[0] for row in rows_of(text)] == ["method", "Patching", "Downsample", "MagNet-Fast", "MagNet"]
+    manifest = read_manifest(tmp_path / "out" / "prostate-gleason.csv")
+    assert {sample.site for sample in manifest.of("test")} == {held_out}
+    assert {sample.site for sample in manifest.of("train")} == {"panda", "sicapv2", "aggc", "gleason2019"} - {held_out}
+    report = json.loads((tmp_path / "out" / "prostate-gleason-judged" / "evaluation.json").read_text())
+    assert [one["name"] for one in report["classes"]] == classes
+    assert {one["group"].partition("/")[0] for one in report["images"]} == {held_out}
+    assert all(one["pixels"] for one in report["classes"])
+
+
+@targets
+def test_the_head_of_the_configuration_has_the_commands_of_the_makefile(target: str, tmp_path: Path) -> None:
+    head = (CONFIGS / f"{target}.yaml").read_text(encoding="utf-8").replace(" \\\n#      ", "")
+    shown = [shlex.split(line) for line in re.findall(r"^#   wsi-magnet (.*)$", head, re.MULTILINE)]
+    folders = {value: name for name, value in DATA[target].items()}
+    assert [_plain(command, {}) for command in shown] == [
+        _plain(command, {**folders, DATA[target].get("DATA", ""): "FOLDER"})
+        for command in commands(target, tmp_path, tmp_path / "out")
+    ]
+
+
+def _plain(command: Sequence[str], folders: dict[str, str]) -> list[str]:
+    """Arguments without the folders of files, and without --overwrite, which a target needs."""
+    names = [argument if " " in argument else Path(argument).name for argument in command if argument != "--overwrite"]
+    return [folders.get(name, name) if place == 2 else name for place, name in enumerate(names)]
+
+
+@targets
+def test_the_head_states_time_differences_and_the_papers_figures(target: str) -> None:
+    head = (CONFIGS / f"{target}.yaml").read_text(encoding="utf-8").partition("\nname:")[0]
+    assert re.search(
+        r"^# Time, an estimate for the GPU of docs/performance.md: (?:\d+ hours|a day)\.", head, re.MULTILINE
+    )
+    assert ("Patching" in head and "Different:" in head) == (target in PAPER)
+
+
+CODINGS = {
+    "cityscapes": [(cityscapes.LABELS, range(34))],
+    "deepglobe": [(deepglobe.LABELS, deepglobe.COLOURS)],
+    "prostate-gleason": [
+        (panda.LABELS["radboud"], range(6)),
+        (sicapv2.LABELS, range(4)),
+        *((f"0=ignore; 1={value}; 255={value}", (0, 1, 255)) for value in aggc.CLASSES.values()),
+        (gleason2019.LABELS, (0, 1, 3, 4, 5, 6)),
+    ],
+}
+"""Codings and the labels that occur, by configuration."""
+
+
+@targets
+def test_the_classes_are_those_of_the_coding(target: str, tmp_path: Path) -> None:
+    classes = config_of(target).class_infos()
+    codings = CODINGS.get(target)
+    if codings is None:  # the command gives its own
+        (command,) = (one for one in commands(target, tmp_path, tmp_path) if one[0] == "manifest")
+        codings = [(command[command.index("--labels") + 1], (0, 1, 3, 4, 5, 6))]
+    told_apart = set()
+    for text, labels in codings:
+        coding = Coding.parse(text, classes)
+        sets = [coding.set_of(label) for label in labels]
+        assert all(sets)
+        told_apart |= {one for one in sets if one.bit_count() == 1}
+    assert told_apart == {1 << i for i in range(len(classes))}, "each class is named by a label of its own"
+
+
+def test_no_class_of_a_street_or_a_landscape_is_glass() -> None:
+    for name in PAPER:
+        assert config_of(name).background_set is None
+
+
+@papers
+def test_networks_are_the_published_ones(name: str) -> None:
+    network, n_classes, parameters, tensors, scales, refiner = PAPER[name]
+    config = config_of(name)
+    assert (config.backbone.network, len(config.classes), len(config.mpps)) == (network, n_classes, scales)
+    assert config.refiners.shared == (name != "cityscapes")
+    with torch.device("meta"):
+        made, module = build_network(network, n_classes), build_refiner(config.refiners.module, n_classes)
+    assert (sum(p.numel() for p in made.parameters()), len(made.state_dict())) == (parameters, tensors)
+    assert (sum(p.numel() for p in module.parameters()), len(module.state_dict())) == (refiner, REFINER_TENSORS)
+    assert {key: list(one.shape) for key, one in made.state_dict().items()} == published_shapes(network, n_classes)
+    assert {key: list(one.shape) for key, one in module.state_dict().items()} == published_shapes("refiner", n_classes)
+
+
+def published_shapes(network: str, n_classes: int) -> dict[str, list[int]]:
+    """Shapes of a published checkpoint, which are known for 5 classes: no other axis is 5 or 10 long."""
+    axes = {5: n_classes, 10: 2 * n_classes}
+    return {key: [axes.get(length, length) for length in shape] for key, shape in shapes(network).items()}
+
+
+@pytest.mark.parametrize("name", slow_except(["cityscapes"], PAPER))
+def test_published_checkpoints_become_bundles_of_the_configuration(call: Call, tmp_path: Path, name: str) -> None:
+    network, n_classes, *_ = PAPER[name]
+    config = config_of(name)
+    count = 1 if config.refiners.shared else len(config.mpps) - 1
+    backbone = _checkpoint(tmp_path / "backbone.pth", published_shapes(network, n_classes), "model.")
+    refiners = [
+        _checkpoint(tmp_path / f"refinement{i}.pth", published_shapes("refiner", n_classes)) for i in range(count)
+    ]
+    bundle = tmp_path / "published.safetensors"
+    given = ["--config", CONFIGS / f"{name}.yaml", "--backbone", backbone, "--refiner", *refiners]
+    result = call("bundle", "import-magnet", *given, "-o", bundle)
+    assert result.exit_code == 0, result.output
+    spec = load_bundle(bundle).spec
+    assert (spec.network, spec.mpps, spec.classes) == (network, config.mpps, config.class_infos())
+    assert (spec.n_refiners, spec.median_px, spec.channel_order) == (count, config.median_px, "fine_first")
+
+
+def _checkpoint(path: Path, shapes_of: dict[str, list[int]], prefix: str = "") -> Path:
+    """Zeros of these shapes, as the published program saves its weights."""
+    counter = "num_batches_tracked"
+    state = {
+        prefix + key: torch.zeros(shape, dtype=torch.int64 if key.endswith(counter) else torch.float32)
+        for key, shape in shapes_of.items()
+    }
+    torch.save(state, path)
+    return path
+
+
+def test_a_configuration_replaces_the_options_of_an_import(call: Call, tmp_path: Path) -> None:
+    given = ["bundle", "import-magnet", "--backbone", "b", "--refiner", "r", "-o", tmp_path / "x.safetensors"]
+    config = ["--config", CONFIGS / "deepglobe.yaml"]
+    assert call(*given).exit_code == 2
+    assert call(*given, *config, "--network", "fpn").exit_code == 2
+    assert call(*given, *config, "--scales", "2,1").exit_code == 2
+    assert "No such file" in call(*given, *config).stderr
