@@ -106,7 +106,7 @@ def aggc(root: Path) -> None:
     names = ("Stroma", "Normal", "G3", "G4", "G5")
     for slide in range(1, 7):
         stem = f"Subset1_Train_{slide}"
-        labels = labels_of((256, 256), range(6), slide)
+        labels = labels_of((256, 256), range(6), 1000 + slide)  # not PANDA's: the same image in two sites is refused
         _tiff(root / "Subset1_Train_image" / f"{stem}.tiff", picture_of(labels, np.array(STAINS, np.uint8), slide))
         for value, name in enumerate(names, 1):
             mask = np.where(labels == value, 255 if slide % 2 else 1, 0).astype(np.uint8)
