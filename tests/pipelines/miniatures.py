@@ -126,7 +126,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 
 def _save(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
+    Image.fromarray(pixels).save(path, quality=95)  # of JPEG
 
 
 def _tiff(path: Path, pixels: npt.NDArray[np.uint8], mpp: float = 0.5) -> None:

@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,7 +177,7 @@ def test_the_head_states_time_differences_and_the_papers_figures(target: str) ->
     assert ("Patching" in head and "Different:" in head) == (target in PAPER)
 
 
-CODINGS = {
+CODINGS: dict[str, list[tuple[str, Iterable[int | str]]]] = {
     "cityscapes": [(cityscapes.LABELS, range(34))],
     "deepglobe": [(deepglobe.LABELS, deepglobe.COLOURS)],
     "prostate-gleason": [
