@@ -9,9 +9,13 @@ import sys
 import threading
 import time
 from importlib.util import find_spec
+from types import FrameType, SimpleNamespace
 
 import pytest
 
+from wsi_magnet.config import Execution
+from wsi_magnet.runtime import start
+from wsi_magnet.runtime.clusters import local
 from wsi_magnet.runtime.signals import children_ignore_ctrl_c
 
 MASK = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
@@ -33,10 +37,10 @@ def test_threads_started_within_and_their_children_are_deaf() -> None:
     assert told == ["True\n"]
 
 
-def ctrl_c(reached: list[str]) -> None:
-    """Sent to this process while its workers start."""
+def receive(number: int, reached: list[str]) -> None:
+    """A signal to this process while its workers start."""
     with children_ignore_ctrl_c():
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         time.sleep(0.3)  # another thread may be given it, and is in no hurry
         reached.append("the end")
 
@@ -49,11 +53,69 @@ def test_ctrl_c_within_is_heard_afterwards(threads: int) -> None:
         other.start()  # it may be handed to one of these
     reached: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        ctrl_c(reached)
+        receive(signal.SIGINT, reached)
     end.set()
     assert reached == ["the end"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sigterm_within_is_handled_afterwards_too() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    reached: list[str] = []
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            receive(signal.SIGTERM, reached)
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert reached == ["the end"]
+
+
+class Made:
+    """A cluster during whose start a signal comes."""
+
+    def __init__(self, seen: list[str]) -> None:
+        self._seen = seen
+        signal.raise_signal(signal.SIGTERM)
+        seen.append("started")
+
+    def close(self) -> None:
+        """Stop it."""
+        self._seen.append("closed")
+
+
+def test_a_cluster_is_started_and_closed_where_a_signal_comes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left half started, Dask would close it at the end of the program with a traceback."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "LocalCluster", Made)
+    before = signal.signal(signal.SIGTERM, stop)
+    seen: list[str] = []
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            local.start_local(seen=seen)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == ["started", "closed"]
+
+
+def test_a_cluster_is_closed_where_a_signal_comes_before_its_executor_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    seen: list[str] = []
+    cluster = SimpleNamespace(close=lambda: seen.append("closed"))
+    monkeypatch.setattr(start, "start_local", lambda **_: cluster)
+    monkeypatch.setattr(start, "DaskExecutor", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start.start_executor(Execution(), 1)
+    assert seen == ["closed"]
 
 
 def test_a_batch_system_leaves_ctrl_c_as_it_is() -> None:

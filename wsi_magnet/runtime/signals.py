@@ -12,7 +12,7 @@ from contextlib import contextmanager
 def children_ignore_ctrl_c() -> Iterator[None]:
     """Block SIGINT in threads that are started within, and so in all processes that these start.
 
-    This program handles a SIGINT that came within afterwards: else workers would be left half started.
+    This program handles a SIGINT or SIGTERM that came within afterwards: else workers would be left half started.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -24,18 +24,23 @@ def children_ignore_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def _deferred() -> Iterator[None]:
-    """Handle Ctrl-C afterwards: another thread, which has it not blocked, may receive it for this one."""
+    """Call this program's handlers of Ctrl-C and SIGTERM afterwards: SIGTERM is not blocked, for the processes' sake,
+    and another thread, which has Ctrl-C not blocked, may receive it for this one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    received = threading.Event()
-    before = signal.signal(signal.SIGINT, lambda number, frame: received.set())
+    received: list[int] = []
+    before = {one: own for one in (signal.SIGINT, signal.SIGTERM) if callable(own := signal.getsignal(one))}
+    for one in before:
+        signal.signal(one, lambda number, frame: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if received.is_set():
-            signal.raise_signal(signal.SIGINT)
+        for one, own in before.items():
+            signal.signal(one, own)
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextmanager

@@ -11,18 +11,11 @@ from distributed import Client, LocalCluster
 from wsi_magnet.config import Execution
 from wsi_magnet.errors import ClusterError, ConfigError
 from wsi_magnet.runtime.clusters.cluster import RunningCluster
-from wsi_magnet.runtime.clusters.local import NannyRestarter
+from wsi_magnet.runtime.clusters.local import NannyRestarter, start_local
 from wsi_magnet.runtime.clusters.spec import read_cluster
 from wsi_magnet.runtime.connection import GONE, connect_to
 from wsi_magnet.runtime.dask_executor import GPU_RESOURCE, DaskExecutor, has_gpu_workers
-from wsi_magnet.runtime.process_setup import (
-    PRELOAD,
-    SHARES_STDERR,
-    dask_settings,
-    mute_dask_if_ours,
-    unguarded_main_is_reported,
-)
-from wsi_magnet.runtime.signals import children_ignore_ctrl_c
+from wsi_magnet.runtime.process_setup import PRELOAD, SHARES_STDERR, dask_settings, mute_dask_if_ours
 from wsi_magnet.text import counted
 
 _CONNECT_S = 30.0
@@ -53,7 +46,7 @@ def _started(execution: Execution, threads: int) -> DaskExecutor:
 
 
 def _threads(execution: Execution, threads: int) -> DaskExecutor:
-    cluster = LocalCluster(
+    cluster = start_local(
         n_workers=1,
         threads_per_worker=threads,
         processes=False,
@@ -68,34 +61,37 @@ def _threads(execution: Execution, threads: int) -> DaskExecutor:
 def _processes(execution: Execution, workers: int, threads: int) -> DaskExecutor:
     each = max(1, threads // workers)
     gpu = {GPU_RESOURCE: each} if execution.device.startswith("cuda") else None
-    with children_ignore_ctrl_c(), unguarded_main_is_reported():
-        cluster = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=each,
-            processes=True,
-            memory_limit="auto",
-            dashboard_address="127.0.0.1:0",
-            scheduler_kwargs={"dashboard": execution.dashboard},
-            resources=gpu,
-            silence_logs=logging.CRITICAL,
-            preload=[PRELOAD],
-            env=SHARES_STDERR,
-        )
+    cluster = start_local(
+        n_workers=workers,
+        threads_per_worker=each,
+        processes=True,
+        memory_limit="auto",
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": execution.dashboard},
+        resources=gpu,
+        silence_logs=logging.CRITICAL,
+        preload=[PRELOAD],
+        env=SHARES_STDERR,
+    )
     many = counted(workers, "worker process", "worker processes")
     description = f"{many} of this machine, {counted(each, 'thread')}{' each' if workers > 1 else ''}"
     return _local(cluster, description, execution, wants_gpu=gpu is not None)
 
 
 def _local(cluster: LocalCluster, description: str, execution: Execution, *, wants_gpu: bool) -> DaskExecutor:
-    return DaskExecutor(
-        partial(Client, cluster, set_as_default=False),
-        description=description,
-        device=execution.device,
-        dashboard=_local_dashboard(cluster) if execution.dashboard else None,
-        wants_gpu=wants_gpu,
-        on_poll=NannyRestarter(cluster),
-        on_close=cluster.close,
-    )
+    try:
+        return DaskExecutor(
+            partial(Client, cluster, set_as_default=False),
+            description=description,
+            device=execution.device,
+            dashboard=_local_dashboard(cluster) if execution.dashboard else None,
+            wants_gpu=wants_gpu,
+            on_poll=NannyRestarter(cluster),
+            on_close=cluster.close,
+        )
+    except BaseException:
+        cluster.close()
+        raise
 
 
 def _remote(address: str, device: str) -> DaskExecutor:

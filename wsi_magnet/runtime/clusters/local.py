@@ -25,12 +25,26 @@ def local_cluster(spec: ClusterSpec) -> LocalCluster:
     """Start the first worker processes. Raises ConfigError for options that cannot be used."""
     _check_names(spec)
     try:
-        with children_ignore_ctrl_c(), unguarded_main_is_reported():
-            return LocalCluster(**local_options(spec))
+        return start_local(**local_options(spec))
     except ConfigError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{spec.path}: options: {str(error).splitlines()[0]}") from error
+
+
+def start_local(**options: Any) -> LocalCluster:
+    """A LocalCluster, or none where a signal came while it was started: one that is left half started is closed by Dask
+    when the program ends, which prints tracebacks.
+    """
+    cluster: LocalCluster | None = None
+    try:
+        with children_ignore_ctrl_c(), unguarded_main_is_reported():
+            cluster = LocalCluster(**options)
+        return cluster
+    except BaseException:
+        if cluster is not None:
+            cluster.close()
+        raise
 
 
 def local_options(spec: ClusterSpec) -> dict[str, Any]:
