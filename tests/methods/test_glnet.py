@@ -177,7 +177,7 @@ def test_a_batch_is_its_patches_one_at_a_time_and_the_same_again() -> None:
             maps.context, probabilities=maps.context.probabilities[one], features=maps.context.features[one]
         )
         alone = replace(maps, coarse=maps.coarse[one], features=maps.features[one], context=context)
-        torch.testing.assert_close(method.refine(alone), found[one], rtol=0, atol=1e-6)
+        assert torch.equal(method.refine(alone), found[one])
 
 
 def test_features_beyond_the_receptive_radius_change_nothing() -> None:

@@ -152,10 +152,11 @@ class GlNet(Method):
         """The margin that a patch is given: features of the backbone have no shorter limit."""
         return RADIUS_PX
 
+    @torch.no_grad()
     def refine(self, maps: PatchMaps) -> Tensor:
         """Probabilities of the fused logits, bilinear from the size of the features."""
-        with torch.inference_mode():
-            return maps.inner(_upsample(self._branches(maps).fused, maps).softmax(dim=1))
+        patches = (self._branches(_patch(maps, i)).fused for i in range(len(maps.coarse)))
+        return maps.inner(_upsample(torch.cat(list(patches)), maps).softmax(dim=1))
 
     def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
         """Focal loss of the fused logits and of each branch's, and `coupling` times the mean squared difference of the
@@ -172,6 +173,16 @@ class GlNet(Method):
         assert maps.context is not None
         found: Branches = self.head(maps.features, maps.context, maps.size_hw)
         return found
+
+
+def _patch(maps: PatchMaps, i: int) -> PatchMaps:
+    """One patch of a batch: the bits of a convolution may depend on the size of the batch."""
+    assert maps.features is not None
+    assert maps.context is not None
+    one = slice(i, i + 1)
+    features, probabilities = maps.context.features[one], maps.context.probabilities[one]
+    context = replace(maps.context, features=features, probabilities=probabilities)
+    return replace(maps, coarse=maps.coarse[one], features=maps.features[one], context=context)
 
 
 def _upsample(logits: Tensor, maps: PatchMaps) -> Tensor:

@@ -24,6 +24,7 @@ _OWN: dict[str, tuple[str, str]] = {
     "PointRend": ("pointrend", "PointRend"),
     "SegFix": ("segfix", "SegFix"),
     "GLNet": ("glnet", "GlNet"),
+    "DeepStrip": ("deepstrip", "DeepStrip"),
 }
 """Module and class, by the method's name in the poster."""
 
