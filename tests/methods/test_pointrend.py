@@ -27,6 +27,14 @@ from wsi_magnet.methods.registry import method_class
 CHANNELS = 6
 
 
+class CoarseAsLogits(nn.Module):
+    """A head that keeps the coarse logits."""
+
+    def forward(self, *, features: Tensor, coarse: Tensor) -> Tensor:
+        """(N, C, P) to the same."""
+        return coarse
+
+
 class FeaturesAsLogits(nn.Module):
     """A head whose logits are the first features, ten times."""
 
@@ -110,7 +118,7 @@ def slow_refine(method: PointRend, maps: PatchMaps) -> Tensor:
                 continue
             features = slow_features(context, ((y + 0.5) * block, (x + 0.5) * block)).float().view(1, -1, 1)
             logits = method.head(features=features, coarse=own[:, y, x].float().view(1, -1, 1))
-            change[:, y, x] = logits.detach().double().log_softmax(dim=1).view(-1) - own[:, y, x]
+            change[:, y, x] = logits.detach().double().view(-1) - own[:, y, x]
         block //= 2
     refined = (coarse.clamp(min=LEAST_PROBABILITY).log() + change).softmax(dim=0)
     return maps.inner(torch.where((change != 0).any(dim=0), refined, coarse))[None].float()
@@ -124,18 +132,17 @@ def test_the_head_has_the_published_number_of_weights() -> None:
     assert (head.predict.bias == 0).all()
 
 
-def test_every_layer_sees_the_coarse_logits() -> None:
-    """A layer whose input from the features is cut still passes them on."""
-    for cut in range(3):
-        head = PointHead(3, CHANNELS)
-        nn.init.normal_(head.predict.weight)
-        with torch.no_grad():
-            layer = head.layers[cut]
+@pytest.mark.parametrize("seeing", [0, 1, 2, 3])
+def test_every_layer_sees_the_coarse_logits(seeing: int) -> None:
+    """Where all layers but one are blind to them, they still count."""
+    head = PointHead(3, CHANNELS)
+    nn.init.normal_(head.predict.weight)
+    with torch.no_grad():
+        for index, layer in enumerate([*head.layers, head.predict]):
             assert isinstance(layer, nn.Conv1d)
-            layer.weight[:, : layer.in_channels - 3] = 0
-            head.predict.weight[:, 256:] = 0
-        one, other = (head(features=torch.ones(1, CHANNELS, 2), coarse=torch.full((1, 3, 2), v)) for v in (0.0, 1.0))
-        assert not torch.allclose(one, other)
+            layer.weight[:, -3:] *= index == seeing
+    one, other = (head(features=torch.ones(1, CHANNELS, 2), coarse=torch.full((1, 3, 2), v)) for v in (0.0, 1.0))
+    assert not torch.allclose(one, other)
 
 
 def test_it_is_in_the_registry() -> None:
@@ -172,7 +179,7 @@ def test_a_uniform_result_is_rendered_as_in_the_paper() -> None:
         points = torch.stack([index // logits.shape[-1], index % logits.shape[-1]], dim=-1)[None]
         features = context.at_points(context.features, (points + 0.5) * block)
         coarse = coarse_logits(maps.coarse)[..., 0, :1].expand(-1, -1, index.numel())
-        logits.flatten(2)[..., index] = head(features=features, coarse=coarse).log_softmax(dim=1).detach()
+        logits.flatten(2)[..., index] = head(features=features, coarse=coarse).detach()
     found = PointRend(3, {"share": 40 / 384}, head).refine(maps)
     assert torch.allclose(found, logits.softmax(dim=1), atol=1e-4)
 
@@ -306,14 +313,15 @@ def test_what_is_not_labelled_teaches_nothing() -> None:
     assert loss.item() == 0
 
 
-def test_a_point_has_the_label_of_its_pixel() -> None:
-    """Label sets and features that agree pixel by pixel give no loss; shifted by a pixel they do."""
+@pytest.mark.parametrize("head", [FeaturesAsLogits(), CoarseAsLogits()])
+def test_labels_features_and_coarse_result_of_a_point_are_of_one_place(head: nn.Module) -> None:
+    """Where they agree pixel by pixel they give little loss; shifted by two pixels they give more."""
     truth = torch.zeros(1, 16, 24, dtype=torch.int64)
     truth[:, 5:, 9:] = 1
     features = nn.functional.one_hot(truth, 2).movedim(-1, 1).float()
     context = Context(torch.zeros(1, 2, 16, 24), features, 1, (0.0, 0.0))
-    maps = PatchMaps(torch.full((1, 2, 16, 24), 0.5), 1.0, context=context)
-    method = PointRend(2, {"points": 384**2 * 4}, FeaturesAsLogits())
+    maps = PatchMaps(features, 1.0, context=context)
+    method = PointRend(2, {"points": 384**2 * 4}, head)
     own, shifted = (
         method.loss(maps, (1 << sets).int(), torch.Generator().manual_seed(0)).item()
         for sets in (truth, truth.roll(2, dims=2))

@@ -1,7 +1,7 @@
 """PointRend: the least certain points of the coarse result are predicted again, from features sampled there. Adapted.
 
 Source: Kirillov, Wu, He, Girshick, "PointRend: Image Segmentation as Rendering", CVPR 2020: sections 3.1 (choice of
-points) and 3.2 (point head), and 4.2 and 5 with the appendix for semantic segmentation. Differences:
+points), 3.2 (features and head of a point) and 5 (semantic segmentation). Differences:
 
 - The network sees the downsampled image alone, as on the poster: features and coarse result are those of the coarsest
   scale, and the subdivision leads from its resolution to the finest one, in steps of 2.
@@ -58,7 +58,7 @@ SURE_MARGIN = -math.log(LEAST_PROBABILITY) - 0.01
 class PointHead(nn.Module):
     """Features and coarse logits of points to logits: three layers of 256, the coarse logits joined to each input.
 
-    As published (section 4.2): 202,526 weights for 256 feature channels and 5 classes.
+    As published: 202,526 weights for 256 feature channels and 5 classes.
     """
 
     def __init__(self, n_classes: int, feature_channels: int) -> None:
@@ -94,7 +94,7 @@ class PointRend(Method):
     info = MethodInfo(
         name="PointRend",
         origin="adapted",
-        source="Kirillov et al., CVPR 2020, sections 3.1, 3.2 and 4.2",
+        source="Kirillov et al., CVPR 2020, sections 3.1, 3.2 and 5",
         differs="Features and coarse result are the coarsest scale's; points are chosen in each patch; the backbone is "
         "frozen; certain pixels stay.",
         needs=Needs(rgb=False, context=True, head=True),
@@ -110,7 +110,7 @@ class PointRend(Method):
         return PointHead(n_classes, feature_channels)
 
     def receptive_radius_px(self, mpp: float) -> int:
-        """Enough for the bilinear steps of a ratio of 8 (twice the ratio); the choice of points has no limit."""
+        """Enough for the bilinear steps of a ratio of 8; the choice of points has no limit."""
         return 16
 
     @torch.no_grad()
@@ -145,7 +145,7 @@ class PointRend(Method):
         features = context.at_points(context.features, (points + 0.5) * block)
         # One patch at a time: the bits of a convolution depend on the size of the batch.
         pairs = zip(features.split(1), coarse_at.split(1), strict=True)
-        predicted = torch.cat([self.head(features=own, coarse=its) for own, its in pairs]).log_softmax(dim=1)
+        predicted = torch.cat([self.head(features=own, coarse=its) for own, its in pairs])
         sure = margins.flatten(2).gather(2, index.unsqueeze(1)) >= SURE_MARGIN
         new = torch.where(sure, change.flatten(2).gather(2, at_index), predicted - coarse_at)
         return change.flatten(2).scatter(2, at_index, new).view_as(change)

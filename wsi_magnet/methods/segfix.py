@@ -1,7 +1,7 @@
 """SegFix: pixels at a boundary take the result of a pixel inside, whose direction a head predicts. Adapted.
 
-Source: Yuan, Xie, Chen, Wang, "SegFix: Model-Agnostic Boundary Refinement for Segmentation", ECCV 2020, sections 3.1
-(boundary and direction branches, offsets, losses) and 3.2 (ground truth). Differences:
+Source: Yuan, Xie, Chen, Wang, "SegFix: Model-Agnostic Boundary Refinement for Segmentation", ECCV 2020, section 3
+(boundary and direction branches, their losses, offsets, ground truth). Differences:
 
 - The head reads the features of the bundle's backbone, which is frozen; the paper trains an HRNet of its own.
 - Widths and offsets are lengths in micrometres. An offset has the same length in all eight directions.
@@ -70,7 +70,7 @@ class SegFix(Method):
     info = MethodInfo(
         name="SegFix",
         origin="adapted",
-        source="Yuan et al., ECCV 2020, sections 3.1 and 3.2",
+        source="Yuan et al., ECCV 2020, section 3",
         differs="The head reads the frozen backbone's features; lengths are in micrometres; probabilities are moved, "
         "from the nearest pixel; pixels of unknown class are ignored.",
         needs=Needs(rgb=False, features=True, head=True),
@@ -97,7 +97,7 @@ class SegFix(Method):
         return maps.inner(taken_from(maps.coarse, moved))
 
     def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
-        """Cross-entropy of the boundary, and of the direction where a boundary is predicted (section 3.1).
+        """Cross-entropy of the boundary, and of the direction where a boundary is predicted (section 3).
 
         The classes of the boundary have the weights 1 - f, f: their share of the batch's pixels.
         """
