@@ -42,10 +42,6 @@ class Refining:
     name: str
     refine: Refine
 
-    def prepare(self, slide: Path, bundle: Path, folder: Path, settings: Settings) -> Path:
-        """Return the bundle unchanged."""
-        return bundle
-
     def segment(self, slide: Path, bundle: Path, out: Path, settings: Settings) -> Path:
         """Run all scales. A run that was stopped starts again, so that its time is that of one run."""
         earlier = ResultFolder(result_folder(slide, out)).read_run()

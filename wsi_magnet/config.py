@@ -28,6 +28,9 @@ CELL_PX = 512
 """Side of a cell, in pixels. Tissue, refinement and failures are decided per cell of each scale's fixed grid, so none
 of them depends on how the slide is divided into tiles."""
 
+MAGNET = "MagNet"
+"""The method of a run unless another one is chosen."""
+
 TILE_PX = (512, 1024, 2048, 4096)
 """Sides of tiles, in pixels: whole numbers of cells, and small enough for several tiles in a worker's memory."""
 
@@ -59,6 +62,9 @@ class RunConfig:
     """Write the uncertainty as uncertainty.ome.zarr."""
     batch_size: Count | None = None
     """Patches per forward pass; None: 1 on a CPU, 4 to 16 on CUDA, depending on its memory."""
+    method: str = MAGNET
+    """Method of the poster, or of another package. Methods without scales between the coarsest and the finest refine
+    all tissue cells unless `refine` is a fraction; see `methods.registry`."""
     precision: Precision = "auto"
     """Arithmetic of the networks. "auto" is the fastest that changes less than a thousandth of the labels: fp16 on
     CUDA, "mixed" (backbone in fp32, refinement modules in bf16) on CPUs with bf16, fp32 on others. The choice of the

@@ -16,7 +16,7 @@ from wsi_magnet.annotations.types import Sets, full_set
 from wsi_magnet.config import RunConfig
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.evaluate import comparison
-from wsi_magnet.evaluate.methods import Method
+from wsi_magnet.evaluate.methods import Row
 from wsi_magnet.evaluate.worker import Item, Notify, PeakMemory, Segmented
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
@@ -104,14 +104,11 @@ def result_of(image: Path, bundle: Path, out: Path, **config: object) -> Path:
     return run_serially(MadeRun(image, bundle), out, parse(RunConfig, values, "config")).folder
 
 
-def work_here(
-    method: Method, bundle: Path, items: Sequence[Item], scratch: Path, notify: Notify
-) -> tuple[list[Segmented], PeakMemory]:
+def work_here(method: Row, bundle: Path, items: Sequence[Item], notify: Notify) -> tuple[list[Segmented], PeakMemory]:
     """What a worker does, without a process: quick, and its memory is made up."""
     done = []
     for item in items:
-        own = method.prepare(item.slide, bundle, scratch, item.settings)
-        done.append(Segmented(method.segment(item.slide, own, item.out, item.settings), 0.5))
+        done.append(Segmented(method.segment(item.slide, bundle, item.out, item.settings), 0.5))
         notify(f"{method.name} {item.slide.name}")
     return done, PeakMemory(10**8, None)
 

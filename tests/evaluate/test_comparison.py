@@ -39,7 +39,7 @@ from wsi_magnet.evaluate.comparison import (
     compare_results,
 )
 from wsi_magnet.evaluate.figure import LEAST_SPAN, _limits, draw_comparison, draw_curve
-from wsi_magnet.evaluate.methods import MagNet, built_in
+from wsi_magnet.evaluate.methods import MethodRow, all_rows, choose
 from wsi_magnet.evaluate.prediction import find_results
 from wsi_magnet.evaluate.report import make_report
 from wsi_magnet.evaluate.serialise import to_csv, to_json
@@ -73,7 +73,7 @@ def conditions(folder: Path, *, keep: bool = False) -> Conditions:
 @pytest.mark.slow
 def test_the_posters_rows_are_ranked_as_they_must_be(tmp_path: Path) -> None:
     samples, opener = data(tmp_path, 2)
-    rows = candidates(built_in(0.25), [bundle_at(tmp_path)])
+    rows = candidates(choose(all_rows(0.25), []), [bundle_at(tmp_path)])
     report = make_report(compare_methods(samples, opener, rows, conditions(tmp_path), quiet), resamples=50)
     miou = {name: draws.value[MIOU] for name, draws in report.draws.items()}
     assert miou["Patching"] == 1  # colours are the classes, and nothing is mixed at the finest scale
@@ -90,7 +90,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     samples, opener = data(folder, 2)
     with pytest.MonkeyPatch.context() as patch:
         stay_here(patch)
-        methods = [MagNet("auto", refine="auto"), *(MagNet(f"{f:g}", refine=f) for f in (0.0, 1.0))]
+        methods = [MethodRow("auto", refine="auto"), *(MethodRow(f"{f:g}", refine=f) for f in (0.0, 1.0))]
         return compare_methods(samples, opener, candidates(methods, [bundle_at(folder)]), conditions(folder), quiet)
 
 
@@ -200,7 +200,7 @@ def test_two_images_of_one_name_do_not_meet(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     again = sample_of(paint(tmp_path / "other" / "image0.png", patchwork(0)[::-1]), row=3)
     flipped = MadeOpener({"image0": patchwork(0)[::-1]})
-    rows = candidates([built_in(0.25)[0]], [bundle_at(tmp_path)])
+    rows = candidates(choose(all_rows(0.25), ["patching"]), [bundle_at(tmp_path)])
     found = compare_methods(
         [*samples, again],
         lambda sample, classes: (flipped if sample.row == 3 else opener)(sample, classes),
@@ -214,7 +214,7 @@ def test_two_images_of_one_name_do_not_meet(tmp_path: Path) -> None:
 def test_several_bundles_are_named(tmp_path: Path) -> None:
     bundles = [write_bundle(tmp_path / f"{name}.safetensors", two_scales(name=name)) for name in ("a", "b")]
     samples, opener = data(tmp_path, 1)
-    found = compare_methods(samples, opener, candidates([MagNet()], bundles), conditions(tmp_path), quiet)
+    found = compare_methods(samples, opener, candidates([MethodRow()], bundles), conditions(tmp_path), quiet)
     assert [row.name for row in found.rows] == ["MagNet [a]", "MagNet [b]"]
     assert found.reference == "MagNet [a]"
 
@@ -223,10 +223,10 @@ def test_images_coarser_than_the_bundle_are_noted_or_refused(tmp_path: Path) -> 
     samples, opener = data(tmp_path, 1)
     spec = two_scales(mpps=(0.25,), temperature=(1.0,), refiner_of=(), select_above=(), refine_above=())
     told: list[str] = []
-    rows = candidates([MagNet()], [write_bundle(tmp_path / "finer.safetensors", spec)])
+    rows = candidates([MethodRow()], [write_bundle(tmp_path / "finer.safetensors", spec)])
     compare_methods(samples, opener, rows, conditions(tmp_path), told.append)
     assert "the mask is a guess" in told[0]
-    rows = candidates([MagNet()], [write_bundle(tmp_path / "finest.safetensors", replace(spec, mpps=(0.2,)))])
+    rows = candidates([MethodRow()], [write_bundle(tmp_path / "finest.safetensors", replace(spec, mpps=(0.2,)))])
     with pytest.raises(ConfigError, match=r"2\.5 times as coarse"):
         compare_methods(samples, opener, rows, conditions(tmp_path), quiet)
 
@@ -239,13 +239,13 @@ def test_bundles_of_other_classes_are_refused(tmp_path: Path) -> None:
     ]
     samples, opener = data(tmp_path, 1)
     with pytest.raises(BundleError, match="have different classes"):
-        compare_methods(samples, opener, candidates([MagNet()], bundles), conditions(tmp_path), quiet)
+        compare_methods(samples, opener, candidates([MethodRow()], bundles), conditions(tmp_path), quiet)
 
 
 def test_images_without_a_label_are_refused(tmp_path: Path) -> None:
     samples, _ = data(tmp_path, 1)
     blank = MadeOpener({"image0": np.full((150, 190), -1)})
-    rows = candidates([MagNet()], [bundle_at(tmp_path)])
+    rows = candidates([MethodRow()], [bundle_at(tmp_path)])
     with pytest.raises(ManifestError, match="no pixel is labelled"):
         compare_methods(samples, blank, rows, conditions(tmp_path), quiet)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
 
+from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.methods import registry
 from wsi_magnet.methods.method import Context, Method, MethodInfo, Needs, PatchMaps
-from wsi_magnet.methods.registry import method_class
+from wsi_magnet.methods.registry import FAST, course_of, method_class, method_names, settled
 
 
 class Keep(Method):
@@ -35,8 +39,60 @@ def test_a_missing_head_is_refused_with_the_cure() -> None:
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown method 'nobody'; available are"):
+    with pytest.raises(ConfigError, match="method is 'nobody', none of"):
         method_class("nobody")
+
+
+@dataclass(frozen=True)
+class Point:
+    """An entry point of another package."""
+
+    loaded: object
+    name: str = "Mine"
+    value: str = "package:Mine"
+
+    def load(self) -> object:
+        """What it names; raises ModuleNotFoundError where it names an error."""
+        if isinstance(self.loaded, Exception):
+            raise self.loaded
+        return self.loaded
+
+
+def test_other_packages_bring_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point(Keep)])
+    assert method_class("mine") is Keep
+    assert "Mine" in method_names()
+    assert course_of("MINE").name == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("loaded", "text"),
+    [
+        ("text", r"entry point 'Mine' .*package:Mine\) is not a subclass of"),
+        (ModuleNotFoundError("No module named 'package'"), "cannot be loaded: ModuleNotFoundError: No module"),
+    ],
+)
+def test_what_is_no_method_is_refused(monkeypatch: pytest.MonkeyPatch, loaded: object, text: str) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point(loaded)])
+    with pytest.raises(ConfigError, match=text):
+        method_class("mine")
+
+
+def test_a_configuration_is_settled_for_its_method() -> None:
+    fast = settled(RunConfig(method="magnet-fast"))
+    assert (fast.method, fast.refine) == ("MagNet-Fast", FAST)
+    assert settled(RunConfig(method="MAGNET-fast", refine=0.5)).refine == 0.5
+    assert settled(RunConfig()) == RunConfig()
+    assert settled(RunConfig(method="patching")).method == "Patching"
+    with pytest.raises(ConfigError, match="method is 'nobody', none of Patching, Downsample"):
+        settled(RunConfig(method="nobody"))
+
+
+def test_refining_methods_refine_at_the_finest_scale_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Point(Keep)])
+    assert [course_of("Mine").refines_at(i, 4) for i in range(4)] == [False, False, False, True]
+    assert [course_of("MagNet").refines_at(i, 4) for i in range(4)] == [False, True, True, True]
+    assert settled(RunConfig(method="mine")).refine == "all"
 
 
 def test_a_patch_finds_its_place_in_the_context() -> None:

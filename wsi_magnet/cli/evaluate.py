@@ -76,8 +76,8 @@ class Choices:
     "--methods",
     default="",
     metavar="NAME,NAME,...",
-    help="Rows of the table: Patching, Downsample, MagNet-Fast, MagNet, and those of installed plug-ins. "
-    "[default: all]",
+    help="Rows of the table: methods of `run --method`, or all. [default: Patching, Downsample, MagNet-Fast, MagNet "
+    "and those that the bundle was trained for]",
 )
 @click.option("--fast", default=0.25, show_default=True, help="Share of the cells that MagNet-Fast refines.")
 @click.option(
@@ -195,20 +195,24 @@ def _compare(samples: list[Sample], choices: Choices) -> Comparison:
     from wsi_magnet.dataset.open_sample import open_sample
     from wsi_magnet.evaluate.comparison import Conditions, candidates, compare_methods, compare_results
     from wsi_magnet.evaluate.figure import AUTO
-    from wsi_magnet.evaluate.methods import MagNet, Method, all_methods, choose
+    from wsi_magnet.evaluate.methods import MethodRow, all_rows, choose
     from wsi_magnet.evaluate.prediction import find_results
+    from wsi_magnet.methods.build import require_methods
     from wsi_magnet.nets.spec import bundle_path, read_spec
 
     if choices.results:
         return compare_results(samples, open_sample, find_results(choices.results), _notify)
     bundles = [bundle_path(bundle) for bundle in dict.fromkeys(choices.bundles or ("default",))]
     _check_classes(bundles, choices.mean_without)
-    methods: tuple[Method, ...] = choose(all_methods(choices.fast), choices.methods)
+    fitted = [set(read_spec(bundle)[0].methods) for bundle in bundles]
+    methods = choose(all_rows(choices.fast), choices.methods, sorted(set.intersection(*fitted)))
+    for bundle in bundles:
+        require_methods(read_spec(bundle)[0], [row.method for row in methods])
     if choices.fractions is not None:
         for bundle in bundles:
             if len(read_spec(bundle)[0].mpps) < 2:
                 raise ConfigError(f"{bundle} has one scale: there is nothing to refine, and no curve")
-        methods = (MagNet(AUTO, refine="auto"), *(MagNet(f"{f:g}", refine=f) for f in choices.fractions))
+        methods = (MethodRow(AUTO, refine="auto"), *(MethodRow(f"{f:g}", refine=f) for f in choices.fractions))
     with _folder(choices) as folder:
         conditions = Conditions(choices.tissue, choices.execution, folder, choices.keep_results)
         return compare_methods(samples, open_sample, candidates(methods, bundles), conditions, _notify)

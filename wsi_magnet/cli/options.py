@@ -6,7 +6,7 @@
   --mpp         info, plan, run, batch, doctor
   --json        info, plan, run, bundle show, manifest, train, evaluate, doctor,
                 batch, status
-  work options  plan, run, batch: --refine --no-tissue --tile --ngff --keep --batch-size --precision
+  work options  plan, run, batch: --method --refine --no-tissue --tile --ngff --keep --batch-size --precision
   execution     plan, run, batch, doctor: --device --workers --scheduler --cluster
   --dashboard   plan, run, batch
 """
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wsi_magnet.config import TILE_PX, Execution, Ngff, Precision, RunConfig, parse_refine
+from wsi_magnet.config import MAGNET, TILE_PX, Execution, Ngff, Precision, RunConfig, parse_refine
 from wsi_magnet.errors import ConfigError
+from wsi_magnet.methods.registry import settled
 
 if TYPE_CHECKING:
     from wsi_magnet.nets.classes import ClassChanges
@@ -91,6 +92,15 @@ def work_options(command: Command) -> Command:
         [
             mpp_option,
             click.option(
+                "--method",
+                default=MAGNET,
+                show_default=True,
+                metavar="NAME",
+                help="Method of the poster: MagNet, MagNet-Fast, Patching, Downsample, GF, DenseCRF or one that the "
+                "bundle was trained for (`wsi-magnet bundle show`); those refine the coarsest result at the finest "
+                "scale.",
+            ),
+            click.option(
                 "--refine",
                 default="auto",
                 show_default=True,
@@ -145,6 +155,7 @@ def work_options(command: Command) -> Command:
 def make_config(
     *,
     mpp: float | None,
+    method: str,
     refine: str,
     no_tissue: bool,
     keep: str,
@@ -158,8 +169,9 @@ def make_config(
     if kept - set(KEEPABLE):
         raise click.UsageError(f"--keep {keep!r}: choose from {', '.join(KEEPABLE)}")
     try:
-        return RunConfig(
+        config = RunConfig(
             mpp=mpp,
+            method=method,
             refine=parse_refine(refine),
             tissue=not no_tissue,
             tile_px=int(tile),
@@ -169,6 +181,7 @@ def make_config(
             batch_size=batch_size,
             precision=precision,
         )
+        return settled(config)
     except ConfigError as error:
         raise click.UsageError(in_option_words(error)) from error
 

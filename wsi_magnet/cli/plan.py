@@ -75,9 +75,10 @@ def command(
     cost = estimate(
         prepared.plan,
         prepared.info,
-        spec.network,
-        classes=len(spec.classes),
+        prepared.spec.network,
+        classes=len(prepared.spec.classes),
         refine=config.refine,
+        method=config.method,
         threads=max(1, threads // (workers or 1)),
         batch=config.batch_size or 1,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from wsi_magnet.cli import options
+from wsi_magnet.config import MAGNET
 
 
 @click.command("run", cls=options.OneSlide, short_help="Segment a slide.")
@@ -53,7 +54,7 @@ def command(
         device=device, workers=workers, scheduler=scheduler, cluster=cluster, dashboard=dashboard
     )
 
-    click.echo(_opening(slide, bundle), err=True)  # before the imports that take seconds
+    click.echo(_opening(slide, bundle, config.method), err=True)  # before the imports that take seconds
 
     from wsi_magnet.cli.main import EXIT_INTERRUPTED, NOT_STARTED, STOPPED
     from wsi_magnet.cli.stopping import stopped_in_order
@@ -102,8 +103,8 @@ def command(
         sys.exit(1)
 
 
-def _opening(slide: str, bundle: str | None) -> str:
-    """The slide, and the bundle with its classes, its scales and its purpose. Raises BundleError."""
+def _opening(slide: str, bundle: str | None, method: str) -> str:
+    """The slide, the method, and the bundle with its classes, its scales and its purpose. Raises BundleError."""
     from pathlib import Path
 
     from wsi_magnet.nets.spec import read_spec
@@ -111,4 +112,6 @@ def _opening(slide: str, bundle: str | None) -> str:
     spec, _ = read_spec(bundle)
     about = f"{', '.join(one.name for one in spec.classes)}; {', '.join(f'{mpp:g}' for mpp in spec.mpps)} µm/px"
     purpose = spec.card.get("intended use", "").partition(";")[0].strip()
-    return f"Opening {Path(slide).name} with bundle {spec.name} ({about}){f', made for {purpose}' if purpose else ''}"
+    by = "" if method == MAGNET else f", method {method}"
+    made_for = f", made for {purpose}" if purpose else ""
+    return f"Opening {Path(slide).name} with bundle {spec.name} ({about}){made_for}{by}"

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.evaluate.counts import Counts
 from wsi_magnet.evaluate.ground_truth import Opener, Target
-from wsi_magnet.evaluate.methods import Method, Settings
+from wsi_magnet.evaluate.methods import Row, Settings
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.evaluate.scoring import ScoredImage, Scorer
 from wsi_magnet.evaluate.worker import Item, Notify, PeakMemory, Segmented, segment_isolated
@@ -55,7 +54,7 @@ class Candidate:
     """A method with a bundle, to become a row."""
 
     name: str
-    method: Method
+    method: Row
     bundle: Path
 
 
@@ -72,7 +71,7 @@ class Conditions:
     """If False, each row's results are deleted after counting."""
 
 
-def candidates(methods: Sequence[Method], bundles: Sequence[Path]) -> list[Candidate]:
+def candidates(methods: Sequence[Row], bundles: Sequence[Path]) -> list[Candidate]:
     """One candidate per method and bundle; with several bundles the name includes the bundle."""
     if len(bundles) == 1:
         return [Candidate(method.name, method, bundles[0]) for method in methods]
@@ -145,8 +144,7 @@ def _segment(
         unique = stems.count(image.sample.image.stem) == 1
         out = folder if unique else folder / f"row {image.sample.row}"
         items.append(Item(image.sample.image, out, Settings(config, conditions.execution)))
-    with TemporaryDirectory(prefix="wsi-magnet-") as scratch:
-        return segment_isolated(row.method, row.bundle, items, Path(scratch), notify)
+    return segment_isolated(row.method, row.bundle, items, notify)
 
 
 @contextmanager

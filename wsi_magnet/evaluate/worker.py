@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from wsi_magnet.errors import WsiMagnetError
-from wsi_magnet.evaluate.methods import Method, Settings
+from wsi_magnet.evaluate.methods import Row, Settings
 from wsi_magnet.runtime.isolation import ProcessDied, stream_isolated
 
 Notify = Callable[[str], None]
@@ -34,11 +34,9 @@ class Item:
 class MethodTask:
     """A method and all it is to segment."""
 
-    method: Method
+    method: Row
     bundle: Path
     items: tuple[Item, ...]
-    scratch: Path
-    """An existing folder for temporary files of the method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class Segmented:
 
     folder: Path
     seconds: float
-    """Wall time of the method alone, without making its bundle."""
+    """Wall time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +58,16 @@ class PeakMemory:
 
 
 def segment_isolated(
-    method: Method, bundle: Path, items: Sequence[Item], scratch: Path, notify: Notify
+    method: Row, bundle: Path, items: Sequence[Item], notify: Notify
 ) -> tuple[list[Segmented], PeakMemory]:
     """Segment all items in a fresh process, one after the other.
 
-    scratch: an existing folder for temporary files of the method. Raises WsiMagnetError with the method's error in one
-    line, or with how its process died.
+    Raises WsiMagnetError with the method's error in one line, or with how its process died.
     """
     done: list[Segmented] = []
     peak: PeakMemory | None = None
     try:
-        for message in stream_isolated(work, MethodTask(method, bundle, tuple(items), scratch), show_output=True):
+        for message in stream_isolated(work, MethodTask(method, bundle, tuple(items)), show_output=True):
             if isinstance(message, PeakMemory):
                 peak = message  # the last one, but a process that is left before its end is killed, with a traceback
                 continue
@@ -105,9 +102,8 @@ def peak_memory_bytes() -> int:
 def work(task: MethodTask) -> Iterator[Segmented | PeakMemory]:
     """Run in the isolated process: yield a `Segmented` for each item, and at last the `PeakMemory`."""
     for item in task.items:
-        own = task.method.prepare(item.slide, task.bundle, task.scratch, item.settings)
         started = time.perf_counter()
-        folder = task.method.segment(item.slide, own, item.out, item.settings)
+        folder = task.method.segment(item.slide, task.bundle, item.out, item.settings)
         yield Segmented(folder, time.perf_counter() - started)
     gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
     yield PeakMemory(peak_memory_bytes(), gpu)

@@ -58,7 +58,9 @@ class Predictor(Protocol):
 
 def predictor_for(engine: Engine) -> Predictor:
     """The predictor for the engine's kind of device."""
-    return DirectPredictor(engine) if engine.device.type == "cpu" else BatchingPredictor(engine, device_of(engine))
+    if engine.device.type == "cpu" or not engine.shares_batches:
+        return DirectPredictor(engine)
+    return BatchingPredictor(engine, device_of(engine))
 
 
 class DirectPredictor:

@@ -9,24 +9,26 @@ N: patches of a batch, P: side of a patch, W: side of the part of it that the ce
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from wsi_magnet.config import CELL_PX, Precision
-from wsi_magnet.geometry import round_up
+from wsi_magnet.config import CELL_PX, MAGNET, Precision
 from wsi_magnet.inference.devices import default_batch
 from wsi_magnet.inference.features import BLOCKS, FeatureTap, block_features, distances_from
 from wsi_magnet.inference.optimize import ARITHMETIC, computing_in, inference_form, resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, clear_outside
 from wsi_magnet.labels import NOT_ANALYSED
-from wsi_magnet.magnet.grid_selection import may_select, refined_pixels, select_on_grid, spread
-from wsi_magnet.magnet.step import magnet_step, refine_parts, refine_patch, upsample_inner
+from wsi_magnet.magnet.step import upsample_inner
+from wsi_magnet.methods.build import build_method
+from wsi_magnet.methods.magnet import MagNet
+from wsi_magnet.methods.method import Context, Method, Needs, PatchMaps
 from wsi_magnet.nets.bundle import Bundle, FeatureStatistics
 from wsi_magnet.nets.registry import HEADS
 from wsi_magnet.nets.spec import BundleSpec
@@ -42,8 +44,15 @@ without tissue hold 0, so the three cannot be taken for each other."""
 MOST_TIMES = 3.0
 """Limit of a block's distance, as a multiple of the usual one: a pen mark or a fold must not speak for a slide."""
 
-_ROUNDING = 1e-4
-"""Margin below the threshold within which a score could still reach it by other rounding."""
+
+@dataclass(frozen=True, eq=False)
+class ContextMaps:
+    """Maps of a patch of the coarsest scale, on the device; computed once for all cells of a tile in it."""
+
+    probabilities: Tensor
+    """float32 (1, C, p, p)."""
+    features: Tensor
+    """float32 (1, F, p / stride, p / stride)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +63,8 @@ class PatchInput:
     """uint8 (P, P, 3)."""
     coarse: Pixels | None
     """uint8 (C, W / 2 + 2, W / 2 + 2) from the coarser scale; None at the coarsest."""
+    context: Context | None = None
+    """For methods that need it."""
 
 
 class Results(NamedTuple):
@@ -83,17 +94,22 @@ class Engine:
         precision: Precision = "auto",
         batch_size: int | None = None,
         features: bool = False,
+        method: str = MAGNET,
     ) -> None:
-        """features: keep those of the last patch for `block_features`, and compare them with nothing."""
+        """features: keep those of the last patch for `block_features`, and compare them with nothing. method: that
+        refines. Raises ConfigError for an unknown one, BundleError where the bundle lacks what it needs.
+        """
         self._spec = spec = bundle.spec
         self.device = device
         self._arithmetic = ARITHMETIC[resolve_precision(precision, device)]
         self._backbone = inference_form(bundle.backbone, device, self._arithmetic.backbone)
         self._statistics = None if features else _on_device(bundle.statistics, device)
-        needed = features or self._statistics is not None
-        self._tap = FeatureTap(self._backbone, spec.network) if needed and spec.network in HEADS else None
         self._refiners = [inference_form(net, device, self._arithmetic.refiner) for net in bundle.refiners]
-        self._radii = [getattr(refiner, "receptive_radius_px", None) for refiner in bundle.refiners]
+        self._method = self._built(bundle, method)
+        self.needs: Needs = self._method.info.needs
+        """Inputs of the method that refines."""
+        needed = features or self._statistics is not None or self.needs.features or self.needs.context
+        self._tap = FeatureTap(self._backbone, spec.network) if needed and spec.network in HEADS else None
         self.batch_size = batch_size or default_batch(device)
         self.classes = len(spec.classes)
         scale = 1 / (255 * torch.tensor(spec.std))
@@ -105,37 +121,64 @@ class Engine:
         self._prior = _prior(self.classes, spec.background_index)
         self._device_prior = self._prior.to(device)
 
-    def margin_px(self, geometry: PatchGeometry) -> int:
-        """Margin of the maps on which a cell's result depends: the radii of refiner and median, at most the halo.
+    def _built(self, bundle: Bundle, method: str) -> Method:
+        """The method on the device; MagNet's modules in the form and the arithmetic of inference."""
+        if method == MAGNET:
+            radii_px = [getattr(refiner, "receptive_radius_px", None) for refiner in bundle.refiners]
+            return MagNet(bundle.spec, [partial(self._refined, net) for net in self._refiners], radii_px)
+        built = build_method(bundle, method)
+        if built.head is not None:
+            built.head.to(self.device)
+        return built
 
-        The backbone sees the whole patch.
-        """
+    def _refined(self, refiner: nn.Module, *, fine: Tensor, coarse: Tensor) -> Tensor:
+        with computing_in(self._arithmetic.refiner, self.device):
+            logits: Tensor = refiner(fine=fine, coarse=coarse)
+        return logits
+
+    @property
+    def shares_batches(self) -> bool:
+        """True if patches of several tiles can share a batch on a GPU, which is recorded once and replayed."""
+        return isinstance(self._method, MagNet)
+
+    def margin_px(self, geometry: PatchGeometry) -> int:
+        """Margin of the maps on which a cell's result depends, at most the halo; the backbone sees the whole patch."""
         if geometry.index == 0:
             return 0
-        radius = self._radii[self._step(geometry)]
-        if radius is None:
-            return geometry.halo_px
-        return min(geometry.halo_px, round_up(self._blur_px(geometry) + radius, 2))
+        return self._method.margin_px(geometry.index, geometry.ratio, geometry.halo_px)
 
     def is_unaffected(self, coarse: Pixels, geometry: PatchGeometry) -> bool:
-        """True if refinement cannot change a cell: no score can reach the threshold of its scale.
+        """True if refinement cannot change a cell, as with MagNet where no score can reach the threshold.
 
         coarse: as in `PatchInput`.
         """
-        if self._spec.select_above[geometry.index - 1] <= _ROUNDING:
-            return False
         with torch.inference_mode():
             maps = _upsample(torch.from_numpy(coarse[None]), self._prior)
-            found = self._selectable(_inner(maps, self.margin_px(geometry) - self._blur_px(geometry)), geometry)
-            return not _inner(found, self._spec.median_px // 2).any()
+            return not self._method.can_change(self._maps(maps, geometry))
+
+    def _maps(self, coarse: Tensor, geometry: PatchGeometry) -> PatchMaps:
+        mpp, margin_px = self._spec.mpps[geometry.index], self.margin_px(geometry)
+        return PatchMaps(coarse, mpp, margin_px, scale=geometry.index, ratio=geometry.ratio)
+
+    def context(self, image: Pixels) -> ContextMaps:
+        """Maps of a patch of the coarsest scale, uint8 (p, p, 3), for methods that need them."""
+        assert self._tap is not None
+        with torch.inference_mode():
+            logits = self._logits(self._normalised(torch.from_numpy(image[None]).to(self.device)))
+            return ContextMaps(self._probabilities(logits, 0), self._tap.take().float())
 
     def segment(self, inputs: Sequence[PatchInput], geometry: PatchGeometry) -> Iterator[CellPixels]:
         """Results of up to `batch_size` patches, in their order."""
         images, coarse = self.batch_of(inputs)
         with torch.inference_mode():
             there = None if coarse is None else coarse.to(self.device)
-            found = self.compute(images.to(self.device), there, geometry)
-            yield from self.cells(found, len(inputs))
+            if isinstance(self._method, MagNet) or there is None:
+                found = self.compute(images.to(self.device), there, geometry)
+                yield from self.cells(found, len(inputs))
+                return
+            for i, one in enumerate(inputs):  # contexts differ, and a result must not depend on the rest of a batch
+                image, maps = images[i : i + 1].to(self.device), there[i : i + 1]
+                yield from self.cells(self._by_method(image, maps, one.context, geometry), 1)
 
     def upsample_only(self, coarse: Pixels, geometry: PatchGeometry) -> CellPixels:
         """Upsample the coarser result without refining it; a cell that was not analysed stays so.
@@ -172,9 +215,23 @@ class Engine:
         distances = self._distances(x, geometry)
         if coarse is None:
             return _results(fine, self._values, distances)
-        y = _upsample(coarse, self._device_prior)
-        merged = self._refine(fine=fine, coarse=y, geometry=geometry)
-        return _results(merged, self._values, distances, before=_inner(y, margin))
+        maps = replace(self._maps(_upsample(coarse, self._device_prior), geometry), fine=fine)
+        return _results(self._method.refine(maps), self._values, distances, before=maps.inner(maps.coarse))
+
+    def _by_method(self, images: Tensor, coarse: Tensor, context: Context | None, geometry: PatchGeometry) -> Results:
+        """The same for a method other than MagNet, which is given what it needs: images uint8 (1, P, P, 3)."""
+        maps = self._maps(_upsample(coarse, self._device_prior), geometry)
+        rgb = images.permute(0, 3, 1, 2).float().div_(255) if self.needs.rgb else None
+        fine = features = None
+        distances = torch.zeros(1, BLOCKS**2, device=images.device)
+        if self.needs.fine or self.needs.features:
+            x = self._normalised(images)
+            fine = self._segment_fine(x, geometry, maps.margin_px)
+            if self.needs.features and self._tap is not None:
+                features = self._tap.features.float()
+            distances = self._distances(x, geometry)
+        seen = replace(maps, rgb=rgb, fine=fine if self.needs.fine else None, features=features, context=context)
+        return _results(self._method.refine(seen), self._values, distances, before=maps.inner(maps.coarse))
 
     def block_features(self, image: Pixels, geometry: PatchGeometry) -> Floats | None:
         """Features of the blocks of the patch that this thread has just segmented, a batch of its own: uint8 (P, P, 3)
@@ -196,8 +253,7 @@ class Engine:
         with computing_in(self._arithmetic.backbone, self.device):
             self._backbone(image)
         if maps is not None:
-            with computing_in(self._arithmetic.refiner, self.device):
-                self._refiners[self._step(geometry)](fine=maps, coarse=maps)
+            self._refined(self._refiners[self._spec.refiner_of[geometry.index - 1]], fine=maps, coarse=maps)
 
     def _normalised(self, images: Tensor) -> Tensor:
         """uint8 (N, P, P, 3) to float32 (N, 3, P, P)."""
@@ -220,61 +276,12 @@ class Engine:
     def _segment_fine(self, x: Tensor, geometry: PatchGeometry, margin_px: int) -> Tensor:
         """Normalised RGB, float32 (N, 3, P, P), to probabilities float32 (N, C, W, W)."""
         logits = self._logits(x)
-        needed = _inner(logits, geometry.halo_px - margin_px)
-        maps = torch.empty(needed.shape, device=needed.device).copy_(needed)  # float32, channels first
-        temperature = self._spec.temperature[geometry.index]
+        return self._probabilities(_inner(logits, geometry.halo_px - margin_px), geometry.index)
+
+    def _probabilities(self, logits: Tensor, scale: int) -> Tensor:
+        maps = torch.empty(logits.shape, device=logits.device).copy_(logits)  # float32, channels first
+        temperature = self._spec.temperature[scale]
         return (maps if temperature == 1 else maps.div_(temperature)).softmax(dim=1)
-
-    def _refine(self, *, fine: Tensor, coarse: Tensor, geometry: PatchGeometry) -> Tensor:
-        """One MagNet step (paper, section 3.3): both float32 (N, C, W, W), to the cell's, (N, C, CELL_PX, CELL_PX)."""
-        spec, step = self._spec, geometry.index - 1
-        with computing_in(self._arithmetic.refiner, self.device):
-            refined = self._refined(fine, coarse, geometry)
-        blur_px, margin_px = self._blur_px(geometry), self.margin_px(geometry)
-        weight = select_on_grid(
-            coarse=_inner(coarse, margin_px - blur_px),
-            refined=_inner(refined, margin_px - blur_px),
-            ratio=geometry.ratio,
-            above=spec.select_above[step],
-            width=spec.width_of(step),
-            median_px=spec.median_px,
-        )
-        selected = spread(_inner(weight, spec.median_px // 2), geometry.ratio)
-        if self.device.type != "cpu" and not spec.width_of(step):
-            selected = selected > 0
-        return magnet_step(coarse=_inner(coarse, margin_px), refined=_inner(refined, margin_px), selected=selected)
-
-    def _refined(self, fine: Tensor, coarse: Tensor, geometry: PatchGeometry) -> Tensor:
-        """R, both arguments and the result float32 (N, C, W, W); on a CPU only where it can be selected.
-
-        A GPU is faster on a whole batch than on parts of it.
-        """
-        refiner, radius = self._refiners[self._step(geometry)], self._radii[self._step(geometry)]
-        if self.device.type != "cpu" or radius is None:
-            return refine_patch(fine=fine, coarse=coarse, refiner=refiner)
-        if len(fine) > 1:
-            pairs = zip(fine.split(1), coarse.split(1), strict=True)
-            return torch.cat([self._refined(o, y, geometry) for o, y in pairs])
-        around = self.margin_px(geometry) - self._blur_px(geometry)
-        selectable = self._selectable(_inner(coarse, around), geometry)
-        rim, median_px = self._spec.median_px // 2, self._spec.median_px
-        where = refined_pixels(selectable, rim=rim, ratio=geometry.ratio, median_px=median_px)
-        needed = F.pad(where, (around,) * 4)
-        return refine_parts(fine=fine, coarse=coarse, refiner=refiner, needed=needed, radius_px=radius)
-
-    def _selectable(self, coarse: Tensor, geometry: PatchGeometry) -> Tensor:
-        """Blocks in which R could be selected, whatever its values: bool (N, 1, h, w), including the blocks round the
-        cell that medians need.
-        """
-        above = self._spec.select_above[geometry.index - 1] - _ROUNDING
-        return may_select(coarse=coarse, ratio=geometry.ratio, above=above, median_px=self._spec.median_px)
-
-    def _step(self, geometry: PatchGeometry) -> int:
-        return self._spec.refiner_of[geometry.index - 1]
-
-    def _blur_px(self, geometry: PatchGeometry) -> int:
-        """Radius of the median, in pixels of the scale."""
-        return self._spec.median_px // 2 * geometry.ratio
 
 
 def upsample_only(coarse: Pixels, spec: BundleSpec, margin_px: int = 0) -> CellPixels:

@@ -30,6 +30,12 @@ class FeatureTap:
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._kept.features = inputs[0]
 
+    @property
+    def features(self) -> Tensor:
+        """Features of the network's last call in this thread, which stay for `take`."""
+        features: Tensor = self._kept.features
+        return features
+
     def take(self) -> Tensor:
         """Features of the network's last call in this thread, (N, channels, h, w)."""
         features: Tensor = self._kept.features

@@ -1,15 +1,19 @@
-"""A method made from a bundle."""
+"""Methods made from bundles."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
+from torch import nn
 
 from wsi_magnet.errors import BundleError, ConfigError
-from wsi_magnet.methods.method import Method
-from wsi_magnet.methods.registry import method_class
+from wsi_magnet.methods.method import Method, Needs
+from wsi_magnet.methods.registry import method_class, refining_methods
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import HEADS, feature_channels
+from wsi_magnet.nets.spec import BundleSpec
 
 
 def build_method(bundle: Bundle, name: str) -> Method:
@@ -18,7 +22,61 @@ def build_method(bundle: Bundle, name: str) -> Method:
     Raises ConfigError for an unknown name, and BundleError where the bundle lacks what the method needs.
     """
     kind, spec = method_class(name), bundle.spec
-    own, needs, channels = kind.info.name, kind.info.needs, feature_channels(spec.network, **spec.network_args)
+    own, needs = kind.info.name, kind.info.needs
+    channels = _checked_channels(spec, needs, own)
+    head, state = None, bundle.heads.get(own)
+    if needs.head and state is not None:
+        head = _meta_head(kind, spec, channels)
+        assert head is not None, own
+        load_exactly(head, state, f"{bundle.path}: {own}")
+        head = head.eval().requires_grad_(False).to(bundle.device)
+    return _made(kind, spec, head)
+
+
+def receptive_radius_px(spec: BundleSpec, name: str, mpp: float) -> int:
+    """Receptive radius of a method at a scale of that mpp, from a bundle's description alone.
+
+    Raises ConfigError for an unknown name, and BundleError where the bundle lacks what the method needs.
+    """
+    kind = method_class(name)
+    channels = _checked_channels(spec, kind.info.needs, kind.info.name)
+    if kind.info.needs.head and kind.info.name not in spec.methods:
+        return _made(kind, spec, None).receptive_radius_px(mpp)
+    return _made(kind, spec, _meta_head(kind, spec, channels)).receptive_radius_px(mpp)
+
+
+def require_methods(spec: BundleSpec, names: Iterable[str]) -> None:
+    """Raises BundleError unless a bundle has what all these methods need, naming those whose weights it lacks; names
+    of methods without a class, such as MagNet, are passed over.
+    """
+    refining = [method_class(name) for name in names if name in refining_methods()]
+    missing = [kind.info.name for kind in refining if kind.info.needs.head and kind.info.name not in spec.methods]
+    if missing:
+        raise BundleError(
+            f"bundle {spec.name!r} has no weights for {', '.join(missing)}; train them with `methods: "
+            f"[{', '.join(missing)}]` in the configuration, or leave them out"
+        )
+    for kind in refining:
+        receptive_radius_px(spec, kind.info.name, spec.mpps[-1])
+
+
+def _made(kind: type[Method], spec: BundleSpec, head: nn.Module | None) -> Method:
+    """Raises BundleError for parameters that do not fit, and where a head is needed and there is none."""
+    try:
+        return kind(len(spec.classes), spec.methods.get(kind.info.name), head)
+    except (BundleError, ConfigError) as error:
+        raise BundleError(f"bundle {spec.name!r}: {error}") from None
+
+
+def _meta_head(kind: type[Method], spec: BundleSpec, channels: int) -> nn.Module | None:
+    """The head without storage for weights."""
+    with torch.device("meta"):
+        return kind.build_head(len(spec.classes), channels)
+
+
+def _checked_channels(spec: BundleSpec, needs: Needs, own: str) -> int:
+    """Channels of the backbone's features. Raises BundleError where the bundle lacks inputs of the method."""
+    channels = feature_channels(spec.network, **spec.network_args)
     if not channels and (needs.features or needs.context):
         raise BundleError(
             f"bundle {spec.name!r}: {own} needs features of the backbone, and network {spec.network!r} has none; "
@@ -26,14 +84,4 @@ def build_method(bundle: Bundle, name: str) -> Method:
         )
     if needs.context and len(spec.mpps) < 2:
         raise BundleError(f"bundle {spec.name!r}: {own} needs a coarser scale, and the bundle has one")
-    head, state = None, bundle.heads.get(own)
-    if needs.head and state is not None:
-        with torch.device("meta"):
-            head = kind.build_head(len(spec.classes), channels)
-        assert head is not None, own
-        load_exactly(head, state, f"{bundle.path}: {own}")
-        head = head.eval().requires_grad_(False).to(bundle.device)
-    try:
-        return kind(len(spec.classes), spec.methods.get(own), head)
-    except (BundleError, ConfigError) as error:
-        raise BundleError(f"bundle {spec.name!r}: {error}") from None
+    return channels

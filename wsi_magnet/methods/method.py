@@ -127,6 +127,10 @@ class PatchMaps:
     features: Tensor | None = None
     """float32 (N, F, H / s, W / s): features of the backbone on the patch; s is usually 4."""
     context: Context | None = None
+    scale: int = 1
+    """Index of the scale, 0 = coarsest."""
+    ratio: int = 1
+    """Pixels of the scale per pixel of the coarsest, along an axis."""
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -176,6 +180,20 @@ class Method(ABC):
         for a method without such a limit, the margin that it is given.
         """
         return 0
+
+    def margin_px(self, scale: int, ratio: int, halo_px: int) -> int:
+        """Margin of the maps that the method is given round a cell, at most the halo, which is the default.
+
+        scale, ratio: as in `PatchMaps`. halo_px: margin of the patch, at least the receptive radius.
+        """
+        return halo_px
+
+    def can_change(self, maps: PatchMaps) -> bool:
+        """False where the coarser result alone, N = 1, shows that `refine` would return it: the cell is not read then.
+
+        maps: with `coarse` alone.
+        """
+        return True
 
     @abstractmethod
     def refine(self, maps: PatchMaps) -> Tensor:

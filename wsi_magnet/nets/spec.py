@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from os import PathLike
@@ -158,6 +158,21 @@ class BundleSpec:
         except SchemaError as error:
             raise BundleError(str(error)) from None
         return spec
+
+
+def single_scale(spec: BundleSpec, index: int) -> BundleSpec:
+    """The description with one of its scales, no refiner, and no profile, which is of masks of all scales."""
+    return replace(
+        spec,
+        mpps=(spec.mpps[index],),
+        temperature=(spec.temperature[index],),
+        refiner_of=(),
+        select_above=(),
+        select_width=(),
+        refine_above=(),
+        methods={},
+        profile=None,
+    )
 
 
 def bundle_path(bundle: str | Path | None) -> Path:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from wsi_magnet.config import CELL_PX, Refine
+from wsi_magnet.config import CELL_PX, MAGNET, Refine
+from wsi_magnet.methods.registry import course_of
 from wsi_magnet.planning.budget import Budget
 from wsi_magnet.planning.plan import Plan, ScalePlan
 from wsi_magnet.slides.types import Level, SlideInfo
@@ -113,10 +114,18 @@ class Cost:
 
 
 def estimate(
-    plan: Plan, info: SlideInfo, network: str, *, classes: int, refine: Refine, threads: int, batch: int
+    plan: Plan,
+    info: SlideInfo,
+    network: str,
+    *,
+    classes: int,
+    refine: Refine,
+    threads: int,
+    batch: int,
+    method: str = MAGNET,
 ) -> Cost:
     """Cost of a plan on workers with `threads` threads and batches of `batch` patches."""
-    pairs = zip(plan.scales, planned_patches(plan, refine), strict=True)
+    pairs = zip(plan.scales, planned_patches(plan, refine, method), strict=True)
     scales = tuple(_scale_cost(one, info.levels, classes, patches) for one, patches in pairs)
     return Cost(scales, info.cache_bytes + _memory(plan, network, classes, threads, batch))
 
@@ -137,13 +146,15 @@ def time_of(cost: Cost, speed: MachineSpeed, refine: Refine) -> Timing:
     return Timing(speed, tuple(found), total)
 
 
-def planned_patches(plan: Plan, refine: Refine) -> list[int]:
+def planned_patches(plan: Plan, refine: Refine, method: str = MAGNET) -> list[int]:
     """Patches of each scale: the maximum with "auto".
 
     A fraction is taken to be spent coarse scales first, which is where it is worth most as long as no part of the slide
     is much surer than another.
     """
-    cells = [int(one.tissue.sum()) for one in plan.scales]
+    cells, course = [int(one.tissue.sum()) for one in plan.scales], course_of(method)
+    if course.refines == "last" and len(cells) > 1:
+        return [cells[0], *[0] * (len(cells) - 2), Budget.of(refine, cells[-1:], 1, 0).left]
     patches, spent = cells[:1], 0
     for index in range(1, len(cells)):
         patches.append(min(cells[index], Budget.of(refine, cells[1:], index, spent).left))

@@ -182,8 +182,11 @@ def make_plan(
     *,
     least_halo_px: int,
     median_px: int,
+    finest_halo_px: int = 0,
 ) -> Plan:
     """Lay out every scale.
+
+    finest_halo_px: least halo of the finest scale, where a method looks farther than the networks.
 
     tissue_cells: for each scale of `ladder`, bool (rows, columns) of its cells. Raises ConfigError if shapes disagree.
     """
@@ -196,6 +199,8 @@ def make_plan(
         ratio = ladder.ratio(scale)
         level = best_level(downsamples, min(scale.downsample_xy))
         least = max(least_halo_px, CONTEXT_PX) if scale.index == 0 else least_halo_px
+        if scale.index == len(ladder) - 1:
+            least = max(least, finest_halo_px)
         halo = halo_px(least, median_px, ratio)
         layout = ScaleLayout(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px)
         scales.append(ScalePlan(layout, tissue))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from wsi_magnet.config import CELL_PX, RunConfig
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.methods.registry import course_of
+from wsi_magnet.nets.spec import BundleSpec, single_scale
 from wsi_magnet.planning.plan import Plan, make_plan
 from wsi_magnet.planning.tissue import TissueMap, darkness, find_tissue
 from wsi_magnet.scales import Ladder, build_ladder
@@ -24,6 +25,8 @@ class PreparedRun:
     tissue: TissueMap
     notes: tuple[str, ...]
     """Notes for the user about this slide."""
+    only_scale: int | None = None
+    """Index of the bundle's scale that the method uses alone; `spec` has no other then."""
 
 
 def ladder_of(info: SlideInfo, spec: BundleSpec) -> Ladder:
@@ -49,17 +52,42 @@ def upsampling_note(info: SlideInfo, ladder: Ladder) -> str:
 def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> PreparedRun:
     """Find the tissue and lay out the scales; with `--no-tissue` only how dark the slide is, for an alarm.
 
-    Raises MissingMppError, ConfigError as `ladder_of`, SlideReadError.
+    Raises MissingMppError, ConfigError as `ladder_of` and for an unknown method, BundleError where the bundle lacks
+    what the method needs, SlideReadError.
     """
-    info = reader.info
-    ladder = ladder_of(info, spec)
+    info, course = reader.info, course_of(config.method)
+    whole = ladder = ladder_of(info, spec)
+    only_scale = {"all": None, "coarsest": 0, "finest": len(whole) - 1}[course.scales]
+    if only_scale is not None:
+        spec = single_scale(spec, only_scale)
+        ladder = ladder_of(info, spec)
     if config.tissue:
         tissue = find_tissue(reader, canvas=info.canvas, mpp_xy=info.require_mpp())
     else:
         tissue = TissueMap.everything(info.canvas, darkness(reader, canvas=info.canvas, mpp_xy=info.require_mpp()))
     cells = [tissue.cells(scale, CELL_PX) for scale in ladder.scales]
-    plan = make_plan(info, ladder, cells, config, least_halo_px=spec.halo_px, median_px=spec.median_px)
-    return PreparedRun(info, spec, config, plan, tissue, tuple(_notes(info, ladder, tissue)))
+    plan = make_plan(
+        info,
+        ladder,
+        cells,
+        config,
+        least_halo_px=spec.halo_px,
+        median_px=spec.median_px,
+        finest_halo_px=_radius_px(spec, config.method, ladder) if course.refines == "last" else 0,
+    )
+    notes = _notes(info, ladder if course.scales == "coarsest" else whole, tissue)
+    if course.refines == "last" and len(ladder) == 1:
+        notes.append(
+            f"{course.name} refines a coarser result, and the slide has pixels for one scale only: not refined"
+        )
+    return PreparedRun(info, spec, config, plan, tissue, tuple(notes), only_scale)
+
+
+def _radius_px(spec: BundleSpec, method: str, ladder: Ladder) -> int:
+    """Receptive radius of a method that refines at the finest scale. Raises BundleError."""
+    from wsi_magnet.methods.build import receptive_radius_px  # with torch
+
+    return receptive_radius_px(spec, method, ladder.finest.mpp)
 
 
 def _notes(info: SlideInfo, ladder: Ladder, tissue: TissueMap) -> list[str]:

@@ -253,6 +253,7 @@ def _run_pairs(facts: SlideFacts) -> Pairs:
         ("state", facts.state),
         ("finished", time_text(record.finished or "not yet")),
         ("scales", ", ".join(f"{s.mpp:g}" for s in facts.scales) + " µm/px"),
+        ("method", config.method),
         ("refine", str(config.refine)),
         ("tissue only", "yes" if config.tissue else "no"),
         ("also kept", ", ".join(config.kept) or "nothing"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from wsi_magnet.config import Precision
 from wsi_magnet.labels import LabelClass, with_reserved
+from wsi_magnet.methods.registry import course_of
 from wsi_magnet.planning.prepare import PreparedRun
 from wsi_magnet.results import ngff
 from wsi_magnet.results.alarms import SlideNumbers
@@ -48,7 +50,9 @@ def describe_run(
 
 def numbers_of(prepared: PreparedRun) -> SlideNumbers:
     """Numbers of a prepared run from which its alarms are decided."""
-    finest = prepared.plan.ladder.finest
+    finest, profile = prepared.plan.ladder.finest, prepared.spec.profile
+    if profile is not None and course_of(prepared.config.method).refines == "last":
+        profile = replace(profile, uncertainty=())  # of MagNet's masks: other methods are surer or less sure
     return SlideNumbers(
         slide_mpp=max(prepared.info.require_mpp()),
         coarsest_mpp=prepared.plan.ladder.scales[0].mpp,
@@ -58,7 +62,7 @@ def numbers_of(prepared: PreparedRun) -> SlideNumbers:
         tissue_only=prepared.config.tissue,
         tissue_mm2=prepared.tissue.share * finest.size.pixels * (finest.mpp / 1000) ** 2,
         background=prepared.spec.background_index is not None,
-        profile=prepared.spec.profile,
+        profile=profile,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from wsi_magnet.config import Ngff, RunConfig
+from wsi_magnet.config import MAGNET, Ngff, RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size
 from wsi_magnet.results.pyramid import Pyramid, PyramidSpec, count_chunks, replace_text
@@ -101,6 +101,7 @@ def fingerprint(
             KEEP: ",".join(config.kept) or _NOTHING,
             "--batch-size": str(config.batch_size or "auto"),
             "--precision": config.precision,
+            **({} if config.method == MAGNET else {"--method": config.method}),
         }
     )
 

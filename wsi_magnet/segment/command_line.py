@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.config import MAGNET, Execution, RunConfig
 from wsi_magnet.nets.spec import bundle_path
 from wsi_magnet.storage.location import to_location
 
@@ -15,6 +15,7 @@ DEFAULT_REFINE = RunConfig().refine
 
 _FLAGS: dict[str, tuple[str, Any]] = {
     "mpp": ("--mpp", None),
+    "method": ("--method", MAGNET),
     "refine": ("--refine", DEFAULT_REFINE),
     "tile_px": ("--tile", 1024),
     "ngff": ("--ngff", "0.4"),

@@ -7,9 +7,12 @@ from collections.abc import Set
 from contextlib import closing
 from uuid import uuid4
 
+import numpy as np
+
 from wsi_magnet.config import Execution, Precision
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import Box, ceil_div
+from wsi_magnet.methods.registry import course_of
 from wsi_magnet.planning.budget import Budget, choose_refined
 from wsi_magnet.planning.estimate import planned_patches
 from wsi_magnet.planning.plan import Cells, ScalePlan, grid_box, pool_any
@@ -159,11 +162,12 @@ class Run:
             self._products,
             device,
             self._prepared.tissue.reference if config.tissue else None,
+            self._prepared.only_scale,
         )
 
     def _run_scales(self, executor: Executor, run: RunSpec, history: History) -> None:
         refine, tissue = self._prepared.config.refine, [int(one.tissue.sum()) for one in self._plan.scales]
-        patches = planned_patches(self._plan, refine)
+        patches = planned_patches(self._plan, refine, self._prepared.config.method)
         self._observe(RunPlanned(tuple(tissue), tuple(patches), decided_later=refine == "auto"))
         with Journal(self._folder.journal, self._folder.check_lock) as journal:
             coarser, spent = None, 0
@@ -242,9 +246,16 @@ class Run:
         spent: cells refined at the coarser scales, without the first.
         """
         index, spec, refine = scale_plan.scale.index, self._prepared.spec, self._prepared.config.refine
+        course, count = course_of(self._prepared.config.method), len(self._plan.scales)
+        if index and not course.refines_at(index, count):
+            return np.zeros_like(scale_plan.tissue)
         if coarser is None or refine == "all":
             return scale_plan.tissue.copy()
-        budget = Budget.of(refine, [int(p.tissue.sum()) for p in self._plan.scales[1:]], index, spent)
+        cells = [int(one.tissue.sum()) for one in self._plan.scales]
+        if course.refines == "last":
+            budget = Budget.of(refine, cells[-1:], 1, spent)
+        else:
+            budget = Budget.of(refine, cells[1:], index, spent)
         return choose_refined(
             scale_plan.tissue, coarser.of(scale_plan.tissue), refine, spec.refine_above[index - 1], budget
         )

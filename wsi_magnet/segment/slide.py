@@ -11,6 +11,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ConfigError, ResultMismatchError, SlideOpenError
+from wsi_magnet.methods.registry import course_of, settled
 from wsi_magnet.nets.spec import BundleSpec, bundle_identity, bundle_path, read_spec
 from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
 from wsi_magnet.results.events import Note, Observer, ignore, together
@@ -66,7 +67,8 @@ def segment_slide(
     check(bool, progress, "progress")
     with _watching() if progress else nullcontext(ignore) as watch:
         both = together(watch, observe)
-        return _segment(slide, output, name, bundle, config or RunConfig(), execution or Execution(), existing, both)
+        chosen = settled(config or RunConfig())
+        return _segment(slide, output, name, bundle, chosen, execution or Execution(), existing, both)
 
 
 def _watching() -> AbstractContextManager[Observer]:
@@ -106,6 +108,10 @@ def _segment(
         # A slide that is too coarse, and a device or arithmetic that is not here, are refused before a folder is made.
         ladder_of(info, spec)
         _check_device(config, execution)
+        if course_of(config.method).refines == "last":
+            from wsi_magnet.methods.build import require_methods  # with torch
+
+            require_methods(spec, [config.method])
         require_writable(folder.path)
         with folder.locked():
             earlier = folder.admit(wanted, existing)  # again: another run may have finished before the lock was ours

@@ -12,13 +12,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
-from wsi_magnet.config import Precision, RunConfig
+import torch
+
+from wsi_magnet.config import MAGNET, Precision, RunConfig
 from wsi_magnet.errors import BundleError, ResultBusyError, SlideOpenError
 from wsi_magnet.geometry import ceil_div
 from wsi_magnet.inference.batching import predictor_for
 from wsi_magnet.inference.devices import resolve_device
 from wsi_magnet.inference.engine import Engine
+from wsi_magnet.methods.registry import course_of
 from wsi_magnet.nets.bundle import Bundle, load_bundle
+from wsi_magnet.nets.spec import single_scale
 from wsi_magnet.planning.plan import ScaleLayout
 from wsi_magnet.planning.tissue import TissueMap, TissueReference
 from wsi_magnet.results.folder import Products, ResultFolder
@@ -60,12 +64,22 @@ class RunSpec:
     device: str
     tissue: TissueReference | None
     """Tissue map in the folder; None where everything is analysed."""
+    only_scale: int | None = None
+    """Index of the bundle's scale that the method uses alone."""
 
     @property
     def networks(self) -> NetworkKey:
         """Key of the networks that compute its tiles."""
         config = self.config
-        return NetworkKey(self.bundle, self.bundle_sha256, self.device, config.batch_size, config.precision)
+        return NetworkKey(
+            self.bundle,
+            self.bundle_sha256,
+            self.device,
+            config.batch_size,
+            config.precision,
+            config.method,
+            self.only_scale,
+        )
 
     def with_precision(self, precision: Precision) -> RunSpec:
         """A copy with another precision."""
@@ -74,13 +88,15 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class NetworkKey:
-    """Key of a worker's networks: a bundle, its device, batch size and precision."""
+    """Key of a worker's networks: a bundle, its device, batch size and precision, and the method that refines."""
 
     bundle: str | None
     sha256: str
     device: str
     batch_size: int | None
     precision: Precision
+    method: str = MAGNET
+    only_scale: int | None = None
 
 
 class Networks:
@@ -89,14 +105,29 @@ class Networks:
     def __init__(self, key: NetworkKey) -> None:
         """Raises BundleError, ConfigError."""
         device = resolve_device(key.device)
-        bundle = _load_bundle(key)
-        self.engine = Engine(bundle, device, precision=key.precision, batch_size=key.batch_size)
+        bundle = restricted(_load_bundle(key), key.only_scale)
+        self.engine = engine_of(bundle, device, key.precision, key.batch_size, key.method)
         self.predictor = predictor_for(self.engine)
         self.background = bundle.spec.background_index
 
     def close(self) -> None:
         """Release the device."""
         self.predictor.close()
+
+
+def restricted(bundle: Bundle, only_scale: int | None) -> Bundle:
+    """The bundle with one of its scales and no refiner; None: unchanged."""
+    if only_scale is None:
+        return bundle
+    return replace(bundle, spec=single_scale(bundle.spec, only_scale), refiners=(), statistics=None, heads={})
+
+
+def engine_of(
+    bundle: Bundle, device: torch.device, precision: Precision, batch_size: int | None, method: str
+) -> Engine:
+    """The engine of a bundle for a method. Raises ConfigError, BundleError."""
+    refining = method if course_of(method).refines == "last" else MAGNET
+    return Engine(bundle, device, precision=precision, batch_size=batch_size, method=refining)
 
 
 class WorkerContext:

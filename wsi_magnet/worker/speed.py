@@ -17,6 +17,7 @@ from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.inference.devices import one_torch_thread, resolve_device
 from wsi_magnet.inference.engine import Engine, PatchInput, Pixels
 from wsi_magnet.inference.tiles import CellPixels
+from wsi_magnet.methods.registry import course_of
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.planning.estimate import MachineSpeed, ScaleSpeed
 from wsi_magnet.planning.plan import ScaleLayout, ScalePlan
@@ -24,6 +25,8 @@ from wsi_magnet.planning.prepare import PreparedRun
 from wsi_magnet.slides.read import read_scale
 from wsi_magnet.slides.types import SlideReader
 from wsi_magnet.system import cpu_threads
+from wsi_magnet.worker.context import engine_of, restricted
+from wsi_magnet.worker.tasks import ContextReader
 
 MEASURE_S = 4.0
 """Time after which no further cells are followed."""
@@ -39,7 +42,8 @@ def measure_speed(reader: SlideReader, prepared: PreparedRun, bundle: str | None
     """
     started, threads = time.perf_counter(), count_threads(execution)
     config, device = prepared.config, resolve_device(execution.device)
-    engine = Engine(load_bundle(bundle), device, precision=config.precision, batch_size=config.batch_size)
+    whole = restricted(load_bundle(bundle), prepared.only_scale)
+    engine = engine_of(whole, device, config.precision, config.batch_size, config.method)
     follow = partial(_follow, reader, prepared, engine)
     rounds: list[list[list[_Step]]] = []
     with ThreadPoolExecutor(threads) as pool:
@@ -85,10 +89,11 @@ def _follow(reader: SlideReader, prepared: PreparedRun, engine: Engine, start: t
     """Compute a cell at every scale, at each finer one a quarter of it, as a run does."""
     row, col, turn = start
     maps, refine, steps = None, True, []
-    scales = prepared.plan.scales
+    scales, course = prepared.plan.scales, course_of(prepared.config.method)
+    contexts = ContextReader(reader, engine, scales[0].layout)
     for index, one in enumerate(scales):
         started = time.perf_counter()
-        pixels = _computed(reader, engine, one.layout, (row, col), maps, refine=refine)
+        pixels = _computed(contexts, engine, one.layout, (row, col), maps, refine=refine)
         seconds = time.perf_counter() - started
         finer = scales[index + 1] if index + 1 < len(scales) else None
         inside = [] if finer is None else [q for q in _QUARTERS if _has(finer, 2 * row + q[0], 2 * col + q[1])]
@@ -101,13 +106,13 @@ def _follow(reader: SlideReader, prepared: PreparedRun, engine: Engine, start: t
         quarter = inside[chosen]
         edge = engine.margin_px(finer.layout.geometry) // 2 + 1
         maps = np.pad(_quarter(pixels.probabilities, quarter), ((0, 0), (edge, edge), (edge, edge)), mode="edge")
-        refine = prepared.config.refine != "auto" or uncertain[chosen]
+        refine = course.refines_at(index + 1, len(scales)) and (prepared.config.refine != "auto" or uncertain[chosen])
         row, col = 2 * row + quarter[0], 2 * col + quarter[1]
     return steps
 
 
 def _computed(
-    reader: SlideReader,
+    contexts: ContextReader,
     engine: Engine,
     layout: ScaleLayout,
     cell: tuple[int, int],
@@ -121,11 +126,15 @@ def _computed(
             if not refine or engine.is_unaffected(maps, layout.geometry):
                 return engine.upsample_only(maps, layout.geometry)
     try:
-        image = read_scale(reader, layout.scale, layout.patch_box(*cell))
+        image = read_scale(contexts.reader, layout.scale, layout.patch_box(*cell))
+        context = None if maps is None else contexts.around(*cell, layout)
     except WsiMagnetError:  # a run records an unreadable cell and goes on
         image = np.zeros((layout.patch_px, layout.patch_px, 3), np.uint8)
+        if engine.needs.context and maps is not None:
+            return engine.upsample_only(maps, layout.geometry)
+        context = None
     with one_torch_thread():
-        return next(iter(engine.segment([PatchInput(image, maps)] * engine.batch_size, layout.geometry)))
+        return next(iter(engine.segment([PatchInput(image, maps, context)] * engine.batch_size, layout.geometry)))
 
 
 def _speeds(steps: Sequence[_Step], timed: Sequence[_Step], scales: int, threads: int) -> tuple[ScaleSpeed, ...]:

@@ -21,7 +21,7 @@ from wsi_magnet.config import CELL_PX, Precision, RunConfig
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.inference.devices import one_torch_thread, resolve_device
-from wsi_magnet.inference.engine import PatchInput, not_analysed, upsample_only
+from wsi_magnet.inference.engine import ContextMaps, Engine, PatchInput, not_analysed, upsample_only
 from wsi_magnet.inference.optimize import resolve_precision
 from wsi_magnet.inference.tiles import (
     CellPixels,
@@ -34,6 +34,7 @@ from wsi_magnet.inference.tiles import (
     tissue_blocks,
 )
 from wsi_magnet.labels import NOT_ANALYSED
+from wsi_magnet.methods.method import Context
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask, grid_box
 from wsi_magnet.planning.prepare import PreparedRun, prepare
@@ -42,7 +43,7 @@ from wsi_magnet.results.folder import Products
 from wsi_magnet.results.journal import CellResult, Distances, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
 from wsi_magnet.slides.read import read_scale
-from wsi_magnet.slides.types import Image, SlideInfo
+from wsi_magnet.slides.types import Image, SlideInfo, SlideReader
 from wsi_magnet.worker.context import RunSpec, WorkerContext, open_here, worker_contexts
 
 
@@ -174,6 +175,7 @@ class _TileComputation:
         self._box = self._layout.tile_box(task.row, task.col)
         self._margin_px = context.engine.margin_px(self._layout.geometry)
         self._canvas = TileCanvas(self._box, context.engine.classes)
+        self._contexts = ContextReader(context.reader, context.engine, context.run.layouts[0])
         self._seconds: dict[str, float] = defaultdict(float)
 
     def run(self, started: float) -> TileResult:
@@ -213,10 +215,14 @@ class _TileComputation:
 
         def patches() -> Iterator[tuple[tuple[CellTask, Image], PatchInput]]:
             for (cell, maps), image in zip(cells, self._images(cell for cell, _ in cells), strict=True):
-                if isinstance(image, SlideReadError):
-                    unreadable.append(self._unreadable(cell, maps, image.reason))
+                try:
+                    if isinstance(image, SlideReadError):
+                        raise image
+                    context = None if maps is None else self._contexts.around(cell.row, cell.col, self._layout)
+                except SlideReadError as error:
+                    unreadable.append(self._unreadable(cell, maps, error.reason))
                 else:
-                    yield (cell, image), PatchInput(image, maps)
+                    yield (cell, image), PatchInput(image, maps, context)
 
         analysed = self._context.predictor.predict(patches(), self._layout.geometry)
         while (one := self._next(analysed)) is not None:
@@ -296,6 +302,28 @@ class _TileComputation:
     def _write(self) -> None:
         self._context.require_fencing_token(self._fencing_token)
         write_tile(self._canvas, self._layout, self._context.run.products, self._context.pyramids)
+
+
+class ContextReader:
+    """Patches of the coarsest scale for methods that need context, each read and computed once for a tile."""
+
+    def __init__(self, reader: SlideReader, engine: Engine, coarsest: ScaleLayout) -> None:
+        self.reader, self._engine, self._coarsest = reader, engine, coarsest
+        self._maps: dict[tuple[int, int], ContextMaps] = {}
+
+    def around(self, row: int, col: int, layout: ScaleLayout) -> Context | None:
+        """Context of a cell of a finer scale; None for methods that need none. Raises SlideReadError."""
+        if not self._engine.needs.context:
+            return None
+        cell, ratio = (row // layout.ratio, col // layout.ratio), layout.ratio
+        whole, patch = self._coarsest.patch_box(*cell), layout.patch_box(row, col)
+        if cell not in self._maps:
+            image = read_scale(self.reader, self._coarsest.scale, whole)
+            with one_torch_thread():
+                self._maps[cell] = self._engine.context(image)
+        maps = self._maps[cell]
+        corner_yx = (patch.y0 / ratio - whole.y0, patch.x0 / ratio - whole.x0)
+        return Context(maps.probabilities, maps.features, ratio, corner_yx)
 
 
 def coarse_region(run: RunSpec, task: TileTask, margin_px: int, probabilities: Pyramid) -> Region | None:

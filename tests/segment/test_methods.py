@@ -1,0 +1,149 @@
+"""Runs with other methods than MagNet: whole runs on small slides, whatever the tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.nets.made import networks_of
+from tests.runs import LocalSummary, MadeRun, free_spec, labels_of, run_serially
+from wsi_magnet.config import RunConfig
+from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.methods import registry
+from wsi_magnet.methods.method import Method, MethodInfo, Needs, PatchMaps
+from wsi_magnet.nets.bundle import save_bundle
+from wsi_magnet.nets.registry import feature_channels
+from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.segment.slide import segment_slide
+
+
+class Everything(Method):
+    """A method whose result depends on all that a method may see."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        "Everything", "reimplemented", "none", "none", Needs(True, True, True, True, True), {"radius_um": 17.0}
+    )
+
+    @classmethod
+    def build_head(cls, n_classes: int, feature_channels: int) -> nn.Module:
+        """Features of patch and context, and colours, to classes."""
+        return nn.Conv2d(2 * feature_channels + 3, n_classes, 1)
+
+    def receptive_radius_px(self, mpp: float) -> int:
+        """As the parameter says."""
+        return round(self.parameters["radius_um"] / mpp)
+
+    def refine(self, maps: PatchMaps) -> Tensor:
+        """The head's probabilities, averaged over the radius, times those of both scales and of the context."""
+        assert maps.context is not None
+        assert maps.features is not None
+        assert maps.fine is not None
+        assert maps.rgb is not None
+        assert self.head is not None
+        size = maps.size_hw
+        near = nn.functional.interpolate(maps.features, size, mode="bilinear", align_corners=False)
+        far = maps.context.at(maps.context.features, size, size)
+        own = self.head(torch.cat([near, far, maps.rgb], dim=1)).softmax(dim=1)
+        side = 2 * self.receptive_radius_px(maps.mpp) + 1
+        own = nn.functional.avg_pool2d(own, (side, 1), 1, (side // 2, 0))
+        own = nn.functional.avg_pool2d(own, (1, side), 1, (0, side // 2))
+        whole = maps.context.at(maps.context.probabilities, size, size)
+        p = maps.inner(own * maps.fine * maps.coarse * whole) + 1e-6
+        return p / p.sum(dim=1, keepdim=True)
+
+
+@pytest.fixture(autouse=True)
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = SimpleNamespace(name="Everything", value="tests:Everything", load=lambda: Everything)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+
+
+def small_spec(**methods: dict[str, float]) -> BundleSpec:
+    return free_spec(network="small", network_args={"width": 4}, methods=methods)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec, path = small_spec(Everything={"radius_um": 17.0}), tmp_path_factory.mktemp("bundle") / "b.safetensors"
+    torch.manual_seed(1)
+    head = Everything.build_head(3, feature_channels("small", width=4))
+    save_bundle(path, spec, *networks_of(spec), heads={"Everything": head.state_dict()})
+    return path
+
+
+def run(slide: Path, bundle: Path, out: Path, **config: object) -> LocalSummary:
+    values = {"tissue": False, "precision": "fp32", "keep_probabilities": True, **config}
+    return run_serially(MadeRun(slide, bundle), out, RunConfig(**values))  # type: ignore[arg-type]
+
+
+def test_a_method_that_sees_everything_does_not_see_tiles(made_run: MadeRun, bundle: Path, tmp_path: Path) -> None:
+    one, other = (
+        run(made_run.slide, bundle, tmp_path / str(tile), tile_px=tile, method="everything") for tile in (512, 2048)
+    )
+    for product in ("mask", "probabilities"):
+        assert np.array_equal(labels_of(one.folder, 0, product), labels_of(other.folder, 0, product))
+    cells = [(scale["cells_refined"], scale["cells"]) for scale in one.summary["scales"]]
+    assert [refined == count for refined, count in cells] == [True, False, True]
+    assert one.summary["scales"][2]["changed_share"] > 0.01
+    magnet = run(made_run.slide, bundle, tmp_path / "magnet")
+    assert not np.array_equal(labels_of(one.folder), labels_of(magnet.folder))
+
+
+def test_it_takes_a_part_of_the_cells_where_it_is_asked_to(made_run: MadeRun, bundle: Path, tmp_path: Path) -> None:
+    one, other = (
+        run(made_run.slide, bundle, tmp_path / str(tile), tile_px=tile, method="everything", refine=0.3)
+        for tile in (512, 1024)
+    )
+    assert np.array_equal(labels_of(one.folder), labels_of(other.folder))
+    cells, refined = (one.summary["scales"][2][name] for name in ("cells", "cells_refined"))
+    assert refined == int(np.ceil(0.3 * cells))
+
+
+@pytest.mark.parametrize(("method", "mpp"), [("patching", 0.5), ("downsample", 2.0)])
+def test_a_half_is_the_run_of_a_bundle_with_that_scale_alone(
+    made_run: MadeRun, tmp_path: Path, method: str, mpp: float
+) -> None:
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    spec = free_spec(temperature=(1.0, 1.5, 2.0))
+    save_bundle(whole, spec, *networks_of(spec))
+    temperature = spec.temperature[spec.mpps.index(mpp)]
+    alone = free_spec(mpps=(mpp,), temperature=(temperature,), refiner_of=(), select_above=(), refine_above=())
+    save_bundle(half, alone, *networks_of(alone))
+    found = run(made_run.slide, whole, tmp_path / "found", method=method)
+    expected = run(made_run.slide, half, tmp_path / "expected")
+    for product in ("mask", "probabilities"):
+        assert np.array_equal(labels_of(found.folder, 0, product), labels_of(expected.folder, 0, product))
+    assert [one["mpp"] for one in found.summary["scales"]] == [mpp]
+
+
+def test_another_method_does_not_resume_a_result(made_run: MadeRun, bundle: Path, tmp_path: Path) -> None:
+    run(made_run.slide, bundle, tmp_path, method="downsample")
+    with pytest.raises(Exception, match="--method was Downsample and is not given"):
+        run(made_run.slide, bundle, tmp_path)
+
+
+def test_an_unknown_method_is_refused_before_a_folder_is_made(made_run: MadeRun, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="method is 'nobody', none of Patching"):
+        segment_slide(made_run.slide, tmp_path / "out", bundle=made_run.bundle, config=RunConfig(method="nobody"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_without_its_weights_is_refused_before_a_folder_is_made(made_run: MadeRun, tmp_path: Path) -> None:
+    spec = small_spec()
+    save_bundle(tmp_path / "b.safetensors", spec, *networks_of(spec))
+    with pytest.raises(BundleError, match="no weights for Everything; train them"):
+        run(made_run.slide, tmp_path / "b.safetensors", tmp_path / "out", method="everything")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_without_features_is_refused(made_run: MadeRun, tmp_path: Path) -> None:
+    spec = free_spec(methods={"Everything": {}})
+    save_bundle(tmp_path / "b.safetensors", spec, *networks_of(spec))
+    with pytest.raises(BundleError, match="network 'identity' has none"):
+        run(made_run.slide, tmp_path / "b.safetensors", tmp_path / "out", method="everything")
