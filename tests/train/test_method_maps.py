@@ -145,3 +145,11 @@ def test_the_backbone_sees_a_validation_view_once_for_all_methods(
     ]
     assert found == alone
     assert found[2] > 0.9 > found[0], "glands are dark"
+
+
+def test_methods_start_from_the_coarser_result(tmp_path: Path) -> None:
+    """A method that changes nothing is worth what it starts from."""
+    frozen, views = frozen_of(tmp_path), [view_of(WINDOWS, seed) for seed in (0, 9)]
+    validation = ValidationMaps(frozen, views, (0, 1), [Needs()])
+    same = Dark(2, {"weight": 0.0})
+    assert validation.upsampled_miou() == validation.miou(same, range(2), lambda done: None)

@@ -205,9 +205,9 @@ def test_report_card_and_curves_have_the_methods(made: TrainingSpec) -> None:
     assert report["best_steps"]["Blend"] in (2, 4)
     assert list(report["seconds"]) == ["backbone", "refiners", "Blend", "fitting"]
     mious = [f"{name} {100 * one['validation_miou']:.1f}" for name, one in report["methods"].items()]
-    magnet = f"MagNet {100 * report['validation_miou_after_scale'][-1]:.1f}"
+    downsample, magnet = report["upsampled_miou"], report["validation_miou_after_scale"][-1]
     card = read_spec(made.output)[0].card["validation mIoU in percent, of other methods"]
-    assert card == f"{', '.join(mious)}; {magnet}"
+    assert card == f"{', '.join(mious)}; Downsample {100 * downsample:.1f}, MagNet {100 * magnet:.1f}"
     rows = [line.split(",")[:2] for line in (made.folder / "curves.csv").read_text().splitlines()]
     assert [step for name, step in rows if name == "Blend"] == ["1", "2", "3", "4"]
 

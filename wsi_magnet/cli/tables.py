@@ -238,10 +238,7 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
     ]
     parts = ", ".join(f"{name} {duration_text(value)}" for name, value in report["seconds"].items())
     seconds = f"{duration_text(sum(report['seconds'].values()))} ({parts})"
-    others = report.get("methods", {})
-    mious = {name: [f"{100 * one['validation_miou']:.1f}"] for name, one in others.items()}
-    fitted = {name: one["parameters"] for name, one in others.items()}
-    methods = methods_text(mious, ["validation mIoU, %"], fitted)
+    methods = _trained_methods_text(report)
     before = ["Finished before; nothing to do (--restart starts over)."] if report["done_before"] else []
     return "\n\n".join(
         [
@@ -254,6 +251,16 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
             *_outcome(report),
         ]
     )
+
+
+def _trained_methods_text(report: Mapping[str, Any]) -> str:
+    """Other methods of a training with their figures, Downsample first, from which they start."""
+    others = report.get("methods", {})
+    if not others:
+        return ""
+    mious = {"Downsample": report["upsampled_miou"], **{name: one["validation_miou"] for name, one in others.items()}}
+    fitted = {"Downsample": {}, **{name: one["parameters"] for name, one in others.items()}}
+    return methods_text({name: [f"{100 * one:.1f}"] for name, one in mious.items()}, ["validation mIoU, %"], fitted)
 
 
 def methods_text(

@@ -164,6 +164,14 @@ class ValidationMaps:
             counts.add(method.refine(maps), view.sets[-1])
         return counts.miou
 
+    @torch.no_grad()
+    def upsampled_miou(self) -> float:
+        """MIoU of the coarsest result as it is, upsampled, on all views: what a method starts from."""
+        counts = ConfusionCounts(self._part_of)
+        for index, view in enumerate(self._views):
+            counts.add(upsampled(self._outputs_on(index).coarsest, self.frozen.windows, 0), view.sets[-1])
+        return counts.miou
+
     def _outputs_on(self, index: int) -> BackboneOutputs:
         if index in self._outputs:
             return self._outputs[index]

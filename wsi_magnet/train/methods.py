@@ -204,6 +204,10 @@ class MethodTraining:
             found[name] = one
         return found
 
+    def upsampled_miou(self) -> float:
+        """MIoU of the coarsest result on the validation views, upsampled to the finest scale, 0 to 1."""
+        return self._validation.upsampled_miou()
+
     @property
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Weights of the methods that learn, by the method's name."""

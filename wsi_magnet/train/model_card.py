@@ -65,13 +65,15 @@ def _facts(config: TrainingConfig, report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _method_facts(report: Mapping[str, Any]) -> dict[str, str]:
-    """Figures of other methods, beside that of MagNet."""
+    """Figures of other methods, beside those of Downsample and MagNet."""
     mious = {name: one["validation_miou"] for name, one in report.get("methods", {}).items()}
     if not mious:
         return {}
     listed = ", ".join(f"{name} {100 * miou:.1f}" for name, miou in mious.items())
-    magnet = 100 * report["validation_miou_after_scale"][-1]
-    return {"validation mIoU in percent, of other methods": f"{listed}; MagNet {magnet:.1f}"}
+    upsampled, magnet = (100 * one for one in (report["upsampled_miou"], report["validation_miou_after_scale"][-1]))
+    return {
+        "validation mIoU in percent, of other methods": f"{listed}; Downsample {upsampled:.1f}, MagNet {magnet:.1f}"
+    }
 
 
 def _extent(rows: list[str], groups: list[str]) -> str:

@@ -35,7 +35,7 @@ from wsi_magnet.train.data_parallel import Ranks, devices_of, forwarding_progres
 from wsi_magnet.train.frozen_backbone import FrozenBackbone
 from wsi_magnet.train.history import History, Row, Watcher, draw_curves, progress_of, to_csv
 from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
-from wsi_magnet.train.methods import FittedMethod, MethodTraining
+from wsi_magnet.train.methods import MethodTraining
 from wsi_magnet.train.model_card import describe_bundle, with_methods
 from wsi_magnet.train.profile import numbers_of, profile_of, profiled, survey_rows
 from wsi_magnet.train.refiners import RefinerStage
@@ -194,8 +194,8 @@ class _Pipeline:
             )
             calibrated = fitter.calibrate(steps)
             fitted = fitter.fit(steps)
-            fitted_methods = methods.fit(progress_of("methods", self._setting.notify))
-        report = {"refiner_temperature": calibrated, **self._report(temperatures, fitted.miou, fitted_methods)}
+            of_methods = self._fitted(methods)
+        report = {"refiner_temperature": calibrated, **self._report(temperatures, fitted.miou), **of_methods}
         found = describe_bundle(self._config, temperatures, fitted, report)
         bundle = Bundle(found, self._spec.output, "", network.eval(), tuple(one.eval() for one in modules))
         bundle, numbers = self._profiled(bundle, report, fitted.miou)
@@ -215,8 +215,8 @@ class _Pipeline:
         with self._timed():
             fitter = Fitter(frozen, data.views, data.part_of, select="hard", median_px=given.spec.median_px)
             miou = fitter.score([given.refiners[i] for i in given.spec.refiner_of], given.spec)
-            fitted = methods.fit(progress_of("methods", self._setting.notify))
-        report = self._report(given.spec.temperature, miou, fitted)
+            of_methods = self._fitted(methods)
+        report = {**self._report(given.spec.temperature, miou), **of_methods}
         spec, heads = with_methods(given.spec, self._config, report), {**given.heads, **methods.weights}
         _delete_report(self._spec)
         save_bundle(self._spec.output, spec, given.backbone, given.refiners, given.statistics, heads)
@@ -284,20 +284,22 @@ class _Pipeline:
         checkpoint, fingerprint = self._spec.folder / f"{stage}.ckpt", self._data.fingerprints[stage]
         return replace(self._setting, checkpoint=checkpoint, fingerprint=fingerprint)
 
-    def _report(
-        self, temperatures: tuple[float, ...], miou: tuple[float, ...], methods: Mapping[str, FittedMethod]
-    ) -> dict[str, Any]:
-        of_methods = {
+    def _fitted(self, methods: MethodTraining) -> dict[str, Any]:
+        """Fit other methods; their entries of the report, none without methods."""
+        found = methods.fit(progress_of("methods", self._setting.notify))
+        entries = {
             name: {"validation_miou": round(one.miou, 4), "parameters": dict(one.parameters)}
-            for name, one in methods.items()
+            for name, one in found.items()
         }
+        return {"methods": entries, "upsampled_miou": round(methods.upsampled_miou(), 4)} if entries else {}
+
+    def _report(self, temperatures: tuple[float, ...], miou: tuple[float, ...]) -> dict[str, Any]:
         return {
             "config": self._config.to_json(),
             "fingerprints": dict(self._data.fingerprints),
             **rows_of(self._config, self._data),
             "temperature": temperatures,
             "validation_miou_after_scale": [round(one, 4) for one in miou],
-            **({"methods": of_methods} if of_methods else {}),
             "best_steps": {name: one.best.step for name, one in self._histories.items() if one.best},
             "seconds": {
                 **{name: round(sum(r.seconds for r in one.rows), 1) for name, one in self._histories.items()},
