@@ -16,13 +16,13 @@ BRANCH_GAIN = 0.1
 """Scale of the first weights at the end of a residual branch: a fresh block is nearly the identity."""
 
 
-def convolution(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1, gain: float = 1.0) -> nn.Conv2d:
+def convolution(inputs: int, outputs: int, *, stride: int = 1, gain: float = 1.0) -> nn.Conv2d:
     """3x3 convolution that keeps the size (divided by the stride).
 
     Weights are uniform, with the variance that keeps that of a ReLU's input (He et al., ICCV 2015), times gain; no bias
     at first.
     """
-    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=dilation, dilation=dilation)
+    layer = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1)
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     with torch.no_grad():
         layer.weight.mul_(gain)
@@ -42,10 +42,10 @@ def pointwise(inputs: int, outputs: int, *, gain: float = 1.0) -> nn.Conv2d:
 class PlainBlock(nn.Module):
     """Residual block of two 3x3 convolutions without normalisation; size and channels stay."""
 
-    def __init__(self, channels: int, dilation: int = 1) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = convolution(channels, channels, dilation=dilation)
-        self.second = convolution(channels, channels, dilation=dilation, gain=BRANCH_GAIN)
+        self.first = convolution(channels, channels)
+        self.second = convolution(channels, channels, gain=BRANCH_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to the same."""
@@ -59,5 +59,5 @@ def padded(maps: Tensor, multiple: int) -> Tensor:
 
 
 def centred(rgb: Tensor) -> Tensor:
-    """RGB from 0..1 to -1..1."""
-    return rgb * 2 - 1
+    """RGB, 0 to 1, less the mean of stained tissue and divided by its spread, roughly."""
+    return (rgb - 0.7) / 0.2

@@ -27,6 +27,7 @@ _OWN: dict[str, tuple[str, str]] = {
     "SegFix": ("segfix", "SegFix"),
     "GLNet": ("glnet", "GlNet"),
     "DeepStrip": ("deepstrip", "DeepStrip"),
+    "CascadePSP": ("cascade_psp", "CascadePSP"),
 }
 """Module and class, by the method's name in the poster."""
 
