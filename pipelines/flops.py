@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsi_magnet.nets.registry import build_network, build_refiner
+from wsi_magnet.magnet.step import uses_rgb
+from wsi_magnet.nets.registry import GATES, build_network, build_refiner
 
 NETWORKS = ("small", "hrnet18+ocr", "fpn", "psp")
+REFINERS = ("magnet", "light", *GATES)
 
 
 def main() -> None:
@@ -27,15 +29,16 @@ def main() -> None:
     parser.add_argument("--time", action="store_true", help="also time each once, on one thread")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'network':<14}{'parameters':>14}{'multiply-adds/pixel':>22}{'seconds' if args.time else '':>10}")
+    print(f"{'network':<18}{'parameters':>14}{'multiply-adds/pixel':>22}{'seconds' if args.time else '':>10}")
     image = torch.randn(1, 3, args.side, args.side)
     for name in NETWORKS:
         network = build_network(name, args.classes)
         print(row(name, network, partial(network, image), args.side, args.time))
     maps = torch.rand(1, args.classes, args.side, args.side)
-    for name in ("magnet", "light"):
+    for name in REFINERS:
         refiner = build_refiner(name, args.classes)
-        print(row(f"refiner {name}", refiner, partial(refiner, fine=maps, coarse=maps), args.side, args.time))
+        rgb = {"rgb": image} if uses_rgb(refiner) else {}
+        print(row(f"refiner {name}", refiner, partial(refiner, fine=maps, coarse=maps, **rgb), args.side, args.time))
 
 
 @torch.inference_mode()
@@ -47,7 +50,7 @@ def row(name: str, network: nn.Module, forward: Callable[[], Tensor], side: int,
         forward()
     multiply_adds = counter.get_total_flops() / 2 / side**2
     seconds = f"{clock(forward):>10.3f}" if timed else ""
-    return f"{name:<14}{parameters:>14,}{multiply_adds:>22,.0f}{seconds}"
+    return f"{name:<18}{parameters:>14,}{multiply_adds:>22,.0f}{seconds}"
 
 
 def clock(forward: Callable[[], Tensor]) -> float:

@@ -25,9 +25,10 @@ from wsi_magnet.inference.engine import UNKNOWN, Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.magnet.selection import mixing_weight
-from wsi_magnet.magnet.step import magnet_step, refine_patch
+from wsi_magnet.magnet.step import magnet_step, refine_patch, uses_rgb
 from wsi_magnet.magnet.uncertainty import confidence, query_score
 from wsi_magnet.nets.bundle import Bundle
+from wsi_magnet.nets.gate import GateModule
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.small import SmallNet
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
@@ -92,6 +93,11 @@ def made_bundle(spec: BundleSpec) -> Bundle:
         assert backbone.classify.bias is not None
         backbone.classify.bias -= backbone(torch.randn(1, 3, 256, 256)).mean(dim=(0, 2, 3))
         for refiner in refiners:
+            if isinstance(refiner, GateModule):
+                nn.init.normal_(refiner.residual.weight, 0, 0.2)
+                nn.init.normal_(refiner.choose.weight, 0, 2)
+                if refiner.uses_rgb:
+                    refiner.stem_conv.weight *= 100
             if isinstance(refiner, RefinementModule):
                 fine, coarse = torch.randn(2, 1, len(spec.classes), 64, 64).mul(2).softmax(dim=2)
                 refiner.seg_conv.weight *= 2 / refiner(fine=fine, coarse=coarse).std()
@@ -215,7 +221,8 @@ def seen_by_twin(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput) -> 
     assert patch.coarse is not None
     coarse = coarse_of(bundle, patch.coarse)
     refiner: Any = bundle.refiners[bundle.spec.refiner_of[geometry.index - 1]]
-    refined = refine_patch(fine=fine_of(bundle, patch.image, geometry), coarse=coarse, refiner=refiner)
+    rgb = torch.from_numpy(patch.image).permute(2, 0, 1)[None] / 255 if uses_rgb(refiner) else None
+    refined = refine_patch(fine=fine_of(bundle, patch.image, geometry), coarse=coarse, refiner=refiner, rgb=rgb)
     grid = geometry.patch_px // geometry.ratio
     score = query_score(coarse=coarse, refined=refined, grid_hw=(grid, grid), median_px=bundle.spec.median_px)
     return Seen(coarse, refined, score)
@@ -404,6 +411,29 @@ def test_less_is_computed_where_less_is_needed(bundle: Bundle) -> None:
         engine_of(with_median(bundle, m)).margin_px(geometry_of(i, m)) for i, m in ((1, 1), (1, 3), (2, 5), (3, 5))
     ]
     assert margins == [4, 6, 12, 20]
+
+
+@pytest.mark.parametrize(("refiner", "index"), [("gate", 1), ("gate+rgb", 1), ("gate+rgb", 2), ("gate+rgb", 3)])
+@pytest.mark.usefixtures("cell_px")
+def test_a_gate_is_given_what_it_sees(refiner: str, index: int) -> None:
+    bundle, geometry = made_bundle(spec_of(refiner=refiner)), geometry_of(index, 3)
+    engine = engine_of(bundle)
+    assert engine.needs.rgb == (refiner == "gate+rgb")
+    patch = patch_of(geometry, 3)
+    check(bundle, geometry, patch)
+    if engine.needs.rgb:
+        here, other = (refined_on(bundle, geometry, patch, one) for one in (patch.image, patch.image[::-1].copy()))
+        assert (here - other).abs().max() > 0.1, "the pixels matter"
+
+
+def refined_on(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput, image: Pixels) -> Tensor:
+    """R of the twin with the O of a patch and the pixels of another."""
+    assert patch.coarse is not None
+    refiner: Any = bundle.refiners[bundle.spec.refiner_of[geometry.index - 1]]
+    rgb = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        fine = fine_of(bundle, patch.image, geometry)
+        return refine_patch(fine=fine, coarse=coarse_of(bundle, patch.coarse), refiner=refiner, rgb=rgb)
 
 
 def test_cells_of_their_real_size(bundle: Bundle) -> None:

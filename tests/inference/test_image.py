@@ -53,6 +53,17 @@ class Always(nn.Module):
         return logits
 
 
+class Shown(nn.Module):
+    """Says what the pixels say: the strongest colour."""
+
+    uses_rgb = True
+
+    def forward(self, *, fine: Tensor, coarse: Tensor, rgb: Tensor) -> Tensor:
+        """The colours times 3."""
+        assert rgb.shape == fine.shape
+        return 3 * rgb
+
+
 def bundle_of(
     refiners: Sequence[nn.Module], *, backbone: nn.Module | None = None, steps: int | None = None, **changes: Any
 ) -> Bundle:
@@ -153,6 +164,14 @@ def test_nothing_drifts_over_five_scales() -> None:
         middles = (np.arange(weight.shape[0]) + 0.5) / 2**scale
         for axis in (0, 1):
             np.testing.assert_allclose((weight.sum(axis=axis) * middles).sum() / weight.sum(), 4.5, atol=0.01)
+
+
+@pytest.mark.parametrize("width", [24, 21])
+def test_a_module_that_uses_the_pixels_sees_its_patches(width: int) -> None:
+    images = [noise(8, 8), noise(24, width)]
+    found = segment_image(images, bundle_of([Shown()]), points=1.0)[-1]
+    odds = np.exp(images[1].transpose(2, 0, 1) * (3 / 255))
+    assert np.abs(found - odds / odds.sum(axis=0)).max() < 1e-5
 
 
 def test_refiners_serve_their_scales() -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from wsi_magnet.magnet.grid_selection import may_select, refined_pixels, select_on_grid
 from wsi_magnet.magnet.selection import select_fraction
-from wsi_magnet.magnet.step import PART_PX, magnet_step, refine_parts, refine_patch, upsample_inner
+from wsi_magnet.magnet.step import PART_PX, magnet_step, refine_parts, refine_patch, upsample_inner, uses_rgb
 
 COARSE = torch.rand(1, 3, 4, 6).softmax(dim=1)
 REFINED = torch.rand(1, 3, 4, 6).softmax(dim=1)
@@ -102,6 +102,31 @@ def test_blocks_without_needed_pixels_are_not_computed() -> None:
     found = refine_parts(fine=maps(side, side), coarse=maps(side, side, 1), refiner=refiner, needed=needed, radius_px=2)
     assert refiner.pixels == (PART_PX + 4) * (2 * PART_PX + 4)
     assert (found[..., 0, 0] == 1 / 3).all()
+
+
+class Seeing(Blurring):
+    """Looks at the pixels too."""
+
+    uses_rgb = True
+
+    def __call__(self, *, fine: Tensor, coarse: Tensor, rgb: Tensor | None = None) -> Tensor:
+        """Logits of the mean of all three."""
+        assert rgb is not None
+        return super().__call__(fine=fine + rgb, coarse=coarse)
+
+
+@pytest.mark.parametrize("share", [0.0005, 1.0])
+def test_pixels_are_cut_as_the_maps_are(share: float) -> None:
+    fine, coarse = maps(200, 330, seed=1), maps(200, 330, seed=2)
+    rgb = torch.rand(fine.shape, generator=torch.Generator().manual_seed(4))
+    needed = torch.rand((200, 330), generator=torch.Generator().manual_seed(3)) < share
+    refiner = Seeing()
+    found = refine_parts(fine=fine, coarse=coarse, refiner=refiner, needed=needed, radius_px=2, rgb=rgb)
+    whole = refine_patch(fine=fine, coarse=coarse, refiner=Seeing(), rgb=rgb)
+    torch.testing.assert_close(found[..., needed], whole[..., needed])
+    assert (refiner.pixels < 200 * 330) == (share < 1)
+    assert uses_rgb(refiner)
+    assert not uses_rgb(Blurring())
 
 
 @pytest.mark.parametrize("width", [0.0, 0.3])

@@ -207,6 +207,10 @@ class Weighed(nn.Module):
         logits: Tensor = self.seg_conv(coarse.clamp(min=1e-9).log())
         return logits
 
+    def divide_logits(self, temperature: float) -> None:
+        """See `RefinementModule`."""
+        self.seg_conv.weight.div_(temperature)
+
 
 def test_a_calibrated_module_needs_no_more_calibration(tmp_path: Path) -> None:
     own, fit = Weighed(), fitter(tmp_path, fine_right=True)
@@ -214,6 +218,35 @@ def test_a_calibrated_module_needs_no_more_calibration(tmp_path: Path) -> None:
     (second,) = fit.calibrate([own])
     assert first > 1.1
     assert second == pytest.approx(1, rel=0.03)
+
+
+class Seeing(Weighed):
+    """Says what the pixels say: red is the first class, green the second."""
+
+    uses_rgb = True
+
+    def forward(self, *, fine: Tensor, coarse: Tensor, rgb: Tensor | None = None) -> Tensor:
+        """Logits of the colours."""
+        assert rgb is not None
+        assert rgb.shape[-2:] == coarse.shape[-2:]
+        logits: Tensor = self.seg_conv(6 * rgb)
+        return logits
+
+
+def test_a_module_that_uses_the_pixels_is_fitted_on_them(tmp_path: Path) -> None:
+    fit = fitter(tmp_path, fine_right=False)
+    for i, view in enumerate(fit._views):
+        patches = []
+        for scale, sets in enumerate(view.sets):
+            colours = np.eye(3, dtype=np.uint8)[np.log2(sets).astype(int)] * 255
+            patches.append(np.pad(colours, ((WINDOWS.halo_at(scale),) * 2,) * 2 + ((0, 0),)))
+        shown = replace(view, patches=tuple(patches))
+        fit._frozen.said[id(shown)] = fit._frozen.said[id(view)]  # type: ignore[attr-defined]
+        fit._views = [*fit._views[:i], shown, *fit._views[i + 1 :]]
+    own = Seeing()
+    (temperature,) = fit.calibrate([own])
+    assert temperature < 1, "it is always right, so that it may be more certain"
+    assert fit.fit([own]).miou[-1] == 1
 
 
 def test_a_shared_module_is_calibrated_once(tmp_path: Path) -> None:

@@ -78,6 +78,10 @@ def test_the_configurations_of_the_repository_can_be_read(path: Path) -> None:
         ({"augment.hue": 1}, "config.augment: unknown field 'hue'"),
         ({"backbone.steps": "many"}, "config.backbone.steps is 'many', not a whole number"),
         ({"augment.flips": 1}, "config.augment.flips is 1, not true or false"),
+        (
+            {"refiners.choice_weight": 0.5},
+            "refiners.choice_weight 0.5 needs a module that chooses, gate or gate+rgb, and refiners.module is 'magnet'",
+        ),
         ({"backbone.encoder": 5}, "config.backbone.encoder is 5, not text"),
         (
             {"classes": [{"name": "a", "value": "b"}, {"name": "c"}]},

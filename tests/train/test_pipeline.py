@@ -165,6 +165,24 @@ def test_stopped_in_either_stage_it_goes_on_to_the_same_file(
     assert (order.folder / "curves.csv").read_bytes() == (made.folder / "curves.csv").read_bytes()
 
 
+@pytest.mark.parametrize("module", slow_except(["gate+rgb"], ["gate", "gate+rgb"]))
+def test_a_gate_resumes_to_the_same_file(made: TrainingSpec, tmp_path: Path, module: str) -> None:
+    config = tiny_config(refiners={"module": module, "choice_weight": 0.5})
+    at_once, stopped = (replace(copied(made, folder(tmp_path / name)), config=config) for name in ("one", "other"))
+    for order in (at_once, stopped):
+        (order.folder / "refiners.ckpt").unlink()
+    train_bundle(at_once)
+    with pytest.raises(Stopped):
+        train_bundle(stopped, watch=stopping_at("refiners", 3))
+    train_bundle(stopped)
+    assert stopped.output.read_bytes() == at_once.output.read_bytes()
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def test_data_that_lie_elsewhere_are_the_same_data(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     order = copied(made, tmp_path)
     moved = manifest.parent.rename(manifest.parent.with_name("moved"))
@@ -359,6 +377,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "published": {"refiners": {"input": "published", "loss": "ohem", "optimizer": "sgd", "schedule": "steps"}},
     "cumulative": {"refiners": {"input": "cumulative", "steps": 6, "augment": AugmentConfig(stain=0.4)}},
     "shared": {"refiners": {"shared": True}},
+    "gate": {"refiners": {"module": "gate"}},
+    "gate+rgb": {"refiners": {"module": "gate+rgb", "choice_weight": 0.5}},
     "soft": {"fit": FitConfig(select="soft")},
     "weighed": {"class_weight": 0.5, "class_balance": 0.0, "backbone": {"scale_shares": (0.0, 1.0, 1.0)}},
     "poly": {"backbone": {"optimizer": "sgd", "schedule": "poly"}},

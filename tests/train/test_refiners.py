@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.train.made import glands, setting_of, tiny_config
 from wsi_magnet.dataset.open_sample import SamplePool
 from wsi_magnet.nets.refiner import RefinementModule
-from wsi_magnet.nets.registry import build_network
+from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.refiners import RefinerStage
 from wsi_magnet.train.sampler import CropSampler
@@ -22,16 +22,16 @@ from wsi_magnet.train.views import StageData, View, Windows
 MAPS = torch.rand(1, 2, 64, 64, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
 
 
-def stage_of(folder: Path, **refiners: Any) -> RefinerStage:
+def stage_of(folder: Path, module: str = "magnet", **refiners: Any) -> RefinerStage:
     """A stage that is handed its views, over a backbone of random weights."""
     torch.manual_seed(0)
-    config = tiny_config(refiners=refiners)
+    config = tiny_config(refiners={"module": module, **refiners})
     windows = Windows(config.refiners.window_px, config.halo_px, config.mpps)
     setting = setting_of(folder)
     frozen = FrozenBackbone.of(build_network("small", 2, width=2), (1.0, 1.0, 1.0), windows, setting)
     nothing = cast(SamplePool, None), cast(CropSampler, None)
     data = StageData(*nothing, weights=None, views=(), windows=windows, part_of=(0, 1), background=None)
-    modules = nn.ModuleList(RefinementModule(2) for _ in range(2))
+    modules = nn.ModuleList(build_refiner(module, 2) for _ in range(2))
     return RefinerStage(modules, config, data, frozen, setting)
 
 
@@ -50,7 +50,10 @@ def climbed(stage: RefinerStage, step: int) -> list[Tensor]:
         )
     return [
         stage._next_coarse(
-            double(MAPS[..., :16, :16]), double(MAPS[..., 16:32, :16]), 1, np.random.default_rng(i), step
+            {"fine": double(MAPS[..., :16, :16]), "coarse": double(MAPS[..., 16:32, :16])},
+            1,
+            np.random.default_rng(i),
+            step,
         )
         for i in range(20)
     ]
@@ -80,20 +83,24 @@ def test_own_work_leaves_the_modules_in_training_and_their_statistics_alone(tmp_
 def test_all_maps_are_cut_alike(tmp_path: Path) -> None:
     stage = stage_of(tmp_path, crops=5, crop_px=12)
     places = torch.arange(64 * 64).view(1, 1, 64, 64)
-    fine, coarse, sets = stage._crops(places.float(), places.float(), places[:, 0].int(), np.random.default_rng(0))
-    assert fine.shape == (5, 1, 12, 12)
-    assert torch.equal(fine, coarse)
-    assert torch.equal(fine[:, 0].int(), sets)
+    maps = {"fine": places.float(), "rgb": places.float().expand(1, 3, 64, 64), "sets": places[:, 0].int()}
+    found = stage._crops(maps, np.random.default_rng(0))
+    assert found["fine"].shape == (5, 1, 12, 12)
+    assert torch.equal(found["fine"].expand(5, 3, 12, 12), found["rgb"])
+    assert torch.equal(found["fine"][:, 0].int(), found["sets"])
 
 
 def test_a_map_no_larger_than_a_crop_is_taken_whole_and_once(tmp_path: Path) -> None:
     stage = stage_of(tmp_path, crops=5, crop_px=100)
-    fine, _, _ = stage._crops(MAPS, MAPS, torch.ones(1, 64, 64, dtype=torch.int32), np.random.default_rng(0))
-    assert torch.equal(fine, MAPS)
+    assert torch.equal(stage._crops({"fine": MAPS}, np.random.default_rng(0))["fine"], MAPS)
 
 
-def test_all_modules_learn_and_the_backbone_does_not(tmp_path: Path) -> None:
-    stage = stage_of(tmp_path)
+@pytest.mark.parametrize(("module", "choice_weight"), [("magnet", 0.0), ("gate", 0.0), ("gate+rgb", 0.5)])
+def test_all_modules_learn_and_the_backbone_does_not(tmp_path: Path, module: str, choice_weight: float) -> None:
+    stage = stage_of(tmp_path, module, choice_weight=choice_weight)
+    for name, weight in stage.learned.named_parameters():
+        if name.endswith("residual.weight"):  # which begins at 0, so that nothing passes it
+            nn.init.normal_(weight, 0, 0.1)
     stage.learned.train()
     stage.loss([view_of(stage._windows)], step=2).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in stage.learned.parameters())
@@ -111,6 +118,26 @@ def test_at_a_threshold_of_0_everything_is_refined(tmp_path: Path) -> None:
     stage = stage_of(tmp_path)
     stage.learned.eval()
     with torch.no_grad():
-        merged = stage.merge(fine=MAPS, coarse=MAPS.flip(1), scale=1, above=0.0)
+        merged = stage.merge({"fine": MAPS, "coarse": MAPS.flip(1)}, scale=1, above=0.0)
         refined = stage.learned[0](fine=MAPS, coarse=MAPS.flip(1)).softmax(dim=1)
     assert torch.equal(merged, refined)
+
+
+def test_a_module_that_uses_the_pixels_is_shown_those_of_the_window(tmp_path: Path) -> None:
+    stage = stage_of(tmp_path, "gate+rgb")
+    view, windows = view_of(stage._windows), stage._windows
+    inputs = stage._inputs(view, MAPS, MAPS[..., :32, :32], 2)
+    halo, side = windows.halo_at(2), windows.window_px(2)
+    shown = view.patches[2][halo : halo + side, halo : halo + side]
+    assert np.array_equal(inputs["rgb"][0].mul(255).round().byte().permute(1, 2, 0).numpy(), shown)
+    assert "rgb" not in stage_of(tmp_path, "gate")._inputs(view, MAPS, MAPS[..., :32, :32], 2)
+
+
+def test_the_choice_counts_as_much_as_it_is_weighed(tmp_path: Path) -> None:
+    losses = []
+    for weight in (0.0, 1.0, 3.0):
+        stage = stage_of(tmp_path, "gate", choice_weight=weight)
+        stage.learned.eval()
+        losses.append(stage.loss([view_of(stage._windows)], step=1).item())
+    assert losses[1] > losses[0]
+    assert losses[2] - losses[0] == pytest.approx(3 * (losses[1] - losses[0]), rel=1e-4)

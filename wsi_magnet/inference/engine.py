@@ -25,7 +25,7 @@ from wsi_magnet.inference.features import BLOCKS, FeatureTap, block_features, di
 from wsi_magnet.inference.optimize import ARITHMETIC, computing_in, inference_form, resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, clear_outside
 from wsi_magnet.labels import NOT_ANALYSED
-from wsi_magnet.magnet.step import upsample_inner
+from wsi_magnet.magnet.step import upsample_inner, uses_rgb
 from wsi_magnet.methods.build import build_method
 from wsi_magnet.methods.magnet import MagNet
 from wsi_magnet.methods.method import Context, Method, Needs, PatchMaps
@@ -106,7 +106,7 @@ class Engine:
         self._statistics = None if features else _on_device(bundle.statistics, device)
         self._refiners = [inference_form(net, device, self._arithmetic.refiner) for net in bundle.refiners]
         self._method = self._built(bundle, method)
-        self.needs: Needs = self._method.info.needs
+        self.needs: Needs = self._method.needs
         """Inputs of the method that refines."""
         needed = features or self._statistics is not None or self.needs.features or self.needs.context
         self._tap = FeatureTap(self._backbone, spec.network) if needed and spec.network in HEADS else None
@@ -125,15 +125,18 @@ class Engine:
         """The method on the device; MagNet's modules in the form and the arithmetic of inference."""
         if method == MAGNET:
             radii_px = [getattr(refiner, "receptive_radius_px", None) for refiner in bundle.refiners]
-            return MagNet(bundle.spec, [partial(self._refined, net) for net in self._refiners], radii_px)
+            shown = any(uses_rgb(refiner) for refiner in bundle.refiners)
+            return MagNet(
+                bundle.spec, [partial(self._refined, net) for net in self._refiners], radii_px, uses_rgb=shown
+            )
         built = build_method(bundle, method)
         if built.head is not None:
             built.head.to(self.device)
         return built
 
-    def _refined(self, refiner: nn.Module, *, fine: Tensor, coarse: Tensor) -> Tensor:
+    def _refined(self, refiner: nn.Module, **maps: Tensor) -> Tensor:
         with computing_in(self._arithmetic.refiner, self.device):
-            logits: Tensor = refiner(fine=fine, coarse=coarse)
+            logits: Tensor = refiner(**maps)
         return logits
 
     @property
@@ -215,13 +218,14 @@ class Engine:
         distances = self._distances(x, geometry)
         if coarse is None:
             return _results(fine, self._values, distances)
-        maps = replace(self._maps(_upsample(coarse, self._device_prior), geometry), fine=fine)
+        rgb = _inner(_rgb(images), geometry.halo_px - margin) if self.needs.rgb else None
+        maps = replace(self._maps(_upsample(coarse, self._device_prior), geometry), fine=fine, rgb=rgb)
         return _results(self._method.refine(maps), self._values, distances, before=maps.inner(maps.coarse))
 
     def _by_method(self, images: Tensor, coarse: Tensor, context: Context | None, geometry: PatchGeometry) -> Results:
         """The same for a method other than MagNet, which is given what it needs: images uint8 (1, P, P, 3)."""
         maps = self._maps(_upsample(coarse, self._device_prior), geometry)
-        rgb = images.permute(0, 3, 1, 2).float().div_(255) if self.needs.rgb else None
+        rgb = _rgb(images) if self.needs.rgb else None
         fine = features = None
         distances = torch.zeros(1, BLOCKS**2, device=images.device)
         if self.needs.fine or self.needs.features:
@@ -253,7 +257,9 @@ class Engine:
         with computing_in(self._arithmetic.backbone, self.device):
             self._backbone(image)
         if maps is not None:
-            self._refined(self._refiners[self._spec.refiner_of[geometry.index - 1]], fine=maps, coarse=maps)
+            refiner = self._refiners[self._spec.refiner_of[geometry.index - 1]]
+            rgb = {"rgb": _inner(image, (image.shape[-1] - maps.shape[-1]) // 2)} if uses_rgb(refiner) else {}
+            self._refined(refiner, fine=maps, coarse=maps, **rgb)
 
     def _normalised(self, images: Tensor) -> Tensor:
         """uint8 (N, P, P, 3) to float32 (N, 3, P, P)."""
@@ -361,6 +367,11 @@ def _margin_uncertainty(stored: Tensor) -> Tensor:
         second = torch.maximum(second, torch.minimum(first, one))
         first = torch.maximum(first, one)
     return 255 - (first - second)
+
+
+def _rgb(images: Tensor) -> Tensor:
+    """uint8 (N, P, P, 3) to float32 (N, 3, P, P), 0 to 1."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _inner(maps: Tensor, margin: int) -> Tensor:

@@ -24,7 +24,7 @@ from wsi_magnet.inference.optimize import ARITHMETIC, Arithmetic, computing_in, 
 from wsi_magnet.magnet.grid_selection import select_fraction_on_grid
 from wsi_magnet.magnet.patches import assemble, cut, patch_grid
 from wsi_magnet.magnet.selection import select_fraction
-from wsi_magnet.magnet.step import magnet_step, refine_patch
+from wsi_magnet.magnet.step import magnet_step, refine_patch, uses_rgb
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.registry import INPUT_MULTIPLE
@@ -270,15 +270,21 @@ class _Loop:
         """Uint8 (h, w, 3) to float32 (1, 3, h, w) on the bundle's device."""
         spec, device = self.bundle.spec, self.bundle.device
         mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
-        there = torch.from_numpy(np.array(pixels)).to(device).permute(2, 0, 1).unsqueeze(0)
-        return there.float().div_(255).sub_(mean).div_(std)
+        return self._rgb(pixels).sub_(mean).div_(std)
+
+    def _rgb(self, pixels: Pixels) -> Tensor:
+        """Uint8 (h, w, 3) to float32 (1, 3, h, w), 0 to 1, on the bundle's device."""
+        there = torch.from_numpy(np.array(pixels)).to(self.bundle.device).permute(2, 0, 1).unsqueeze(0)
+        return there.float().div_(255)
 
     def _refine(self, image: Pixels, coarse: Tensor, box: Box, scale: int) -> Tensor:
         refiner = self.forms.refiners[self.bundle.spec.refiner_of[scale - 1]]
         rows, columns = box.slices_yx
-        fine = self.predict(image[rows, columns], scale)
+        pixels = image[rows, columns]
+        fine = self.predict(pixels, scale)
+        rgb = self._rgb(pixels) if uses_rgb(refiner) else None
         with computing_in(self.forms.arithmetic.refiner, fine.device):
-            return refine_patch(fine=fine, coarse=cut(coarse, box), refiner=refiner)
+            return refine_patch(fine=fine, coarse=cut(coarse, box), refiner=refiner, rgb=rgb)
 
     def _ratio(self, size_hw: tuple[int, int]) -> int:
         """Number of patches along each axis of an image; 0 where it is not a whole number or differs by axis."""

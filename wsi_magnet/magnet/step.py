@@ -25,7 +25,8 @@ WORTHWHILE = 0.75
 class Refiner(Protocol):
     """A refinement module: two probability maps in, logits out; both are (N, C, H, W), so they go by name.
 
-    With an attribute `receptive_radius_px` a pixel's logits depend on no input pixel farther away than that.
+    With an attribute `receptive_radius_px` a pixel's logits depend on no input pixel farther away than that. One whose
+    attribute `uses_rgb` is true takes `rgb` too, the pixels, float (N, 3, H, W), 0 to 1.
     """
 
     def __call__(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
@@ -33,29 +34,39 @@ class Refiner(Protocol):
         ...
 
 
-def refine_patch(*, fine: Tensor, coarse: Tensor, refiner: Refiner) -> Tensor:
+def uses_rgb(refiner: object) -> bool:
+    """True for a refinement module that takes the pixels too."""
+    return bool(getattr(refiner, "uses_rgb", False))
+
+
+def refine_patch(*, fine: Tensor, coarse: Tensor, refiner: Refiner, rgb: Tensor | None = None) -> Tensor:
     """R = softmax(refiner(O, Y)) (paper, section 3.2).
 
-    fine: O, coarse: Y, both float (N, C, H, W), probabilities. Returns float32 (N, C, H, W), probabilities.
+    fine: O, coarse: Y, both float (N, C, H, W), probabilities. rgb: pixels, float (N, 3, H, W), 0 to 1, for a module
+    that uses them, else None. Returns float32 (N, C, H, W), probabilities.
     """
-    return refiner(fine=fine, coarse=coarse).float().softmax(dim=1)
+    maps = {"fine": fine, "coarse": coarse} if rgb is None else {"fine": fine, "coarse": coarse, "rgb": rgb}
+    return refiner(**maps).float().softmax(dim=1)
 
 
-def refine_parts(*, fine: Tensor, coarse: Tensor, refiner: Refiner, needed: Tensor, radius_px: int) -> Tensor:
+def refine_parts(
+    *, fine: Tensor, coarse: Tensor, refiner: Refiner, needed: Tensor, radius_px: int, rgb: Tensor | None = None
+) -> Tensor:
     """R = softmax(refiner(O, Y)) in the parts that hold needed pixels, elsewhere 1 / C, whose query score is 0.
 
     fine: O, coarse: Y, both float (1, C, H, W), probabilities. needed: bool (H, W). radius_px: the refiner's receptive
-    radius. Returns float32 (1, C, H, W), probabilities.
+    radius. rgb: as in `refine_patch`. Returns float32 (1, C, H, W), probabilities.
     """
     rectangles = tuple(_rectangles(needed))
     if sum(r.size.pixels for r in rectangles) > WORTHWHILE * needed.numel():
-        return refine_patch(fine=fine, coarse=coarse, refiner=refiner)
+        return refine_patch(fine=fine, coarse=coarse, refiner=refiner, rgb=rgb)
     refined = torch.full(fine.shape, 1 / fine.shape[1], device=fine.device)
     whole = Box(0, 0, needed.shape[1], needed.shape[0])
     for rectangle in rectangles:
         seen = rectangle.grow(radius_px).intersect(whole)
         rows, cols = seen.slices_yx
-        part = refine_patch(fine=fine[..., rows, cols], coarse=coarse[..., rows, cols], refiner=refiner)
+        shown = None if rgb is None else rgb[..., rows, cols]
+        part = refine_patch(fine=fine[..., rows, cols], coarse=coarse[..., rows, cols], refiner=refiner, rgb=shown)
         own_rows, own_cols = rectangle.relative_to(seen).slices_yx
         rows, cols = rectangle.slices_yx
         refined[..., rows, cols] = part[..., own_rows, own_cols]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def allowed_classes(sets: Tensor, n_classes: int) -> Tensor:
@@ -50,6 +51,19 @@ def guided_loss(logits: Tensor, sets: Tensor, guide: Tensor, weights: Tensor | N
     target = target / target.sum(dim=1, keepdim=True).clamp(min=1e-9)
     loss = -(target * logits.float().log_softmax(dim=1)).sum(dim=1)
     return weighted_mean(loss, allowed, weights)
+
+
+def choice_loss(choice: Tensor, sets: Tensor, *, fine: Tensor, coarse: Tensor) -> Tensor:
+    """Cross-entropy of a choice between two maps, over the pixels at which exactly one of them is right.
+
+    choice: logit of taking `fine`, float (N, 1, H, W); sets: int32 (N, H, W); fine, coarse: probabilities, float
+    (N, C, H, W) each, right where their likeliest class is in the set. Returns a float32 scalar, 0 without such pixels.
+    """
+    allowed = allowed_classes(sets, fine.shape[1])
+    fine_right, coarse_right = (allowed.gather(1, one.argmax(dim=1, keepdim=True)) for one in (fine, coarse))
+    loss = F.binary_cross_entropy_with_logits(choice.float(), fine_right.float(), reduction="none")
+    decisive = fine_right != coarse_right
+    return torch.where(decisive, loss, 0.0).sum() / decisive.sum().clamp(min=1)
 
 
 def hard_loss(logits: Tensor, sets: Tensor, *, below: float, kept: int) -> Tensor:

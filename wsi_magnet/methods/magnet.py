@@ -9,6 +9,7 @@ package at the finest alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -41,10 +42,20 @@ class MagNet(Method):
         spec: BundleSpec,
         refiners: Sequence[Callable[..., Tensor]],
         radii_px: Sequence[int | None],
+        *,
+        uses_rgb: bool = False,
     ) -> None:
-        """refiners: called as `refiner(fine=..., coarse=...)`. radii_px: receptive radii; None: no limit."""
+        """refiners: called as `refiner(fine=..., coarse=...)`, with `rgb=...` too if they use the pixels. radii_px:
+        receptive radii; None: no limit.
+        """
         super().__init__(len(spec.classes))
+        self._needs = replace(self.info.needs, rgb=uses_rgb)
         self._spec, self._refiners, self._radii_px = spec, tuple(refiners), tuple(radii_px)
+
+    @property
+    def needs(self) -> Needs:
+        """The pixels too, where the modules use them."""
+        return self._needs
 
     def margin_px(self, scale: int, ratio: int, halo_px: int) -> int:
         """The radii of refinement module and median, at most the halo."""
@@ -85,14 +96,20 @@ class MagNet(Method):
         """
         module = self._module(maps.scale)
         refiner, radius_px, coarse = self._refiners[module], self._radii_px[module], maps.coarse
+        rgb = maps.rgb if self.needs.rgb else None
         if fine.device.type != "cpu" or radius_px is None:
-            return refine_patch(fine=fine, coarse=coarse, refiner=refiner)
+            return refine_patch(fine=fine, coarse=coarse, refiner=refiner, rgb=rgb)
         rim, median_px = self._spec.median_px // 2, self._spec.median_px
-        parts = []
-        for o, y, selectable in zip(fine.split(1), coarse.split(1), self._selectable(maps).split(1), strict=True):
-            where = refined_pixels(selectable, rim=rim, ratio=maps.ratio, median_px=median_px)
+        parts, selectable = [], self._selectable(maps)
+        for i in range(len(fine)):
+            one = slice(i, i + 1)
+            where = refined_pixels(selectable[one], rim=rim, ratio=maps.ratio, median_px=median_px)
             needed = F.pad(where, (maps.margin_px - self._blur_px(maps.ratio),) * 4)
-            parts.append(refine_parts(fine=o, coarse=y, refiner=refiner, needed=needed, radius_px=radius_px))
+            shown = None if rgb is None else rgb[one]
+            part = refine_parts(
+                fine=fine[one], coarse=coarse[one], refiner=refiner, needed=needed, radius_px=radius_px, rgb=shown
+            )
+            parts.append(part)
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _selectable(self, maps: PatchMaps) -> Tensor:

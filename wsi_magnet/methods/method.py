@@ -167,6 +167,11 @@ class Method(ABC):
         self.parameters = {**own, **(parameters or {})}
         self.head = head
 
+    @property
+    def needs(self) -> Needs:
+        """Inputs of the method; those of `info`, unless its parts need more."""
+        return self.info.needs
+
     @classmethod
     def build_head(cls, n_classes: int, feature_channels: int) -> nn.Module | None:
         """A head with fresh weights; None for a method that learns nothing.

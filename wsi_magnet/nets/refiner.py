@@ -61,6 +61,10 @@ class RefinementModule(nn.Module):
             return self.merge_whole(maps)
         return torch.cat([self._merge_band(maps, top) for top in range(0, maps.shape[2], BAND_PX)], dim=2)
 
+    def divide_logits(self, temperature: float) -> None:
+        """Divide the logits by a temperature, from now on."""
+        self.seg_conv.weight.div_(temperature)
+
     def _merge_band(self, maps: Tensor, top: int) -> Tensor:
         """Logits of BAND_PX rows, equal to those of the whole map."""
         above = min(top, RECEPTIVE_RADIUS_PX)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from wsi_magnet.errors import BundleError
+from wsi_magnet.nets.gate import GateModule
 from wsi_magnet.nets.identity import IdentityRefiner
 from wsi_magnet.nets.refiner import LIGHT_WIDTH, RefinementModule
 from wsi_magnet.nets.spec import ChannelOrder
@@ -28,7 +29,10 @@ HEADS = {"fpn": "classify", "psp": "final", "hrnet18+ocr": "cls_head", "small": 
 """Layer that turns features into logits, by name; a network without one cannot be compared with its training data."""
 
 NETWORKS = tuple(_NETWORKS)
-REFINERS = ("magnet", "light", "identity")
+GATES = ("gate", "gate+rgb")
+"""Refinement modules that choose between their two maps; the second sees the pixels."""
+
+REFINERS = ("magnet", "light", *GATES, "identity")
 
 
 def build_network(network: str, n_classes: int, **network_args: float) -> nn.Module:
@@ -57,11 +61,17 @@ def feature_channels(network: str, **network_args: float) -> int:
 
 
 def build_refiner(refiner: str, n_classes: int, channel_order: ChannelOrder = "fine_first") -> nn.Module:
-    """A refinement module with fresh weights, called as `refiner(fine=..., coarse=...)`. Raises BundleError."""
+    """A refinement module with fresh weights, called as `refiner(fine=..., coarse=...)`, and with `rgb=...` where its
+    attribute `uses_rgb` is true. Raises BundleError.
+    """
     if refiner == "magnet":
         return RefinementModule(n_classes, channel_order)
     if refiner == "light":
         return RefinementModule(n_classes, channel_order, LIGHT_WIDTH)
+    if refiner in GATES:
+        if channel_order != "fine_first":
+            raise BundleError(f"refiner {refiner!r} has one order of its maps; channel_order must be fine_first")
+        return GateModule(n_classes, uses_rgb=refiner == "gate+rgb")
     if refiner == "identity":
         return IdentityRefiner()
     raise BundleError(f"unknown refiner {refiner!r}; available are {', '.join(REFINERS)}")

@@ -87,7 +87,7 @@ class BundleSpec:
     network_args: Mapping[str, int | float] = field(default_factory=dict)
     """Arguments of the network besides the number of classes."""
     refiner: str = "magnet"
-    """"magnet", "light" or "identity"."""
+    """"magnet", "light", "gate", "gate+rgb" or "identity"."""
     classes: tuple[ClassInfo, ...]
     """Classes, in the order of the network's channels."""
     mpps: tuple[float, ...]

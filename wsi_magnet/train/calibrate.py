@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from wsi_magnet.annotations.types import full_set
 from wsi_magnet.config import CELL_PX
 from wsi_magnet.magnet.selection import mixing_weight
-from wsi_magnet.magnet.step import magnet_step, refine_patch
+from wsi_magnet.magnet.step import magnet_step, refine_patch, uses_rgb
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
 from wsi_magnet.methods.losses import set_loss
 from wsi_magnet.metrics.confusion import Confusion, Values, mean_iou
@@ -161,10 +161,16 @@ class Fitter:
         """Y, R and Q of every view at a scale. cumulative: the merged result after the scale before."""
         coarse = [double(one) for one in cumulative]
         refined = [
-            self._counted(refine_patch(fine=outputs[scale], coarse=y, refiner=module))
-            for outputs, y in zip(self._backbone_outputs, coarse, strict=True)
+            self._counted(
+                refine_patch(fine=outputs[scale], coarse=y, refiner=module, rgb=self._rgb(view, module, scale))
+            )
+            for view, outputs, y in zip(self._views, self._backbone_outputs, coarse, strict=True)
         ]
         return coarse, refined, [self._query(y, r, scale) for y, r in zip(coarse, refined, strict=True)]
+
+    def _rgb(self, view: View, module: nn.Module, scale: int) -> Tensor | None:
+        """Pixels of a view, for a module that uses them."""
+        return self._frozen.rgb(view, scale) if uses_rgb(module) else None
 
     def _refine_uncertain(
         self, coarse: Sequence[Tensor], mixed: Sequence[Tensor], scale: int, needed: float
@@ -199,7 +205,7 @@ class Fitter:
 
     @torch.no_grad()
     def calibrate(self, modules: Sequence[nn.Module]) -> tuple[float, ...]:
-        """Scale each module's last layer, which is linear, by the temperature that fits it; returns these.
+        """Divide each module's logits by the temperature that fits them; returns these.
 
         The query score compares two uncertainties, so both maps must be calibrated. Y is the output of the modules with
         everything refined; a module that serves several steps is fitted on all of them.
@@ -210,14 +216,16 @@ class Fitter:
         for view, outputs in zip(self._views, self._backbone_outputs, strict=True):
             cumulative = outputs[0]
             for scale, module in enumerate(modules, start=1):
-                one = module(fine=outputs[scale], coarse=double(cumulative)).float()
+                maps = {"fine": outputs[scale], "coarse": double(cumulative)}
+                rgb = self._rgb(view, module, scale)
+                one = module(**maps if rgb is None else {**maps, "rgb": rgb}).float()
                 logits[module].append(one)
                 truths[module].append(to_sets([view.sets[scale]], self._frozen.setting.device))
                 cumulative = one.softmax(dim=1)
             self._counted(None)
         temperatures = {module: fit_temperature(logits[module], truths[module]) for module in logits}
         for module, temperature in temperatures.items():
-            module.seg_conv.weight.div_(temperature)  # type: ignore[union-attr, operator]
+            module.divide_logits(temperature)  # type: ignore[operator]
         return tuple(temperatures.values())
 
 

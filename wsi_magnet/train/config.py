@@ -16,7 +16,7 @@ from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.methods.registry import method_class
 from wsi_magnet.nets.classes import has_control_characters, named_classes, palette_color, problem_of
-from wsi_magnet.nets.registry import HEADS, INPUT_MULTIPLE, NETWORKS
+from wsi_magnet.nets.registry import GATES, HEADS, INPUT_MULTIPLE, NETWORKS
 from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
@@ -154,7 +154,10 @@ class RefinerConfig(StageConfig):
     learning_rate: float = 0.0015
     """The highest."""
     module: str = "magnet"
-    """"magnet", as published, or "light", a fourteenth of its arithmetic, for networks that are small themselves."""
+    """"magnet", as published; "light", a fourteenth of its arithmetic, for networks that are small themselves; "gate",
+    which chooses at each pixel between its two maps; or "gate+rgb", which sees the pixels too."""
+    choice_weight: float = 0.0
+    """Weight of a further loss of a gate: its choice, where exactly one of its two maps is right."""
     shared: bool = False
     """One module for all steps up the ladder instead of one a step."""
     input: str = "cumulative"
@@ -267,6 +270,11 @@ class TrainingConfig:
                 f"refiners.window_px {self.refiners.window_px} is not a multiple of {multiple}, at least "
                 f"{4 * multiple}: it is halved from scale to scale"
             )
+        if self.refiners.choice_weight and self.refiners.module not in GATES:
+            raise ConfigError(
+                f"refiners.choice_weight {self.refiners.choice_weight:g} needs a module that chooses, "
+                f"{' or '.join(GATES)}, and refiners.module is {self.refiners.module!r}"
+            )
         self.class_infos()
         object.__setattr__(self, METHODS, _checked_methods(self))
 
@@ -318,10 +326,14 @@ class TrainingConfig:
         return 1 << values.index(BACKGROUND_CLASS.value) if BACKGROUND_CLASS.value in values else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; without `methods` where there are none, as versions before these wrote them."""
+        """Plain values; without `methods` and `choice_weight` where there are none, as versions before these wrote
+        them.
+        """
         values = asdict(self)
         if not self.methods:
             del values[METHODS]
+        if not self.refiners.choice_weight:
+            del values["refiners"]["choice_weight"]
         return values
 
 
@@ -441,7 +453,7 @@ CHOICES = {
     "schedule": ("one_cycle", "poly", "steps"),
     "loss": ("cross_entropy", "ohem"),
     "input": ("cumulative", "published"),
-    "module": ("magnet", "light"),
+    "module": ("magnet", "light", *GATES),
     "select": ("hard", "soft"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
@@ -450,7 +462,7 @@ CHOICES = {
 RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "validate_every", "patience", "checkpoint_every"), (1, inf)),
     **dict.fromkeys(("crops", "ohem_kept", "validation_views"), (1, inf)),
-    **dict.fromkeys(("weight_decay", "clip", "auxiliary"), (0, inf)),
+    **dict.fromkeys(("weight_decay", "clip", "auxiliary", "choice_weight"), (0, inf)),
     **dict.fromkeys(("momentum", "blur", "jpeg", "glass", "class_balance", "keep_from"), (0, 1)),
     **dict.fromkeys(("stain", "light", "class_weight"), (0, 2)),
     "learning_rate": (1e-9, 100),

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,6 +47,11 @@ class FrozenBackbone:
     def probabilities(self, view: View) -> tuple[Tensor, ...]:
         """O of every scale, float32 (1, C, w, w)."""
         return tuple((self.logits(view, s) / t).softmax(dim=1) for s, t in enumerate(self.temperatures))
+
+    def rgb(self, view: View, scale: int) -> Tensor:
+        """Pixels of a view's window at a scale, float32 (1, 3, w, w), 0 to 1."""
+        shown = torch.from_numpy(np.array(view.patches[scale])).to(self.setting.device)  # a copy: it may be read-only
+        return inner(shown.permute(2, 0, 1)[None], self.windows.halo_at(scale)).float().div_(255)
 
     def with_features(self, kind: str) -> FrozenBackbone:
         """A copy that keeps the network's features. kind: of the network in the registry, one of its `HEADS`."""

@@ -8,6 +8,7 @@ progress more and more often the output of the modules.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from wsi_magnet.magnet.selection import select_threshold
-from wsi_magnet.magnet.step import magnet_step, refine_patch
+from wsi_magnet.magnet.step import magnet_step, refine_patch, uses_rgb
 from wsi_magnet.magnet.uncertainty import query_score
-from wsi_magnet.methods.losses import guided_loss, hard_loss
+from wsi_magnet.methods.losses import choice_loss, guided_loss, hard_loss
+from wsi_magnet.nets.gate import GateModule
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.loop import Setting, evaluating
@@ -74,49 +76,63 @@ class RefinerStage:
         outputs, total = self._frozen.probabilities(view), torch.zeros((), device=self._setting.device)
         cumulative = outputs[0]
         for scale in range(1, len(outputs)):
-            coarse = double(cumulative)
+            inputs = self._inputs(view, outputs[scale], cumulative, scale)
             sets = to_sets([view.sets[scale]], self._setting.device)
-            fine_crops, coarse_crops, set_crops = self._crops(outputs[scale], coarse, sets, rng)
-            with self._setting.autocast():
-                logits = self._module(scale)(fine=fine_crops, coarse=coarse_crops)
-            total = total + self._loss(logits, set_crops, coarse_crops)
-            cumulative = self._next_coarse(outputs[scale], coarse, scale, rng, step)
+            crops = self._crops({**inputs, "sets": sets}, rng)
+            total = total + self._crop_loss(crops.pop("sets"), crops, scale)
+            cumulative = self._next_coarse(inputs, scale, rng, step)
         return total / (len(outputs) - 1)
+
+    def _inputs(self, view: View, fine: Tensor, before: Tensor, scale: int) -> dict[str, Tensor]:
+        """Maps that the module of a scale takes, by name. before: Y after the scale before."""
+        maps = {"fine": fine, "coarse": double(before)}
+        return {**maps, "rgb": self._frozen.rgb(view, scale)} if uses_rgb(self._module(scale)) else maps
 
     def _module(self, scale: int) -> nn.Module:
         return self.learned[0 if self.config.shared else scale - 1]
+
+    def _crop_loss(self, sets: Tensor, inputs: Mapping[str, Tensor], scale: int) -> Tensor:
+        module = self._module(scale)
+        if not self.config.choice_weight:
+            with self._setting.autocast():
+                logits = module(**inputs)
+            return self._loss(logits, sets, inputs["coarse"])
+        assert isinstance(module, GateModule)
+        with self._setting.autocast():
+            logits, choice = module.with_choice(**inputs)
+        chosen = choice_loss(choice, sets, fine=inputs["fine"], coarse=inputs["coarse"])
+        return self._loss(logits, sets, inputs["coarse"]) + self.config.choice_weight * chosen
 
     def _loss(self, logits: Tensor, sets: Tensor, coarse: Tensor) -> Tensor:
         if self.config.loss == "ohem":
             return hard_loss(logits, sets, below=self.config.ohem_below, kept=self.config.ohem_kept)
         return guided_loss(logits, sets, coarse, self._data.weights)
 
-    def _crops(
-        self, fine: Tensor, coarse: Tensor, sets: Tensor, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Crops of all three at the same places: float (N, C, s, s) twice, and int32 (N, s, s)."""
-        side = min(self.config.crop_px, fine.shape[-1])
-        corners = rng.integers(fine.shape[-1] - side + 1, size=(self.config.crops, 2))
-        if side == fine.shape[-1]:
+    def _crops(self, maps: Mapping[str, Tensor], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Crops of all maps at the same places: (1, ..., w, w) each to (N, ..., s, s)."""
+        whole = next(iter(maps.values())).shape[-1]
+        side = min(self.config.crop_px, whole)
+        corners = rng.integers(whole - side + 1, size=(self.config.crops, 2))
+        if side == whole:
             corners = corners[:1]  # they would all be the same
         cut = [np.s_[..., y : y + side, x : x + side] for y, x in corners]
-        cropped = [torch.cat([maps[one] for one in cut]) for maps in (fine, coarse, sets)]
-        return cropped[0], cropped[1], cropped[2]
+        return {name: torch.cat([one[place] for place in cut]) for name, one in maps.items()}
 
     @torch.no_grad()
-    def _next_coarse(self, fine: Tensor, coarse: Tensor, scale: int, rng: np.random.Generator, step: int) -> Tensor:
-        """Y for the next scale."""
+    def _next_coarse(self, inputs: Mapping[str, Tensor], scale: int, rng: np.random.Generator, step: int) -> Tensor:
+        """Y for the next scale. inputs: of the module of this scale, by name."""
         use_own_output = self.config.input == "cumulative" and rng.random() < 2 * step / self.config.steps
         above = rng.uniform(0, MAX_THRESHOLD)
         if not use_own_output or scale == len(self._training.mpps) - 1:
-            return coarse
+            return inputs["coarse"]
         with evaluating(self._module(scale)):
-            return self.merge(fine=fine, coarse=coarse, scale=scale, above=above)
+            return self.merge(inputs, scale=scale, above=above)
 
-    def merge(self, *, fine: Tensor, coarse: Tensor, scale: int, above: float) -> Tensor:
-        """One MagNet step: O and Y to the new Y, float32 (1, C, H, W) each."""
+    def merge(self, inputs: Mapping[str, Tensor], *, scale: int, above: float) -> Tensor:
+        """One MagNet step: the new Y, float32 (1, C, H, W). inputs: of the module of the scale, by name."""
+        fine, coarse = inputs["fine"], inputs["coarse"]
         with self._setting.autocast():
-            refined = refine_patch(fine=fine, coarse=coarse, refiner=self._module(scale))
+            refined = refine_patch(**inputs, refiner=self._module(scale))
         grid_hw = (fine.shape[-2] >> scale, fine.shape[-1] >> scale)
         score = query_score(coarse=coarse, refined=refined, grid_hw=grid_hw, median_px=self._training.median_px)
         return magnet_step(coarse=coarse, refined=refined, selected=select_threshold(score, above))
@@ -130,7 +146,8 @@ class RefinerStage:
             cumulative = outputs[0]
             for scale in range(1, len(outputs)):
                 self._setting.stop.check()
-                cumulative = self.merge(fine=outputs[scale], coarse=double(cumulative), scale=scale, above=0.0)
+                inputs = self._inputs(view, outputs[scale], cumulative, scale)
+                cumulative = self.merge(inputs, scale=scale, above=0.0)
             scorer.add(cumulative, view.sets[-1])
         self._setting.validated(len(views), len(views))
         return scorer.miou
