@@ -345,9 +345,10 @@ def test_a_name_that_is_no_file_has_a_checkpoint_all_the_same() -> None:
 
 
 def train_with_toys(*arguments: Any) -> None:
-    """One process's training, with the toys and small validation views."""
-    making.VALIDATION_PX = SMALL_VALIDATION_PX
-    with registered():
+    """One process's training, with the toys, small validation views and a quick survey."""
+    with pytest.MonkeyPatch.context() as patch, registered():
+        patch.setattr(making, "VALIDATION_PX", SMALL_VALIDATION_PX)
+        patch.setattr(making, "survey_rows", quick_survey)
         TRAIN(*arguments)
 
 
