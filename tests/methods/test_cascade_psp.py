@@ -56,7 +56,7 @@ def test_a_head_can_be_made_without_memory_and_loaded() -> None:
     assert torch.isfinite(CascadePSP(3, None, empty).refine(random_maps(0, 3, 16, 16))).all()
 
 
-@given(st.integers(0, 10**6), st.sampled_from([2, 5]), st.integers(9, 40), st.sampled_from(["noise", "one", "uniform"]))
+@given(st.integers(0, 10**6), st.sampled_from([2, 5]), st.integers(9, 24), st.sampled_from(["noise", "one", "uniform"]))
 def test_probabilities_come_out(seed: int, n_classes: int, size: int, kind: str) -> None:
     maps = random_maps(seed, n_classes, size, size + 3)
     coarse = {
