@@ -9,12 +9,17 @@ from functools import partial
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.evaluate.counts import Counts
 from wsi_magnet.metrics import confusion as of
+from wsi_magnet.metrics import halves as against
 from wsi_magnet.metrics.boundary import boundary_f
 from wsi_magnet.metrics.calibration import expected_calibration_error
 from wsi_magnet.metrics.confusion import Confusion, Values
+from wsi_magnet.metrics.halves import Agreement
 from wsi_magnet.results.grading import PATTERNS
 
 MIOU = "miou"
+ACCURACY = "accuracy"
+FINE_ALONE, COARSE_ALONE, ORACLE = "fine_alone_right", "coarse_alone_right", "oracle"
+MENDED, SPOILED, HEADROOM = "mended", "spoiled", "headroom"
 QUADRATIC_KAPPA = "quadratic_kappa"
 GLEASON_2019 = "gleason2019"
 
@@ -52,7 +57,7 @@ def measures(
         *(_class_iou(i, name) for i, name in enumerate(class_names)),
         _of_confusion("fw_iou", "FW-IoU %", partial(of.frequency_weighted_iou, without=without), percent=True),
         _of_confusion("dice", "Dice %", partial(of.mean_dice, without=without), percent=True),
-        _of_confusion("accuracy", "accuracy %", of.pixel_accuracy, percent=True),
+        _of_confusion(ACCURACY, "accuracy %", of.pixel_accuracy, percent=True),
         _of_confusion("kappa", "kappa", of.cohen_kappa),
         *([quadratic] if len(class_names) > 2 else []),
         *([gleason] if found > 1 else []),
@@ -92,3 +97,18 @@ def _boundary(index: int, um: float) -> Measure:
         True,
         lambda counts: boundary_f(counts.boundary[..., index, :]),
     )
+
+
+def _against(key: str, title: str, metric: Callable[[Agreement], Values]) -> Measure:
+    return Measure(key, title, True, lambda counts: metric(counts.agreement))
+
+
+HALVES = (
+    _against(FINE_ALONE, "fine alone right %", against.fine_alone_right),
+    _against(MENDED, "mended %", against.mended),
+    _against(COARSE_ALONE, "coarse alone right %", against.coarse_alone_right),
+    _against(SPOILED, "spoiled %", against.spoiled),
+    _against(ORACLE, "oracle %", against.oracle),
+    _against(HEADROOM, "headroom %", against.headroom),
+)
+"""Measures of a row that has halves; undefined for all others."""

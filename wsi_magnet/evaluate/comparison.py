@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.evaluate.counts import Counts
 from wsi_magnet.evaluate.ground_truth import Opener, Target
+from wsi_magnet.evaluate.halves import find_halves, is_half
 from wsi_magnet.evaluate.methods import Row, Settings
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.evaluate.scoring import ScoredImage, Scorer
@@ -36,6 +37,11 @@ class ScoredRow:
     peak: PeakMemory | None
     refined_share: float | None
     """Share of refined cells among the cells of all scales after the first, over all images; None with one scale."""
+
+    @property
+    def has_halves(self) -> bool:
+        """True where it was compared with its halves."""
+        return any(one.agreement.any() for one in self.counts)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -94,15 +100,23 @@ def compare_methods(
     specs = {row.bundle: read_spec(row.bundle)[0] for row in rows}
     scorer = Scorer(samples, open_truth, list(specs.values()))
     images, target = scorer.prepare(lambda info, _: min(_finest_mpp(info, s, notify) for s in specs.values()))
-    scored = []
-    for row in rows:
-        with _folder(conditions.folder / _file_name(row.name), keep=conditions.keep_results) as folder:
-            done, peak = _segment(row, images, folder, conditions, notify)
-            counts, share = scorer.count(row.name, [Prediction(one.folder) for one in done], notify)
-            seconds = tuple(one.seconds for one in done)
-            scored.append(ScoredRow(row.name, specs[row.bundle].name, counts, seconds, peak, share))
+    scored: dict[str, ScoredRow] = {}
+    halves: list[list[Prediction]] = []
+    with ExitStack() as kept:
+        # Halves come first and stay, because the other rows are compared with them.
+        for row in sorted(rows, key=lambda row: not is_half(row.method.name)):
+            with ExitStack() as own:
+                place = _folder(conditions.folder / _file_name(row.name), keep=conditions.keep_results)
+                folder = (kept if is_half(row.method.name) else own).enter_context(place)
+                done, peak = _segment(row, images, folder, conditions, notify)
+                results = [Prediction(one.folder) for one in done]
+                if is_half(row.method.name):
+                    halves.append(results)
+                counts, share = scorer.count(row.name, results, find_halves(results, halves), notify)
+                seconds = tuple(one.seconds for one in done)
+                scored[row.name] = ScoredRow(row.name, specs[row.bundle].name, counts, seconds, peak, share)
     reference = next((r.name for r in rows if r.method.name == "MagNet"), rows[-1].name)
-    return Comparison(images, target, tuple(scored), reference)
+    return Comparison(images, target, tuple(scored[row.name] for row in rows), reference)
 
 
 def _finest_mpp(info: SlideInfo, spec: BundleSpec, notify: Notify) -> float:
@@ -124,11 +138,12 @@ def compare_results(
     by_row = {name: {one.identity: one for one in results} for name, results in rows.items()}
     scorer.keep_only(by_row, notify)
     images, target = scorer.prepare(lambda _, identity: min(found[identity].scale.mpp for found in by_row.values()))
+    kept = {name: [found[identity] for identity in scorer.identities] for name, found in by_row.items()}
     scored = []
-    for name, found in by_row.items():
-        results = [found[identity] for identity in scorer.identities]
-        counts, share = scorer.count(name, results, notify)
-        scored.append(ScoredRow(name, results[0].spec.name, counts, None, None, share))
+    for name, results in kept.items():
+        counts, share = scorer.count(name, results, find_halves(results, kept.values()), notify)
+        bundles = ", ".join(dict.fromkeys(one.spec.name for one in results))
+        scored.append(ScoredRow(name, bundles, counts, None, None, share))
     reference = next((name for name in rows if name.lower() == "magnet"), scored[-1].name)
     return Comparison(images, target, tuple(scored), reference)
 

@@ -46,6 +46,8 @@ class Prediction:
         result = Result(folder)
         self.folder = folder
         self.spec = result.record.bundle.spec()
+        self.bundle = result.record.bundle.sha256
+        self.method = result.record.config.method
         self.identity = result.identity
         self.slide = result.slide_path
         self.failures = result.record.failures

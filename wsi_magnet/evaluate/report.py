@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsi_magnet.evaluate.bootstrap import Draws, Estimate, draw, group_weights
-from wsi_magnet.evaluate.columns import Measure, measures
+from wsi_magnet.evaluate.columns import HALVES, Measure, measures
 from wsi_magnet.evaluate.comparison import Comparison, ScoredRow
 from wsi_magnet.evaluate.scoring import TOLERANCES_UM
 
@@ -61,6 +61,8 @@ def make_report(
     """Compute all numbers; deterministic for the same counts and seed. Raises ConfigError; see `measures`."""
     groups = [image.sample.group for image in comparison.images]
     all_measures = measures(comparison.target.names, TOLERANCES_UM, mean_without)
+    if any(row.has_halves for row in comparison.rows):
+        all_measures += HALVES
     weights = group_weights(len(set(groups)), resamples, seed)
     draws = {row.name: draw(row.counts, groups, all_measures, weights) for row in comparison.rows}
     return Report(comparison, all_measures, draws, resamples, seed, tuple(mean_without))

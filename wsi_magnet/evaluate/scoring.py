@@ -10,6 +10,7 @@ from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import BundleError, ManifestError
 from wsi_magnet.evaluate.counts import Counts, count
 from wsi_magnet.evaluate.ground_truth import Opener, OpenTruth, Target, label_sets, make_target
+from wsi_magnet.evaluate.halves import Halves
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.evaluate.worker import Notify
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
@@ -78,17 +79,17 @@ class Scorer:
         return self._images, self._target
 
     def count(
-        self, name: str, results: Sequence[Prediction], notify: Notify
+        self, name: str, results: Sequence[Prediction], halves: Sequence[Halves] | None, notify: Notify
     ) -> tuple[tuple[Counts, ...], float | None]:
-        """Counts of each image, and the share of refined cells."""
+        """Counts of each image, and the share of refined cells. halves: of each result, or None for none."""
         counted = []
-        for image, result in zip(self._images, results, strict=True):
+        for image, result, own in zip(self._images, results, halves or [None] * len(results), strict=True):
             if result.failures:
                 notify(
                     f"{name}: {len(result.failures)} cells of {result.slide.name} could not be read and count as errors"
                 )
             with self._open(image.sample) as truth:
-                counted.append(count(truth, truth.scale(image.mpp), result, self._target, TOLERANCES_UM))
+                counted.append(count(truth, truth.scale(image.mpp), result, self._target, TOLERANCES_UM, own))
         return tuple(counted), _refined_share(results)
 
     @contextmanager

@@ -7,8 +7,22 @@ from dataclasses import dataclass
 from math import isnan
 
 from wsi_magnet.evaluate.bootstrap import LEVEL, Estimate
-from wsi_magnet.evaluate.columns import GLEASON_2019, MIOU, QUADRATIC_KAPPA, iou_key
+from wsi_magnet.evaluate.columns import (
+    ACCURACY,
+    COARSE_ALONE,
+    FINE_ALONE,
+    GLEASON_2019,
+    HALVES,
+    HEADROOM,
+    MENDED,
+    MIOU,
+    ORACLE,
+    QUADRATIC_KAPPA,
+    SPOILED,
+    iou_key,
+)
 from wsi_magnet.evaluate.comparison import ScoredRow
+from wsi_magnet.evaluate.halves import COARSE, FINE
 from wsi_magnet.evaluate.report import Report
 
 UNKNOWN = "-"
@@ -33,13 +47,19 @@ class Table:
 
 
 def tables(report: Report) -> list[Table]:
-    """The poster's table, IoU by class, and the other measures; intervals are in brackets."""
-    others = [m.key for m in report.measures if m.key != MIOU and not m.key.startswith("iou: ")]
+    """The poster's table, refining rows against their halves, IoU by class, and the other measures; intervals are in
+    brackets.
+    """
+    rows = report.comparison.rows
+    shown = [m for m in report.measures if m.key != MIOU and not m.key.startswith("iou: ") and m not in HALVES]
+    others = [m.key for m in shown]
+    refining = [row for row in rows if row.has_halves]
     return [
         _poster_table(report),
-        _measure_table(report, [iou_key(name) for name in report.comparison.target.names]),
-        _measure_table(report, others[: len(others) // 2]),
-        _measure_table(report, others[len(others) // 2 :]),
+        *([_measure_table(report, refining, [ACCURACY, MENDED, SPOILED, HEADROOM])] if refining else []),
+        _measure_table(report, rows, [iou_key(name) for name in report.comparison.target.names]),
+        _measure_table(report, rows, others[: len(others) // 2]),
+        _measure_table(report, rows, others[len(others) // 2 :]),
     ]
 
 
@@ -73,8 +93,30 @@ def notes(report: Report, *, curve: bool = False) -> list[str]:
         + (f"; {', '.join(missing)}: nowhere labelled, and pixels predicted as it are errors" if missing else ""),
     ]
     if not curve:
-        found += [CAUTIONS[one.key] for one in report.measures if one.key in CAUTIONS]
+        found += [*_halves_notes(report), *(CAUTIONS[one.key] for one in report.measures if one.key in CAUTIONS)]
     return [*found, _interval_note(report, curve=curve)]
+
+
+def _halves_notes(report: Report) -> list[str]:
+    """What the halves have right, by bundle, and the columns about it."""
+    refining = [row for row in report.comparison.rows if row.has_halves]
+    several = len({row.bundle for row in report.comparison.rows}) > 1
+    shares = {}
+    for row in refining:
+        fine, coarse, both = (
+            estimate_text(report.estimate(row, key), percent=True) for key in (FINE_ALONE, COARSE_ALONE, ORACLE)
+        )
+        own = f"{row.bundle}: " if several else ""
+        shares[own] = f"{own}of the labelled pixels {FINE} alone has {fine} % right, {COARSE} alone {coarse} %"
+        shares[own] += f", and one of the two {both} %, the oracle"
+    if not shares:
+        return []
+    columns = (
+        f"mended: pixels that {FINE} alone has right, and the row too; spoiled: pixels that {COARSE} alone has right, "
+        "and the row not; headroom: the share that the row realises of the accuracy from the better of the two to the "
+        "oracle"
+    )
+    return [*shares.values(), columns]
 
 
 def _interval_note(report: Report, *, curve: bool) -> str:
@@ -136,10 +178,10 @@ def _megabytes(count: int | None) -> str:
     return f"{count / 1e6:.0f}" if count else UNKNOWN
 
 
-def _measure_table(report: Report, keys: Sequence[str]) -> Table:
+def _measure_table(report: Report, rows: Sequence[ScoredRow], keys: Sequence[str]) -> Table:
     shown = [report.measure(key) for key in keys]
-    rows = [
+    lines = [
         (row.name, *(estimate_text(report.estimate(row, one.key), percent=one.percent) for one in shown))
-        for row in report.comparison.rows
+        for row in rows
     ]
-    return Table(("method", *(one.title for one in shown)), tuple(rows))
+    return Table(("method", *(one.title for one in shown)), tuple(lines))
