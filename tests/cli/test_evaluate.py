@@ -45,6 +45,21 @@ def test_one_table_as_on_the_poster(call: Call, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["evaluation.csv", "evaluation.json", "evaluation.png"]
 
 
+@pytest.mark.slow
+def test_many_rows_have_a_picture_of_accuracy_against_time_and_the_posters_own_figures(
+    call: Call, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["evaluate", manifest_of(tmp_path), "--bundle", bundle_at(tmp_path), "--no-tissue", "-o", out]
+    result = call(*arguments, "--methods", "patching,downsample,densecrf,gf,magnet-fast,magnet", "--resamples", 20)
+    assert result.exit_code == 0, result.output
+    assert (out / "methods.png").read_bytes().startswith(b"\x89PNG")
+    assert "62.95 / 1575 / 26.02" in result.stdout
+    assert [line.split()[0] for line in result.stdout.split("\n\n")[1].splitlines()[1:]] == [
+        *("DenseCRF", "GF", "MagNet-Fast", "MagNet")
+    ]
+
+
 def test_machines_are_told_the_same_each_time(call: Call, tmp_path: Path) -> None:
     arguments = ["evaluate", manifest_of(tmp_path), "--bundle", bundle_at(tmp_path), "--methods", "downsample,magnet"]
     one, other = (json.loads(call(*arguments, "--json", "--resamples", 20).stdout) for _ in range(2))
@@ -130,7 +145,7 @@ def test_a_result_of_another_slide_is_refused(call: Call, tmp_path: Path) -> Non
 
 
 def test_an_unknown_method_is_refused(call: Call, tmp_path: Path) -> None:
-    assert "available are Patching" in one_line(call("evaluate", manifest_of(tmp_path), "--methods", "glnet"))
+    assert "available are Patching" in one_line(call("evaluate", manifest_of(tmp_path), "--methods", "nobody"))
 
 
 def test_a_bundle_of_one_scale_has_no_curve(call: Call, tmp_path: Path) -> None:

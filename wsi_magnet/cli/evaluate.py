@@ -103,7 +103,8 @@ class Choices:
     "--output",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Also write evaluation.json, evaluation.csv and evaluation.png there (for a curve: curve.*).",
+    help="Also write evaluation.json, evaluation.csv and evaluation.png there (for a curve: curve.*), and for more "
+    "than four rows methods.png.",
 )
 @click.option("--keep-results", is_flag=True, help="Keep every method's results, in FOLDER/results.")
 @options.json_option
@@ -262,8 +263,9 @@ def _file_name(*, curve: bool) -> str:
 
 
 def _write(report: Report, folder: Path, *, curve: bool) -> None:
-    from wsi_magnet.evaluate.figure import draw_comparison, draw_curve
+    from wsi_magnet.evaluate.figure import draw_comparison, draw_curve, draw_scatter
     from wsi_magnet.evaluate.serialise import to_csv
+    from wsi_magnet.evaluate.tables import FEW_ROWS
     from wsi_magnet.storage.errors import storage_errors
 
     name = _file_name(curve=curve)
@@ -273,3 +275,6 @@ def _write(report: Report, folder: Path, *, curve: bool) -> None:
         (folder / f"{name}.csv").write_text(to_csv(report))
         picture = draw_curve(report) if curve else draw_comparison(report)
         (folder / f"{name}.png").write_bytes(picture)
+        rows = report.comparison.rows
+        if not curve and len(rows) > FEW_ROWS and any(row.seconds for row in rows):
+            (folder / "methods.png").write_bytes(draw_scatter(report))

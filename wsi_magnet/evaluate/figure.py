@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wsi_magnet.evaluate.bootstrap import Estimate
+from wsi_magnet.evaluate.colours import ACCENT, INK, PALE
 from wsi_magnet.evaluate.columns import MIOU, iou_key
 from wsi_magnet.evaluate.comparison import ScoredRow
 from wsi_magnet.evaluate.report import Report
+from wsi_magnet.evaluate.scatter import Dot, draw_methods
 from wsi_magnet.evaluate.tables import images_text
 
 AUTO = "auto"
@@ -23,9 +25,6 @@ COLUMNS = 4
 
 LEAST_SPAN = 10.0
 """Minimum span of a percentage axis, in points, so that differences of a tenth of a point look small."""
-
-_INK, _ACCENT, _PALE = "#33475b", "#c8102e", "#c9d1d9"
-"""Colours of the other rows, of the reference row, and of guide lines."""
 
 _DPI = 150
 
@@ -47,8 +46,22 @@ def draw_comparison(report: Report) -> bytes:
         _seconds(axes[len(panels)], report, named=len(panels) % across == 0)
     for unused in axes[count:]:
         unused.set_axis_off()
-    figure.suptitle(_title(report), x=0.01, ha="left", fontsize=9, color=_INK)
+    figure.suptitle(_title(report), x=0.01, ha="left", fontsize=9, color=INK)
     return _png(figure)
+
+
+def draw_scatter(report: Report) -> bytes:
+    """PNG of mIoU against time, a dot for each row that was timed."""
+    dots = [
+        Dot(
+            row.name,
+            report.estimate(row, MIOU),
+            report.seconds_per_megapixel(row),
+            row.name == report.comparison.reference,
+        )
+        for row in report.comparison.rows
+    ]
+    return draw_methods(dots, _title(report))
 
 
 def draw_curve(report: Report) -> bytes:
@@ -60,16 +73,16 @@ def draw_curve(report: Report) -> bytes:
         rows = sorted(
             (row for row in report.comparison.rows if row.bundle == bundle), key=lambda row: row.refined_share or 0.0
         )
-        _curve(axes, report, rows, f"C{i}" if len(bundles) > 1 else _INK)
+        _curve(axes, report, rows, f"C{i}" if len(bundles) > 1 else INK)
     axes.set_xlabel("cells refined, % of those with tissue")
     axes.set_ylabel("mIoU %")
     axes.set_xlim(-4, 104)
     axes.set_ylim(*_limits([report.estimate(row, MIOU) for row in report.comparison.rows]))
     _plain_frame(axes)
-    axes.grid(color=_PALE, linewidth=0.6)
+    axes.grid(color=PALE, linewidth=0.6)
     if len(bundles) > 1:
         axes.legend(frameon=False, fontsize=8)
-    axes.set_title(_title(report), loc="left", fontsize=9, color=_INK)
+    axes.set_title(_title(report), loc="left", fontsize=9, color=INK)
     return _png(figure)
 
 
@@ -79,7 +92,7 @@ def _estimates(axes: Axes, report: Report, title: str, key: str, *, named: bool)
         _dot(axes, report.estimate(row, key), place, _color(report, row))
     if len(rows) > 1:
         reference = next(report.estimate(row, key).value for row in rows if row.name == report.comparison.reference)
-        axes.axvline(100 * reference, color=_ACCENT, linewidth=0.8, linestyle=":", zorder=0)
+        axes.axvline(100 * reference, color=ACCENT, linewidth=0.8, linestyle=":", zorder=0)
     axes.set_xlim(*_limits([report.estimate(row, key) for row in rows]))
     _panel(axes, report, title, named=named)
 
@@ -126,12 +139,12 @@ def _seconds(axes: Axes, report: Report, *, named: bool) -> None:
 
 def _panel(axes: Axes, report: Report, title: str, *, named: bool) -> None:
     rows = report.comparison.rows
-    axes.set_title(title, fontsize=9, color=_INK)
+    axes.set_title(title, fontsize=9, color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.7)
     axes.set_yticks(range(len(rows)), [row.name for row in rows] if named else [""] * len(rows), fontsize=9)
     axes.tick_params(axis="x", labelsize=8)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=_PALE, linewidth=0.6)
+    axes.grid(axis="x", color=PALE, linewidth=0.6)
     _plain_frame(axes)
 
 
@@ -146,8 +159,8 @@ def _curve(axes: Axes, report: Report, rows: Sequence[ScoredRow], color: str) ->
         if not isnan(estimate.low):
             axes.plot([x, x], [100 * estimate.low, 100 * estimate.high], color=color, linewidth=1.5, alpha=0.35)
         if name.startswith(AUTO):
-            axes.plot(x, y, "D", color=_ACCENT, markersize=7)
-            axes.annotate(name, (x, y), xytext=(8, -12), textcoords="offset points", fontsize=8, color=_ACCENT)
+            axes.plot(x, y, "D", color=ACCENT, markersize=7)
+            axes.annotate(name, (x, y), xytext=(8, -12), textcoords="offset points", fontsize=8, color=ACCENT)
 
 
 def _title(report: Report) -> str:
@@ -156,13 +169,13 @@ def _title(report: Report) -> str:
 
 
 def _color(report: Report, row: ScoredRow) -> str:
-    return _ACCENT if row.name == report.comparison.reference else _INK
+    return ACCENT if row.name == report.comparison.reference else INK
 
 
 def _plain_frame(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_PALE)
+    axes.spines[["left", "bottom"]].set_color(PALE)
 
 
 def _png(figure: Figure) -> bytes:

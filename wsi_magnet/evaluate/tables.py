@@ -23,10 +23,17 @@ from wsi_magnet.evaluate.columns import (
 )
 from wsi_magnet.evaluate.comparison import ScoredRow
 from wsi_magnet.evaluate.halves import COARSE, FINE
+from wsi_magnet.evaluate.poster import IMAGE_WH, POSTER, SOURCE, PosterFigure
 from wsi_magnet.evaluate.report import Report
 
 UNKNOWN = "-"
 """Shown for undefined numbers."""
+
+POSTERS_NOTE = "the poster's own:"
+"""Beginning of the note on the poster's own figures."""
+
+FEW_ROWS = 4
+"""Number of rows up to which neither the poster's own figures nor accuracy against time are shown."""
 
 FEW_GROUPS = 10
 """Number of groups below which bootstrap percentiles are known to be too close together."""
@@ -47,8 +54,8 @@ class Table:
 
 
 def tables(report: Report) -> list[Table]:
-    """The poster's table, refining rows against their halves, IoU by class, and the other measures; intervals are in
-    brackets.
+    """The poster's table, refining rows against their halves, IoU by class, the other measures, and for many rows the
+    poster's own figures; intervals are in brackets.
     """
     rows = report.comparison.rows
     shown = [m for m in report.measures if m.key != MIOU and not m.key.startswith("iou: ") and m not in HALVES]
@@ -60,7 +67,24 @@ def tables(report: Report) -> list[Table]:
         _measure_table(report, rows, [iou_key(name) for name in report.comparison.target.names]),
         _measure_table(report, rows, others[: len(others) // 2]),
         _measure_table(report, rows, others[len(others) // 2 :]),
+        *([posters_own(names)] if len(names := poster_names(report)) > FEW_ROWS else []),
     ]
+
+
+def posters_own(names: Sequence[str]) -> Table:
+    """The poster's own figures of its methods: mIoU, memory and time."""
+    lines = [(name, *(_poster_text(POSTER[name].get(data_set)) for data_set in IMAGE_WH)) for name in names]
+    return Table(("the poster's own", *IMAGE_WH), tuple(lines))
+
+
+def poster_names(report: Report) -> list[str]:
+    """Methods of the poster's table that are rows, in its order; a bundle's name in brackets is passed over."""
+    own = {row.name.partition(" [")[0] for row in report.comparison.rows}
+    return [name for name in POSTER if name in own]
+
+
+def _poster_text(figure: PosterFigure | None) -> str:
+    return UNKNOWN if figure is None else f"{figure.miou_percent:.2f} / {figure.memory_mb} / {figure.seconds:.2f}"
 
 
 def curve_table(report: Report) -> Table:
@@ -94,7 +118,10 @@ def notes(report: Report, *, curve: bool = False) -> list[str]:
     ]
     if not curve:
         found += [*_halves_notes(report), *(CAUTIONS[one.key] for one in report.measures if one.key in CAUTIONS)]
-    return [*found, _interval_note(report, curve=curve)]
+    found.append(_interval_note(report, curve=curve))
+    if not curve and len(poster_names(report)) > FEW_ROWS:
+        found.append(f"{POSTERS_NOTE} mIoU % / GPU memory in MB / seconds an image ({SOURCE}); not measured here")
+    return found
 
 
 def _halves_notes(report: Report) -> list[str]:

@@ -1,0 +1,104 @@
+"""The page of methods, from evaluations of made-up counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.methods_page import COURSES, HEAD, about, main, own_methods, read
+from tests.evaluate.made_counts import made_comparison
+from wsi_magnet.errors import ConfigError
+from wsi_magnet.evaluate.columns import HEADROOM, MIOU
+from wsi_magnet.evaluate.report import Report, make_report
+from wsi_magnet.evaluate.serialise import to_json
+from wsi_magnet.evaluate.tables import estimate_text
+from wsi_magnet.methods.registry import method_class
+
+NAMES = ("Patching", "Downsample", "GF", "PointRend", "MagNet-Fast", "MagNet")
+
+
+def evaluation(path: Path, names: tuple[str, ...] = NAMES, *, timed: bool = True) -> Report:
+    report = make_report(made_comparison(names, timed=timed), resamples=50)
+    path.write_text(json.dumps(to_json(report)))
+    return report
+
+
+def table_of(page: str, head: str) -> dict[str, list[str]]:
+    """Cells of the first table below a text, by the first."""
+    lines = page.partition(head)[2].partition("\n| ---")[2].partition("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[1:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_a_page_of_two_data_sets(tmp_path: Path) -> None:
+    report = evaluation(tmp_path / "one.json")
+    evaluation(tmp_path / "other.json", ("Patching", "MagNet"), timed=False)
+    output = tmp_path / "methods.md"
+    main([f"GlaS={tmp_path / 'one.json'}", f"My set={tmp_path / 'other.json'}", "-o", str(output)])
+    page = output.read_text(encoding="utf-8")
+    assert page.startswith("# The poster's methods\n")
+    for name in ("glas", "my-set"):
+        assert f"(images/methods-{name}.png)" in page
+        assert min(Image.open(tmp_path / "images" / f"methods-{name}.png").size) > 400
+    rows = table_of(page, "\n## GlaS\n")
+    assert list(rows) == list(NAMES)
+    row = report.comparison.rows[2]
+    difference = report.difference(row, MIOU)
+    assert difference is not None
+    assert rows["GF"] == [
+        estimate_text(report.estimate(row, MIOU), percent=True),
+        estimate_text(difference, percent=True),
+        "1.200",
+        "502",
+        "- / - / -",
+    ]
+    assert rows["MagNet"][1] == "-"
+    assert rows["PointRend"][-1] == "64.39 / 71.78 / 68.97"
+    assert table_of(page, "\n## My set\n")["MagNet"][2:4] == ["-", "-"]
+
+
+def test_refining_rows_are_shown_against_their_halves(tmp_path: Path) -> None:
+    report = evaluation(tmp_path / "one.json")
+    main([f"GlaS={tmp_path / 'one.json'}", "-o", str(tmp_path / "methods.md")])
+    rows = table_of((tmp_path / "methods.md").read_text(encoding="utf-8"), "Against the two halves")
+    assert list(rows) == [name for name in NAMES if name not in ("Patching", "Downsample")]
+    magnet = report.comparison.rows[-1]
+    assert rows["MagNet"][-1] == estimate_text(report.estimate(magnet, HEADROOM), percent=True)
+
+
+@pytest.mark.parametrize("name", own_methods())
+def test_a_method_is_described_by_its_own_words(name: str) -> None:
+    text = about(name)
+    assert text.startswith(f"### {name}\n\n")
+    if name in COURSES:
+        return
+    assert text.count("*Faithful.*") + text.count("*Adapted.*") + text.count("*Reimplemented.*") == 1
+    if name == "MagNet":
+        return
+    info = method_class(name).info
+    words = " ".join(text.split())
+    assert info.source in words
+    assert info.differs in words
+    assert all(f"`{one}` {value:.4g}" in words for one, value in info.parameters.items())
+    assert ("weights of its own" in words) == info.needs.head
+
+
+def test_the_page_names_the_command_that_writes_it() -> None:
+    assert "python -m pipelines.methods_page" in HEAD
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("evaluation.json", "NAME=evaluation.json"),
+        ("A=nothing.json", "cannot be read"),
+        ("A={made}", "is no evaluation"),
+    ],
+)
+def test_what_is_no_evaluation_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "made.json").write_text("[]")
+    with pytest.raises(ConfigError, match=words):
+        read(text.replace("{made}", str(tmp_path / "made.json")))
