@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.evaluate.counts import Counts
 from wsi_magnet.evaluate.ground_truth import Opener, Target
 from wsi_magnet.evaluate.halves import find_halves, is_half
+from wsi_magnet.evaluate.kept import costs, write_row
 from wsi_magnet.evaluate.methods import Row, Settings
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.evaluate.scoring import ScoredImage, Scorer
@@ -33,7 +35,7 @@ class ScoredRow:
     counts: tuple[Counts, ...]
     """One per image."""
     seconds: tuple[float, ...] | None
-    """Wall time of each image; None for existing results."""
+    """Wall time of each image; None for existing results, unless `evaluate` has kept them."""
     peak: PeakMemory | None
     refined_share: float | None
     """Share of refined cells among the cells of all scales after the first, over all images; None with one scale."""
@@ -108,7 +110,9 @@ def compare_methods(
             with ExitStack() as own:
                 place = _folder(conditions.folder / _file_name(row.name), keep=conditions.keep_results)
                 folder = (kept if is_half(row.method.name) else own).enter_context(place)
-                done, peak = _segment(row, images, folder, conditions, notify)
+                done, peak = segment_row(row, [image.sample for image in images], folder, conditions, notify)
+                if conditions.keep_results:
+                    write_row(folder, done, peak)
                 results = [Prediction(one.folder) for one in done]
                 if is_half(row.method.name):
                     halves.append(results)
@@ -143,23 +147,35 @@ def compare_results(
     for name, results in kept.items():
         counts, share = scorer.count(name, results, find_halves(results, kept.values()), notify)
         bundles = ", ".join(dict.fromkeys(one.spec.name for one in results))
-        scored.append(ScoredRow(name, bundles, counts, None, None, share))
+        scored.append(ScoredRow(name, bundles, counts, *costs(results), share))
     reference = next((name for name in rows if name.lower() == "magnet"), scored[-1].name)
     return Comparison(images, target, tuple(scored), reference)
 
 
-def _segment(
-    row: Candidate, images: Sequence[ScoredImage], folder: Path, conditions: Conditions, notify: Notify
+def segment_row(
+    row: Candidate,
+    samples: Sequence[Sample],
+    folder: Path,
+    conditions: Conditions,
+    notify: Notify,
+    among: Sequence[Sample] = (),
 ) -> tuple[list[Segmented], PeakMemory]:
-    stems = [image.sample.image.stem for image in images]
+    """Run a method on samples in a process of its own, with the results in a row's folder. Raises WsiMagnetError.
+
+    among: all samples whose results the folder is to hold, where they are more.
+    """
+    outs = result_parents(among or samples, folder)
     items = []
-    for image in images:
-        config = RunConfig(mpp=image.sample.mpp, tissue=conditions.tissue, keep_probabilities=True)
-        # Results are named after their slides, and two slides may share a name.
-        unique = stems.count(image.sample.image.stem) == 1
-        out = folder if unique else folder / f"row {image.sample.row}"
-        items.append(Item(image.sample.image, out, Settings(config, conditions.execution)))
+    for sample in samples:
+        config = RunConfig(mpp=sample.mpp, tissue=conditions.tissue, keep_probabilities=True)
+        items.append(Item(sample.image, outs[sample], Settings(config, conditions.execution)))
     return segment_isolated(row.method, row.bundle, items, notify)
+
+
+def result_parents(samples: Sequence[Sample], folder: Path) -> dict[Sample, Path]:
+    """Parent of each sample's result folder: the row's, or one of its own in it where two slides share a name."""
+    names = Counter(sample.image.stem for sample in samples)
+    return {one: folder if names[one.image.stem] == 1 else folder / f"row {one.row}" for one in samples}
 
 
 @contextmanager

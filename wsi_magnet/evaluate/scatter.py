@@ -44,7 +44,7 @@ def draw_methods(dots: Sequence[Dot], title: str) -> bytes:
     axes = figure.add_axes((0.09, 0.11, 0.87, 0.81))
     for one in shown:
         _dot(axes, one)
-    _frame_axes(axes, shown)
+    _set_axes(axes, shown)
     _labels(axes, shown)
     axes.set_title(title, loc="left", fontsize=9, color=INK)
     picture = BytesIO()
@@ -96,7 +96,7 @@ def _dot(axes: Axes, one: Dot) -> None:
     axes.plot(one.seconds, 100 * one.miou.value, "o", color=color, markersize=DOT_PT)
 
 
-def _frame_axes(axes: Axes, shown: Sequence[Dot]) -> None:
+def _set_axes(axes: Axes, shown: Sequence[Dot]) -> None:
     ends = [100 * end for one in shown for end in (one.miou.low, one.miou.value, one.miou.high) if not isnan(end)]
     if ends:
         margin = max(0.06 * (max(ends) - min(ends)), 1.0)

@@ -83,7 +83,8 @@ class Scorer:
     ) -> tuple[tuple[Counts, ...], float | None]:
         """Counts of each image, and the share of refined cells. halves: of each result, or None for none."""
         counted = []
-        for image, result, own in zip(self._images, results, halves or [None] * len(results), strict=True):
+        pairs: Sequence[Halves | None] = halves or [None] * len(results)
+        for image, result, own in zip(self._images, results, pairs, strict=True):
             if result.failures:
                 notify(
                     f"{name}: {len(result.failures)} cells of {result.slide.name} could not be read and count as errors"
