@@ -15,6 +15,7 @@ TRAIN := $(BIN)/wsi-magnet train
 EVALUATE := $(BIN)/wsi-magnet evaluate
 CONFIGS := pipelines/configs
 RINGS := $(TRAIN_OUT)/rings-glands.csv
+GLAS := $(TRAIN_OUT)/glas.csv
 
 REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 
@@ -22,7 +23,7 @@ REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 PROSTATE := PANDA SICAPV2 AGGC GLEASON2019
 HELD_OUT ?= aggc
 
-.PHONY: help demo test test-slow slurm drill lint format bench bench-gpu bundle recipes light gleason glas refinement \
+.PHONY: help demo test test-slow slurm drill lint format bench bench-gpu bundle recipes light gleason glas refinement poster \
     cityscapes deepglobe gleason-2019 prostate-gleason clean distclean
 
 help: ## show this list
@@ -85,15 +86,23 @@ gleason: $(VENV)/.installed ## check the whole path on the Gleason tiles: DATA=f
 	@$(TRAIN) $(TRAIN_OUT)/gleason-tiles.csv --config $(CONFIGS)/gleason-tiles.yaml -o $(TRAIN_OUT)/gleason-tiles.safetensors
 	@$(EVALUATE) $(TRAIN_OUT)/gleason-tiles.csv --bundle $(TRAIN_OUT)/gleason-tiles.safetensors -o $(TRAIN_OUT)/gleason-tiles-judged
 
-glas: $(VENV)/.installed ## the same on the colon glands of GlaS: DATA=folder of glas
+$(GLAS): $(VENV)/.installed
+	@test -d "$(DATA)/glas" || { echo "DATA=$(DATA) has no glas/; name the folder that has it: make $(MAKECMDGOALS) DATA=..." >&2; exit 1; }
 	@mkdir -p $(TRAIN_OUT)
-	@$(BIN)/wsi-magnet manifest folders $(DATA)/glas -o $(TRAIN_OUT)/glas.csv --overwrite --mpp 0.62005 --group-pattern "^(P[0-9]+)_" --labels "0=1; 1=6; 2=6" --validation P08,P12,P13,P14,P15,P16 --test P03,P05,P06
-	@$(TRAIN) $(TRAIN_OUT)/glas.csv --config $(CONFIGS)/glas.yaml -o $(TRAIN_OUT)/glas.safetensors
-	@$(EVALUATE) $(TRAIN_OUT)/glas.csv --bundle $(TRAIN_OUT)/glas.safetensors -o $(TRAIN_OUT)/glas-judged
+	@$(BIN)/wsi-magnet manifest folders $(DATA)/glas -o $@ --overwrite --mpp 0.62005 --group-pattern "^(P[0-9]+)_" --labels "0=1; 1=6; 2=6" --validation P08,P12,P13,P14,P15,P16 --test P03,P05,P06
+
+glas: $(GLAS) ## the same on the colon glands of GlaS: DATA=folder of glas
+	@$(TRAIN) $(GLAS) --config $(CONFIGS)/glas.yaml -o $(TRAIN_OUT)/glas.safetensors
+	@$(EVALUATE) $(GLAS) --bundle $(TRAIN_OUT)/glas.safetensors -o $(TRAIN_OUT)/glas-judged
 
 refinement: $(RINGS) gleason glas ## --refine auto against all and 0.2 on three data sets: DATA=folder of rings_glands, gleason_tiles, glas
 	@$(BIN)/python -m benchmarks.refinement $(RINGS)=RINGS $(TRAIN_OUT)/gleason-tiles.csv=Gleason $(TRAIN_OUT)/glas.csv=GlaS -o $(TRAIN_OUT)/refined \
 	    --bundle wsi_magnet/bundles/prostate-glands.safetensors $(TRAIN_OUT)/gleason-tiles.safetensors $(TRAIN_OUT)/glas.safetensors --record
+
+poster: $(GLAS) $(RINGS) ## every method by cross-validation on GlaS and RINGS, and docs/methods.md (hours): DATA=folder of glas, rings_glands
+	@$(BIN)/python -m pipelines.folds $(GLAS) --config $(CONFIGS)/poster-glas.yaml -o $(TRAIN_OUT)/poster-glas --folds 4
+	@$(BIN)/python -m pipelines.folds $(RINGS) --config $(CONFIGS)/poster-rings.yaml -o $(TRAIN_OUT)/poster-rings --folds 3
+	@$(BIN)/python -m pipelines.methods_page GlaS=$(TRAIN_OUT)/poster-glas/evaluation.json RINGS=$(TRAIN_OUT)/poster-rings/evaluation.json -o docs/methods.md
 
 cityscapes: $(VENV)/.installed-run ## train and evaluate as in the paper: DATA=folder of leftImg8bit and gtFine
 	@mkdir -p $(TRAIN_OUT)

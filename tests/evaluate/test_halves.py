@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -174,23 +175,43 @@ def test_without_both_halves_there_is_nothing_to_say_of_them(tmp_path: Path) -> 
     assert not any("oracle" in note for note in notes(report))
 
 
-def test_halves_are_those_of_the_bundle_and_the_slide(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class MadeResult:
+    """What pairing looks at."""
+
+    method: str
+    bundle: str
+    identity: str
+
+
+def made(method: str, *slides: str) -> list[Prediction]:
+    """Results of slides with a bundle each: "a1" is slide 1 with bundle a."""
+    return [cast(Prediction, MadeResult(method, slide[0], slide[1])) for slide in slides]
+
+
+def test_halves_are_those_of_the_bundle_and_the_slide() -> None:
+    rows = [made(method, "a1", "b2") for method in ("MagNet", "Patching", "Downsample")]
+    found = find_halves(rows[0], rows)
+    assert found is not None
+    assert [(one.coarse, one.fine) for one in found] == list(zip(rows[2], rows[1], strict=True))
+    assert find_halves(made("GF", "b2"), rows) is not None
+    for other in (made("MagNet", "a1", "b1"), made("MagNet", "a2"), made("Patching", "a1"), []):
+        assert find_halves(other, rows) is None
+    assert find_halves(rows[0], rows[:2]) is None
+
+
+@pytest.mark.slow
+def test_rows_of_folds_are_held_against_the_halves_of_each(tmp_path: Path) -> None:
     samples, opener = data(tmp_path, 2)
     folds = [write_bundle(tmp_path / f"{i}.safetensors", two_scales(name=f"fold {i}", halo_px=32 * i)) for i in (1, 2)]
-    made = {
+    results = {
         name: [
             Prediction(result_of(sample.image, bundle, tmp_path / name, method=name, refine="all"))
             for sample, bundle in zip(samples, folds, strict=True)
         ]
         for name in ("Downsample", "Patching", "MagNet")
     }
-    found = find_halves(made["MagNet"], made.values())
-    assert found is not None
-    assert [(one.coarse, one.fine) for one in found] == list(zip(made["Downsample"], made["Patching"], strict=True))
-    assert find_halves(made["Patching"], made.values()) is None
-    swapped = [Prediction(result_of(samples[0].image, folds[1], tmp_path / "other", refine="all"))]
-    assert find_halves(swapped, made.values()) is None
-    report = make_report(compare_results(samples, opener, made, quiet), resamples=20)
+    report = make_report(compare_results(samples, opener, results, quiet), resamples=20)
     (row,) = (one for one in report.comparison.rows if one.has_halves)
     assert (row.name, row.bundle) == ("MagNet", "fold 1, fold 2")
 

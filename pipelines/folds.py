@@ -1,0 +1,210 @@
+"""Cross-validation over groups: train and judge K folds, and join them in one table in which each image is judged once.
+
+    python -m pipelines.folds MANIFEST --config C.yaml -o FOLDER [--folds 4] [--methods all]
+
+Each fold holds back its groups from training and validation, trains by `wsi-magnet train`, and runs the methods on what
+was held back as `wsi-magnet evaluate` does. `wsi-magnet evaluate --result` then scores the results of all folds: rows
+of a method are joined whatever fold made them. Times and memory are those of the runs. The same command resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.dealing import Groups, make_folds
+from wsi_magnet.config import Execution
+from wsi_magnet.dataset.label_counts import count_manifest_labels
+from wsi_magnet.dataset.manifest import Manifest, read_manifest, write_manifest
+from wsi_magnet.dataset.sample import Sample
+from wsi_magnet.errors import ConfigError, WsiMagnetError
+from wsi_magnet.evaluate.comparison import Candidate, Conditions, result_parents, segment_row
+from wsi_magnet.evaluate.kept import read_row, write_row
+from wsi_magnet.evaluate.methods import MethodRow, all_rows, choose
+from wsi_magnet.labels import BACKGROUND_CLASS
+from wsi_magnet.methods.build import require_methods
+from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.segment.slide import result_folder
+from wsi_magnet.system import cpu_threads
+from wsi_magnet.train.config import TrainingConfig, read_config
+
+FOLDS = "folds.json"
+"""File with the dealt groups."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fold:
+    """One fold."""
+
+    number: int
+    groups: Groups
+    samples: tuple[Sample, ...]
+    """Those that are judged."""
+    manifest: Path
+    bundle: Path
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Study:
+    """A cross-validation."""
+
+    samples: tuple[Sample, ...]
+    folds: tuple[Fold, ...]
+    joined: Path
+    """Manifest of all images as test rows."""
+    folder: Path
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, judge and join."""
+    options = _options(arguments)
+    study = prepare(options)
+    rows: tuple[MethodRow, ...] = ()
+    for fold in study.folds:
+        tested, validated = (", ".join(names) for names in (fold.groups.test, fold.groups.validation))
+        _notify(f"fold {fold.number} of {len(study.folds)}: tests {tested}; validates on {validated}")
+        train(fold, options)
+        rows = judge(study, fold, options)
+    results = [("--result", study.folder / "results" / row.name) for row in rows]
+    call("evaluate", study.joined, *(part for pair in results for part in pair), "-o", study.folder)
+
+
+def prepare(options: argparse.Namespace) -> Study:
+    """Deal the groups, and write the folds' manifests. Raises WsiMagnetError."""
+    manifest = read_manifest(options.manifest)
+    folder: Path = options.output.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    dealt = _dealt(manifest, read_config(options.config), options, folder / FOLDS)
+    folds = []
+    for number, groups in enumerate(dealt, 1):
+        path = folder / f"fold-{number}.csv"
+        write_manifest(path, [replace(sample, split=_split(sample, groups)) for sample in manifest.samples])
+        own = tuple(sample for sample in manifest.samples if sample.group in groups.test)
+        folds.append(Fold(number, groups, own, path, folder / f"fold-{number}.safetensors"))
+    joined = folder / "all.csv"
+    write_manifest(joined, [replace(sample, split="test") for sample in manifest.samples])
+    return Study(manifest.samples, tuple(folds), joined, folder)
+
+
+def train(fold: Fold, options: argparse.Namespace) -> None:
+    """Train the fold's bundle; one that is finished is left as it is."""
+    device = ("--device", options.device, "--threads", options.threads)
+    call("train", fold.manifest, "--config", options.config, "-o", fold.bundle, *device)
+
+
+def judge(study: Study, fold: Fold, options: argparse.Namespace) -> tuple[MethodRow, ...]:
+    """Run each method on the fold's images, one method after the other; what is finished is left as it is."""
+    spec, sha256 = read_spec(fold.bundle)
+    names = [name for name in options.methods.split(",") if name.strip()]
+    rows = choose(all_rows(options.fast), names, sorted(spec.methods))
+    require_methods(spec, [row.method for row in rows])
+    results = study.folder / "results"
+    conditions = Conditions(options.tissue, Execution(device=options.device), results, keep_results=True)
+    for row in rows:
+        folder = results / row.name
+        parents = result_parents(study.samples, folder)
+        if all(_is_judged(row, sha256, one, parents[one], folder, options.tissue) for one in fold.samples):
+            continue
+        candidate = Candidate(row.name, row, fold.bundle)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_row(folder, *segment_row(candidate, fold.samples, folder, conditions, _notify, study.samples))
+    return rows
+
+
+def call(*arguments: object) -> None:
+    """Run `wsi-magnet`; end with its exit code if it fails."""
+    code = subprocess.run([sys.executable, "-m", "wsi_magnet", *map(str, arguments)], check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def _dealt(manifest: Manifest, config: TrainingConfig, options: argparse.Namespace, path: Path) -> list[Groups]:
+    """The folds' groups: those that were dealt before, else new ones. Raises ConfigError where these are of others."""
+    images = Counter(sample.group for sample in manifest.samples)
+    of: dict[str, Any] = {
+        "folds": options.folds,
+        "validation": options.validation,
+        "seed": options.seed,
+        "images": dict(sorted(images.items())),
+    }
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if earlier["of"] != of:
+            raise ConfigError(f"{path} has folds of other groups or options; choose another folder with -o")
+        return [Groups(tuple(one["test"]), tuple(one["validation"])) for one in earlier["groups"]]
+    groups = make_folds(_contents(manifest, config), options.folds, options.validation, options.seed)
+    path.write_text(
+        json.dumps({"of": of, "groups": [asdict(one) for one in groups]}, indent=2) + "\n", encoding="utf-8"
+    )
+    return groups
+
+
+def _contents(manifest: Manifest, config: TrainingConfig) -> dict[str, list[float]]:
+    """Number of images, and pixels by class at the coarsest scale, of each group."""
+    classes = config.class_infos()
+    painted = next((one.name for one in classes if one.value == BACKGROUND_CLASS.value), None)
+    everything = Manifest(manifest.path, tuple(replace(sample, split="train") for sample in manifest.samples))
+    counts = count_manifest_labels(everything, classes, config.mpps[0], ("train",), cpu_threads(), painted)
+    contents: dict[str, list[float]] = {}
+    for sample, one in counts.items():
+        own = np.array([1.0, *one.class_pixels(len(classes))])
+        contents[sample.group] = (own + contents.get(sample.group, 0.0)).tolist()
+    return contents
+
+
+def _split(sample: Sample, groups: Groups) -> Any:
+    if sample.group in groups.test:
+        return "test"
+    return "validation" if sample.group in groups.validation else "train"
+
+
+def _is_judged(row: MethodRow, sha256: str, sample: Sample, parent: Path, folder: Path, tissue: bool) -> bool:
+    """True for a finished result of this row and bundle whose time is known."""
+    result = result_folder(sample.image, parent)
+    record, kept = ResultFolder(result).read_run(), read_row(folder)
+    if (
+        record is None
+        or record.running
+        or kept is None
+        or str(Path(str(result)).relative_to(folder)) not in kept.seconds
+    ):
+        return False
+    same = (record.bundle.sha256, record.config.method, record.config.refine, record.config.tissue)
+    return same == (sha256, row.method, row.refine, tissue)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, help="annotated images; its splits are not used")
+    parser.add_argument("--config", type=Path, required=True, metavar="C.yaml", help="as of `train`")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for bundles and results")
+    parser.add_argument("--folds", type=int, default=4, help="number of folds (default: 4)")
+    parser.add_argument("--validation", type=float, default=0.2, help="share of a fold's other groups (default: 0.2)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the dealing")
+    parser.add_argument("--methods", default="", metavar="NAME,...", help="as of `evaluate`")
+    parser.add_argument("--fast", type=float, default=0.25, help="as of `evaluate` (default: 0.25)")
+    parser.add_argument("--no-tissue", dest="tissue", action="store_false", help="as of `evaluate`")
+    parser.add_argument("--device", default="auto", help="as of `train` and `evaluate`")
+    parser.add_argument("--threads", type=int, default=cpu_threads(), help="of a training (default: all)")
+    return parser.parse_args(arguments)
+
+
+def _notify(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except WsiMagnetError as problem:
+        sys.exit(f"Error: {problem}")
