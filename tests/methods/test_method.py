@@ -33,6 +33,12 @@ def test_parameters_have_defaults_and_unknown_ones_are_refused() -> None:
         Keep(2, {"width": 1}, head)
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_parameter_is_a_number_above_0(value: float) -> None:
+    with pytest.raises(ConfigError, match=r"Keep: parameter radius_um is .*, not a number above 0"):
+        Keep(2, {"radius_um": value}, torch.nn.Identity())
+
+
 def test_a_missing_head_is_refused_with_the_cure() -> None:
     with pytest.raises(BundleError, match=r"no weights for Keep; train them with `methods: \[Keep\]`"):
         Keep(2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import ClassVar, Literal
 
 import torch
@@ -153,12 +154,15 @@ class Method(ABC):
     info: ClassVar[MethodInfo]
 
     def __init__(self, n_classes: int, parameters: Mapping[str, float] | None = None, head: nn.Module | None = None):
-        """parameters: those that differ from the defaults. Raises ConfigError for one that the method does not have,
-        and BundleError where a head is needed and there is none.
+        """parameters: those that differ from the defaults, above 0. Raises ConfigError for one that the method does not
+        have or that is not above 0, and BundleError where a head is needed and there is none.
         """
         name, own = self.info.name, self.info.parameters
         if unknown := sorted((parameters or {}).keys() - own.keys()):
             raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(own) or 'none'}")
+        for key, value in (parameters or {}).items():
+            if not (isfinite(value) and value > 0):
+                raise ConfigError(f"{name}: parameter {key} is {value:g}, not a number above 0")
         if self.info.needs.head and head is None:
             raise BundleError(
                 f"the bundle has no weights for {name}; train them with `methods: [{name}]` in the configuration"
