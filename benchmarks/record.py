@@ -29,6 +29,7 @@ ORDER = (
     "peers",
     "memory",
     "refinement",
+    "methods",
     "day",
     "everyday",
     "precision",
