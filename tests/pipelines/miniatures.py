@@ -66,23 +66,22 @@ def deepglobe(root: Path) -> None:
 
 
 def gleason2019(root: Path) -> None:
-    """Two cores of 160 x 160 of six microarrays, each annotated by one to three pathologists."""
+    """A core of 160 x 160 of six microarrays, each annotated by one to three pathologists."""
     colours = np.array(STAINS)[[0, 1, 0, 2, 3, 4, 1]].astype(np.uint8)
     for number, slide in enumerate((1, 2, 3, 5, 6, 7)):
-        for core in (3, 4):
-            name = f"slide{slide:03}_core{core:03}"
-            labels = labels_of((160, 160), (0, 1, 3, 4, 5, 6), 10 * slide + core)
-            _save(root / "Train_imgs" / f"{name}.jpg", picture_of(labels, colours, slide))
-            for rater in range(1, 2 + number % 3):
-                _save(root / f"Maps{rater}_T" / f"{name}_classimg_nonconvex.png", labels)
+        name = f"slide{slide:03}_core{number:03}"
+        labels = labels_of((160, 160), (0, 1, 3, 4, 5, 6), slide)
+        _save(root / "Train_imgs" / f"{name}.jpg", picture_of(labels, colours, slide))
+        for rater in range(1, 2 + number % 3):
+            _save(root / f"Maps{rater}_T" / f"{name}_classimg_nonconvex.png", labels)
     _save(root / "Test_imgs" / "slide001_core145.jpg", picture_of(labels, colours, 0))
 
 
 def panda(root: Path) -> None:
-    """Six biopsies of Radboud and two of Karolinska, 256 x 256 at 0.5 µm/px."""
+    """Four biopsies of Radboud and one of Karolinska, 256 x 256 at 0.5 µm/px."""
     rows = ["image_id,data_provider,isup_grade,gleason_score"]
-    for number in range(8):
-        name, radboud = f"{number:032x}", number < 6
+    for number in range(5):
+        name, radboud = f"{number:032x}", number < 4
         rows.append(f"{name},{'radboud' if radboud else 'karolinska'},0,0+0")
         labels = labels_of((256, 256), range(6) if radboud else range(3), number)
         _tiff(root / "train_images" / f"{name}.tiff", picture_of(labels, np.array(STAINS, np.uint8), number))
@@ -91,20 +90,19 @@ def panda(root: Path) -> None:
 
 
 def sicapv2(root: Path) -> None:
-    """Two patches of 128 x 128 of six slides."""
+    """A patch of 128 x 128 of three slides, and a second one of the first."""
     colours = np.array(STAINS)[[1, 3, 4, 5]].astype(np.uint8)
-    for slide in range(6):
-        for y in (0, 512):
-            name = f"16B000185{slide}_Block_Region_1_0_0_xini_6803_yini_{y}"
-            labels = labels_of((128, 128), range(4), 100 * slide + y)
-            _save(root / "images" / f"{name}.jpg", picture_of(labels, colours, slide))
-            _save(root / "masks" / f"{name}.png", labels)
+    for slide, y in ((1, 0), (1, 512), (2, 0), (3, 0)):
+        name = f"16B000185{slide}_Block_Region_1_0_0_xini_6803_yini_{y}"
+        labels = labels_of((128, 128), range(4), 100 * slide + y)
+        _save(root / "images" / f"{name}.jpg", picture_of(labels, colours, slide))
+        _save(root / "masks" / f"{name}.png", labels)
 
 
 def aggc(root: Path) -> None:
-    """Six slides of 256 x 256 at 0.5 µm/px, each with a mask for each class that it has."""
+    """Three slides of 256 x 256 at 0.5 µm/px, each with a mask for each class."""
     names = ("Stroma", "Normal", "G3", "G4", "G5")
-    for slide in range(1, 7):
+    for slide in range(1, 4):
         stem = f"Subset1_Train_{slide}"
         labels = labels_of((256, 256), range(6), 1000 + slide)  # not PANDA's: the same image in two sites is refused
         _tiff(root / "Subset1_Train_image" / f"{stem}.tiff", picture_of(labels, np.array(STAINS, np.uint8), slide))

@@ -67,14 +67,15 @@ def commands(target: str, folder: Path, out: Path, **variables: str) -> list[lis
 
 
 def smallest(config: TrainingConfig) -> TrainingConfig:
-    """The configuration with a network and steps that take a second; scales, classes, losses and schedules stay."""
+    """The configuration with networks and steps that take a second; scales, classes, losses and schedules stay."""
     backbone = replace(config.backbone, network="small", network_args={"width": 2}, encoder=None, crop_px=64)
+    refiners = replace(config.refiners, module="light", window_px=64, crop_px=24)
     return replace(
         config,
         validation_views=2,
         precision="fp32",
         backbone=replace(backbone, steps=4, batch=2, validate_every=2, keep_from=0.0),
-        refiners=replace(config.refiners, steps=3, batch=1, window_px=64, crop_px=24, validate_every=3, keep_from=0.0),
+        refiners=replace(refiners, steps=3, batch=1, validate_every=3, keep_from=0.0),
     )
 
 
