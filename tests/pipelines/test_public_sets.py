@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +21,21 @@ from tests.evaluate.made import stay_here
 from tests.few import slow_except
 from tests.parity.recipe import shapes
 from tests.pipelines.miniatures import MAKERS
-from tests.train.made import SMALL_VALIDATION_PX, quick_survey, write_config
+from tests.train.made import SMALL_VALIDATION_PX, quick_survey, setting_of, write_config
 from wsi_magnet.annotations.coding import Coding
+from wsi_magnet.dataset.label_counts import count_manifest_labels
 from wsi_magnet.dataset.layouts import aggc, cityscapes, deepglobe, gleason2019, panda, sicapv2
 from wsi_magnet.dataset.manifest import read_manifest
+from wsi_magnet.dataset.open_sample import SamplePool
+from wsi_magnet.evaluate.poster import CITYSCAPES, DEEPGLOBE, GLEASON, POSTER
+from wsi_magnet.methods.losses import class_weights
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.train.config import TrainingConfig, read_config
+from wsi_magnet.train.backbone import BackboneStage
+from wsi_magnet.train.config import MethodConfig, TrainingConfig, read_config
+from wsi_magnet.train.sampler import CropSampler, class_pixels
+from wsi_magnet.train.views import StageData, Windows
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "pipelines" / "configs"
@@ -70,8 +79,10 @@ def smallest(config: TrainingConfig) -> TrainingConfig:
     """The configuration with networks and steps that take a second; scales, classes, losses and schedules stay."""
     backbone = replace(config.backbone, network="small", network_args={"width": 2}, encoder=None, crop_px=64)
     refiners = replace(config.refiners, module="light", window_px=64, crop_px=24)
+    learning = {"PointRend": MethodConfig(steps=1, batch=1, window_px=64)} if config.methods else {}
     return replace(
         config,
+        methods=learning,
         validation_views=2,
         precision="fp32",
         backbone=replace(backbone, steps=4, batch=2, validate_every=2, keep_from=0.0),
@@ -116,7 +127,7 @@ def rows_of(text: str) -> list[list[str]]:
 def test_a_data_set_of_the_paper_from_its_folder_to_the_table(call: Call, tmp_path: Path, name: str) -> None:
     text = run_target(call, name, tmp_path)
     table = rows_of(text)
-    assert [row[0] for row in table] == ["method", "Patching", "Downsample", "MagNet-Fast", "MagNet"]
+    assert [row[0] for row in table] == ["method", "Patching", "Downsample", "PointRend", "MagNet-Fast", "MagNet"]
     report = json.loads((tmp_path / "out" / f"{name}-judged" / "evaluation.json").read_text())
     by_value = sorted(config_of(name).class_infos(), key=lambda one: one.value)
     assert [one["name"] for one in report["classes"]] == [one.name for one in by_value]
@@ -127,6 +138,59 @@ def test_a_data_set_of_the_paper_from_its_folder_to_the_table(call: Call, tmp_pa
     spec = read_spec(tmp_path / "out" / f"{name}.safetensors")[0]
     assert (spec.mpps, spec.classes) == (config_of(name).mpps, config_of(name).class_infos())
     assert spec.median_px == config_of(name).median_px
+
+
+@pytest.mark.slow
+@papers
+def test_the_published_network_learns_from_the_miniatures(call: Call, tmp_path: Path, name: str) -> None:
+    MAKERS[DATA[name]["DATA"]](tmp_path / DATA[name]["DATA"])
+    listing, *_ = commands(name, tmp_path, tmp_path)
+    assert call(*listing).exit_code == 0
+    config = config_of(name)
+    config = replace(config, backbone=replace(config.backbone, crop_px=64))
+    network, classes = build_network(config.backbone.network, len(config.classes)), config.class_infos()
+    manifest = read_manifest(listing[listing.index("-o") + 1])
+    counts = count_manifest_labels(manifest, classes, config.mpps[-1], ["train"])
+    with closing(SamplePool(classes)) as pool:
+        weights = class_weights(class_pixels(counts, len(classes)), config.class_weight)
+        data = StageData(
+            pool,
+            CropSampler(counts, len(classes), config.class_balance),
+            None if weights is None else torch.from_numpy(weights),
+            (),
+            Windows(SMALL_VALIDATION_PX, config.halo_px, config.mpps),
+            tuple(range(len(classes))),
+            config.background_set,
+        )
+        stage = BackboneStage(network, config, data, setting_of(tmp_path))
+        loss = stage.loss(stage.draw(0, range(2)), 0)
+    loss.backward()
+    auxiliary = 1 + config.backbone.auxiliary if hasattr(network, "heads") else 1.0
+    assert 0.3 < float(loss.detach()) / (auxiliary * math.log(len(classes))) < 3, "that of a network that knows nothing"
+    assert all(one.grad is not None and bool(torch.isfinite(one.grad).all()) for one in network.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_quick")
+def test_real_tiles_judge_what_miniatures_trained(call: Call, tmp_path: Path, test_data: Path) -> None:
+    for kind in ("img", "mask"):
+        (tmp_path / "tiles" / kind).mkdir(parents=True)
+        for path in (test_data / "gleason_tiles" / kind).glob("test100.*"):
+            (tmp_path / "tiles" / kind / path.name).symlink_to(path)
+    MAKERS["panda"](tmp_path / "panda")
+    paths = [tmp_path / "panda.csv", tmp_path / "tiles.csv"]
+    assert call("manifest", "panda-radboud", tmp_path / "panda", "-o", paths[0]).exit_code == 0
+    labels = ["--mpp", 0.5, "--labels", "0=3; 1=4; 2=5; 3=2; 4=1"]
+    assert call("manifest", "folders", tmp_path / "tiles", "-o", paths[1], *labels).exit_code == 0
+    merged = tmp_path / "merged.csv"
+    assert call("manifest", "merge", *paths, "-o", merged, "--test", "tiles").exit_code == 0
+    bundle = tmp_path / "b.safetensors"
+    config = write_config(tmp_path / "c.yaml", smallest(config_of("prostate-gleason")))
+    given = ["--config", config, "-o", bundle, "--device", "cpu", "--threads", 1]
+    assert call("train", merged, *given).exit_code == 0
+    (row,) = json.loads(call("evaluate", merged, "--bundle", bundle, "--methods", "magnet", "--json").stdout)["rows"]
+    assert 0 <= row["measures"]["miou"]["value"] < 1
+    assert row["images"][0]["labelled_pixels"] == 600 * 600
 
 
 @pytest.mark.slow
@@ -224,6 +288,13 @@ def test_networks_are_the_published_ones(name: str) -> None:
     assert (sum(p.numel() for p in module.parameters()), len(module.state_dict())) == (refiner, REFINER_TENSORS)
     assert {key: list(one.shape) for key, one in made.state_dict().items()} == published_shapes(network, n_classes)
     assert {key: list(one.shape) for key, one in module.state_dict().items()} == published_shapes("refiner", n_classes)
+
+
+@papers
+def test_other_methods_are_those_of_the_poster(name: str) -> None:
+    data_set = {"cityscapes": CITYSCAPES, "deepglobe": DEEPGLOBE, "gleason-2019": GLEASON}[name]
+    on_the_poster = {method for method, figures in POSTER.items() if data_set in figures}
+    assert set(config_of(name).methods) == on_the_poster - {"Patching", "Downsample", "MagNet-Fast", "MagNet"}
 
 
 def published_shapes(network: str, n_classes: int) -> dict[str, list[int]]:
