@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.few import slow_except
@@ -20,11 +20,13 @@ from tests.slides_made import GLASS_RGB, stained, write_pyramid
 from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
 from wsi_magnet.inference.engine import Engine
+from wsi_magnet.inference.image import segment_image
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.magnet.selection import mixing_weight
 from wsi_magnet.magnet.step import magnet_step
 from wsi_magnet.magnet.uncertainty import query_score
-from wsi_magnet.nets.bundle import save_bundle
+from wsi_magnet.nets.bundle import load_bundle, save_bundle
+from wsi_magnet.nets.gate import GateModule
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import PatchGeometry
@@ -161,11 +163,16 @@ def test_a_run_stopped_after_its_first_scale_shows_the_dense_reference(slide: Pa
 
 def seen(slide: Path, spec: BundleSpec) -> list[Tensor]:
     """What the network makes of each scale in one piece, float (1, C, H, W) probabilities, coarse to fine."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    shown = (torch.from_numpy(one).permute(2, 0, 1)[None] / 255 for one in pictures(slide, spec))
+    return [((one - mean) / std).softmax(dim=1) for one in shown]
+
+
+def pictures(slide: Path, spec: BundleSpec) -> list[Pixels]:
+    """Each scale in one piece, coarse to fine."""
     with closing(open_slide(slide)) as reader:
         scales = build_ladder(spec.mpps, reader.info.require_mpp(), reader.info.canvas).scales
-        pictures = [torch.from_numpy(read_scale(reader, scale, scale.grid)) for scale in scales]
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
-    return [((p.permute(2, 0, 1)[None] / 255 - mean) / std).softmax(dim=1) for p in pictures]
+        return [read_scale(reader, scale, scale.grid) for scale in scales]
 
 
 def stored(p: Tensor) -> Tensor:
@@ -228,6 +235,46 @@ def test_refined_it_is_the_published_step_on_the_whole_slide(slide: Path, tmp_pa
     made = MadeRun(slide, write_bundle(tmp_path / "free.safetensors", spec))
     found = run_serially(made, tmp_path, everything(512)).folder
     assert max(off(found, y, spec, edge_px=16)) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_gate_that_sees_the_pixels_is_the_same_on_the_whole_slide_in_tiles_and_on_images(
+    slide: Path, tmp_path: Path
+) -> None:
+    """But for the edges of the slide, and of an image's patches, which have no halo."""
+    spec = free_spec(
+        refiner="gate+rgb",
+        mpps=(1.0, 0.5),
+        refiner_of=(0,),
+        select_above=(0.0,),
+        refine_above=(0.0,),
+        temperature=(1.0, 1.0),
+    )
+    backbone, (gate,) = networks_of(spec)
+    assert isinstance(gate, GateModule)
+    with torch.no_grad():
+        gate.stem_conv.weight *= 300
+        nn.init.normal_(gate.choose.weight, 0, 3)
+        nn.init.normal_(gate.residual.weight, 0, 0.3)
+    save_bundle(tmp_path / "gate.safetensors", spec, backbone, [gate])
+    images = pictures(slide, spec)
+    coarse, fine = seen(slide, spec)
+    rgb = torch.from_numpy(images[1]).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        whole, blind = (
+            gate.eval()(fine=fine, coarse=enlarged(stored(coarse), fine), rgb=shown).softmax(dim=1)
+            for shown in (rgb, torch.full_like(rgb, 0.5))
+        )
+    assert (whole - blind).abs().mean() > 0.02, "the pixels matter"
+    made = MadeRun(slide, tmp_path / "gate.safetensors")
+    found = [run_serially(made, tmp_path / str(px), everything(px)).folder for px in (512, 1024)]
+    assert max(off(found[0], whole, spec, edge_px=32)) == 0
+    for product in PRODUCTS:
+        assert np.array_equal(labels_of(found[0], 0, product), labels_of(found[1], 0, product))
+    image = segment_image(images, load_bundle(made.bundle), points=1.0)[-1]
+    (height, width), edge = images[0].shape[:2], gate.receptive_radius_px + 1
+    own = np.s_[:, edge : height - edge, edge : width - edge]  # of the first of four patches
+    assert np.abs(image[own] - whole[0].numpy()[own]).max() < 2 / 255
 
 
 @pytest.fixture(scope="module")
