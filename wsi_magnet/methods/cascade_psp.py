@@ -59,7 +59,7 @@ LEAST_IOU = 0.8
 GRADIENT_WEIGHT = 5.0
 """Weight of the loss of gradients (alpha)."""
 
-CERTAIN_ENOUGH = 0.02
+LEAST_DOUBT = 0.02
 """Least distance of a mask from 0 and 1 in the logits that an output adds to."""
 
 EPSILON = 1e-6
@@ -165,7 +165,7 @@ def mask_logits(mask: Tensor, stride: int) -> Tensor:
 
     float (N, 1, H, W), 0 to 1, to (N, 1, H / stride, W / stride).
     """
-    return F.avg_pool2d(mask, stride).clamp(CERTAIN_ENOUGH, 1 - CERTAIN_ENOUGH).logit()
+    return F.avg_pool2d(mask, stride).clamp(LEAST_DOUBT, 1 - LEAST_DOUBT).logit()
 
 
 class CascadePSP(Method):
