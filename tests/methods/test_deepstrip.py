@@ -285,6 +285,16 @@ def test_the_loss_of_a_contour_at_the_truth_is_almost_nothing_and_grows_with_the
     assert found[3] > 0.4
 
 
+def test_the_loss_of_a_straight_border_is_what_is_counted_by_hand() -> None:
+    """21 rows, 40 columns for each class. Row 0 is half inside, and its nearest pixel belongs to the right class: of
+    840 pixels inside 400 + 420 are agreed upon, and as many outside.
+    """
+    labels = stripes((40,))
+    maps = maps_of(one_hot(labels, 2)[None], grey(labels))
+    found = method(Stay()).loss(maps, (1 << torch.tensor(labels.copy()))[None].int(), torch.Generator())
+    assert found.item() == pytest.approx(1 - (2 * 820 + 1) / (2 * 840 + 1), abs=1e-6)
+
+
 def test_a_contour_that_jumps_costs_more_than_a_smooth_one() -> None:
     class Jump(nn.Module):
         def forward(self, strip: Tensor) -> Tensor:

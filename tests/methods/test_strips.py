@@ -59,6 +59,8 @@ def test_columns_lie_on_the_circle_and_normals_point_out_of_the_class() -> None:
 def test_a_closed_contour_is_a_ring_and_an_open_one_has_an_end() -> None:
     ring = traced(disc(20))
     assert sorted(ring.following) == list(range(len(ring.classes)))
+    pixels = np.column_stack([ring.classes, np.floor(ring.points_yx + 0.5)])
+    assert len(np.unique(pixels, axis=0)) == len(pixels)
     half = np.stack([np.tile(np.linspace(0, 1, 40), (30, 1)), np.tile(np.linspace(1, 0, 40), (30, 1))])
     line = traced(half)
     assert len(line.classes) == 60
