@@ -120,6 +120,16 @@ def test_a_certain_patch_of_one_class_stays(n_classes: int) -> None:
     assert torch.equal(found, coarse[..., 4:-4, 4:-4])
 
 
+@pytest.mark.parametrize(("edge", "changed"), [(15, False), (25, True), (48, True), (76, True), (86, False)])
+def test_a_cell_that_no_band_touches_need_not_be_read(edge: int, changed: bool) -> None:
+    """The cell has the columns 30 to 69; bands are 10 pixels wide on either side."""
+    coarse = one_hot(stripes((edge,), 100, 100), 2)[None] * 0.8 + 0.1
+    maps = maps_of(coarse, torch.zeros(1, 3, 100, 100), margin_px=30)
+    own = fresh()
+    assert own.can_change(replace(maps, rgb=None)) == changed
+    assert torch.equal(own.refine(maps), coarse[..., 30:-30, 30:-30]) != changed
+
+
 def test_tiny_components_stay() -> None:
     labels = np.zeros((1, 50, 50), np.int64)
     labels[0, 20, 20] = labels[0, 30:33, 30:33] = 1

@@ -152,6 +152,15 @@ def test_beyond_every_band_nothing_changes() -> None:
     assert (moved != coarse).any()
 
 
+def test_where_all_contours_turn_away_the_coarse_result_stays() -> None:
+    """Every class leaves its band; a third one, hardly likely there, must not take it."""
+    coarse = blobs(3, 4)
+    strips = traced(coarse)
+    moved = put_back(coarse, strips, certain(strips, -HALF))
+    assert (moved.argmax(axis=0) == coarse.argmax(axis=0)).mean() > 0.97
+    np.testing.assert_allclose(moved.sum(axis=0), 1, atol=1e-9)
+
+
 def test_specks_are_left_as_they_are() -> None:
     coarse = np.stack([np.ones((32, 32)), np.zeros((32, 32))])
     coarse[:, 10:12, 10:12] = [[[0.0]], [[1.0]]]

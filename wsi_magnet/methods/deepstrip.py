@@ -78,6 +78,11 @@ class DeepStrip(Method):
         columns = max(COLUMNS_SEEN + NORMAL_COLUMNS, self._shortest(mpp)) + 1
         return 2 * self._half_px(mpp) + math.ceil(math.sqrt(2) * columns) + 2
 
+    def can_change(self, maps: PatchMaps) -> bool:
+        """False without a contour whose band touches the cell."""
+        strips = self._strips(maps, 0)
+        return strips is not None and _touches(strips, maps)
+
     @torch.no_grad()
     def refine(self, maps: PatchMaps) -> Tensor:
         """Probabilities with the moved contours; exactly the coarse ones beyond the bands and without a contour."""
@@ -92,7 +97,7 @@ class DeepStrip(Method):
     def _refined(self, maps: PatchMaps, i: int) -> Tensor:
         coarse = maps.coarse[i].float()
         strips = self._strips(maps, i)
-        if strips is None:
+        if strips is None or not _touches(strips, maps):
             return coarse
         tails = _tails(self._contour(maps, i, strips))
         moved = put_back(coarse.cpu().double().numpy(), strips, tails.cpu().double().numpy())
@@ -139,6 +144,13 @@ class DeepStrip(Method):
 
     def _shortest(self, mpp: float) -> int:
         return max(4, round(self.parameters["shortest_um"] / mpp))
+
+
+def _touches(strips: Strips, maps: PatchMaps) -> bool:
+    """True if the band of a contour touches the cell."""
+    first = maps.margin_px - strips.half_px
+    inside = (strips.points_yx >= first) & (strips.points_yx <= np.array(maps.size_hw) - 1 - first)
+    return bool(inside.all(axis=1).any())
 
 
 def _rows(strips: Strips) -> Tensor:

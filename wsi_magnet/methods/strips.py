@@ -32,6 +32,10 @@ _NUDGE_YX = (1.1e-4, 2.3e-4)
 """Added to a pixel's centre to find its nearest column, so that no two are equally near."""
 
 
+_LEAST = 1e-6
+"""Least sum of weights that is divided by."""
+
+
 @dataclass(frozen=True, eq=False)
 class Strips:
     """The columns of all contours of a patch, of one class after another."""
@@ -161,16 +165,21 @@ def put_back(coarse: Floats, strips: Strips, tails: Floats) -> Floats:
     """Probabilities with the contours' new positions; pixels beyond `half_px` of every contour keep theirs exactly.
 
     In a class's band its weight is the probability that its new contour lies farther out than the pixel; elsewhere it
-    is its coarse probability. The weights are divided by their sum: of classes that meet, the more confident wins.
-    coarse: float64 (C, H, W). tails: float64 (rows + 1, T), the probability of a contour in that row or farther out.
+    is its coarse probability. Weights of more than 1 in sum are divided by it: the more confident class wins. Where
+    several bands meet and all their contours turn away, the coarse result has what is missing to 1, as otherwise a
+    third class would win that is hardly likely there. coarse: float64 (C, H, W). tails: float64 (rows + 1, T), the
+    probability of a contour in that row or farther out.
     """
-    weights, covered = coarse.copy(), np.zeros(coarse.shape[1:], dtype=bool)
+    weights, bands = coarse.copy(), np.zeros(coarse.shape[1:], dtype=np.int64)
     for label in np.unique(strips.classes):
         y, x, inside = _inside(coarse.shape[1:], strips, tails, np.flatnonzero(strips.classes == label))
         weights[label, y, x] = inside
-        covered[y, x] = True
+        bands[y, x] += 1
     total = weights.sum(axis=0)
-    return np.where(covered & (total > 1e-6), weights / np.maximum(total, 1e-6), coarse)
+    divided = weights / np.maximum(total, _LEAST)
+    filled = weights + (1 - total) * coarse
+    moved = np.where((total < 1) & (bands > 1) | (total < _LEAST), filled, divided)
+    return np.where(bands > 0, moved, coarse)
 
 
 def _inside(shape_hw: tuple[int, ...], strips: Strips, tails: Floats, columns: Ints) -> tuple[Ints, Ints, Floats]:
