@@ -22,7 +22,7 @@ import zarr
 from numcodecs import Blosc
 
 from benchmarks.record import Measurement, Table, benchmark
-from wsi_magnet.results.pyramid import CHUNK_PX
+from wsi_magnet.config import CHUNK_PX
 
 DEMO = Path(__file__).resolve().parents[1] / "demo" / "rings_P1_D5_9_13.tif"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.record import RECORDS, Measurement, Table, benchmark
 from benchmarks.simulated import Stand, coarser
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CHUNK_PX
 from wsi_magnet.planning.plan import Plan
 
 DAY_S = 86_400
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> Measurement:
         rows.append([f"tasks, with --tile {tile_px}", f"{tasks}", f"{tasks * a_second:.0f} a second"])
         rows.append([f"client's processor for them, of one core, --tile {tile_px}", "", f"{busy:.0f} %"])
     cells = _cells(plan)
-    mask_mb = cells * CELL_PX**2 * told.mask_share / 1e6
+    mask_mb = cells * CHUNK_PX**2 * told.mask_share / 1e6
     rows += [
         ["decoded pixels", f"{_decoded_gb(plan):.1f} GB", f"{_decoded_gb(plan) * a_second:.1f} GB a second"],
         ["masks", f"{mask_mb:.0f} MB", f"{mask_mb * options.slides / 1e3:.0f} GB"],

@@ -23,7 +23,7 @@ import zarr
 from benchmarks.measure import Measured, measure
 from benchmarks.record import Measurement, Table, benchmark
 from tests.slides_made import write_gigapixel_slide
-from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.config import CHUNK_PX, RunConfig
 from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.results.pyramid import Pyramid, PyramidSpec, halve_tile
 
@@ -160,8 +160,8 @@ def coarsen(folder: str, how: str) -> None:
 
 
 def mask(folder: Path) -> Pyramid:
-    """Description of a large mask, whose side halves evenly down to a cell."""
-    sizes = halved_until([Size(MASK_PX, MASK_PX)], CELL_PX)
+    """Description of a large mask, whose side halves evenly down to a chunk."""
+    sizes = halved_until([Size(MASK_PX, MASK_PX)], CHUNK_PX)
     return Pyramid(PyramidSpec(folder / "large.ome.zarr", sizes, None, "0.4", RunConfig().tile_px))
 
 

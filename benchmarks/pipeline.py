@@ -36,7 +36,7 @@ from benchmarks.made import fpn_bundle
 from benchmarks.record import Aim, Measurement, Table, benchmark
 from tests.runs import free_spec, write_bundle
 from tests.slides_made import write_gigapixel_slide
-from wsi_magnet.config import CELL_PX, Execution, RunConfig
+from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.geometry import Box
 from wsi_magnet.inference.devices import one_torch_thread
 from wsi_magnet.inference.engine import Engine, PatchInput
@@ -223,7 +223,7 @@ def seconds_a_patch(engine: Engine, geometry: PatchGeometry, threads: int) -> fl
 
 def _forward(engine: Engine, geometry: PatchGeometry) -> None:
     image = torch.rand(1, geometry.patch_px, geometry.patch_px, 3).permute(0, 3, 1, 2)
-    side = CELL_PX + 2 * engine.margin_px(geometry)
+    side = geometry.cell_px + 2 * engine.margin_px(geometry)
     maps = torch.rand(1, engine.classes, side, side)
     with torch.inference_mode(), one_torch_thread():
         engine.networks(image, maps if geometry.index else None, geometry)

@@ -26,7 +26,7 @@ from benchmarks.made import fpn_bundle
 from benchmarks.record import Aim, Measurement, Table, benchmark
 from benchmarks.simulated import Stand
 from tests.slides_made import write_stained_slide
-from wsi_magnet.config import CELL_PX, Execution
+from wsi_magnet.config import DEFAULT_CELL_PX, Execution
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Size
 from wsi_magnet.segment.executors import start_workers
@@ -121,14 +121,14 @@ def cores() -> tuple[int, int]:
 
 def made_slide(folder: Path, cells: int) -> Path:
     """A slide nearly full of tissue, with that many cells at 0.5 µm."""
-    side = ceil(sqrt(cells)) * CELL_PX * 2
+    side = ceil(sqrt(cells)) * DEFAULT_CELL_PX * 2
     return write_stained_slide(folder / "slide.tif", Size(side, side), tissue_share=0.9)
 
 
 def run(slide: Path, bundle: Path, out: Path, given: Sequence[int], workers: int | None) -> Run:
     """Run the command on these cores."""
     program = [sys.executable, "-m", "wsi_magnet", "run", str(slide), "-o", str(out), "--bundle", str(bundle)]
-    work = ["--tile", str(CELL_PX), "--precision", "fp32", "--refine", "all", "--device", "cpu"]
+    work = ["--tile", str(DEFAULT_CELL_PX), "--precision", "fp32", "--refine", "all", "--device", "cpu"]
     work += ["--workers", str(workers)] if workers else []
     started = time.perf_counter()
     pinned = ["taskset", "--cpu-list", ",".join(map(str, given))]

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.record import RECORDS
 from tests.runs import free_spec, write_bundle
 from tests.slides_made import write_gigapixel_slide
-from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.config import DEFAULT_CELL_PX, RunConfig
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.planning.plan import Plan, ScalePlan, TileTask, pool_any
 from wsi_magnet.planning.prepare import prepare
@@ -26,7 +26,7 @@ from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.worker.context import RunSpec
 from wsi_magnet.worker.tasks import HalveTask
 
-QUARTER = (CELL_PX // 2) ** 2
+QUARTER = (DEFAULT_CELL_PX // 2) ** 2
 MPPS = (1.0, 0.5, 0.25)
 
 

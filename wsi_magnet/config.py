@@ -24,15 +24,23 @@ Refine = Literal["all", "auto"] | Annotated[float, Bounds(0, 1)]
 _ADDRESS = re.compile(r"inproc://.+|((?:tcp|tls|ucx|ucxx|wss?)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 """Address of a Dask scheduler. Without a port Dask raises errors of its own, some of them while the program ends."""
 
-CELL_PX = 512
-"""Side of a cell, in pixels. Tissue, refinement and failures are decided per cell of each scale's fixed grid, so none
-of them depends on how the slide is divided into tiles."""
+CELL_SIDES_PX = (128, 256, 512)
+"""Sides that a bundle can give its cells, in pixels. Tissue, refinement and failures are decided per cell of each
+scale's fixed grid, so none of them depends on how the slide is divided into tiles."""
+
+DEFAULT_CELL_PX = 512
+"""Side of a bundle's cells unless it has another one."""
+
+CHUNK_PX = 512
+"""Side of a stored chunk, in pixels, and of the blocks in which images of a result are read. A pyramid ends with a
+level that fits in a chunk. Files of that size are quick to read, and cells of any side are stored in them."""
 
 MAGNET = "MagNet"
 """The method of a run unless another one is chosen."""
 
 TILE_PX = (512, 1024, 2048, 4096)
-"""Sides of tiles, in pixels: whole numbers of cells, and small enough for several tiles in a worker's memory."""
+"""Sides of tiles, in pixels: whole numbers of chunks and of cells of every side, and small enough for several tiles in
+a worker's memory."""
 
 
 @documented

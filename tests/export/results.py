@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.config import CELL_PX, Ngff, RunConfig
+from wsi_magnet.config import CHUNK_PX, Ngff, RunConfig
 from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.results import ngff
@@ -56,7 +56,7 @@ def make_result(
 ) -> Result:
     """Write uint8 (h, w) labels, and (classes, h, w) and (h, w) of what else a run keeps, as a result of slide.svs."""
     made = made or Made()
-    sizes = halved_until([Size(mask.shape[1], mask.shape[0])], CELL_PX)
+    sizes = halved_until([Size(mask.shape[1], mask.shape[0])], CHUNK_PX)
     config = RunConfig(
         ngff=made.ngff,
         tile_px=512,
@@ -87,20 +87,20 @@ def make_sparse_result(folder: Path, side: int, patches: Iterable[tuple[int, int
     written, and of coarser levels nothing.
     """
     made = Made(mpp=0.5)
-    sizes = halved_until([Size(side, side)], CELL_PX)
+    sizes = halved_until([Size(side, side)], CHUNK_PX)
     config = RunConfig(tile_px=512)
     pyramid = Products(sizes, len(CLASSES), "0.4", 512, True, False).pyramids(folder)["mask"]
     pyramid.create()
     waiting: dict[tuple[int, int], Pixels] = {}
     for x, y, labels in patches:
         # What lies above this patch's first row is complete, up to a patch's height of scatter.
-        for key in [key for key in waiting if (key[0] + 1) * CELL_PX + 2 * len(labels) < y]:
+        for key in [key for key in waiting if (key[0] + 1) * CHUNK_PX + 2 * len(labels) < y]:
             _write_cell(pyramid, key, waiting.pop(key))
-        for row in range(y // CELL_PX, (y + labels.shape[0] - 1) // CELL_PX + 1):
-            for col in range(x // CELL_PX, (x + labels.shape[1] - 1) // CELL_PX + 1):
-                cell = Box(col * CELL_PX, row * CELL_PX, (col + 1) * CELL_PX, (row + 1) * CELL_PX)
+        for row in range(y // CHUNK_PX, (y + labels.shape[0] - 1) // CHUNK_PX + 1):
+            for col in range(x // CHUNK_PX, (x + labels.shape[1] - 1) // CHUNK_PX + 1):
+                cell = Box(col * CHUNK_PX, row * CHUNK_PX, (col + 1) * CHUNK_PX, (row + 1) * CHUNK_PX)
                 part = cell.intersect(Box(x, y, x + labels.shape[1], y + labels.shape[0]))
-                pixels = waiting.setdefault((row, col), np.zeros((CELL_PX, CELL_PX), np.uint8))
+                pixels = waiting.setdefault((row, col), np.zeros((CHUNK_PX, CHUNK_PX), np.uint8))
                 pixels[part.relative_to(cell).slices_yx] |= labels[part.shift(-x, -y).slices_yx]
     for key, pixels in waiting.items():
         _write_cell(pyramid, key, pixels)
@@ -111,7 +111,7 @@ def make_sparse_result(folder: Path, side: int, patches: Iterable[tuple[int, int
 
 
 def _write_cell(pyramid: Pyramid, key: tuple[int, int], pixels: Pixels) -> None:
-    box = Box(key[1] * CELL_PX, key[0] * CELL_PX, (key[1] + 1) * CELL_PX, (key[0] + 1) * CELL_PX)
+    box = Box(key[1] * CHUNK_PX, key[0] * CHUNK_PX, (key[1] + 1) * CHUNK_PX, (key[0] + 1) * CHUNK_PX)
     inside = box.intersect(Box.of(pyramid.spec.sizes[0]))
     pyramid.write(0, inside, pixels[: inside.size.height, : inside.size.width])
 
@@ -119,9 +119,9 @@ def _write_cell(pyramid: Pyramid, key: tuple[int, int], pixels: Pixels) -> None:
 def write_all(pyramid: Pyramid, pixels: Pixels, *, labels: bool) -> None:
     """All levels, the finest as given; cells without anything stay unwritten."""
     for level, size in enumerate(pyramid.spec.sizes):
-        for y in range(0, size.height, CELL_PX):
-            for x in range(0, size.width, CELL_PX):
-                box = Box(x, y, x + CELL_PX, y + CELL_PX).intersect(Box.of(size))
+        for y in range(0, size.height, CHUNK_PX):
+            for x in range(0, size.width, CHUNK_PX):
+                box = Box(x, y, x + CHUNK_PX, y + CHUNK_PX).intersect(Box.of(size))
                 if level:
                     halve_tile(pyramid, level, box, labels=labels)
                 elif (cell := pixels[..., *box.slices_yx]).any():

@@ -28,15 +28,9 @@ from wsi_magnet.planning.plan import PatchGeometry, ScaleLayout
 from wsi_magnet.scales import Scale
 
 CELL_PX = 64
-"""Small cells within these tests: what holds for them holds for those of 512, and takes a fiftieth of the time."""
+"""Cells that no bundle has: what holds for them holds for larger ones, and takes a fiftieth of the time."""
 
-GEOMETRIES = [PatchGeometry(index, halo, 2**index) for index, halo in ((0, 128), (1, 32), (2, 32))]
-
-
-@pytest.fixture(autouse=True)
-def _small_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_magnet.inference.engine.CELL_PX", CELL_PX)
-    monkeypatch.setattr("wsi_magnet.planning.plan.CELL_PX", CELL_PX)
+GEOMETRIES = [PatchGeometry(index, halo, 2**index, CELL_PX) for index, halo in ((0, 128), (1, 32), (2, 32))]
 
 
 def engine_of(folder: Path, spec: BundleSpec | None = None, device: str = "cpu", **config: object) -> Engine:
@@ -163,7 +157,7 @@ def layout_of(index: int, slide: int) -> ScaleLayout:
     """The layout of a scale on slides of different size, mpp and levels."""
     mpp = 2.0 / 2**index
     scale = Scale(index, mpp, (mpp / (0.2 + slide / 10),) * 2, Size(5000 + slide, 4000 - slide))
-    return ScaleLayout(scale, slide % 2, 2 - index, 128 if index == 0 else 32, 2**index, 512 * (1 + slide % 2))
+    return ScaleLayout(scale, slide % 2, 2 - index, 128 if index == 0 else 32, 2**index, 512 * (1 + slide % 2), CELL_PX)
 
 
 @dataclass
@@ -386,13 +380,13 @@ def test_a_graph_is_recorded_once_and_freed_only_when_nothing_is_in_flight() -> 
     happened: list[str] = []
     cache = GraphCache(lambda geometry, _: Graph(geometry, happened), lambda: happened.append("finish"))
     assert cache.newest() is None
-    kept = [PatchGeometry(i, 32, 1) for i in range(MAX_GRAPHS)]
+    kept = [PatchGeometry(i, 32, 1, CELL_PX) for i in range(MAX_GRAPHS)]
     for one in (*kept, *reversed(kept), *kept):
         assert cache.get(one, []).index == one.index
         assert cache.newest() is cache.get(one, [])
     assert happened == [f"record {i}" for i in range(MAX_GRAPHS)]
     cache.get(kept[0], [])  # the second is now the one that was used longest ago
-    cache.get(PatchGeometry(MAX_GRAPHS, 32, 1), [])
+    cache.get(PatchGeometry(MAX_GRAPHS, 32, 1, CELL_PX), [])
     assert happened[MAX_GRAPHS:] == ["finish", "free 1", f"record {MAX_GRAPHS}"]
     cache.get(kept[0], [])
     assert len(happened) == MAX_GRAPHS + 3

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from tests.few import slow_except
 from tests.nets.made import networks_of, small_spec
-from wsi_magnet.config import CELL_PX, Precision
+from wsi_magnet.config import CELL_SIDES_PX, Precision
 from wsi_magnet.inference.engine import UNKNOWN, Engine, PatchInput
 from wsi_magnet.inference.tiles import CellPixels
 from wsi_magnet.labels import NOT_ANALYSED
@@ -36,21 +36,13 @@ from wsi_magnet.planning.plan import CONTEXT_PX, PatchGeometry, halo_px
 
 Pixels = npt.NDArray[np.uint8]
 
-SMALL_CELL_PX = 64
-"""What holds for cells of this side holds for those of 512, and takes a fiftieth of the time."""
+CELL_PX = 64
+"""What holds for cells of this side, which no bundle has, holds for larger ones, and takes a fiftieth of the time."""
 
 NOTHING, EVERYTHING = 1.5, -1.0
 """Thresholds."""
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def cell_px(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Cells are small within a test."""
-    monkeypatch.setattr("wsi_magnet.inference.engine.CELL_PX", SMALL_CELL_PX)
-    monkeypatch.setattr("wsi_magnet.planning.plan.CELL_PX", SMALL_CELL_PX)
-    return SMALL_CELL_PX
 
 
 # ---- bundles, frames and patches ---------------------------------------------------------------------------------
@@ -127,10 +119,10 @@ def engine_of(bundle: Bundle, precision: Precision = "fp32", **config: Any) -> E
     return Engine(bundle, CPU, precision=precision, **config)
 
 
-def geometry_of(index: int, median_px: int, least_px: int = 32) -> PatchGeometry:
+def geometry_of(index: int, median_px: int, least_px: int = 32, cell_px: int = CELL_PX) -> PatchGeometry:
     """Geometry of a scale as a plan lays it out."""
     halo = halo_px(least_px if index else max(least_px, CONTEXT_PX), median_px, 2**index)
-    return PatchGeometry(index, halo, 2**index)
+    return PatchGeometry(index, halo, 2**index, cell_px)
 
 
 def picture(geometry: PatchGeometry, seed: int) -> Pixels:
@@ -309,13 +301,11 @@ def check(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput, width: flo
     ("index", "median_px", "width"),
     slow_except([(1, 1, 0.3), (1, 11, 0.0), (2, 5, 0.0), (3, 3, 0.3)], product((1, 2, 3), (1, 3, 5, 11), (0.0, 0.3))),
 )
-@pytest.mark.usefixtures("cell_px")
 def test_a_step_is_the_published_one(bundle: Bundle, index: int, median_px: int, width: float) -> None:
     geometry, bundle = geometry_of(index, median_px), with_median(bundle, median_px)
     check(bundle, geometry, patch_of(geometry, 3, seed=index + median_px), width)
 
 
-@pytest.mark.usefixtures("cell_px")
 def test_the_coarsest_scale_is_the_backbones(bundle: Bundle) -> None:
     geometry = geometry_of(0, 5)
     patch, engine = patch_of(geometry, 3), engine_of(bundle)
@@ -327,7 +317,6 @@ def test_the_coarsest_scale_is_the_backbones(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("above", [EVERYTHING, 0.0, NOTHING])
 @pytest.mark.parametrize("index", [1, 3])
-@pytest.mark.usefixtures("cell_px")
 def test_everything_and_nothing_selected(bundle: Bundle, index: int, above: float) -> None:
     geometry = geometry_of(index, 5)
     bundle = selecting(bundle, geometry, above)
@@ -336,13 +325,11 @@ def test_everything_and_nothing_selected(bundle: Bundle, index: int, above: floa
 
 
 @pytest.mark.parametrize("values", [(1, 2), (9, 0, 254, 3, 77), (7, 6, 5, 4, 3, 2, 1)])
-@pytest.mark.usefixtures("cell_px")
 def test_any_classes(values: tuple[int, ...]) -> None:
     bundle, geometry = made_bundle(spec_of(classes=classes_of(*values))), geometry_of(2, 5)
     check(bundle, geometry, patch_of(geometry, len(values)))
 
 
-@pytest.mark.usefixtures("cell_px")
 def test_refiners_that_take_the_coarse_map_first() -> None:
     bundle, geometry = made_bundle(spec_of(channel_order="coarse_first")), geometry_of(2, 5)
     refiners = [RefinementModule(3, "coarse_first").eval() for _ in bundle.refiners]
@@ -353,7 +340,6 @@ def test_refiners_that_take_the_coarse_map_first() -> None:
 
 
 @pytest.mark.parametrize(("index", "median_px", "least_px"), [(3, 9, 0), (2, 11, 0), (2, 1, 0), (1, 5, 60)])
-@pytest.mark.usefixtures("cell_px")
 def test_narrow_and_wide_halos(bundle: Bundle, index: int, median_px: int, least_px: int) -> None:
     geometry, bundle = geometry_of(index, median_px, least_px), with_median(bundle, median_px)
     assert engine_of(bundle).margin_px(geometry) <= geometry.halo_px
@@ -391,7 +377,6 @@ class Honest(Displaced):
         [(px, *rest) for px in (1, 4, 7, 31) for rest in ((1, 1), (1, 3), (2, 5), (3, 7), (3, 9))],
     ),
 )
-@pytest.mark.usefixtures("cell_px")
 def test_whatever_a_refiner_looks_at_is_there(
     bundle: Bundle, kind: type[Displaced], px: int, index: int, median_px: int
 ) -> None:
@@ -405,7 +390,6 @@ def test_whatever_a_refiner_looks_at_is_there(
     check(bundle, geometry, patch_of(geometry, 3))
 
 
-@pytest.mark.usefixtures("cell_px")
 def test_less_is_computed_where_less_is_needed(bundle: Bundle) -> None:
     margins = [
         engine_of(with_median(bundle, m)).margin_px(geometry_of(i, m)) for i, m in ((1, 1), (1, 3), (2, 5), (3, 5))
@@ -414,7 +398,6 @@ def test_less_is_computed_where_less_is_needed(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(("refiner", "index"), [("gate", 1), ("gate+rgb", 1), ("gate+rgb", 2), ("gate+rgb", 3)])
-@pytest.mark.usefixtures("cell_px")
 def test_a_gate_is_given_what_it_sees(refiner: str, index: int) -> None:
     bundle, geometry = made_bundle(spec_of(refiner=refiner)), geometry_of(index, 3)
     engine = engine_of(bundle)
@@ -436,13 +419,13 @@ def refined_on(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput, image
         return refine_patch(fine=fine, coarse=coarse_of(bundle, patch.coarse), refiner=refiner, rgb=rgb)
 
 
-def test_cells_of_their_real_size(bundle: Bundle) -> None:
-    geometry = geometry_of(2, 5)
-    assert check(bundle, geometry, patch_of(geometry, 3)).labels.shape == (CELL_PX, CELL_PX)
+@pytest.mark.parametrize("cell_px", slow_except([128, 512], CELL_SIDES_PX))
+def test_cells_of_their_real_sides(bundle: Bundle, cell_px: int) -> None:
+    geometry = geometry_of(2, 5, cell_px=cell_px)
+    assert check(bundle, geometry, patch_of(geometry, 3)).labels.shape == (cell_px, cell_px)
 
 
 @pytest.mark.parametrize("index", [0, 2])
-@pytest.mark.usefixtures("cell_px")
 def test_bfloat16_is_nearly_the_same(bundle: Bundle, index: int) -> None:
     geometry = geometry_of(index, 5)
     bundle = selecting(bundle, geometry, EVERYTHING) if index else bundle
@@ -465,7 +448,6 @@ def with_holes(stored: Pixels, seed: int = 0) -> Pixels:
 
 
 @pytest.mark.parametrize("values", [(6, 1, 200), (6, 0, 200)])
-@pytest.mark.usefixtures("cell_px")
 def test_what_was_never_stored_takes_the_prior(values: tuple[int, ...]) -> None:
     bundle, geometry = made_bundle(spec_of(classes=classes_of(*values))), geometry_of(2, 5)
     patch = patch_of(geometry, 3)
@@ -505,19 +487,18 @@ def engine_labels(bundle: Bundle, geometry: PatchGeometry, patch: PatchInput) ->
     [((6, 1, 200), 0, [0, 0, 0], 0), ((6, 0, 200), 0, [0, 255, 0], 0)],
 )
 def test_nothing_stored_at_all_is_background(
-    values: tuple[int, ...], label: int, stored: list[int], uncertainty: int, cell_px: int
+    values: tuple[int, ...], label: int, stored: list[int], uncertainty: int
 ) -> None:
     bundle, geometry = made_bundle(spec_of(classes=classes_of(*values))), geometry_of(2, 5)
     engine = engine_of(bundle)
     found = carried(engine, geometry, np.zeros((3, geometry.patch_px // 2 + 2, geometry.patch_px // 2 + 2), np.uint8))
-    assert found.labels.shape == (cell_px, cell_px)
+    assert found.labels.shape == (CELL_PX, CELL_PX)
     assert (found.labels == label).all()
     assert (found.uncertainty == uncertainty).all()
     assert (found.probabilities == np.array(stored).reshape(3, 1, 1)).all()
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])
-@pytest.mark.usefixtures("cell_px")
 def test_a_carried_cell_is_what_the_twin_makes_of_it_without_selecting(bundle: Bundle, index: int) -> None:
     geometry = geometry_of(index, 5)
     bundle = selecting(bundle, geometry, NOTHING)
@@ -530,29 +511,28 @@ def test_a_carried_cell_is_what_the_twin_makes_of_it_without_selecting(bundle: B
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])
-def test_a_cell_that_was_not_analysed_stays_so(bundle: Bundle, index: int, cell_px: int) -> None:
+def test_a_cell_that_was_not_analysed_stays_so(bundle: Bundle, index: int) -> None:
     geometry, engine = geometry_of(index, 5), engine_of(bundle)
     coarse, edge = stored_map(geometry, 3, 0), geometry.halo_px // 2 + 1
-    cell = slice(edge, edge + cell_px // 2)
+    cell = slice(edge, edge + CELL_PX // 2)
     coarse[:, cell, cell] = UNKNOWN
     found = carried(engine, geometry, coarse)
-    assert found.labels.shape == (cell_px, cell_px)
+    assert found.labels.shape == (CELL_PX, CELL_PX)
     assert (found.labels == NOT_ANALYSED).all()
     assert (found.uncertainty == 255).all()
     assert (found.probabilities == UNKNOWN).all()
 
 
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_a_cell_of_which_a_pixel_is_known_was_analysed(bundle: Bundle, place: str, cell_px: int) -> None:
+def test_a_cell_of_which_a_pixel_is_known_was_analysed(bundle: Bundle, place: str) -> None:
     geometry, engine = geometry_of(2, 5), engine_of(bundle)
     side = geometry.patch_px // 2 + 2
     coarse = np.full((3, side, side), UNKNOWN, np.uint8)
-    at = geometry.halo_px // 2 + 1 + (0 if place == "first" else cell_px // 2 - 1)
+    at = geometry.halo_px // 2 + 1 + (0 if place == "first" else CELL_PX // 2 - 1)
     coarse[:, at, at] = (0, 255, 0)
     assert not (carried(engine, geometry, coarse).labels == NOT_ANALYSED).any()
 
 
-@pytest.mark.usefixtures("cell_px")
 def test_what_is_not_known_is_refined_as_even_odds(bundle: Bundle) -> None:
     geometry = geometry_of(2, 5)
     patch = patch_of(geometry, 3)
@@ -568,7 +548,6 @@ def test_what_is_not_known_is_refined_as_even_odds(bundle: Bundle) -> None:
     ("index", "precision"),
     slow_except([(0, "fp32"), (1, "fp32"), (0, "bf16")], product((0, 1, 3), ("fp32", "bf16"))),
 )
-@pytest.mark.usefixtures("cell_px")
 def test_a_batch_gives_the_bits_of_single_patches(bundle: Bundle, index: int, precision: Precision) -> None:
     geometry = geometry_of(index, 3)
     patches = [patch_of(geometry, 3, seed) for seed in range(3)]
@@ -589,7 +568,6 @@ def test_a_batch_gives_the_bits_of_single_patches(bundle: Bundle, index: int, pr
         assert_is(found, by_twin(bundle, geometry, patch), values_of(bundle))
 
 
-@pytest.mark.usefixtures("cell_px")
 def test_inputs_are_left_as_they_are(bundle: Bundle) -> None:
     geometry = geometry_of(2, 5)
     for size in (1, 2):
@@ -631,10 +609,10 @@ def is_certain(engine: Engine, geometry: PatchGeometry, coarse: Pixels) -> bool:
 ABOVE = 0.5
 
 
-def ways_to_be_unsure(geometry: PatchGeometry, median_px: int, cell_px: int) -> Iterator[tuple[str, Pixels]]:
+def ways_to_be_unsure(geometry: PatchGeometry, median_px: int) -> Iterator[tuple[str, Pixels]]:
     """Maps that are sure of the second class but for a part, by what that part is."""
     side = geometry.patch_px // 2 + 2
-    first, past = geometry.halo_px // 2 + 1, geometry.halo_px // 2 + 1 + cell_px // 2
+    first, past = geometry.halo_px // 2 + 1, geometry.halo_px // 2 + 1 + CELL_PX // 2
     reach = max(1, median_px // 2 * geometry.ratio // 2)
 
     def unsure(*boxes: tuple[int, int, int, int], inverse: bool = False) -> Pixels:
@@ -661,12 +639,12 @@ def ways_to_be_unsure(geometry: PatchGeometry, median_px: int, cell_px: int) -> 
 @pytest.mark.parametrize(
     ("index", "median_px"), slow_except([(1, 1), (1, 11), (2, 5), (3, 3)], product((1, 2, 3), (1, 3, 5, 11)))
 )
-def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median_px: int, cell_px: int) -> None:
+def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median_px: int) -> None:
     geometry = geometry_of(index, median_px)
     bundle = selecting(with_median(with_refiner(bundle, Sure()), median_px), geometry, ABOVE)
     engine, image = engine_of(bundle), picture(geometry, 0)
     told: dict[str, bool] = {}
-    for name, coarse in ways_to_be_unsure(geometry, median_px, cell_px):
+    for name, coarse in ways_to_be_unsure(geometry, median_px):
         patch = PatchInput(image, coarse)
         told[name] = is_certain(engine, geometry, coarse)
         assert told[name] != selected_by_twin(bundle, geometry, patch), name
@@ -683,7 +661,6 @@ def test_certain_is_what_nothing_could_change(bundle: Bundle, index: int, median
 
 
 @pytest.mark.parametrize(("index", "width"), slow_except([(1, 0.2)], product((1, 2, 3), (0.0, 0.2))))
-@pytest.mark.usefixtures("cell_px")
 def test_a_certain_cell_is_what_refining_makes_of_it(bundle: Bundle, index: int, width: float) -> None:
     geometry, found = geometry_of(index, 3), []
     for sharpness in (2.0, 12.0, 40.0):
@@ -709,7 +686,6 @@ def test_a_certain_cell_is_what_refining_makes_of_it(bundle: Bundle, index: int,
 
 
 @pytest.mark.parametrize("above", [EVERYTHING, 0.0, 5e-5])
-@pytest.mark.usefixtures("cell_px")
 def test_nothing_is_certain_where_everything_is_selected(bundle: Bundle, above: float) -> None:
     geometry = geometry_of(2, 5)
     side = geometry.patch_px // 2 + 2
@@ -720,7 +696,6 @@ def test_nothing_is_certain_where_everything_is_selected(bundle: Bundle, above: 
 
 
 @pytest.mark.parametrize(("values", "expected"), [((6, 1, 200), False), ((6, 0, 200), True)])
-@pytest.mark.usefixtures("cell_px")
 def test_what_was_never_stored_is_as_certain_as_the_prior(values: tuple[int, ...], expected: bool) -> None:
     geometry = geometry_of(2, 5)
     bundle = selecting(made_bundle(spec_of(classes=classes_of(*values))), geometry, ABOVE)
@@ -728,7 +703,6 @@ def test_what_was_never_stored_is_as_certain_as_the_prior(values: tuple[int, ...
     assert is_certain(engine_of(bundle), geometry, np.zeros((3, side, side), np.uint8)) == expected
 
 
-@pytest.mark.usefixtures("cell_px")
 def test_a_score_on_the_threshold_is_not_certain(bundle: Bundle) -> None:
     """Uncertainty is 0.4 everywhere, as bytes have it, and so is the threshold."""
     geometry = geometry_of(2, 5)
@@ -744,7 +718,6 @@ def test_a_score_on_the_threshold_is_not_certain(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("values", [(6, 1, 200), (200, 254, 0), (1, 2, 3)])
-@pytest.mark.usefixtures("cell_px")
 def test_of_equally_likely_classes_the_first_is_taken(values: tuple[int, ...]) -> None:
     geometry = geometry_of(2, 5)
     engine = engine_of(made_bundle(spec_of(classes=classes_of(*values))))
@@ -769,7 +742,6 @@ def test_of_equally_likely_classes_the_first_is_taken(values: tuple[int, ...]) -
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 3), ("fp16", 12)])
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
-@pytest.mark.usefixtures("cell_px")
 def test_a_gpu_comes_near_the_twin(bundle: Bundle, index: int, precision: str, most: int) -> None:
     """Softly selected, so that nothing is on the brink."""
     geometry = geometry_of(index, 3)

@@ -7,9 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CELL_SIDES_PX
 from wsi_magnet.geometry import Box
-from wsi_magnet.inference.tiles import CellPixels, Region, TileCanvas, clear_outside, coarse_box, quarters
+from wsi_magnet.inference.tiles import (
+    CellPixels,
+    Region,
+    TileCanvas,
+    clear_outside,
+    coarse_box,
+    quarters,
+    tissue_blocks,
+)
+
+CELL_PX = max(CELL_SIDES_PX)
 
 
 def numbered(grid: Box) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -53,12 +63,32 @@ def test_cells_land_where_they_belong_and_are_cut_at_the_edge() -> None:
     assert (canvas.probabilities[1, 512:, 512:] == square[:88, :188]).all()
 
 
-@given(st.integers(1, CELL_PX), st.integers(1, CELL_PX))
-def test_quarters_count_the_pixels_on_the_grid(width: int, height: int) -> None:
-    parts = quarters(np.full((CELL_PX, CELL_PX), 7, np.uint8), Box(0, 0, width, height))
+@given(st.integers(1, CELL_PX), st.integers(1, CELL_PX), st.sampled_from(CELL_SIDES_PX))
+def test_quarters_count_the_pixels_on_the_grid(width: int, height: int, side: int) -> None:
+    width, height = min(width, side), min(height, side)
+    parts = quarters(np.full((side, side), 7, np.uint8), Box(0, 0, width, height))
     assert sum(n for _, n in parts) == width * height
     assert all(total == 7 * n for total, n in parts)
-    assert parts[3][1] == max(0, width - 256) * max(0, height - 256)
+    assert parts[3][1] == max(0, width - side // 2) * max(0, height - side // 2)
+
+
+def test_a_cell_of_any_side_lands_where_it_belongs() -> None:
+    canvas = TileCanvas(Box(512, 0, 512 + 300, 280), classes=1)
+    square = np.arange(128 * 128, dtype=np.uint32).reshape(128, 128).astype(np.uint8)
+    canvas.put(Box(768, 256, 812, 280), CellPixels(square[None], square, square))
+    assert (canvas.uncertainty[256:, 256:] == square[:24, :44]).all()
+    assert not canvas.uncertainty[:256].any()
+    with pytest.raises(AssertionError):
+        canvas.put(Box(512, 0, 768, 256), CellPixels(square[None], square, square))
+
+
+@pytest.mark.parametrize("side", CELL_SIDES_PX)
+def test_blocks_with_tissue_are_those_of_the_cell(side: int) -> None:
+    inside = np.zeros((side, 100), bool)
+    inside[:64, :64] = True
+    inside[64:, 64:100] = True
+    found = tissue_blocks(inside, side).reshape(side // 64, side // 64)
+    assert np.argwhere(found).tolist() == [[0, 0]], "36 of 64 columns are too few"
 
 
 @pytest.mark.parametrize("background", [None, 1])

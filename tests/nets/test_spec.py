@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.nets.made import CLASSES, networks_of, small_spec
+from wsi_magnet.config import CELL_SIDES_PX
 from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.spec import DEFAULT_BUNDLE, BundleSpec, ClassInfo, bundle_path, read_spec
@@ -70,7 +71,7 @@ def test_a_missing_field_is_named() -> None:
         ({"classes": (CLASSES[0], CLASSES[0])}, "share a value"),
         ({"std": (1.0, 0.0, 1.0)}, "std .* is not positive"),
         ({"temperature": (1.0, 0.0, 1.0)}, "temperature .* is not positive"),
-        ({"cell_px": 256}, "works in cells of 512"),
+        ({"cell_px": 100}, "cell_px is 100, not 128, 256 or 512"),
         ({"halo_px": -32}, "halo_px -32 is not between 0 and 512"),
         ({"select_width": (0.1,)}, "select_width has 1 values, but 3 scales need 2"),
         ({"select_width": (0.1, -0.1)}, "select_width .* is negative"),
@@ -79,6 +80,27 @@ def test_a_missing_field_is_named() -> None:
 def test_values_that_do_not_go_together_are_named(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(BundleError, match=said):
         small_spec(**changes)
+
+
+@pytest.mark.parametrize("cell_px", CELL_SIDES_PX)
+def test_the_side_of_a_cell_is_written_and_read(cell_px: int) -> None:
+    values = small_spec(cell_px=cell_px).to_json()
+    assert values["cell_px"] == cell_px
+    assert BundleSpec.from_json(values).cell_px == cell_px
+
+
+def test_a_cell_is_at_least_a_pixel_of_the_coarsest_scale() -> None:
+    steps = 8
+    values: dict[str, Any] = {
+        "mpps": tuple(2.0 ** (steps - i) for i in range(steps + 1)),
+        "refiner_of": (0,) * steps,
+        "select_above": (0.1,) * steps,
+        "refine_above": (0.1,) * steps,
+        "temperature": (1.0,) * (steps + 1),
+    }
+    assert small_spec(**values, cell_px=256).cell_px == 256
+    with pytest.raises(BundleError, match="cells of 128 pixels are smaller than a pixel of the coarsest of 9 scales"):
+        small_spec(**values, cell_px=128)
 
 
 def test_without_widths_every_selection_is_hard() -> None:

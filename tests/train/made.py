@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 
 from wsi_magnet.dataset.sample import SPLITS
-from wsi_magnet.nets.profile import BLOCK_PX
+from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.slides.types import Image
 from wsi_magnet.train.config import (
     AugmentConfig,
@@ -62,16 +63,13 @@ SURVEYED_PX = 64
 """Side of the window that `quick_survey` segments of an image, and of its cell, instead of 2048 and 512."""
 
 
-def quick_survey(*arguments: Any, **options: Any) -> list[RowSurvey]:
+def quick_survey(bundle: Bundle, *arguments: Any, **options: Any) -> list[RowSurvey]:
     """`survey_rows` of one small cell of one image a split: images of this suite have 160 pixels."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("inference.engine", "inference.features", "inference.tiles", "planning.plan", "train.profile"):
-            patch.setattr(f"wsi_magnet.{module}.CELL_PX", SURVEYED_PX)
-        for module in ("inference.engine", "inference.features"):
-            patch.setattr(f"wsi_magnet.{module}.BLOCKS", SURVEYED_PX // BLOCK_PX)
+        patch.setattr("wsi_magnet.nets.spec.CELL_SIDES_PX", (SURVEYED_PX,))
         patch.setattr("wsi_magnet.train.profile.WINDOW_PX", SURVEYED_PX)
         patch.setattr("wsi_magnet.train.profile.MOST_ROWS", dict.fromkeys(SPLITS, 1))
-        return survey_rows(*arguments, **options)
+        return survey_rows(replace(bundle, spec=replace(bundle.spec, cell_px=SURVEYED_PX)), *arguments, **options)
 
 
 def write_data(folder: Path, rows: Sequence[tuple[str, str]] = ROWS, **cells: object) -> Path:

@@ -327,7 +327,7 @@ def test_auto_loses_no_more_than_it_may(tmp_path: Path) -> None:
     fit = fitter(tmp_path, fine_right=True, views=3)
     fitted = fit.fit([TakesFine()])
     outputs = [(double(coarse), fine) for coarse, fine in fit._backbone_outputs]
-    side = _block_px(128, 3)
+    side = _block_px(128, 3, 512)
     merged = []
     for coarse, fine in outputs:
         unsure = torch.nn.functional.avg_pool2d(uncertainty(coarse), side)
@@ -337,11 +337,21 @@ def test_auto_loses_no_more_than_it_may(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "views", "block"),
-    [(512, 64, 512), (512, 16, 256), (512, 2, 64), (2048, 64, 512), (128, 1, 64), (32, 1, 32)],
+    ("side", "views", "cell", "block"),
+    [
+        (512, 64, 512, 512),
+        (512, 16, 512, 256),
+        (512, 2, 512, 64),
+        (2048, 64, 512, 512),
+        (128, 1, 512, 64),
+        (32, 1, 512, 32),
+        (512, 64, 256, 256),
+        (512, 64, 128, 128),
+        (512, 1, 128, 64),
+    ],
 )
-def test_blocks_are_as_large_as_cells_where_there_are_enough(side: int, views: int, block: int) -> None:
-    assert _block_px(side, views) == block
+def test_blocks_are_as_large_as_cells_where_there_are_enough(side: int, views: int, cell: int, block: int) -> None:
+    assert _block_px(side, views, cell) == block
 
 
 def test_a_fit_has_a_number_for_each_scale(tmp_path: Path) -> None:

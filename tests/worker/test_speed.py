@@ -28,7 +28,7 @@ SPEED = MachineSpeed((ScaleSpeed(2.0, 0.0, 1.0, 1.0), ScaleSpeed(3.0, 0.5, 0.25,
 
 def cost(*scales: tuple[int, int, int]) -> Cost:
     """Of (tiles, cells, patches) of each scale."""
-    return Cost(tuple(ScaleCost(1.0, 0, tiles, cells, patches, 0, 0) for tiles, cells, patches in scales), 0)
+    return Cost(tuple(ScaleCost(1.0, 0, tiles, cells, patches, 0, 0, cells) for tiles, cells, patches in scales), 0)
 
 
 def test_time_is_that_of_the_patches_and_of_upsampling_the_other_cells() -> None:

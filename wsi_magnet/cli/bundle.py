@@ -56,6 +56,7 @@ def show(bundle: str | None, as_json: bool) -> None:
             ("network", f"{spec.network} {_arguments(spec.network_args)}".rstrip()),
             ("refinement", f"{spec.refiner}, {_modules(spec)}"),
             ("scales", f"{', '.join(f'{m:g}' for m in spec.mpps)} µm/px, coarse to fine"),
+            ("cells", f"{spec.cell_px} x {spec.cell_px} px, with a halo of at least {spec.halo_px}"),
             ("profile", _profile_text(spec)),
         ]
     )
@@ -146,6 +147,7 @@ def _configured(path: Path) -> dict[str, Any]:
         "mpps": config.mpps,
         "classes": config.class_infos(),
         "median_px": config.median_px,
+        "cell_px": config.cell_px,
     }
 
 

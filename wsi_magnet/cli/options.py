@@ -105,9 +105,9 @@ def work_options(command: Command) -> Command:
                 default="auto",
                 show_default=True,
                 metavar="auto|all|FRACTION",
-                help="Tissue cells (512 x 512 px) that finer scales refine: those that are uncertain enough to change "
-                "(auto), all of them, or a share of the cells of all finer scales together (0 to 1), where refining "
-                "resolves most uncertainty.",
+                help="Tissue cells (squares of 512 px, or of 256 or 128 if the bundle has smaller ones) that finer "
+                "scales refine: those that are uncertain enough to change (auto), all of them, or a share of the cells "
+                "of all finer scales together (0 to 1), where refining resolves most uncertainty.",
             ),
             click.option(
                 "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."

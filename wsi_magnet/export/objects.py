@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CHUNK_PX
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.polygonize.polygons import Shape, ShapeLimits, shapes_of
 from wsi_magnet.export.polygonize.regions import CUT, Block, LabelRegion, Tracing, trace
@@ -142,7 +142,7 @@ class _Reader:
         """Read a box and the stored ones on its right: one large read costs far less than many small ones."""
         source, wide = self._source, box
         for _ in range(_WIDE - 1):
-            right = Box(wide.x1, box.y0, wide.x1 + CELL_PX, box.y1).intersect(Box.of(source.geometry.size))
+            right = Box(wide.x1, box.y0, wide.x1 + CHUNK_PX, box.y1).intersect(Box.of(source.geometry.size))
             if right.empty or not source.mask_image.stored(source.level, right):
                 break
             wide = Box(box.x0, box.y0, right.x1, box.y1)

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from wsi_magnet._version import __version__
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CHUNK_PX
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.geometry import Box
 from wsi_magnet.results.alarms import kinds_text
@@ -23,7 +23,7 @@ from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, wh
 SUFFIXES = (".ome.tif", ".ome.tiff")
 """Suffixes by which Bio-Formats, and with it QuPath, recognises OME-XML in a TIFF."""
 
-_SIDE = CELL_PX
+_SIDE = CHUNK_PX
 """Side of a TIFF tile: a chunk of the store, so that each chunk is read once for each channel."""
 
 _DEFLATE = 6

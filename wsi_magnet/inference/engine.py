@@ -3,7 +3,8 @@
 Every patch has the same shape and every batch is padded to the same size, so a patch's result does not depend on the
 rest of its batch: that makes the mask independent of tiles and workers, bit for bit on CPU.
 
-N: patches of a batch, P: side of a patch, W: side of the part of it that the cell's result depends on, C: classes.
+N: patches of a batch, S: side of a cell, P: side of a patch, W: side of the part of it that the cell's result depends
+on, C: classes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_magnet.config import CELL_PX, MAGNET, Precision
+from wsi_magnet.config import MAGNET, Precision
 from wsi_magnet.inference.devices import default_batch
-from wsi_magnet.inference.features import BLOCKS, FeatureTap, block_features, distances_from
+from wsi_magnet.inference.features import FeatureTap, block_features, count_blocks, distances_from
 from wsi_magnet.inference.optimize import ARITHMETIC, computing_in, inference_form, resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, clear_outside
 from wsi_magnet.labels import NOT_ANALYSED
@@ -68,7 +69,7 @@ class PatchInput:
 
 
 class Results(NamedTuple):
-    """Cells of a batch, on the device, uint8 (N, [C,] CELL_PX, CELL_PX) but for the counts."""
+    """Cells of a batch, on the device, uint8 (N, [C,] S, S) but for the counts."""
 
     labels: Tensor
     """The likeliest class's value."""
@@ -227,7 +228,7 @@ class Engine:
         maps = self._maps(_upsample(coarse, self._device_prior), geometry)
         rgb = _rgb(images) if self.needs.rgb else None
         fine = features = None
-        distances = torch.zeros(1, BLOCKS**2, device=images.device)
+        distances = torch.zeros(1, count_blocks(geometry.cell_px), device=images.device)
         if self.needs.fine or self.needs.features:
             x = self._normalised(images)
             fine = self._segment_fine(x, geometry, maps.margin_px)
@@ -274,7 +275,7 @@ class Engine:
         """Distances of a batch's blocks, float32 (N, blocks), after its logits have been computed."""
         usual = self._spec.profile.distances[geometry.index] if self._spec.profile and self._statistics else 0.0
         if self._tap is None or self._statistics is None or not usual:
-            return torch.zeros(len(x), BLOCKS**2, device=x.device)
+            return torch.zeros(len(x), count_blocks(geometry.cell_px), device=x.device)
         blocks = block_features(self._tap.take(), x, geometry.halo_px)
         mean, whitening = self._statistics.mean[geometry.index], self._statistics.whitening[geometry.index]
         return distances_from(blocks, mean, whitening, MOST_TIMES * usual)
@@ -296,14 +297,16 @@ def upsample_only(coarse: Pixels, spec: BundleSpec, margin_px: int = 0) -> CellP
     coarse: uint8 (C, W / 2 + 2, W / 2 + 2), the stored probabilities under the cell, `margin_px` and a pixel more round
     it. Takes no network, and runs on the CPU: too little work to be worth a transfer.
     """
-    half, edge = CELL_PX // 2, margin_px // 2 + 1
-    if (coarse[:, edge : edge + half, edge : edge + half] == UNKNOWN).all():
-        return not_analysed(len(spec.classes))
+    edge = margin_px // 2 + 1
+    cell_px = 2 * (coarse.shape[-1] - 2 * edge)
+    if (coarse[:, edge:-edge, edge:-edge] == UNKNOWN).all():
+        return not_analysed(len(spec.classes), cell_px)
     with torch.inference_mode():
         prior = _prior(len(spec.classes), spec.background_index)
         stored = torch.from_numpy(coarse[None])
         maps = _inner(_upsample(stored, prior), margin_px)
-        pixels = next(_cells(_results(maps, [c.value for c in spec.classes], torch.zeros(1, BLOCKS**2)), 1))
+        unknown = torch.zeros(1, count_blocks(cell_px))
+        pixels = next(_cells(_results(maps, [c.value for c in spec.classes], unknown), 1))
         if spec.background_index is not None:
             return pixels
         # Without a background class nothing is stored on glass; its border is upsampled as probabilities are.
@@ -326,7 +329,7 @@ def _upsample(stored: Tensor, prior: Tensor) -> Tensor:
 
 
 def _results(p: Tensor, values: Sequence[int], distances: Tensor, before: Tensor | None = None) -> Results:
-    """Float (N, C, CELL_PX, CELL_PX) to the bytes that are stored; little more leaves the device.
+    """Float (N, C, S, S) to the bytes that are stored; little more leaves the device.
 
     distances: of the blocks, float32 (N, blocks). before: the coarser result, likewise, where the cell was refined.
     """
@@ -379,9 +382,9 @@ def _inner(maps: Tensor, margin: int) -> Tensor:
     return maps[..., margin : maps.shape[-2] - margin, margin : maps.shape[-1] - margin] if margin else maps
 
 
-def not_analysed(classes: int) -> CellPixels:
+def not_analysed(classes: int, cell_px: int) -> CellPixels:
     """Result of a cell that no scale could read."""
-    square = (CELL_PX, CELL_PX)
+    square = (cell_px, cell_px)
     return CellPixels(
         np.full((classes, *square), UNKNOWN, np.uint8),
         np.full(square, NOT_ANALYSED, np.uint8),

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsi_magnet.config import CELL_PX
 from wsi_magnet.nets.profile import BLOCK_PX
 from wsi_magnet.nets.registry import HEADS
 
-BLOCKS = CELL_PX // BLOCK_PX
-"""Blocks along a cell's side."""
+
+def count_blocks(cell_px: int) -> int:
+    """Number of blocks of a cell with that side."""
+    return (cell_px // BLOCK_PX) ** 2
 
 
 class FeatureTap:
@@ -49,10 +50,10 @@ def block_features(features: Tensor, image: Tensor, halo_px: int) -> Tensor:
     features: (N, channels, h, w) of a patch; image: normalised RGB, float (N, 3, P, P); halo_px: of the patch.
     """
     stride = image.shape[-1] // features.shape[-1]
-    structure = _pooled(_inner(features, halo_px // stride).float())
+    structure = _pooled(_inner(features, halo_px // stride).float(), BLOCK_PX // stride)
     colours = _inner(image.float(), halo_px)
-    mean = _pooled(colours)
-    deviation = (_pooled(colours.square()) - mean.square()).clamp(min=0).sqrt()
+    mean = _pooled(colours, BLOCK_PX)
+    deviation = (_pooled(colours.square(), BLOCK_PX) - mean.square()).clamp(min=0).sqrt()
     return torch.cat([structure, mean, deviation], dim=1).flatten(2).transpose(1, 2)
 
 
@@ -65,9 +66,9 @@ def distances_from(blocks: Tensor, mean: Tensor, whitening: Tensor, most: float)
     return found.clamp(max=most)
 
 
-def _pooled(maps: Tensor) -> Tensor:
-    """(N, channels, h, w) over a cell to (N, channels, B, B)."""
-    return F.avg_pool2d(maps, maps.shape[-1] // BLOCKS)
+def _pooled(maps: Tensor, side: int) -> Tensor:
+    """(N, channels, h, w) over a cell to (N, channels, B, B); side: of a block, in pixels of the maps."""
+    return F.avg_pool2d(maps, side)
 
 
 def _inner(maps: Tensor, margin: int) -> Tensor:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.config import CELL_PX
 from wsi_magnet.geometry import Box
 from wsi_magnet.nets.profile import BLOCK_PX
 from wsi_magnet.results.journal import Quarters
@@ -48,14 +47,14 @@ def coarse_box(patch: Box) -> Box:
 
 @dataclass(frozen=True, eq=False)
 class CellPixels:
-    """Result of one cell, a square of `CELL_PX`."""
+    """Result of one cell; S: its side in pixels."""
 
     probabilities: Pixels
-    """uint8 (classes, CELL_PX, CELL_PX), 255 = 1."""
+    """uint8 (classes, S, S), 255 = 1."""
     labels: Pixels
-    """uint8 (CELL_PX, CELL_PX), label values."""
+    """uint8 (S, S), label values."""
     uncertainty: Pixels
-    """uint8 (CELL_PX, CELL_PX), 255 = 1."""
+    """uint8 (S, S), 255 = 1."""
     distances: npt.NDArray[np.float32] | None = None
     """float32 (blocks,): distance of each block of `BLOCK_PX` from the training data, row by row; 0 if not known."""
     changed_px: int = 0
@@ -65,7 +64,7 @@ class CellPixels:
 def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background: int | None) -> CellPixels:
     """A cell with background where there is no tissue: label 0, uncertainty 0.
 
-    inside: bool (rows, columns) from the cell's upper left corner, at most `CELL_PX` each. background: the channel of
+    inside: bool (rows, columns) from the cell's upper left corner, at most its side each. background: the channel of
     that class; None leaves all probabilities 0 there.
     """
     if inside.all():
@@ -81,14 +80,14 @@ def clear_outside(pixels: CellPixels, inside: npt.NDArray[np.bool_], background:
     return replace(pixels, probabilities=probabilities, labels=labels, uncertainty=uncertainty)
 
 
-def tissue_blocks(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def tissue_blocks(inside: npt.NDArray[np.bool_], cell_px: int) -> npt.NDArray[np.bool_]:
     """Bool (blocks,), row by row: blocks of a cell that are mostly tissue.
 
-    inside: bool (rows, columns) from the cell's upper left corner, at most `CELL_PX` each; True for tissue.
+    inside: bool (rows, columns) from the cell's upper left corner, at most `cell_px` each; True for tissue.
     """
-    whole = np.zeros((CELL_PX, CELL_PX), np.float32)
+    whole = np.zeros((cell_px, cell_px), np.float32)
     whole[: inside.shape[0], : inside.shape[1]] = inside
-    count = CELL_PX // BLOCK_PX
+    count = cell_px // BLOCK_PX
     share = whole.reshape(count, BLOCK_PX, count, BLOCK_PX).mean(axis=(1, 3))
     return np.asarray(share.ravel() >= LEAST_TISSUE)
 
@@ -105,9 +104,10 @@ class TileCanvas:
 
     def put(self, cell: Box, pixels: CellPixels) -> None:
         """Place a cell, cut at the grid's edge."""
-        assert pixels.labels.shape == (CELL_PX, CELL_PX), pixels.labels.shape
         rows, cols = cell.relative_to(self.box).slices_yx
         height, width = cell.size.hw
+        side, other = pixels.labels.shape
+        assert side == other >= max(height, width), (pixels.labels.shape, cell)
         self.probabilities[:, rows, cols] = pixels.probabilities[:, :height, :width]
         self.labels[rows, cols] = pixels.labels[:height, :width]
         self.uncertainty[rows, cols] = pixels.uncertainty[:height, :width]
@@ -116,9 +116,9 @@ class TileCanvas:
 def quarters(uncertainty: Pixels, cell: Box) -> Quarters:
     """(sum, pixels) of a cell's four quarters, each a cell of the next scale; only pixels on the grid count.
 
-    Whole numbers, so that the order of adding does not matter.
+    uncertainty: uint8 (S, S) of the whole cell. Whole numbers, so that the order of adding does not matter.
     """
-    half = CELL_PX // 2
+    half = uncertainty.shape[0] // 2
     inside = uncertainty[: cell.size.height, : cell.size.width]
     parts = (inside[:half, :half], inside[:half, half:], inside[half:, :half], inside[half:, half:])
     a, b, c, d = ((int(part.sum(dtype=np.int64)), part.size) for part in parts)

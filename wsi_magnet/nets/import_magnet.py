@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from wsi_magnet.config import DEFAULT_CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.checkpoint import load_exactly, read_checkpoint
@@ -44,15 +45,16 @@ def import_magnet(
     class_names: Sequence[str] | None = None,
     classes: Sequence[ClassInfo] | None = None,
     median_px: int = MEDIAN_PX,
+    cell_px: int = DEFAULT_CELL_PX,
     overwrite: bool = False,
 ) -> BundleSpec:
     """Make a bundle from published MagNet checkpoints, which are read without running their code.
 
     network: "fpn", "psp" or "hrnet18+ocr". refiner_paths: one for all steps between scales, or one per step, coarse to
     fine. mpps: microns per pixel of the scales, coarse to fine. class_names, or classes with their values and colours:
-    in the order of the network's channels. median_px: side of the query score's median. Nothing is written unless
-    everything fits. Raises BundleError, in one line, for files that do not fit, ConfigError for scales that do not
-    halve, StoreError where the output exists, unless overwrite is True.
+    in the order of the network's channels. median_px: side of the query score's median. cell_px: side of the cells.
+    Nothing is written unless everything fits. Raises BundleError, in one line, for files that do not fit, ConfigError
+    for scales that do not halve, StoreError where the output exists, unless overwrite is True.
     """
     check_output(output, overwrite=overwrite)
     if network not in LAST_LAYER:
@@ -66,7 +68,8 @@ def import_magnet(
             raise BundleError(f"{path} refines {found} classes, but {backbone_path} has {n_classes}; they do not match")
         refiners.append(refiner)
     sources = [Path(path).name for path in (backbone_path, *refiner_paths)]
-    spec = replace(_describe(network, _classes(class_names, classes, n_classes), scales, sources), median_px=median_px)
+    described = _describe(network, _classes(class_names, classes, n_classes), scales, sources)
+    spec = replace(described, median_px=median_px, cell_px=cell_px)
     save_bundle(output, spec, backbone, refiners)
     return spec
 

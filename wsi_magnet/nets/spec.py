@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from uuid import uuid4
 
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CELL_SIDES_PX, DEFAULT_CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.labels import LabelClass
 from wsi_magnet.nets.profile import TrainingProfile
@@ -100,8 +100,9 @@ class BundleSpec:
     """Mean that is subtracted from RGB / 255."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Standard deviation by which the difference is then divided."""
-    cell_px: int = CELL_PX
-    """Side of the cells that `refine_above` was fitted for, in pixels."""
+    cell_px: int = DEFAULT_CELL_PX
+    """Side of the cells, for which `refine_above` was fitted, in pixels: 128, 256 or 512. The smaller it is, the less
+    context the networks have at the finer scales."""
     halo_px: int = 32
     """Minimum margin around a cell that the networks see, in pixels."""
     median_px: int = 5
@@ -364,7 +365,10 @@ def _problems(spec: BundleSpec) -> list[str]:
         f"std {list(spec.std)} is not positive": min(spec.std) > 0,
         f"temperature {list(spec.temperature)} is not positive": all(t > 0 for t in spec.temperature),
         f"select_width {list(spec.select_width)} is negative": all(w >= 0 for w in spec.select_width),
-        f"cell_px is {spec.cell_px}; this program works in cells of {CELL_PX}": spec.cell_px == CELL_PX,
+        f"cell_px is {spec.cell_px}, not 128, 256 or 512": spec.cell_px in CELL_SIDES_PX,
+        f"cells of {spec.cell_px} pixels are smaller than a pixel of the coarsest of {steps + 1} scales": (
+            spec.cell_px >= 2**steps
+        ),
         f"class names repeat: {[c.name for c in spec.classes]}": len({c.name for c in spec.classes}) == len(values),
         f"halo_px {spec.halo_px} is not between 0 and {MOST_HALO_PX}": 0 <= spec.halo_px <= MOST_HALO_PX,
         f"median_px {spec.median_px} is not odd, from 1 to {MOST_MEDIAN_PX}": (

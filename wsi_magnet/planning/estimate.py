@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor
 
-from wsi_magnet.config import CELL_PX, MAGNET, Refine
+from wsi_magnet.config import CHUNK_PX, MAGNET, Refine
 from wsi_magnet.methods.registry import course_of
 from wsi_magnet.planning.budget import Budget
-from wsi_magnet.planning.plan import Plan, ScalePlan
+from wsi_magnet.planning.plan import Plan, ScalePlan, pool_any
 from wsi_magnet.slides.types import Level, SlideInfo
 
 ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr": 14_000, "identity": 40}
@@ -26,7 +26,7 @@ START_S = 5.0
 """Time in which the program and its workers start."""
 
 STORE_S = 0.02
-"""Time of a thread to write a cell."""
+"""Time of a thread to write a chunk."""
 
 
 SPREAD = 1.25
@@ -90,6 +90,8 @@ class ScaleCost:
     decoded_bytes: int
     disk_bytes: int
     """Upper bound, before compression."""
+    chunks: int
+    """Stored chunks of the mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def time_of(cost: Cost, speed: MachineSpeed, refine: Refine) -> Timing:
         patches = one.patches, one.patches
         if refine == "auto":
             patches = floor(one.cells * cell.least_uncertain), ceil(one.cells * cell.most_uncertain)
-        storing = one.cells * STORE_S / speed.threads
+        storing = one.chunks * STORE_S / speed.threads
         least, most = (n * cell.patch_s + (one.cells - n) * cell.upsample_s + storing for n in patches)
         busy = min(speed.threads, max(1, one.tiles)) if speed.device == "cpu" else speed.threads
         idle = speed.threads / busy  # a tile is computed by one thread
@@ -170,8 +172,9 @@ def _scale_cost(one: ScalePlan, levels: Sequence[Level], classes: int, patches: 
     width, height = (min(int(layout.patch_px * r), side) for r, side in zip(ratio_xy, level.size.wh, strict=True))
     decoded = patches * width * height * 3
     labels_and_probabilities = 1 + (classes if layout.mask_level else 0)
-    disk = cells * CELL_PX**2 * labels_and_probabilities
-    return ScaleCost(layout.scale.mpp, layout.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk)
+    chunks = int(pool_any(one.tissue, CHUNK_PX // layout.cell_px).sum())
+    disk = chunks * CHUNK_PX**2 * labels_and_probabilities
+    return ScaleCost(layout.scale.mpp, layout.slide_level, int(one.tiles.sum()), cells, patches, decoded, disk, chunks)
 
 
 def _memory(plan: Plan, network: str, classes: int, threads: int, batch: int) -> int:

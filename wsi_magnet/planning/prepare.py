@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsi_magnet.config import CELL_PX, RunConfig
+from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.methods.registry import course_of
 from wsi_magnet.nets.spec import BundleSpec, single_scale
@@ -65,12 +65,13 @@ def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> Prepare
         tissue = find_tissue(reader, canvas=info.canvas, mpp_xy=info.require_mpp())
     else:
         tissue = TissueMap.everything(info.canvas, darkness(reader, canvas=info.canvas, mpp_xy=info.require_mpp()))
-    cells = [tissue.cells(scale, CELL_PX) for scale in ladder.scales]
+    cells = [tissue.cells(scale, spec.cell_px) for scale in ladder.scales]
     plan = make_plan(
         info,
         ladder,
         cells,
         config,
+        cell_px=spec.cell_px,
         least_halo_px=spec.halo_px,
         median_px=spec.median_px,
         finest_halo_px=_radius_px(spec, config.method, ladder) if course.refines == "last" else 0,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.config import CELL_PX
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import ceil_div
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
@@ -114,23 +113,25 @@ def grading(areas: tuple[ClassArea, ...]) -> Grading | None:
 
 def _scales(source: Result, history: History) -> tuple[ScaleUse, ...]:
     uses = []
+    cell_px = source.record.bundle.cell_px
     for index, scale in enumerate(source.record.scales):
         cells = [cell for tile in history.of_scale(index) for cell in tile.cells]
         refined, complete = sum(c.refined for c in cells), index in history.finished_scales
-        uses.append(ScaleUse(scale.mpp, len(cells), refined, complete, _changed_percent(cells) if index else None))
+        changed = _changed_percent(cells, cell_px) if index else None
+        uses.append(ScaleUse(scale.mpp, len(cells), refined, complete, changed))
     return tuple(uses)
 
 
-def _changed_percent(cells: Sequence[CellResult]) -> float | None:
+def _changed_percent(cells: Sequence[CellResult], cell_px: int) -> float | None:
     if not cells or any(one.refined and not one.unaffected and one.changed_px is None for one in cells):
         return None
-    return 100 * sum(one.changed_px or 0 for one in cells) / (len(cells) * CELL_PX**2)
+    return 100 * sum(one.changed_px or 0 for one in cells) / (len(cells) * cell_px**2)
 
 
 def _refined_at(source: Result, history: History) -> Codes:
-    scales = source.record.scales
+    scales, cell_px = source.record.scales, source.record.bundle.cell_px
     width, height = scales[-1].size_wh
-    codes = np.zeros((ceil_div(height, CELL_PX), ceil_div(width, CELL_PX)), np.uint8)
+    codes = np.zeros((ceil_div(height, cell_px), ceil_div(width, cell_px)), np.uint8)
     for index in range(len(scales)):
         side = 2 ** (len(scales) - 1 - index)
         for tile in history.of_scale(index):

@@ -10,7 +10,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsi_magnet.config import CELL_PX
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS
 from wsi_magnet.report.colours import GREY, NOT_LOOKED_AT, Color, scale_color
 from wsi_magnet.report.facts import Grading, SlideFacts, shown
@@ -49,6 +48,7 @@ def slide_page(facts: SlideFacts, pictures: Pictures, *, index: str | None = Non
         **_figure(facts, pictures),
         "grade": _grade(facts.grading) if facts.grading else None,
         "refinement": _refinement(facts),
+        "cell_px": facts.record.bundle.cell_px,
         "unreadable": _unreadable(facts),
         "notes": facts.record.notes,
         "provenance": _provenance(facts),
@@ -166,7 +166,7 @@ def _viewer(facts: SlideFacts, pictures: Pictures) -> dict[str, object]:
         "labels": data_uri(pictures.labels, "png"),
         "uncertainty": data_uri(pictures.uncertainty, "jpeg") if pictures.uncertainty is not None else None,
         "refined": data_uri(codes_png(facts.refined_at), "png"),
-        "cell": CELL_PX * finest / pictures.mpp,
+        "cell": facts.record.bundle.cell_px * finest / pictures.mpp,
         "colors": {**colors, NOT_ANALYSED: GREY},
         "names": {**names, NOT_ANALYSED: NOT_ANALYSED_CLASS.name},
         "scales": {0: NOT_LOOKED_AT, **scales, NOT_ANALYSED: GREY},

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CELL_SIDES_PX
 from wsi_magnet.storage.append_log import open_lines, read_lines
 from wsi_magnet.storage.location import Location
 from wsi_magnet.values import documented
@@ -116,7 +116,8 @@ def _cell(entry: Sequence[Any]) -> CellResult:
     )
 
 
-_QUARTER_PX = (CELL_PX // 2) ** 2
+_QUARTER_PX = (max(CELL_SIDES_PX) // 2) ** 2
+"""Pixels of the quarter of a cell, at most."""
 
 
 def _count(value: Any) -> int:

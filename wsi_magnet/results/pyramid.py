@@ -23,7 +23,7 @@ import zarr
 import zarr.codecs
 from zarr.storage import FsspecStore, StoreLike
 
-from wsi_magnet.config import CELL_PX, Ngff
+from wsi_magnet.config import CHUNK_PX, Ngff
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.results.chunks import ChunkFiles
@@ -43,9 +43,6 @@ from wsi_magnet.storage.location import (
 
 _METADATA = (".zgroup", ".zattrs", ".zarray", "zarr.json")
 """Files of Zarr v2 and v3 that describe a group or an array."""
-
-CHUNK_PX = CELL_PX
-"""Side of a chunk: a cell, so that a cell without tissue is a chunk that is not written."""
 
 _Codec = tuple[Literal["zstd", "lz4"], int]
 

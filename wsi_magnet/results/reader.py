@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CHUNK_PX
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
@@ -49,7 +49,7 @@ CoordinateFrame = Literal["qupath", "level0"]
 _MOST_OFF_PX = 2.0
 """Most pixels by which the mask's size may differ from that of the canvas; by rounding it differs by less than one."""
 
-_COUNT_PX = 4 * CELL_PX
+_COUNT_PX = 4 * CHUNK_PX
 """Side of the boxes in which a mask is counted."""
 
 
@@ -120,7 +120,7 @@ class Result:
         self.classes: tuple[LabelClass, ...] = record.bundle.classes
         """Classes, in the order of the probabilities' channels."""
         config, slide = record.config, record.slide
-        sizes = halved_until([Size(*scale.size_wh) for scale in reversed(record.scales)], CELL_PX)
+        sizes = halved_until([Size(*scale.size_wh) for scale in reversed(record.scales)], CHUNK_PX)
         products = Products(sizes, len(self.classes), config.ngff, config.tile_px, True, config.keep_uncertainty)
         images = products.pyramids(folder)
         self.mask_image = images["mask"]
@@ -252,7 +252,7 @@ class Result:
             return (preliminary(self.mpp, self.record.scales[-1].mpp),)
         return Alarm.all_of(self.record.summary or {})
 
-    def blocks(self, level: int, side_px: int = CELL_PX) -> Iterator[Box]:
+    def blocks(self, level: int, side_px: int = CHUNK_PX) -> Iterator[Box]:
         """Boxes of `side_px` that cover a level, row by row, cut at its edge."""
         return Box.of(self.mask_image.spec.sizes[level]).squares(side_px)
 

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from wsi_magnet.config import Precision, RunConfig
+from wsi_magnet.config import CELL_SIDES_PX, DEFAULT_CELL_PX, Precision, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.nets.spec import BundleSpec
@@ -107,6 +107,14 @@ class BundleRecord:
             raise SchemaError(f"classes cannot have the values {values}")
         if not isinstance(card := self.description.get("card") or {}, Mapping):
             raise SchemaError(f"bundle.card is {card!r:.60}, not texts by name")
+        if type(self.cell_px) is not int or self.cell_px not in CELL_SIDES_PX:
+            raise SchemaError(f"bundle.cell_px is {self.cell_px!r:.60}, not 128, 256 or 512")
+
+    @property
+    def cell_px(self) -> int:
+        """Side of the cells, in pixels; 512 in records that lack it."""
+        side: int = self.description.get("cell_px", DEFAULT_CELL_PX)
+        return side
 
     @staticmethod
     def of(spec: BundleSpec, sha256: str) -> BundleRecord:

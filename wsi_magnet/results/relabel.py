@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, get_args
 
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CHUNK_PX
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size, halved_until
 from wsi_magnet.labels import LabelClass, with_reserved
@@ -112,7 +112,7 @@ def _renamed_alarm(alarm: Alarm, names: Mapping[str, str]) -> Alarm:
 def images_of(record: RunRecord, folder: Location) -> dict[Product, Pyramid]:
     """Images of a finished result by product: the mask, and what its run was to keep."""
     config = record.config
-    sizes = halved_until([Size(*scale.size_wh) for scale in reversed(record.scales)], CELL_PX)
+    sizes = halved_until([Size(*scale.size_wh) for scale in reversed(record.scales)], CHUNK_PX)
     classes = len(record.bundle.classes)
     products = Products(sizes, classes, config.ngff, config.tile_px, True, config.keep_uncertainty)
     made = products.pyramids(folder)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wsi_magnet.config import CELL_PX
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
 from wsi_magnet.planning.plan import Plan, ScalePlan
 from wsi_magnet.results.alarms import Alarm
@@ -94,7 +93,7 @@ class _ScaleCounts:
     """Counts of one scale."""
 
     def __init__(self, one: ScalePlan) -> None:
-        self.mpp = one.scale.mpp
+        self.mpp, self._cell_px = one.scale.mpp, one.layout.cell_px
         self.labels: Counter[int] = Counter()
         self.not_analysed = 0
         """Cells labelled 255: no scale so far could read them."""
@@ -144,7 +143,7 @@ class _ScaleCounts:
         """Share of the pixels of all cells to which this scale gave another label; None if a tile did not count."""
         if self._counts["not_counted"]:
             return None
-        return self._counts["changed"] / (CELL_PX**2 * max(1, self._counts["cells"]))
+        return self._counts["changed"] / (self._cell_px**2 * max(1, self._counts["cells"]))
 
     def summary(self) -> dict[str, Any]:
         counts = self._counts

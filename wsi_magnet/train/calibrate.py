@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.annotations.types import full_set
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import DEFAULT_CELL_PX
 from wsi_magnet.magnet.selection import mixing_weight
 from wsi_magnet.magnet.step import magnet_step, refine_patch, uses_rgb
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
@@ -105,10 +105,12 @@ class Fitter:
         *,
         select: str,
         median_px: int,
+        cell_px: int = DEFAULT_CELL_PX,
         progress: Progress = _ignore,
     ) -> None:
+        """cell_px: side of the cells that `--refine auto` chooses from."""
         self._frozen, self._views, self._part_of = frozen, views, part_of
-        self._median_px = median_px
+        self._median_px, self._cell_px = median_px, cell_px
         ramps = (0.0,) if select == "hard" else (0.0, *RAMPS)
         self._candidates = [(above, width) for above, width in product(THRESHOLDS, ramps)]
         steps = frozen.windows.scales - 1
@@ -179,7 +181,7 @@ class Fitter:
 
         coarse, mixed: Y without and with refining. needed: mIoU to reach.
         """
-        side = _block_px(coarse[0].shape[-1], len(coarse))
+        side = _block_px(coarse[0].shape[-1], len(coarse), self._cell_px)
         unsure = [F.avg_pool2d(uncertainty(one), side) for one in coarse]
         sets = [view.sets[scale] for view in self._views]
         without, refined = (
@@ -255,9 +257,9 @@ def least_uncertainty(unsure: Values, without: Confusion, refined: Confusion, ne
     return 0.0 if last >= len(order) - 1 else float(np.floor(unsure[order[last]] * 1e4) / 1e4)
 
 
-def _block_px(side_px: int, views: int) -> int:
+def _block_px(side_px: int, views: int, cell_px: int) -> int:
     """Side of the blocks of views with that side: at most a cell's, smaller where that gives too few."""
     block = side_px
-    while block > CELL_PX or (block > LEAST_BLOCK_PX and views * (side_px // block) ** 2 < LEAST_BLOCKS):
+    while block > cell_px or (block > LEAST_BLOCK_PX and views * (side_px // block) ** 2 < LEAST_BLOCKS):
         block //= 2
     return block

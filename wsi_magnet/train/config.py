@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from wsi_magnet.config import CELL_SIDES_PX, DEFAULT_CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.methods.registry import method_class
@@ -244,6 +245,9 @@ class TrainingConfig:
     """Crops are drawn round a class with its pixels to this power: 1 as often as it occurs, 0 all alike."""
     class_weight: float = 0.0
     """The loss of a class is weighed with its pixels to minus this power, 0 not at all."""
+    cell_px: int = DEFAULT_CELL_PX
+    """Side of a cell in a run, in pixels: 128, 256 or 512. The weights do not depend on it, so that another one trains
+    nothing again."""
     halo_px: int = 32
     """Minimum margin around a cell in a run, in pixels."""
     median_px: int = 5
@@ -261,6 +265,8 @@ class TrainingConfig:
         check_settings("", self)
         if self.median_px % 2 == 0:
             raise ConfigError(f"median_px {self.median_px} is not odd")
+        if self.cell_px not in CELL_SIDES_PX:
+            raise ConfigError(f"cell_px {self.cell_px} is not 128, 256 or 512", arguments=("cell_px",))
         if has_control_characters(self.name):
             raise ConfigError(f"name {self.name!r} has control characters; choose another")
         self._check_backbone()
@@ -326,10 +332,12 @@ class TrainingConfig:
         return 1 << values.index(BACKGROUND_CLASS.value) if BACKGROUND_CLASS.value in values else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; without `methods` and `choice_weight` where there are none, as versions before these wrote
-        them.
+        """Plain values; without `methods` and `choice_weight` where there are none, and without `cell_px` where it is
+        the default, as versions before these wrote them.
         """
         values = asdict(self)
+        if self.cell_px == DEFAULT_CELL_PX:
+            del values["cell_px"]
         if not self.methods:
             del values[METHODS]
         if not self.refiners.choice_weight:

@@ -25,6 +25,7 @@ def describe_bundle(
         mpps=config.mpps,
         refiner_of=(0,) * steps if config.refiners.shared else tuple(range(steps)),
         channel_order="fine_first",
+        cell_px=config.cell_px,
         halo_px=config.halo_px,
         median_px=config.median_px,
         select_above=fitted.select_above,

@@ -190,7 +190,13 @@ class _Pipeline:
         with self._timed():
             progress = progress_of("thresholds", self._setting.notify)
             fitter = Fitter(
-                frozen, views, self._stage_data.part_of, select=select, median_px=median_px, progress=progress
+                frozen,
+                views,
+                self._stage_data.part_of,
+                select=select,
+                median_px=median_px,
+                cell_px=self._config.cell_px,
+                progress=progress,
             )
             calibrated = fitter.calibrate(steps)
             fitted = fitter.fit(steps)

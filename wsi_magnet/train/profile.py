@@ -18,7 +18,6 @@ import numpy.typing as npt
 import torch
 
 from wsi_magnet.annotations.types import Sets
-from wsi_magnet.config import CELL_PX
 from wsi_magnet.dataset.label_counts import LabelCounts, count_manifest_labels
 from wsi_magnet.dataset.manifest import read_manifest
 from wsi_magnet.dataset.open_sample import OpenSample, SamplePool
@@ -259,8 +258,9 @@ class _Survey:
                 blocks.append(self._features(index, box, patch))
             features.append(np.concatenate(blocks))
             uncertainty.append(doubt / (255 * pixels))
-            cells = ceil_div(grid.size.height, CELL_PX) * ceil_div(grid.size.width, CELL_PX)
-            changed.append(changes / (CELL_PX**2 * cells))
+            side = self._spec.cell_px
+            cells = ceil_div(grid.size.height, side) * ceil_div(grid.size.width, side)
+            changed.append(changes / (side**2 * cells))
             coarser = Region(grid, grid, stored)
         return RowSurvey(self._opened.sample, tuple(features), tuple(uncertainty), tuple(changed), dict(predicted))
 
@@ -269,10 +269,10 @@ class _Survey:
     ) -> Iterator[tuple[Box, npt.NDArray[np.uint8], CellPixels]]:
         """Each cell of a scale with its patch, segmented."""
         geometry = self._geometry(index)
-        margin = self._engine.margin_px(geometry)
-        for row in range(ceil_div(grid.size.height, CELL_PX)):
-            for column in range(ceil_div(grid.size.width, CELL_PX)):
-                square = grid_box(row, column, CELL_PX)
+        margin, side = self._engine.margin_px(geometry), geometry.cell_px
+        for row in range(ceil_div(grid.size.height, side)):
+            for column in range(ceil_div(grid.size.width, side)):
+                square = grid_box(row, column, side)
                 patch = self._opened.image(
                     self._scales[index], self._window.on_image(square.grow(geometry.halo_px), index)
                 )
@@ -281,7 +281,7 @@ class _Survey:
 
     def _geometry(self, index: int) -> PatchGeometry:
         least = max(self._spec.halo_px, CONTEXT_PX) if index == 0 else self._spec.halo_px
-        return PatchGeometry(index, halo_px(least, self._spec.median_px, 2**index), 2**index)
+        return PatchGeometry(index, halo_px(least, self._spec.median_px, 2**index), 2**index, self._spec.cell_px)
 
     def _features(self, index: int, box: Box, patch: npt.NDArray[np.uint8]) -> Features:
         """Features of the cell's blocks that are mostly labelled, and not as background."""
@@ -289,7 +289,7 @@ class _Survey:
         if blocks is None:
             return np.zeros((0, 0), np.float32)
         sets = self._opened.sets(self._scales[index], self._window.on_image(box, index))
-        return blocks[tissue_blocks(self._is_tissue(sets))]
+        return blocks[tissue_blocks(self._is_tissue(sets), self._spec.cell_px)]
 
     def _is_tissue(self, sets: Sets) -> npt.NDArray[np.bool_]:
         return np.asarray((sets != self._opened.ignored) & ((sets & self._tissue) != 0))

@@ -53,7 +53,10 @@ class TrainingSpec:
 
 REPORT = "training.json"
 
-IRRELEVANT = {"backbone": ("name", "card", "refiners", "median_px", METHODS), "refiners": ("name", "card", METHODS)}
+IRRELEVANT = {
+    "backbone": ("name", "card", "refiners", "cell_px", "median_px", METHODS),
+    "refiners": ("name", "card", "cell_px", METHODS),
+}
 """Settings that do not affect the weights of a stage."""
 
 

@@ -12,7 +12,7 @@ from statistics import mean
 
 import numpy as np
 
-from wsi_magnet.config import CELL_PX, Execution
+from wsi_magnet.config import Execution
 from wsi_magnet.errors import WsiMagnetError
 from wsi_magnet.inference.devices import one_torch_thread, resolve_device
 from wsi_magnet.inference.engine import Engine, PatchInput, Pixels
@@ -167,6 +167,6 @@ def _has(one: ScalePlan, row: int, col: int) -> bool:
 
 
 def _quarter(pixels: Pixels, position: tuple[int, int]) -> Pixels:
-    half = CELL_PX // 2
+    half = pixels.shape[-1] // 2
     row, col = (half * one for one in position)
     return pixels[..., row : row + half, col : col + half]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsi_magnet.config import CELL_PX, Precision, RunConfig
+from wsi_magnet.config import Precision, RunConfig
 from wsi_magnet.errors import SlideReadError
 from wsi_magnet.geometry import Box
 from wsi_magnet.inference.devices import one_torch_thread, resolve_device
@@ -156,8 +156,8 @@ class RecordLost:
 
     def _pixels(self, coarse: Region | None, layout: ScaleLayout, cell: CellTask) -> CellPixels:
         if coarse is None:
-            return not_analysed(len(self.spec.classes))
-        maps = coarse.cut(coarse_box(grid_box(cell.row, cell.col, CELL_PX)))
+            return not_analysed(len(self.spec.classes), layout.cell_px)
+        maps = coarse.cut(coarse_box(grid_box(cell.row, cell.col, layout.cell_px)))
         with one_torch_thread():
             pixels = upsample_only(maps, self.spec)
         box = layout.cell_box(cell.row, cell.col)
@@ -233,7 +233,7 @@ class _TileComputation:
     def _unreadable(self, cell: CellTask, maps: Pixels | None, reason: str) -> CellResult:
         """Keep the coarser result of a cell that cannot be read at this scale; label 255 where there is none."""
         if maps is None:
-            pixels = not_analysed(self._context.engine.classes)
+            pixels = not_analysed(self._context.engine.classes, self._layout.cell_px)
         else:
             with one_torch_thread():
                 pixels = self._on_tissue(cell, self._context.engine.upsample_only(maps, self._layout.geometry))
@@ -296,7 +296,7 @@ class _TileComputation:
             return 0, 0
         tissue = self._context.tissue
         inside = np.ones(box.size.hw, np.bool_) if tissue is None else tissue.around(self._layout.scale, box)
-        found = pixels.distances[tissue_blocks(inside)]
+        found = pixels.distances[tissue_blocks(inside, self._layout.cell_px)]
         return int(np.rint(1000 * found).sum()), len(found)
 
     def _write(self) -> None:

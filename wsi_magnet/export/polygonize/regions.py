@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from wsi_magnet.config import CELL_PX
+from wsi_magnet.config import CHUNK_PX
 from wsi_magnet.export.polygonize.corners import Bools, Codes, Corners, Ints, PackedCorners, find_corners
 from wsi_magnet.export.polygonize.rings import Linker, Points, Ring
 from wsi_magnet.export.polygonize.runs import Floats, Owners, Tally, components, joins_of
@@ -25,7 +25,7 @@ from wsi_magnet.geometry import Box, Size
 CUT = 128
 """Added to the class of a pixel above a cut, so that it differs from the one below; classes are below it."""
 
-BLOCK_PX = CELL_PX
+BLOCK_PX = CHUNK_PX
 """Side of a block: a chunk of the store."""
 
 _PREFETCH = 12
