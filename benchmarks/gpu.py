@@ -119,7 +119,7 @@ def _engine(slide: Path, bundle: Path, config: RunConfig, device: str) -> tuple[
 def patches_per_second(engine: Engine, geometry: PatchGeometry, batches: int) -> float:
     """Speed of the device with full batches that are sent as in a run, but always the same ones."""
     device, rng = device_of(engine), np.random.default_rng(0)
-    n, patch, work = engine.batch_size, geometry.patch_px, 512 + 2 * engine.margin_px(geometry)
+    n, patch, work = engine.batch_size, geometry.patch_px, geometry.cell_px + 2 * engine.margin_px(geometry)
     pixels = rng.integers(0, 256, (patch, patch, 3), dtype=np.uint8)
     maps = rng.integers(1, 256, (engine.classes, work // 2 + 2, work // 2 + 2), dtype=np.uint8)
     images, coarse = engine.batch_of([PatchInput(pixels, maps if geometry.index else None)] * n)

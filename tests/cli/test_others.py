@@ -152,6 +152,7 @@ def test_bundle_show(call: Call, made_run: MadeRun) -> None:
     assert "not for" in shipped.lower()
     assert "CC BY 4.0" in shipped
     assert "one for each step from scale to scale" in shipped
+    assert "512 x 512 px, with a halo of at least 32" in shipped
     assert "`wsi-magnet evaluate` measures the accuracy" in shipped, "validation figures are explained"
     assert "fine_first" not in shipped
 

@@ -62,6 +62,7 @@ def test_nothing_on_the_page_lies_elsewhere(graded_page: str) -> None:
         "(from openslide.mpp-x)",
         "6335ea0e6cc54c2c",
         "Refinement",
+        "A cell is a square of 512 pixels",
         "licence",
         "wsi-magnet",
     ],

@@ -35,6 +35,19 @@ def test_a_missing_part_is_named() -> None:
         RunRecord.from_json(values)
 
 
+def test_a_record_without_the_side_of_its_cells_has_cells_of_512() -> None:
+    values = RUN.to_json()
+    values["bundle"].pop("cell_px", None)
+    assert RunRecord.from_json(values).bundle.cell_px == 512
+    values["bundle"]["cell_px"] = 128
+    record = RunRecord.from_json(values)
+    assert (record.bundle.cell_px, record.to_json()["bundle"]["cell_px"]) == (128, 128)
+    for wrong in (100, 512.0, "512", None):
+        values["bundle"]["cell_px"] = wrong
+        with pytest.raises(SchemaError, match=r"bundle.cell_px is .*, not 128, 256 or 512"):
+            RunRecord.from_json(values)
+
+
 def test_a_finished_result_of_version_1_is_read_everywhere(tmp_path: Path) -> None:
     result = open_result(EARLIER / "finished")
     assert (result.state, result.mpp, len(result.summary["scales"])) == ("finished", 0.5, 3)

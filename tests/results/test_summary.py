@@ -18,9 +18,12 @@ CLASSES = (LabelClass(1, "gland", (1, 2, 3)),)
 CELL = 512 * 512
 
 
-def plan_of(*mpps: float) -> Plan:
+def plan_of(*mpps: float, cell_px: int = 512) -> Plan:
     scales = [
-        SimpleNamespace(scale=SimpleNamespace(index=i, mpp=mpp, size=Size(2048, 1024))) for i, mpp in enumerate(mpps)
+        SimpleNamespace(
+            scale=SimpleNamespace(index=i, mpp=mpp, size=Size(2048, 1024)), layout=SimpleNamespace(cell_px=cell_px)
+        )
+        for i, mpp in enumerate(mpps)
     ]
     finest = SimpleNamespace(mpp=mpps[-1])
     return cast(Plan, SimpleNamespace(scales=scales, tissue_share=0.5, ladder=SimpleNamespace(finest=finest)))
@@ -95,6 +98,14 @@ def test_pixels_that_refinement_changed_are_counted_scale_by_scale() -> None:
     assert [one["changed_share"] for one in counts.summary(CLASSES)["scales"]] == [0.0, 0.25]
     counts.add(TileResult(1, 0, 1, (CellResult(0, 4, True, quarters(9)),), {}))
     assert counts.summary(CLASSES)["scales"][1]["changed_share"] is None, "a journal of a version that did not count"
+
+
+def test_the_changed_share_is_of_the_cells_own_pixels() -> None:
+    part = (9 * 64**2, 64**2)
+    counts = RunCounts(plan_of(2.0, 1.0, cell_px=128))
+    cells = tuple(CellResult(0, i, True, (part,) * 4, changed_px=n) for i, n in enumerate((128**2, 0)))
+    counts.add(TileResult(1, 0, 0, cells, {}))
+    assert counts.summary(CLASSES)["scales"][1]["changed_share"] == 0.5
 
 
 def test_a_summary_is_one_line_with_areas() -> None:

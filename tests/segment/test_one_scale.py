@@ -47,9 +47,9 @@ def everything(tile_px: int, **config: Any) -> RunConfig:
     return RunConfig(**{"tile_px": tile_px, "tissue": False, "precision": "fp32", **kept, **config})
 
 
-def one_scale(mpp: float) -> BundleSpec:
+def one_scale(mpp: float, **changes: Any) -> BundleSpec:
     """No refiner at all."""
-    return free_spec(mpps=(mpp,), refiner_of=(), select_above=(), refine_above=(), temperature=(1.0,))
+    return free_spec(mpps=(mpp,), refiner_of=(), select_above=(), refine_above=(), temperature=(1.0,), **changes)
 
 
 class Dense(NamedTuple):

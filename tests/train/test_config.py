@@ -65,6 +65,13 @@ def test_a_configuration_comes_back_from_yaml_as_it_was(tmp_path: Path) -> None:
     assert read_config(write_config(tmp_path / "c.yaml", config)) == config
 
 
+def test_the_side_of_a_cell_is_written_where_it_is_not_the_default(tmp_path: Path) -> None:
+    assert "cell_px" not in tiny_config().to_json()
+    config = tiny_config(cell_px=128)
+    assert config.to_json()["cell_px"] == 128
+    assert read_config(write_config(tmp_path / "c.yaml", config)) == config
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_configurations_of_the_repository_can_be_read(path: Path) -> None:
     assert len(read_config(path).class_infos()) >= 2
@@ -102,6 +109,7 @@ def test_the_configurations_of_the_repository_can_be_read(path: Path) -> None:
         ({"refiners.window_px": 100}, "refiners.window_px 100 is not a multiple of 8, at least 32"),
         ({"refiners.window_px": 24}, "refiners.window_px 24 is not a multiple of 8, at least 32"),
         ({"median_px": 4}, "median_px 4 is not odd"),
+        ({"cell_px": 100}, "cell_px 100 is not 128, 256 or 512"),
         ({"classes": [{"name": "a"}]}, "classes must be at least two, of different values; got a 1"),
         ({"classes": [{"name": "a"}, {"name": "A"}]}, "class names must not be empty or repeated; got 'a', 'A'"),
         ({"classes": [{"name": "a", "value": 2}, {"name": "b"}]}, "got a 2, b 2: give each a value"),
@@ -325,7 +333,7 @@ def test_settings_are_added_to_those_of_the_file_below_and_a_list_replaces_them(
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[Nobody]", "methods: unknown method 'Nobody'; available are "),
+        ("[Nobody]", "methods: method is 'Nobody', none of "),
         ("{Dark: {steps: 4}}", "methods.Dark has settings, but Dark learns nothing; give its name alone"),
         ("{Blend: {step: 4}}", "config.methods.Blend: unknown field 'step'"),
         ("{Blend: {steps: 0}}", "methods.Blend.steps 0 is not at least 1"),

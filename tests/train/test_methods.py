@@ -298,6 +298,18 @@ def test_trainings_without_methods_are_recognised(made: TrainingSpec) -> None:
     assert "methods" not in config_of(methods={}).to_json()
 
 
+def test_smaller_cells_train_nothing_again(made: TrainingSpec, tmp_path: Path) -> None:
+    """They are in the bundle, whose thresholds and profile are fitted for them."""
+    order, seen = copied(made, tmp_path, config_of(cell_px=128)), Seen()
+    assert check(order).fingerprints == check(made).fingerprints
+    assert not train_bundle(order, watch=seen)["done_before"]
+    assert seen.steps.keys() == {"thresholds", "profile"}
+    before, after = load_bundle(made.output), load_bundle(order.output)
+    assert (before.spec.cell_px, after.spec.cell_px) == (512, 128)
+    assert same(before.backbone.state_dict(), after.backbone.state_dict())
+    assert train_bundle(order)["done_before"]
+
+
 @pytest.mark.slow
 def test_the_backbone_of_another_bundle_gets_new_heads(made: TrainingSpec, tmp_path: Path) -> None:
     seen = Seen()
