@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -122,8 +124,17 @@ def judge(study: Study, fold: Fold, options: argparse.Namespace) -> tuple[Method
 
 
 def call(*arguments: object) -> None:
-    """Run `wsi-magnet`; end with its exit code if it fails."""
-    code = subprocess.run([sys.executable, "-m", "wsi_magnet", *map(str, arguments)], check=False).returncode
+    """Run `wsi-magnet`; end with its exit code if it fails. A stop of this process stops it too, and waits for it."""
+    with subprocess.Popen([sys.executable, "-m", "wsi_magnet", *map(str, arguments)]) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # a terminal has sent it to both
+            process.wait()
+            raise
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
     if code:
         sys.exit(code)
 
@@ -203,8 +214,15 @@ def _notify(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     try:
         main()
     except WsiMagnetError as problem:
         sys.exit(f"Error: {problem}")
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command resumes.")

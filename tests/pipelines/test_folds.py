@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -161,3 +166,29 @@ def test_folds_of_real_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def checked(result: Any) -> None:
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.slow
+def test_a_stop_stops_the_command_that_runs(tmp_path: Path) -> None:
+    """A stand-in for Python writes a file when it is terminated."""
+    (tmp_path / "python").write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, signal, sys, time\n"
+        "def stop(*_):\n    pathlib.Path('stopped').touch()\n    sys.exit(1)\n"
+        "signal.signal(signal.SIGTERM, stop)\npathlib.Path('started').touch()\ntime.sleep(60)\n"
+    )
+    (tmp_path / "python").chmod(0o700)
+    code = (
+        "import signal, sys\nfrom pipelines import folds\nsys.executable = './python'\n"
+        "signal.signal(signal.SIGTERM, folds._stop)\nfolds.call('train')\n"
+    )
+    root = str(Path(folds.__file__).parents[1])
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}
+    ) as process:
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait() == 128 + signal.SIGTERM
+    assert (tmp_path / "stopped").exists()
