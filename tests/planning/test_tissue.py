@@ -202,6 +202,17 @@ def test_glass_beside_a_corner_of_ragged_tissue_is_no_lumen() -> None:
     assert not tissue[63:].any()
 
 
+@pytest.mark.parametrize("centre", [(0, 0), (30, 40), (60, 0), (40, 40)])
+def test_a_lumen_may_fill_most_of_a_field_cut_out_of_tissue(centre: tuple[int, int]) -> None:
+    """A field of 0.64 mm, two thirds to three quarters of it the lumen of a cystic gland that its edges cut."""
+    image = np.full((80, 80, 3), (224.0, 168.0, 196.0))
+    rows, cols = np.mgrid[:80, :80]
+    white = np.hypot(rows - centre[0], cols - centre[1]) < 44 if centre != (0, 0) else np.hypot(rows, cols) < 76
+    image[white] = GLASS_RGB
+    assert 0.3 < white.mean() < 0.95
+    assert found(image).all()
+
+
 def test_specks_are_dirt() -> None:
     image = blank()
     image[50:56, 50:56] = image[200:204, 100:110] = (224, 120, 180)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+from skimage.morphology import convex_hull_image
 
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.scales import Scale
@@ -69,6 +70,18 @@ SMALL_MM2, MOST_OPEN_SMALL = 0.2, 2.5
 MOST_FRAME = 1 / 3
 """Most share of the slide's whole edge along which a gap may lie: lumens take a quarter in a tile of 1.4 mm cut out of
 cystic glands; the glass beside the ragged end of a biopsy, whose border with tissue is long, takes half or more."""
+
+FIELD_UM = 1000.0
+"""Longest side below which a canvas is a field cut out of a slide: a gap in it is a lumen, however much of the field it
+takes, unless tissue bulges into it. In half a millimetre of a cystic gland a lumen takes three quarters."""
+
+LEAST_GLASS_MM2 = 0.1
+"""Least area of a gap of a field that may be glass."""
+
+MOST_BULGE, LEAST_BAY = 0.4, 0.2
+"""Most of the field's tissue in the convex hull of a lumen, and least of a gap in the convex hull of the tissue from
+which it is a bay, and so a lumen, in any case. A lumen is convex and lies in bays of tissue; at the edge of a section
+it is the other way round."""
 
 THIN_PX = 4
 """Mean width up to which a gap beside an area that was not scanned is the blurred rim of tissue and no lumen."""
@@ -239,7 +252,8 @@ def find_tissue(reader: SlideReader, *, canvas: Size, mpp_xy: tuple[float, float
     threshold = float(np.clip(threshold_otsu(score), LEAST_PINK, MOST_PINK))
     stained = (score >= threshold) | _dark(colours)
     not_scanned = _not_scanned(thumbnail)
-    tissue, gaps = _with_gaps(stained, not_scanned, (scale.mpp / 1000) ** 2)
+    longest_um = max(canvas.width * mpp_xy[0], canvas.height * mpp_xy[1])
+    tissue, gaps = _with_gaps(stained, not_scanned, (scale.mpp / 1000) ** 2, is_field=longest_um < FIELD_UM)
     red, green, blue = (float(channel) for channel in glass)
     return TissueMap(
         tissue | unreadable,
@@ -364,10 +378,11 @@ def _not_scanned(thumbnail: Image) -> Map:
     return left_out
 
 
-def _with_gaps(stained: Map, left_out: Map, pixel_mm2: float) -> tuple[Map, Map]:
+def _with_gaps(stained: Map, left_out: Map, pixel_mm2: float, *, is_field: bool = False) -> tuple[Map, Map]:
     """Tissue without specks and with its lumens, and further gaps to look at.
 
-    left_out: areas that were not scanned, whose edge cuts lumens as the slide's own does.
+    left_out: areas that were not scanned, whose edge cuts lumens as the slide's own does. is_field: True for a field
+    cut out of a slide.
     """
     pieces, areas = _pieces(stained)
     tissue = (areas * pixel_mm2 >= SPECK_MM2)[pieces] & stained
@@ -383,9 +398,19 @@ def _with_gaps(stained: Map, left_out: Map, pixel_mm2: float) -> tuple[Map, Map]
     enclosed = (on_edge <= most_open * beside_tissue) & (on_edge <= MOST_FRAME * frame)
     # The true size of a gap that an edge cuts is not known.
     lumen = is_gap & enclosed & ((areas * pixel_mm2 < LUMEN_MM2) | (on_edge > 0))
+    if is_field and tissue.any():
+        for number in np.flatnonzero(is_gap & ~lumen):
+            small = areas[number] * pixel_mm2 < LEAST_GLASS_MM2
+            lumen[number] = small or not _is_bulged_into(gaps == number, tissue)
     open_gap = (on_edge <= LOOK_OPEN * beside_tissue) & (on_edge <= LOOK_EDGE * frame)
     looked_at = is_gap & ((on_edge == 0) | open_gap)
     return tissue | lumen[gaps], (looked_at & ~lumen)[gaps]
+
+
+def _is_bulged_into(gap: Map, tissue: Map) -> bool:
+    """True for a gap into which tissue bulges, so that it is the glass beside a section."""
+    bulge, bay = convex_hull_image(gap) & tissue, convex_hull_image(tissue) & gap
+    return bool(bulge.sum() > MOST_BULGE * tissue.sum() and bay.sum() < LEAST_BAY * gap.sum())
 
 
 def _pieces(found: Map) -> tuple[Indices, Indices]:
