@@ -142,15 +142,9 @@ def test_all_else_has_a_default(tmp_path: Path) -> None:
 
 def section_of(name: str) -> str:
     """The prefix of the first section that has a setting."""
-    found = values()
-    return next(
-        prefix
-        for prefix, section in (
-            ("", found),
-            *((f"{key}.", found[key]) for key in ("augment", "backbone", "refiners", "fit")),
-        )
-        if name in section
-    )
+    config = tiny_config()
+    sections = {"": config, **{f"{key}.": getattr(config, key) for key in ("augment", "backbone", "refiners", "fit")}}
+    return next(prefix for prefix, section in sections.items() if hasattr(section, name))
 
 
 @pytest.mark.parametrize("name", CHOICES)

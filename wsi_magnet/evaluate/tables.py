@@ -125,7 +125,7 @@ def notes(report: Report, *, curve: bool = False) -> list[str]:
 
 
 def _halves_notes(report: Report) -> list[str]:
-    """What the halves have right, by bundle, and the columns about it."""
+    """Pixels that the halves have right, by bundle, and the columns about them."""
     refining = [row for row in report.comparison.rows if row.has_halves]
     several = len({row.bundle for row in report.comparison.rows}) > 1
     shares = {}
