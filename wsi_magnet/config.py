@@ -70,13 +70,13 @@ class RunConfig:
     """Write the uncertainty as uncertainty.ome.zarr."""
     batch_size: Count | None = None
     """Patches per forward pass; None: 1 on a CPU, 4 to 16 on CUDA, depending on its memory."""
-    method: str = MAGNET
-    """Method of the poster, or of another package. Methods without scales between the coarsest and the finest refine
-    all tissue cells unless `refine` is a fraction; see `methods.registry`."""
     precision: Precision = "auto"
     """Arithmetic of the networks. "auto" is the fastest that changes less than a thousandth of the labels: fp16 on
     CUDA, "mixed" (backbone in fp32, refinement modules in bf16) on CPUs with bf16, fp32 on others. The choice of the
     first worker holds for the whole run."""
+    method: str = MAGNET
+    """Method of the poster, or of another package. Methods without scales between the coarsest and the finest refine
+    all tissue cells unless `refine` is a fraction; see `methods.registry`."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -39,6 +39,17 @@ def test_a_parameter_is_a_number_above_0(value: float) -> None:
         Keep(2, {"radius_um": value}, torch.nn.Identity())
 
 
+def test_a_weight_may_be_0_and_not_negative() -> None:
+    class Weighed(Keep):
+        """One with a weight."""
+
+        info = MethodInfo("Weighed", "reimplemented", "none", "none", Needs(), {"w": 1.0})
+
+    assert Weighed(2, {"w": 0.0}).parameters == {"w": 0.0}
+    with pytest.raises(ConfigError, match=r"Weighed: parameter w is -1, not a number from 0 on"):
+        Weighed(2, {"w": -1.0})
+
+
 def test_a_missing_head_is_refused_with_the_cure() -> None:
     with pytest.raises(BundleError, match=r"no weights for Keep; train them with `methods: \[Keep\]`"):
         Keep(2)

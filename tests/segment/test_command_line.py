@@ -16,7 +16,7 @@ from wsi_magnet.segment.command_line import run_command, with_recorded_refine
 
 CONFIGS = [
     RunConfig(),
-    RunConfig(0.123456789, "all", False, 512, "0.5", True, True, 3, "bf16"),
+    RunConfig(0.123456789, "all", False, 512, "0.5", True, True, 3, "bf16", "Patching"),
     RunConfig(refine=0.2, keep_uncertainty=True, precision="fp32"),
 ]
 EXECUTIONS = [

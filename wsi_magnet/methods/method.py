@@ -19,6 +19,9 @@ from torch.nn import functional as F
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.methods.sampling import at_points
 
+ABOVE_0 = ("_um", "_px", "epsilon", "theta_beta")
+"""Ends of the names of parameters that must be above 0: lengths, and those by which something is divided."""
+
 Origin = Literal["faithful", "adapted", "reimplemented"]
 
 
@@ -154,15 +157,16 @@ class Method(ABC):
     info: ClassVar[MethodInfo]
 
     def __init__(self, n_classes: int, parameters: Mapping[str, float] | None = None, head: nn.Module | None = None):
-        """parameters: those that differ from the defaults, above 0. Raises ConfigError for one that the method does not
-        have or that is not above 0, and BundleError where a head is needed and there is none.
+        """parameters: those that differ from the defaults. Raises ConfigError for one that the method does not have, or
+        that is negative or, where it is a length or a divisor, 0; and BundleError where a head is needed and missing.
         """
         name, own = self.info.name, self.info.parameters
         if unknown := sorted((parameters or {}).keys() - own.keys()):
             raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(own) or 'none'}")
         for key, value in (parameters or {}).items():
-            if not (isfinite(value) and value > 0):
-                raise ConfigError(f"{name}: parameter {key} is {value:g}, not a number above 0")
+            least = "above 0" if key.endswith(ABOVE_0) else "from 0 on"
+            if not isfinite(value) or value < 0 or (value == 0 and key.endswith(ABOVE_0)):
+                raise ConfigError(f"{name}: parameter {key} is {value:g}, not a number {least}")
         if self.info.needs.head and head is None:
             raise BundleError(
                 f"the bundle has no weights for {name}; train them with `methods: [{name}]` in the configuration"
