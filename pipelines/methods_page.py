@@ -130,7 +130,9 @@ def about(name: str) -> str:
         return f"### {name}\n\n{_wrapped(COURSES[name])}"
     info = MagNet.info if name == MAGNET else method_class(name).info
     text = _wrapped(f"*{info.origin.capitalize()}.* {info.source}. {info.differs}")
-    return "\n".join([f"### {name}", "", text, "", _item(f"Needs {_needs(info.needs)}."), *_parameters(info)])
+    modules = ", refinement modules and thresholds for each step, which `train` makes" if name == MAGNET else ""
+    needs = _item(f"Needs {_needs(info.needs)}{modules}.")
+    return "\n".join([f"### {name}", "", text, "", needs, *_parameters(info)])
 
 
 def section(one: DataSet) -> str:

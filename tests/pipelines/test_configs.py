@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wsi_magnet.methods.registry import method_class, refining_methods
 from wsi_magnet.nets.spec import DEFAULT_BUNDLE, read_spec
 from wsi_magnet.train.config import TrainingConfig, read_config
 
@@ -35,6 +36,14 @@ def test_the_light_modules_differ_in_their_size_alone() -> None:
     base, light = config("prostate-glands"), config("prostate-glands-light")
     assert replace(light, name=base.name, refiners=replace(light.refiners, module="magnet")) == base
     assert light.refiners.module == "light"
+
+
+@pytest.mark.parametrize(("name", "base"), [("poster-glas", "glas"), ("poster-rings", "prostate-glands")])
+def test_the_poster_trains_every_method_on_the_same_backbone(name: str, base: str) -> None:
+    poster, own = config(name), config(base)
+    names = [one for one in refining_methods() if method_class(one).__module__.startswith("wsi_magnet.")]
+    assert sorted(poster.methods) == sorted(names)
+    assert replace(poster, name=own.name, methods=own.methods) == own
 
 
 def test_the_shipped_bundle_is_what_its_configuration_says() -> None:
