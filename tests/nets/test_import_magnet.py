@@ -87,8 +87,10 @@ def test_scales_and_class_names_are_taken(backbone: Path, refiner: Path, tmp_pat
         tmp_path / "x.safetensors",
         mpps=[8, 4],
         class_names=["background", "Gleason 4", "nerve", "benign gland"],
+        cell_px=128,
     )
     assert spec.mpps == (8, 4)
+    assert spec.cell_px == 128
     assert [c.value for c in spec.classes] == [0, 4, 6, 2]
     assert spec.background_index == 0
 

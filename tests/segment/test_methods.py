@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from tests.nets.made import networks_of
 from tests.runs import LocalSummary, MadeRun, free_spec, labels_of, run_serially
+from tests.slides_made import stained, write_pyramid
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.geometry import Size
 from wsi_magnet.methods import registry
 from wsi_magnet.methods.method import Method, MethodInfo, Needs, PatchMaps
 from wsi_magnet.nets.bundle import save_bundle
@@ -64,13 +66,18 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
 
 
-def small_spec(**methods: dict[str, float]) -> BundleSpec:
-    return free_spec(network="small", network_args={"width": 4}, methods=methods)
+def small_spec(cell_px: int = 512, **methods: dict[str, float]) -> BundleSpec:
+    return free_spec(network="small", network_args={"width": 4}, cell_px=cell_px, methods=methods)
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec, path = small_spec(Everything={"radius_um": 17.0}), tmp_path_factory.mktemp("bundle") / "b.safetensors"
+    return bundle_of(tmp_path_factory.mktemp("bundle") / "b.safetensors", 512)
+
+
+def bundle_of(path: Path, cell_px: int) -> Path:
+    """A bundle for the method above."""
+    spec = small_spec(cell_px, Everything={"radius_um": 17.0})
     torch.manual_seed(1)
     head = Everything.build_head(3, feature_channels("small", width=4))
     save_bundle(path, spec, *networks_of(spec), heads={"Everything": head.state_dict()})
@@ -93,6 +100,16 @@ def test_a_method_that_sees_everything_does_not_see_tiles(made_run: MadeRun, bun
     assert one.summary["scales"][2]["changed_share"] > 0.01
     magnet = run(made_run.slide, bundle, tmp_path / "magnet")
     assert not np.array_equal(labels_of(one.folder), labels_of(magnet.folder))
+
+
+def test_nor_in_smaller_cells(tmp_path: Path) -> None:
+    """The finest scale has a halo of 64 for the method, and cells at all places in those of the coarsest."""
+    slide = write_pyramid(tmp_path / "small.tif", stained(Size(620, 300)), mpp=0.5)
+    bundle = bundle_of(tmp_path / "small.safetensors", 128)
+    one, other = (run(slide, bundle, tmp_path / str(tile), tile_px=tile, method="everything") for tile in (512, 1024))
+    assert [scale["cells_refined"] for scale in one.summary["scales"]] == [2, 0, 15]
+    for product in ("mask", "probabilities"):
+        assert np.array_equal(labels_of(one.folder, 0, product), labels_of(other.folder, 0, product))
 
 
 def test_it_takes_a_part_of_the_cells_where_it_is_asked_to(made_run: MadeRun, bundle: Path, tmp_path: Path) -> None:
