@@ -21,7 +21,6 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from skimage.morphology import convex_hull_image
 
 from wsi_magnet.geometry import Box, Size, ceil_div
 from wsi_magnet.scales import Scale
@@ -409,8 +408,18 @@ def _with_gaps(stained: Map, left_out: Map, pixel_mm2: float, *, is_field: bool 
 
 def _is_bulged_into(gap: Map, tissue: Map) -> bool:
     """True for a gap into which tissue bulges, so that it is the glass beside a section."""
-    bulge, bay = convex_hull_image(gap) & tissue, convex_hull_image(tissue) & gap
+    bulge, bay = _convex_hull(gap) & tissue, _convex_hull(tissue) & gap
     return bool(bulge.sum() > MOST_BULGE * tissue.sum() and bay.sum() < LEAST_BAY * gap.sum())
+
+
+def _convex_hull(found: Map) -> Map:
+    """Pixels in the convex hull of the found ones, as far as 64 directions tell."""
+    points, grid = np.argwhere(found), np.indices(found.shape)
+    inside = np.ones(found.shape, np.bool_)
+    for angle in np.linspace(0, 2 * np.pi, 64, endpoint=False):
+        y, x = np.sin(angle), np.cos(angle)
+        inside &= grid[0] * y + grid[1] * x <= (points @ (y, x)).max() + 1e-9
+    return inside
 
 
 def _pieces(found: Map) -> tuple[Indices, Indices]:
