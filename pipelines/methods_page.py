@@ -15,11 +15,10 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from wsi_magnet.config import MAGNET
+from wsi_magnet.config import MAGNET, MAGNET_FAST
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.evaluate.bootstrap import Estimate
 from wsi_magnet.evaluate.columns import ACCURACY, HEADROOM, MENDED, MIOU, SPOILED
-from wsi_magnet.evaluate.methods import FAST_ROW
 from wsi_magnet.evaluate.poster import IMAGE_WH, POSTER, SOURCE
 from wsi_magnet.evaluate.scatter import Dot, draw_methods
 from wsi_magnet.evaluate.tables import POSTERS_NOTE, UNKNOWN, estimate_text, number_text
@@ -45,8 +44,8 @@ from the paper's text alone.
 COURSES = {
     "Patching": "The bundle's network at the finest scale alone: detail, and no more context than a patch has.",
     "Downsample": "The bundle's network at the coarsest scale alone, upsampled: context, without detail.",
-    FAST_ROW: "MagNet on a share of the cells of the finer scales, those where refining reduces uncertainty most. The "
-    "published program takes the least uncertain ones.",
+    MAGNET_FAST: "MagNet on a share of the cells of the finer scales, those where refining reduces uncertainty most. "
+    "The published program takes the least uncertain ones.",
 }
 """Methods that are no step of their own."""
 

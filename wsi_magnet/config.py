@@ -38,6 +38,9 @@ level that fits in a chunk. Files of that size are quick to read, and cells of a
 MAGNET = "MagNet"
 """The method of a run unless another one is chosen."""
 
+MAGNET_FAST = "MagNet-Fast"
+"""MagNet on a share of the cells (paper, section 3.4)."""
+
 TILE_PX = (512, 1024, 2048, 4096)
 """Sides of tiles, in pixels: whole numbers of chunks and of cells of every side, and small enough for several tiles in
 a worker's memory."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from wsi_magnet.config import MAGNET, Execution, Refine, RunConfig
+from wsi_magnet.config import MAGNET, MAGNET_FAST, Execution, Refine, RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.methods.registry import method_names, refining_methods
 from wsi_magnet.segment.slide import segment_slide
-
-FAST_ROW = "MagNet-Fast"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class MethodRow:
 
 def all_rows(fast: float) -> tuple[MethodRow, ...]:
     """A row for every method, in the poster's order; `fast` is the share of cells that MagNet-Fast refines."""
-    return tuple(MethodRow(name, name, fast if name == FAST_ROW else "all") for name in method_names())
+    return tuple(MethodRow(name, name, fast if name == MAGNET_FAST else "all") for name in method_names())
 
 
 def choose(rows: Sequence[MethodRow], names: Sequence[str], fitted: Sequence[str] = ()) -> tuple[MethodRow, ...]:

@@ -26,7 +26,7 @@ from wsi_magnet.inference.features import FeatureTap, block_features, count_bloc
 from wsi_magnet.inference.optimize import ARITHMETIC, computing_in, inference_form, resolve_precision
 from wsi_magnet.inference.tiles import CellPixels, clear_outside
 from wsi_magnet.labels import NOT_ANALYSED
-from wsi_magnet.magnet.step import upsample_inner, uses_rgb
+from wsi_magnet.magnet.step import upsample_inner, uses_rgb, without_margin
 from wsi_magnet.methods.build import build_method
 from wsi_magnet.methods.magnet import MagNet
 from wsi_magnet.methods.method import Context, Method, Needs, PatchMaps
@@ -176,13 +176,13 @@ class Engine:
         images, coarse = self.batch_of(inputs)
         with torch.inference_mode():
             there = None if coarse is None else coarse.to(self.device)
-            if isinstance(self._method, MagNet) or there is None:
+            if self.shares_batches or there is None:
                 found = self.compute(images.to(self.device), there, geometry)
                 yield from self.cells(found, len(inputs))
                 return
             for i, one in enumerate(inputs):  # contexts differ, and a result must not depend on the rest of a batch
                 image, maps = images[i : i + 1].to(self.device), there[i : i + 1]
-                yield from self.cells(self._by_method(image, maps, one.context, geometry), 1)
+                yield from self.cells(self.compute(image, maps, geometry, one.context), 1)
 
     def upsample_only(self, coarse: Pixels, geometry: PatchGeometry) -> CellPixels:
         """Upsample the coarser result without refining it; a cell that was not analysed stays so.
@@ -207,36 +207,34 @@ class Engine:
         filled[len(parts) :] = 0
         return batch
 
-    def compute(self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry) -> Results:
+    def compute(
+        self, images: Tensor, coarse: Tensor | None, geometry: PatchGeometry, context: Context | None = None
+    ) -> Results:
         """The computation on the device: uint8 (N, P, P, 3), and (N, C, W / 2 + 2, W / 2 + 2) except at the coarsest
         scale.
 
-        Never waits for the device, so that it can be queued, or recorded once and replayed.
+        Never waits for the device, so that with MagNet it can be queued, or recorded once and replayed.
         """
-        margin = self.margin_px(geometry)
-        x = self._normalised(images)
-        fine = self._segment_fine(x, geometry, margin)
-        distances = self._distances(x, geometry)
-        if coarse is None:
-            return _results(fine, self._values, distances)
-        rgb = _inner(_rgb(images), geometry.halo_px - margin) if self.needs.rgb else None
-        maps = replace(self._maps(_upsample(coarse, self._device_prior), geometry), fine=fine, rgb=rgb)
-        return _results(self._method.refine(maps), self._values, distances, before=maps.inner(maps.coarse))
-
-    def _by_method(self, images: Tensor, coarse: Tensor, context: Context | None, geometry: PatchGeometry) -> Results:
-        """The same for a method other than MagNet, which is given what it needs: images uint8 (1, P, P, 3)."""
-        maps = self._maps(_upsample(coarse, self._device_prior), geometry)
-        rgb = _rgb(images) if self.needs.rgb else None
+        margin, needs = self.margin_px(geometry), self.needs
         fine = features = None
-        distances = torch.zeros(1, count_blocks(geometry.cell_px), device=images.device)
-        if self.needs.fine or self.needs.features:
+        distances = torch.zeros(len(images), count_blocks(geometry.cell_px), device=images.device)
+        if coarse is None or needs.fine or needs.features:
             x = self._normalised(images)
-            fine = self._segment_fine(x, geometry, maps.margin_px)
-            if self.needs.features and self._tap is not None:
+            fine = self._segment_fine(x, geometry, margin)
+            if needs.features and self._tap is not None:
                 features = self._tap.features.float()
             distances = self._distances(x, geometry)
-        seen = replace(maps, rgb=rgb, fine=fine if self.needs.fine else None, features=features, context=context)
-        return _results(self._method.refine(seen), self._values, distances, before=maps.inner(maps.coarse))
+        if coarse is None:
+            assert fine is not None
+            return _results(fine, self._values, distances)
+        maps = replace(
+            self._maps(_upsample(coarse, self._device_prior), geometry),
+            rgb=without_margin(_rgb(images), geometry.halo_px - margin) if needs.rgb else None,
+            fine=fine if needs.fine else None,
+            features=features,
+            context=context,
+        )
+        return _results(self._method.refine(maps), self._values, distances, before=maps.inner(maps.coarse))
 
     def block_features(self, image: Pixels, geometry: PatchGeometry) -> Floats | None:
         """Features of the blocks of the patch that this thread has just segmented, a batch of its own: uint8 (P, P, 3)
@@ -259,7 +257,7 @@ class Engine:
             self._backbone(image)
         if maps is not None:
             refiner = self._refiners[self._spec.refiner_of[geometry.index - 1]]
-            rgb = {"rgb": _inner(image, (image.shape[-1] - maps.shape[-1]) // 2)} if uses_rgb(refiner) else {}
+            rgb = {"rgb": without_margin(image, (image.shape[-1] - maps.shape[-1]) // 2)} if uses_rgb(refiner) else {}
             self._refined(refiner, fine=maps, coarse=maps, **rgb)
 
     def _normalised(self, images: Tensor) -> Tensor:
@@ -283,7 +281,7 @@ class Engine:
     def _segment_fine(self, x: Tensor, geometry: PatchGeometry, margin_px: int) -> Tensor:
         """Normalised RGB, float32 (N, 3, P, P), to probabilities float32 (N, C, W, W)."""
         logits = self._logits(x)
-        return self._probabilities(_inner(logits, geometry.halo_px - margin_px), geometry.index)
+        return self._probabilities(without_margin(logits, geometry.halo_px - margin_px), geometry.index)
 
     def _probabilities(self, logits: Tensor, scale: int) -> Tensor:
         maps = torch.empty(logits.shape, device=logits.device).copy_(logits)  # float32, channels first
@@ -304,7 +302,7 @@ def upsample_only(coarse: Pixels, spec: BundleSpec, margin_px: int = 0) -> CellP
     with torch.inference_mode():
         prior = _prior(len(spec.classes), spec.background_index)
         stored = torch.from_numpy(coarse[None])
-        maps = _inner(_upsample(stored, prior), margin_px)
+        maps = without_margin(_upsample(stored, prior), margin_px)
         unknown = torch.zeros(1, count_blocks(cell_px))
         pixels = next(_cells(_results(maps, [c.value for c in spec.classes], unknown), 1))
         if spec.background_index is not None:
@@ -313,7 +311,7 @@ def upsample_only(coarse: Pixels, spec: BundleSpec, margin_px: int = 0) -> CellP
         covered = (stored > 0).any(dim=1, keepdim=True)
         if covered.all():
             return pixels
-        inside = _inner(upsample_inner(covered.float()), margin_px)[0, 0] >= 0.5
+        inside = without_margin(upsample_inner(covered.float()), margin_px)[0, 0] >= 0.5
         return clear_outside(pixels, inside.numpy(), None)
 
 
@@ -375,11 +373,6 @@ def _margin_uncertainty(stored: Tensor) -> Tensor:
 def _rgb(images: Tensor) -> Tensor:
     """uint8 (N, P, P, 3) to float32 (N, 3, P, P), 0 to 1."""
     return images.permute(0, 3, 1, 2).float().div_(255)
-
-
-def _inner(maps: Tensor, margin: int) -> Tensor:
-    """The maps without `margin` rows and columns on each side; a view."""
-    return maps[..., margin : maps.shape[-2] - margin, margin : maps.shape[-1] - margin] if margin else maps
 
 
 def not_analysed(classes: int, cell_px: int) -> CellPixels:

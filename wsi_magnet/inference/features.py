@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_magnet.magnet.step import without_margin
 from wsi_magnet.nets.profile import BLOCK_PX
 from wsi_magnet.nets.registry import HEADS
 
@@ -50,8 +51,8 @@ def block_features(features: Tensor, image: Tensor, halo_px: int) -> Tensor:
     features: (N, channels, h, w) of a patch; image: normalised RGB, float (N, 3, P, P); halo_px: of the patch.
     """
     stride = image.shape[-1] // features.shape[-1]
-    structure = _pooled(_inner(features, halo_px // stride).float(), BLOCK_PX // stride)
-    colours = _inner(image.float(), halo_px)
+    structure = _pooled(without_margin(features, halo_px // stride).float(), BLOCK_PX // stride)
+    colours = without_margin(image.float(), halo_px)
     mean = _pooled(colours, BLOCK_PX)
     deviation = (_pooled(colours.square(), BLOCK_PX) - mean.square()).clamp(min=0).sqrt()
     return torch.cat([structure, mean, deviation], dim=1).flatten(2).transpose(1, 2)
@@ -69,7 +70,3 @@ def distances_from(blocks: Tensor, mean: Tensor, whitening: Tensor, most: float)
 def _pooled(maps: Tensor, side: int) -> Tensor:
     """(N, channels, h, w) over a cell to (N, channels, B, B); side: of a block, in pixels of the maps."""
     return F.avg_pool2d(maps, side)
-
-
-def _inner(maps: Tensor, margin: int) -> Tensor:
-    return maps[..., margin : maps.shape[-2] - margin, margin : maps.shape[-1] - margin]

@@ -89,6 +89,12 @@ def _rectangles(needed: Tensor) -> Iterator[Box]:
                 start = None
 
 
+def without_margin(maps: Tensor, margin_px: int) -> Tensor:
+    """(..., H, W) without `margin_px` rows and columns on each side; a view."""
+    height, width = maps.shape[-2:]
+    return maps[..., margin_px : height - margin_px, margin_px : width - margin_px]
+
+
 def magnet_step(*, coarse: Tensor, refined: Tensor, selected: Tensor) -> Tensor:
     """Y with R in the selected pixels: a hard overwrite of all classes, no blending (paper, section 3.3).
 

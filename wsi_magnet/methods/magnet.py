@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wsi_magnet.geometry import round_up
 from wsi_magnet.magnet.grid_selection import may_select, refined_pixels, select_on_grid, spread
-from wsi_magnet.magnet.step import magnet_step, refine_parts, refine_patch
+from wsi_magnet.magnet.step import magnet_step, refine_parts, refine_patch, without_margin
 from wsi_magnet.methods.method import Method, MethodInfo, Needs, PatchMaps
 from wsi_magnet.nets.spec import BundleSpec
 
@@ -68,7 +68,7 @@ class MagNet(Method):
         """False where no score can reach the threshold of the scale, whatever O is."""
         if self._spec.select_above[maps.scale - 1] <= ROUNDING:
             return True
-        return bool(_inner(self._selectable(maps), self._spec.median_px // 2).any())
+        return bool(without_margin(self._selectable(maps), self._spec.median_px // 2).any())
 
     def refine(self, maps: PatchMaps) -> Tensor:
         """See `Method.refine` (paper, section 3.3)."""
@@ -77,14 +77,14 @@ class MagNet(Method):
         refined = self._refined(fine, maps)
         around = maps.margin_px - self._blur_px(ratio)
         weight = select_on_grid(
-            coarse=_inner(coarse, around),
-            refined=_inner(refined, around),
+            coarse=without_margin(coarse, around),
+            refined=without_margin(refined, around),
             ratio=ratio,
             above=self._spec.select_above[step],
             width=self._spec.width_of(step),
             median_px=self._spec.median_px,
         )
-        selected = spread(_inner(weight, self._spec.median_px // 2), ratio)
+        selected = spread(without_margin(weight, self._spec.median_px // 2), ratio)
         if fine.device.type != "cpu" and not self._spec.width_of(step):
             selected = selected > 0
         return magnet_step(coarse=maps.inner(coarse), refined=maps.inner(refined), selected=selected)
@@ -116,7 +116,7 @@ class MagNet(Method):
         """Blocks in which R could be selected, whatever its values: bool (N, 1, h, w), including the blocks round the
         cell that medians need.
         """
-        coarse = _inner(maps.coarse, maps.margin_px - self._blur_px(maps.ratio))
+        coarse = without_margin(maps.coarse, maps.margin_px - self._blur_px(maps.ratio))
         above = self._spec.select_above[maps.scale - 1] - ROUNDING
         return may_select(coarse=coarse, ratio=maps.ratio, above=above, median_px=self._spec.median_px)
 
@@ -126,8 +126,3 @@ class MagNet(Method):
     def _blur_px(self, ratio: int) -> int:
         """Radius of the median, in pixels of the scale."""
         return self._spec.median_px // 2 * ratio
-
-
-def _inner(maps: Tensor, margin: int) -> Tensor:
-    """The maps without `margin` rows and columns on each side; a view."""
-    return maps[..., margin : maps.shape[-2] - margin, margin : maps.shape[-1] - margin] if margin else maps

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.magnet.step import without_margin
 from wsi_magnet.methods.sampling import at_points
 
 ABOVE_0 = ("_um", "_px", "epsilon", "theta_beta")
@@ -143,8 +144,7 @@ class PatchMaps:
 
     def inner(self, maps: Tensor) -> Tensor:
         """(N, K, H, W) without the margin; a view."""
-        margin, (height, width) = self.margin_px, self.size_hw
-        return maps[..., margin : height - margin, margin : width - margin]
+        return without_margin(maps, self.margin_px)
 
 
 class Method(ABC):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.magnet.uncertainty import confidence
+from wsi_magnet.methods.blocks import padded
 from wsi_magnet.methods.losses import set_loss
 from wsi_magnet.methods.method import Context, Method, MethodInfo, Needs, PatchMaps
 from wsi_magnet.methods.sampling import at_points
@@ -121,7 +122,7 @@ class PointRend(Method):
         upsampling the logits, because the coarse result is already there at every resolution.
         """
         context = _context(maps)
-        coarse = _padded(maps.coarse, context.ratio)
+        coarse = padded(maps.coarse, context.ratio)
         height, width = coarse.shape[-2:]
         count = max(1, round(self.parameters["share"] * height * width))
         change = coarse.new_zeros(*coarse.shape[:2], height // context.ratio, width // context.ratio)
@@ -202,12 +203,6 @@ def _changed(coarse: Tensor, change: Tensor) -> Tensor:
     """Probabilities after a change of their logits; where there is none, as they were. (N, C, H, W) each."""
     refined = (coarse_logits(coarse) + change).softmax(dim=1)
     return torch.where((change != 0).any(dim=1, keepdim=True), refined, coarse)
-
-
-def _padded(coarse: Tensor, multiple: int) -> Tensor:
-    """The maps with their last rows and columns repeated, up to a multiple."""
-    height, width = coarse.shape[-2:]
-    return F.pad(coarse, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
 def _context(maps: PatchMaps) -> Context:

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Literal
 
-from wsi_magnet.config import MAGNET, Refine, RunConfig
+from wsi_magnet.config import MAGNET, MAGNET_FAST, Refine, RunConfig
 from wsi_magnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Course:
 _COURSES = (
     Course("Patching", "finest"),
     Course("Downsample", "coarsest"),
-    Course("MagNet-Fast", refine=FAST),
+    Course(MAGNET_FAST, refine=FAST),
     Course(MAGNET),
 )
 """Methods that need only a bundle's backbone and refinement modules."""
@@ -69,9 +69,12 @@ def method_names() -> tuple[str, ...]:
 
 def course_of(method: str) -> Course:
     """The course of a method, by its name, ignoring case. Raises ConfigError for an unknown one."""
-    for name in method_names():
+    known = next((one for one in _COURSES if one.name.lower() == method.lower()), None)
+    if known is not None:
+        return known  # without a look at what is installed: most runs are MagNet's, and ask at every scale
+    for name in refining_methods():
         if name.lower() == method.lower():
-            return next((one for one in _COURSES if one.name == name), Course(name, refines="last", refine="all"))
+            return Course(name, refines="last", refine="all")
     raise ConfigError(f"method is {method!r}, none of {', '.join(method_names())}", arguments=("method",))
 
 
