@@ -172,7 +172,8 @@ def put_back(coarse: Floats, strips: Strips, tails: Floats) -> Floats:
     """
     weights, bands = coarse.copy(), np.zeros(coarse.shape[1:], dtype=np.int64)
     for label in np.unique(strips.classes):
-        y, x, inside = _inside(coarse.shape[1:], strips, tails, np.flatnonzero(strips.classes == label))
+        is_class = coarse[label] > np.delete(coarse, label, axis=0).max(axis=0)
+        y, x, inside = _inside(is_class, strips, tails, np.flatnonzero(strips.classes == label))
         weights[label, y, x] = inside
         bands[y, x] += 1
     total = weights.sum(axis=0)
@@ -182,19 +183,21 @@ def put_back(coarse: Floats, strips: Strips, tails: Floats) -> Floats:
     return np.where(bands > 0, moved, coarse)
 
 
-def _inside(shape_hw: tuple[int, ...], strips: Strips, tails: Floats, columns: Ints) -> tuple[Ints, Ints, Floats]:
+def _inside(is_class: npt.NDArray[np.bool_], strips: Strips, tails: Floats, columns: Ints) -> tuple[Ints, Ints, Floats]:
     """Coordinates of the pixels in the band of some columns, and their probability of being inside.
 
-    Each pixel belongs to its nearest column. A moved polygon would cross itself where the contour is bent sharply.
+    is_class: bool (H, W), the coarse result's side of the contour: at a sharp bend the normal of the nearest column may
+    tell the wrong one. Each pixel belongs to its nearest column. A moved polygon would cross itself where the contour is bent sharply.
     """
     points = strips.points_yx[columns]
-    far = np.ones(shape_hw, dtype=bool)
+    far = np.ones(is_class.shape, dtype=bool)
     y, x = np.floor(points + 0.5).astype(np.int64).T
     far[y, x] = False
     pixels = np.argwhere(distance_transform_edt(far) <= strips.half_px + 1)
     distances, nearest_column = cKDTree(points).query(pixels + _NUDGE_YX, distance_upper_bound=strips.half_px)
     pixels, own = pixels[np.isfinite(distances)], columns[nearest_column[np.isfinite(distances)]]
     outward = ((pixels - strips.points_yx[own]) * strips.normals_yx[own]).sum(axis=1)
+    outward = np.where(is_class[pixels[:, 0], pixels[:, 1]], -np.abs(outward), np.abs(outward))
     row = np.floor(outward + 0.5)
     index = (row + strips.half_px).astype(np.int64).clip(0, 2 * strips.half_px)
     share = row + 0.5 - outward  # of the row's pixel that is farther out
