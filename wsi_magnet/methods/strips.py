@@ -187,7 +187,8 @@ def _inside(is_class: npt.NDArray[np.bool_], strips: Strips, tails: Floats, colu
     """Coordinates of the pixels in the band of some columns, and their probability of being inside.
 
     is_class: bool (H, W), the coarse result's side of the contour: at a sharp bend the normal of the nearest column may
-    tell the wrong one. Each pixel belongs to its nearest column. A moved polygon would cross itself where the contour is bent sharply.
+    tell the wrong one. Each pixel belongs to its nearest column. A moved polygon would cross itself where the contour
+    is bent sharply.
     """
     points = strips.points_yx[columns]
     far = np.ones(is_class.shape, dtype=bool)
