@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from importlib.util import find_spec
 from types import FrameType, SimpleNamespace
 
@@ -37,24 +37,43 @@ def test_threads_started_within_and_their_children_are_deaf() -> None:
     assert told == ["True\n"]
 
 
-def receive(number: int, reached: list[str]) -> None:
-    """A signal to this process while its workers start."""
+def receive(number: int, reached: list[str], thread: int, given: int | None = None) -> None:
+    """A signal to a thread of this process while its workers start; `given`: readable from when the thread has it."""
     with children_ignore_ctrl_c():
-        os.kill(os.getpid(), number)
-        time.sleep(0.3)  # another thread may be given it, and is in no hurry
+        signal.pthread_kill(thread, number)
+        if given is not None:
+            select.select([given], [], [], 60)
         reached.append("the end")
 
 
-@pytest.mark.parametrize("threads", [0, 1])
-def test_ctrl_c_within_is_heard_afterwards(threads: int) -> None:
-    end = threading.Event()
-    others = [threading.Thread(target=end.wait) for _ in range(threads)]
-    for other in others:
-        other.start()  # it may be handed to one of these
+def test_ctrl_c_within_is_heard_afterwards() -> None:
     reached: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        receive(signal.SIGINT, reached)
-    end.set()
+        receive(signal.SIGINT, reached, threading.get_ident())
+    assert_heard(reached)
+
+
+def test_ctrl_c_that_another_thread_is_given_is_heard_afterwards_too() -> None:
+    """A terminal's signal is for the process, and only the main thread has it blocked."""
+    end, reached = threading.Event(), list[str]()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    given, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    before = signal.set_wakeup_fd(wakeup)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            receive(signal.SIGINT, reached, thread.ident or 0, given)
+    finally:
+        signal.set_wakeup_fd(before)
+        end.set()
+        os.close(given)
+        os.close(wakeup)
+    assert_heard(reached)
+
+
+def assert_heard(reached: list[str]) -> None:
+    """All was done within, and Ctrl-C is as before."""
     assert reached == ["the end"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -68,7 +87,7 @@ def test_sigterm_within_is_handled_afterwards_too() -> None:
     reached: list[str] = []
     try:
         with pytest.raises(KeyboardInterrupt):
-            receive(signal.SIGTERM, reached)
+            receive(signal.SIGTERM, reached, threading.get_ident())
         assert signal.getsignal(signal.SIGTERM) is stop
     finally:
         signal.signal(signal.SIGTERM, before)
