@@ -2,9 +2,10 @@
 
     python -m pipelines.folds MANIFEST --config C.yaml -o FOLDER [--folds 4] [--methods all]
 
-Each fold holds back its groups from training and validation, trains by `wsi-magnet train`, and runs the methods on what
-was held back as `wsi-magnet evaluate` does. `wsi-magnet evaluate --result` then scores the results of all folds: rows
-of a method are joined whatever fold made them. Times and memory are those of the runs. The same command resumes.
+Each fold holds back its groups from training and validation, and trains by `wsi-magnet train`. When all have, the
+methods run on what each fold held back as in `wsi-magnet evaluate`, and `wsi-magnet evaluate --result` scores the
+results: rows of a method are joined whatever fold made them. Times and memory are those of the runs. With --backbones
+the folds are another study's, and only refinement modules and heads are trained. The same command resumes.
 """
 
 from __future__ import annotations
@@ -71,11 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, judge and join."""
     options = _options(arguments)
     study = prepare(options)
-    rows: tuple[MethodRow, ...] = ()
     for fold in study.folds:
         tested, validated = (", ".join(names) for names in (fold.groups.test, fold.groups.validation))
         _notify(f"fold {fold.number} of {len(study.folds)}: tests {tested}; validates on {validated}")
         train(fold, options)
+    rows: tuple[MethodRow, ...] = ()
+    for fold in study.folds:
+        _notify(f"fold {fold.number} of {len(study.folds)}: judges {len(fold.samples)} images")
         rows = judge(study, fold, options)
     results = [("--result", study.folder / "results" / row.name) for row in rows]
     call("evaluate", study.joined, *(part for pair in results for part in pair), "-o", study.folder)
@@ -86,22 +89,38 @@ def prepare(options: argparse.Namespace) -> Study:
     manifest = read_manifest(options.manifest)
     folder: Path = options.output.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    if options.backbones is not None:
+        _take_deal(options.backbones / FOLDS, folder / FOLDS)
     dealt = _dealt(manifest, read_config(options.config), options, folder / FOLDS)
+    judged = evenly(manifest.samples, options.images)
     folds = []
     for number, groups in enumerate(dealt, 1):
         path = folder / f"fold-{number}.csv"
         write_manifest(path, [replace(sample, split=_split(sample, groups)) for sample in manifest.samples])
-        own = tuple(sample for sample in manifest.samples if sample.group in groups.test)
+        own = tuple(sample for sample in judged if sample.group in groups.test)
         folds.append(Fold(number, groups, own, path, folder / f"fold-{number}.safetensors"))
     joined = folder / "all.csv"
-    write_manifest(joined, [replace(sample, split="test") for sample in manifest.samples])
-    return Study(manifest.samples, tuple(folds), joined, folder)
+    write_manifest(joined, [replace(sample, split="test") for sample in judged])
+    return Study(judged, tuple(folds), joined, folder)
+
+
+def evenly(samples: Sequence[Sample], most: int | None) -> tuple[Sample, ...]:
+    """At most that many images of each group, evenly over its images in their order; None: all."""
+    of_group: dict[str, list[int]] = {}
+    for index, sample in enumerate(samples):
+        of_group.setdefault(sample.group, []).append(index)
+    chosen: set[int] = set()
+    for own in of_group.values():
+        count = min(len(own), most or len(own))
+        chosen |= {own[(2 * i + 1) * len(own) // (2 * count)] for i in range(count)}
+    return tuple(samples[index] for index in sorted(chosen))
 
 
 def train(fold: Fold, options: argparse.Namespace) -> None:
     """Train the fold's bundle; one that is finished is left as it is."""
     device = ("--device", options.device, "--threads", options.threads)
-    call("train", fold.manifest, "--config", options.config, "-o", fold.bundle, *device)
+    backbone = () if options.backbones is None else ("--backbone", options.backbones / fold.bundle.name)
+    call("train", fold.manifest, "--config", options.config, *backbone, "-o", fold.bundle, *device)
 
 
 def judge(study: Study, fold: Fold, options: argparse.Namespace) -> tuple[MethodRow, ...]:
@@ -160,6 +179,16 @@ def _dealt(manifest: Manifest, config: TrainingConfig, options: argparse.Namespa
     return groups
 
 
+def _take_deal(theirs: Path, ours: Path) -> None:
+    """Copy another study's folds, or compare them with those that are there. Raises ConfigError."""
+    if not theirs.exists():
+        raise ConfigError(f"{theirs} is not there; --backbones takes the output folder of an earlier command")
+    if not ours.exists():
+        ours.write_bytes(theirs.read_bytes())
+    elif json.loads(ours.read_text(encoding="utf-8")) != json.loads(theirs.read_text(encoding="utf-8")):
+        raise ConfigError(f"{ours} has other folds than {theirs}; choose another folder with -o")
+
+
 def _contents(manifest: Manifest, config: TrainingConfig) -> dict[str, list[float]]:
     """Number of images, and pixels by class at the coarsest scale, of each group."""
     classes = config.class_infos()
@@ -204,10 +233,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the dealing")
     parser.add_argument("--methods", default="", metavar="NAME,...", help="as of `evaluate`")
     parser.add_argument("--fast", type=float, default=0.25, help="as of `evaluate` (default: 0.25)")
+    parser.add_argument("--images", type=int, metavar="N", help="most images of a group that are judged (default: all)")
+    parser.add_argument("--backbones", type=Path, metavar="FOLDER", help="a study whose folds and backbones to use")
     parser.add_argument("--no-tissue", dest="tissue", action="store_false", help="as of `evaluate`")
     parser.add_argument("--device", default="auto", help="as of `train` and `evaluate`")
     parser.add_argument("--threads", type=int, default=cpu_threads(), help="of a training (default: all)")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.images is not None and options.images < 1:
+        parser.error(f"--images is {options.images}, not a number of images from 1 on")
+    return options
 
 
 def _notify(text: str) -> None:

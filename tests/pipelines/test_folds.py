@@ -25,6 +25,7 @@ from tests.evaluate.made import MPP, label_values, paint, patchwork, stay_here, 
 from tests.runs import write_bundle
 from tests.train.made import SMALL_VALIDATION_PX, quick_survey, tiny_config, write_config, write_data
 from wsi_magnet.dataset.manifest import read_manifest
+from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.evaluate.prediction import Prediction
 from wsi_magnet.nets.spec import read_spec
@@ -147,6 +148,31 @@ def test_another_deal_in_the_same_folder_is_refused(tmp_path: Path, monkeypatch:
     folds.main(arguments)
     with pytest.raises(ConfigError, match="choose another folder"):
         folds.main([*arguments, "--seed", "1"])
+
+
+def test_images_of_a_group_are_taken_evenly() -> None:
+    samples = [Sample(i + 2, Path(f"{i}.png"), (), 1.0, "most" if i < 9 else "few", "test") for i in range(11)]
+    assert [one.name for one in folds.evenly(samples, 3)] == ["1", "4", "7", "9", "10"]
+    assert folds.evenly(samples, None) == tuple(samples)
+
+
+def test_backbones_and_folds_of_another_study_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(folds, "judge", lambda *arguments: ())
+    monkeypatch.setattr(folds, "call", lambda *arguments: calls.append(arguments))
+    arguments, out = painted_study(tmp_path), tmp_path / "out"
+    folds.main([*arguments, "--seed", "3"])
+    assert not any("--backbone" in one for one in calls)
+    calls.clear()
+    again = [*arguments, "--seed", "3", "-o", str(tmp_path / "again"), "--backbones", str(out)]
+    folds.main(again)
+    assert [one[one.index("--backbone") + 1] for one in calls[:2]] == [out / f"fold-{i}.safetensors" for i in (1, 2)]
+    assert (tmp_path / "again" / "folds.json").read_bytes() == (out / "folds.json").read_bytes()
+    (out / "folds.json").write_text("{}")
+    with pytest.raises(ConfigError, match="other folds than"):
+        folds.main(again)
+    with pytest.raises(ConfigError, match="is not there; --backbones takes"):
+        folds.main([*again, "--backbones", str(tmp_path)])
 
 
 @pytest.mark.slow
