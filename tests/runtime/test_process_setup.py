@@ -75,3 +75,19 @@ def test_a_script_without_a_guard_gets_one_error(made_run: MadeRun, tmp_path: Pa
     assert ended.stderr.splitlines()[-1].endswith(
         f"worker processes import script.py again, and it starts a run there too; {CURE}"
     )
+
+
+def test_a_future_that_dask_drops_is_not_on_the_terminal_of_a_command() -> None:
+    code = (
+        "import asyncio, gc, sys\nfrom wsi_magnet.runtime.process_setup import mute_libraries\n"
+        "if sys.argv[1:]: mute_libraries()\n"
+        "async def drop():\n"
+        " asyncio.get_running_loop().create_future().set_exception(TimeoutError('dropped'))\n gc.collect()\n"
+        "asyncio.run(drop())"
+    )
+    loud, muted = (
+        subprocess.run([sys.executable, "-c", code, *more], capture_output=True, text=True, check=True).stderr
+        for more in ([], ["muted"])
+    )
+    assert "dropped" in loud
+    assert muted == ""

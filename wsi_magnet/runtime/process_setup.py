@@ -61,6 +61,9 @@ UNGUARDED_MARK = "WSI_MAGNET_UNGUARDED_MARK"
 """Variable with the file that a worker process makes where the program's main module starts a run while the process
 imports it, as multiprocessing does before a process works."""
 
+MUTED = ("distributed", "tifffile", "asyncio")
+"""Loggers of libraries that `mute_libraries` silences."""
+
 _WORKER_PROCESS = "Dask Worker process (from Nanny)"
 
 _lock = threading.Lock()
@@ -178,13 +181,13 @@ def mute_dask_if_ours() -> None:
 
 
 def mute_libraries() -> None:
-    """Set the loggers of `distributed` and `tifffile` to CRITICAL in this process.
+    """Set the loggers of `distributed`, `tifffile` and `asyncio` to CRITICAL in this process.
 
     Dask logs screens of tracebacks for a lost worker, and tifffile logs what it also raises; both are reported in our
-    own words.
+    own words. Dask drops some of its futures when it ends, on a slow machine with an error that asyncio then logs.
     """
-    for name in ("distributed", "tifffile", *logging.root.manager.loggerDict):
-        if name.partition(".")[0] in ("distributed", "tifffile"):
+    for name in (*MUTED, *logging.root.manager.loggerDict):
+        if name.partition(".")[0] in MUTED:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
