@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from wsi_magnet.errors import BundleError
-from wsi_magnet.nets.registry import NETWORKS, build_network, build_refiner
+from wsi_magnet.nets.registry import OWN_NETWORKS, build_network, build_refiner
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OWN_NETWORKS)
 def test_every_network_is_built_by_name(name: str) -> None:
     with torch.device("meta"):
         network = build_network(name, 3)
@@ -24,7 +24,7 @@ def test_arguments_reach_the_network() -> None:
 @pytest.mark.parametrize(
     ("name", "n_classes", "arguments", "said"),
     [
-        ("unet", 3, {}, "unknown network 'unet'"),
+        ("unet", 3, {}, "network 'unet' is none of fpn, psp"),
         ("fpn", 3, {"width": 16}, "takes no 'width'"),
         ("identity", 4, {}, "has 3 classes"),
     ],

@@ -41,7 +41,7 @@ def test_background_is_the_class_of_value_0() -> None:
         ("mpps", 4, "bundle.mpps is 4, not a list"),
         ("temperature", [1, float("nan"), 1], r"bundle.temperature\[1\] is nan"),
         ("mean", [0.5, 0.5], "bundle.mean has 2 values, not 3"),
-        ("network_args", {"width": "16"}, "bundle.network_args.width is '16'"),
+        ("network_args", {"width": [16]}, r"bundle.network_args.width is \[16\]"),
         ("card", {"licence": None}, "bundle.card.licence is None, not text"),
         ("classes", [{"name": "a", "value": 1}], r"bundle.classes\[0\]: missing field 'color'"),
     ],

@@ -102,7 +102,7 @@ def test_the_configurations_of_the_repository_can_be_read(path: Path) -> None:
         ({"backbone.crop_px": 80}, "backbone.crop_px 80 is not at least 64 and a multiple of 32, as network 'small'"),
         ({"backbone.crop_px": 32}, "backbone.crop_px 32 is not at least 64"),
         ({"backbone.crop_px": 64_000_000}, "backbone.crop_px 6.4e+07 is not between 8 and 8192"),
-        ({"backbone.network_args": {"width": 0}}, "backbone.network_args.width 0 is not above 0"),
+        ({"backbone.network_args": {"width": 0}}, "backbone.network_args.width is 0, not a whole number of at least 1"),
         ({"backbone.scale_shares": [1, 1]}, "backbone.scale_shares [1.0, 1.0] are not 3 numbers, one a scale"),
         ({"backbone.scale_shares": [0, 0, 0]}, "backbone.scale_shares [0.0, 0.0, 0.0] are not 3 numbers"),
         ({"backbone.scale_shares": [1, -1, 1]}, "backbone.scale_shares [1.0, -1.0, 1.0] are not 3 numbers"),

@@ -530,8 +530,6 @@ def test_an_output_that_is_no_bundle_is_refused(manifest: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("backbone", "kind", "said"),
     [
-        ({"network_args": {"depth": 3}}, ConfigError, "network 'small' takes no 'depth'"),
-        ({"network_args": {"width": 2.5}}, ConfigError, "network_args {'width': 2.5} cannot be used: "),
         ({"encoder": "weights.pth"}, BundleError, "network 'small' takes no encoder weights"),
         ({"network": "fpn", "network_args": {}, "encoder": "none.pth"}, BundleError, "none.pth: No such file"),
     ],

@@ -15,7 +15,7 @@ from wsi_magnet.errors import ConfigError
 from wsi_magnet.text import counted
 
 if TYPE_CHECKING:
-    from wsi_magnet.nets.spec import BundleSpec
+    from wsi_magnet.nets.spec import Argument, BundleSpec
 
 
 VALIDATION = (
@@ -54,6 +54,7 @@ def show(bundle: str | None, as_json: bool) -> None:
             ("file", bundle_path(bundle)),
             ("sha256", sha256),
             ("network", f"{spec.network} {_arguments(spec.network_args)}".rstrip()),
+            *([("package", spec.network_package)] if spec.network_package else []),
             ("refinement", f"{spec.refiner}, {_modules(spec)}"),
             ("scales", f"{', '.join(f'{m:g}' for m in spec.mpps)} µm/px, coarse to fine"),
             ("cells", f"{spec.cell_px} x {spec.cell_px} px, with a halo of at least {spec.halo_px}"),
@@ -83,8 +84,8 @@ def show(bundle: str | None, as_json: bool) -> None:
     click.echo("\n\n".join(part for part in (shown, classes, steps if scales > 1 else "", methods, card) if part))
 
 
-def _arguments(values: Mapping[str, float]) -> str:
-    return f"({', '.join(f'{name} {value:g}' for name, value in values.items())})" if values else ""
+def _arguments(values: Mapping[str, Argument]) -> str:
+    return f"({', '.join(f'{name} {value}' for name, value in values.items())})" if values else ""
 
 
 def _modules(spec: BundleSpec) -> str:

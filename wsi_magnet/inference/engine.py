@@ -31,7 +31,7 @@ from wsi_magnet.methods.build import build_method
 from wsi_magnet.methods.magnet import MagNet
 from wsi_magnet.methods.method import Context, Method, Needs, PatchMaps
 from wsi_magnet.nets.bundle import Bundle, FeatureStatistics
-from wsi_magnet.nets.registry import HEADS
+from wsi_magnet.nets.registry import info_of
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.planning.plan import PatchGeometry
 
@@ -103,14 +103,17 @@ class Engine:
         self._spec = spec = bundle.spec
         self.device = device
         self._arithmetic = ARITHMETIC[resolve_precision(precision, device)]
-        self._backbone = inference_form(bundle.backbone, device, self._arithmetic.backbone)
+        self._network = info_of(spec)
+        self._backbone = inference_form(
+            bundle.backbone, device, self._arithmetic.backbone, folds_by_name=self._network.folds_by_name
+        )
         self._statistics = None if features else _on_device(bundle.statistics, device)
         self._refiners = [inference_form(net, device, self._arithmetic.refiner) for net in bundle.refiners]
         self._method = self._built(bundle, method)
         self.needs: Needs = self._method.needs
         """Inputs of the method that refines."""
         needed = features or self._statistics is not None or self.needs.features or self.needs.context
-        self._tap = FeatureTap(self._backbone, spec.network) if needed and spec.network in HEADS else None
+        self._tap = FeatureTap(self._backbone, self._network) if needed and self._network.head else None
         self.batch_size = batch_size or default_batch(device)
         self.classes = len(spec.classes)
         scale = 1 / (255 * torch.tensor(spec.std))
@@ -169,7 +172,7 @@ class Engine:
         assert self._tap is not None
         with torch.inference_mode():
             logits = self._logits(self._normalised(torch.from_numpy(image[None]).to(self.device)))
-            return ContextMaps(self._probabilities(logits, 0), self._tap.take().float())
+            return ContextMaps(self._probabilities(logits, 0), self._tap.take(image.shape[0]).float())
 
     def segment(self, inputs: Sequence[PatchInput], geometry: PatchGeometry) -> Iterator[CellPixels]:
         """Results of up to `batch_size` patches, in their order."""
@@ -222,7 +225,7 @@ class Engine:
             x = self._normalised(images)
             fine = self._segment_fine(x, geometry, margin)
             if needs.features and self._tap is not None:
-                features = self._tap.features.float()
+                features = self._tap.look(geometry.patch_px).float()
             distances = self._distances(x, geometry)
         if coarse is None:
             assert fine is not None
@@ -244,7 +247,7 @@ class Engine:
             return None
         with torch.inference_mode():
             x = self._normalised(torch.from_numpy(image[None]).to(self.device))
-            blocks: Floats = block_features(self._tap.take(), x, geometry.halo_px)[0].cpu().numpy()
+            blocks: Floats = block_features(self._tap.take(geometry.patch_px), x, geometry.halo_px)[0].cpu().numpy()
             return blocks
 
     def cells(self, found: Results, count: int) -> Iterator[CellPixels]:
@@ -253,8 +256,7 @@ class Engine:
 
     def networks(self, image: Tensor, maps: Tensor | None, geometry: PatchGeometry) -> None:
         """The networks alone, for measuring: float (N, 3, P, P), and (N, C, W, W) for both inputs of the refiner."""
-        with computing_in(self._arithmetic.backbone, self.device):
-            self._backbone(image)
+        self._logits(image)
         if maps is not None:
             refiner = self._refiners[self._spec.refiner_of[geometry.index - 1]]
             rgb = {"rgb": without_margin(image, (image.shape[-1] - maps.shape[-1]) // 2)} if uses_rgb(refiner) else {}
@@ -266,15 +268,14 @@ class Engine:
 
     def _logits(self, x: Tensor) -> Tensor:
         with computing_in(self._arithmetic.backbone, self.device):
-            logits: Tensor = self._backbone(x)
-        return logits
+            return self._network.logits(self._backbone, x, self.classes)
 
     def _distances(self, x: Tensor, geometry: PatchGeometry) -> Tensor:
         """Distances of a batch's blocks, float32 (N, blocks), after its logits have been computed."""
         usual = self._spec.profile.distances[geometry.index] if self._spec.profile and self._statistics else 0.0
         if self._tap is None or self._statistics is None or not usual:
             return torch.zeros(len(x), count_blocks(geometry.cell_px), device=x.device)
-        blocks = block_features(self._tap.take(), x, geometry.halo_px)
+        blocks = block_features(self._tap.take(geometry.patch_px), x, geometry.halo_px)
         mean, whitening = self._statistics.mean[geometry.index], self._statistics.whitening[geometry.index]
         return distances_from(blocks, mean, whitening, MOST_TIMES * usual)
 

@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wsi_magnet.errors import BundleError
 from wsi_magnet.magnet.step import without_margin
+from wsi_magnet.nets.network import NetworkInfo
 from wsi_magnet.nets.profile import BLOCK_PX
-from wsi_magnet.nets.registry import HEADS
+
+LARGEST_STRIDE = 32
+"""Largest stride of features; cells, halos and blocks are multiples of it."""
 
 
 def count_blocks(cell_px: int) -> int:
@@ -24,23 +28,37 @@ def count_blocks(cell_px: int) -> int:
 class FeatureTap:
     """Input of a network's last layer, kept while the network computes; each thread has its own."""
 
-    def __init__(self, network: nn.Module, name: str) -> None:
-        """network: of the registry's kind `name`, which must be one of `HEADS`."""
+    def __init__(self, network: nn.Module, info: NetworkInfo) -> None:
+        """network: of the kind `info`, which must have a head."""
         self._kept = threading.local()
-        network.get_submodule(HEADS[name]).register_forward_pre_hook(self._keep)
+        self._name = info.name
+        network.register_forward_pre_hook(self._note)
+        info.head_of(network).register_forward_pre_hook(self._keep)
+
+    def _note(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._kept.side_px = inputs[0].shape[-1]
 
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._kept.features = inputs[0]
 
-    @property
-    def features(self) -> Tensor:
-        """Features of the network's last call in this thread, which stay for `take`."""
-        features: Tensor = self._kept.features
-        return features
+    def look(self, side_px: int) -> Tensor:
+        """Features of the network's last call in this thread, (N, channels, side_px / s, side_px / s), which stay for
+        `take`.
 
-    def take(self) -> Tensor:
-        """Features of the network's last call in this thread, (N, channels, h, w)."""
+        side_px: of its patches, which may have been padded. Raises BundleError where the stride s does not divide 32.
+        """
         features: Tensor = self._kept.features
+        stride, rest = divmod(self._kept.side_px, features.shape[-1])
+        if rest or LARGEST_STRIDE % stride:
+            raise BundleError(
+                f"network {self._name!r} has features of {features.shape[-1]} pixels a side for a patch of "
+                f"{self._kept.side_px}; their stride must be 1, 2, 4, 8, 16 or {LARGEST_STRIDE}"
+            )
+        return features[..., : side_px // stride, : side_px // stride]
+
+    def take(self, side_px: int) -> Tensor:
+        """As `look`, and drops them."""
+        features = self.look(side_px)
         del self._kept.features
         return features
 

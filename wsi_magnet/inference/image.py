@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from wsi_magnet.config import Precision
 from wsi_magnet.errors import ConfigError
-from wsi_magnet.geometry import Box, Size, round_up
+from wsi_magnet.geometry import Box, Size
 from wsi_magnet.inference.optimize import ARITHMETIC, Arithmetic, computing_in, inference_form, resolve_precision
 from wsi_magnet.magnet.grid_selection import select_fraction_on_grid
 from wsi_magnet.magnet.patches import assemble, cut, patch_grid
@@ -27,7 +27,8 @@ from wsi_magnet.magnet.selection import select_fraction
 from wsi_magnet.magnet.step import magnet_step, refine_patch, uses_rgb
 from wsi_magnet.magnet.uncertainty import query_score, uncertainty
 from wsi_magnet.nets.bundle import Bundle
-from wsi_magnet.nets.registry import INPUT_MULTIPLE
+from wsi_magnet.nets.network import NetworkInfo, Normalisation
+from wsi_magnet.nets.registry import info_of
 from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.scales import build_ladder
 from wsi_magnet.schema import Bounds
@@ -206,6 +207,7 @@ class _Forms:
 
     made_of: tuple[object, ...]
     arithmetic: Arithmetic
+    info: NetworkInfo
     backbone: nn.Module
     refiners: tuple[nn.Module, ...]
 
@@ -220,9 +222,10 @@ def _forms(bundle: Bundle, arithmetic: Arithmetic) -> _Forms:
     made_of = (arithmetic, *((one.device, one.data_ptr(), one._version) for one in weights))
     made = _made.get(bundle)
     if made is None or made.made_of != made_of:
-        backbone = inference_form(bundle.backbone, bundle.device, arithmetic.backbone)
+        info = info_of(bundle.spec)
+        backbone = inference_form(bundle.backbone, bundle.device, arithmetic.backbone, folds_by_name=info.folds_by_name)
         refiners = (inference_form(refiner, bundle.device, arithmetic.refiner) for refiner in bundle.refiners)
-        _made[bundle] = made = _Forms(made_of, arithmetic, backbone, tuple(refiners))
+        _made[bundle] = made = _Forms(made_of, arithmetic, info, backbone, tuple(refiners))
     return made
 
 
@@ -257,20 +260,14 @@ class _Loop:
 
     def predict(self, pixels: Pixels, scale: int) -> Tensor:
         """O, probabilities (1, C, h, w), from a patch, uint8 (h, w, 3)."""
-        spec, (height, width) = self.bundle.spec, self.patch_hw
-        multiple = INPUT_MULTIPLE.get(spec.network, 1)
-        margin = (0, round_up(width, multiple) - width, 0, round_up(height, multiple) - height)
-        patch = self._normalised(pixels)
+        spec, patch = self.bundle.spec, self._normalised(pixels)
         with computing_in(self.forms.arithmetic.backbone, patch.device):
-            logits = self.forms.backbone(F.pad(patch, margin, mode="replicate") if any(margin) else patch)
-        temperature = spec.temperature[scale]
-        return torch.softmax(logits[..., :height, :width].float() / temperature, dim=1)
+            logits = self.forms.info.logits(self.forms.backbone, patch, len(spec.classes))
+        return torch.softmax(logits.float() / spec.temperature[scale], dim=1)
 
     def _normalised(self, pixels: Pixels) -> Tensor:
         """Uint8 (h, w, 3) to float32 (1, 3, h, w) on the bundle's device."""
-        spec, device = self.bundle.spec, self.bundle.device
-        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
-        return self._rgb(pixels).sub_(mean).div_(std)
+        return Normalisation(self.bundle.spec.mean, self.bundle.spec.std).of(self._rgb(pixels))
 
     def _rgb(self, pixels: Pixels) -> Tensor:
         """Uint8 (h, w, 3) to float32 (1, 3, h, w), 0 to 1, on the bundle's device."""

@@ -66,12 +66,15 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextMan
     return torch.autocast(device.type, dtype=dtype, cache_enabled=False)
 
 
-def inference_form(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def inference_form(
+    network: nn.Module, device: torch.device, dtype: torch.dtype, *, folds_by_name: bool = True
+) -> nn.Module:
     """A copy of a network in evaluation mode, on `device`, whose convolutions compute in `dtype`.
 
-    Call it within `computing_in` of that dtype, which then need not convert the weights for each patch.
+    Call it within `computing_in` of that dtype, which then need not convert the weights for each patch. folds_by_name:
+    see `NetworkInfo`.
     """
-    form = fold_batch_norm(network).to(device)
+    form = fold_batch_norm(network, by_name=folds_by_name).to(device)
     if device.type == "cuda" and torch.backends.cudnn.is_available():
         _replace_convolutions(form, _on_cuda)
     if device.type == "cpu" and dtype is torch.float32 and torch.backends.mkldnn.is_available():

@@ -12,7 +12,7 @@ from wsi_magnet.methods.method import Method, Needs
 from wsi_magnet.methods.registry import method_class, refining_methods
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.checkpoint import load_exactly
-from wsi_magnet.nets.registry import HEADS, feature_channels
+from wsi_magnet.nets.registry import feature_channels, info_of
 from wsi_magnet.nets.spec import BundleSpec
 
 
@@ -76,11 +76,11 @@ def _meta_head(kind: type[Method], spec: BundleSpec, channels: int) -> nn.Module
 
 def _checked_channels(spec: BundleSpec, needs: Needs, own: str) -> int:
     """Channels of the backbone's features. Raises BundleError where the bundle lacks inputs of the method."""
-    channels = feature_channels(spec.network, **spec.network_args)
+    channels = 0 if info_of(spec).head is None else feature_channels(spec.network, **spec.network_args)
     if not channels and (needs.features or needs.context):
         raise BundleError(
             f"bundle {spec.name!r}: {own} needs features of the backbone, and network {spec.network!r} has none; "
-            f"use a bundle with one of {', '.join(HEADS)}"
+            "use a bundle with another network, such as 'small'"
         )
     if needs.context and len(spec.mpps) < 2:
         raise BundleError(f"bundle {spec.name!r}: {own} needs a coarser scale, and the bundle has one")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.checkpoint import load_exactly
-from wsi_magnet.nets.registry import build_network, build_refiner
+from wsi_magnet.nets.registry import build_refiner, info_of, unloaded
 from wsi_magnet.nets.spec import FORMAT, HEAD_PREFIX, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
 from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.values import documented
@@ -141,10 +141,10 @@ def save_bundle(
 
 
 def build(spec: BundleSpec) -> tuple[nn.Module, tuple[nn.Module, ...]]:
-    """Backbone and refiners of a description, on the meta device: without storage for weights."""
+    """Backbone and refiners of a description, on the meta device where they can be: without storage for weights."""
     classes, order = len(spec.classes), cast(ChannelOrder, spec.channel_order)
+    backbone = unloaded(info_of(spec), classes, spec.network_args)
     with torch.device("meta"):
-        backbone = build_network(spec.network, classes, **spec.network_args)
         refiners = tuple(build_refiner(spec.refiner, classes, order) for _ in range(spec.n_refiners))
     return backbone, refiners
 

@@ -13,33 +13,39 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
-def fold_batch_norm(network: nn.Module) -> nn.Module:
+def fold_batch_norm(network: nn.Module, *, by_name: bool = True) -> nn.Module:
     """A copy of a network in evaluation mode whose logits are the same but for rounding (about 1e-6 of the largest).
 
-    Folds convolutions followed by batch normalisation in an `nn.Sequential`, and `convN` followed by `bnN`.
+    Folds convolutions followed by batch normalisation in an `nn.Sequential`, and `convN` followed by `bnN`. by_name:
+    False for networks in which such names may mean another order, as where normalisation comes first.
     """
     folded = copy.deepcopy(network)
     for module in folded.modules():
-        for convolution, (owner, name) in list(_pairs(module)):
+        for convolution, (owner, name) in list(_pairs(module, by_name)):
             _fold(convolution, getattr(owner, name))
             setattr(owner, name, nn.Identity())
     return folded
 
 
-def _pairs(module: nn.Module) -> Iterator[tuple[nn.Conv2d, tuple[nn.Module, str]]]:
+def _pairs(module: nn.Module, by_name: bool) -> Iterator[tuple[nn.Conv2d, tuple[nn.Module, str]]]:
     """Each convolution with the owner and the name of the normalisation after it."""
     children = dict(module.named_children())
-    if isinstance(module, nn.Sequential):
+    if _in_order(module):
         for (_, first), (name, second) in pairwise(children.items()):
             # Some published networks nest normalisation and ReLU in a sequence of their own.
-            owner, key = (second, "0") if isinstance(second, nn.Sequential) and len(second) else (module, name)
+            owner, key = (second, "0") if _in_order(second) and len(list(second.children())) else (module, name)
             if isinstance(first, nn.Conv2d) and isinstance(getattr(owner, key), nn.BatchNorm2d):
                 yield first, (owner, key)
         return
-    for name, child in children.items():
+    for name, child in children.items() if by_name else ():
         normalisation = name.replace("conv", "bn")
         if isinstance(child, nn.Conv2d) and isinstance(children.get(normalisation), nn.BatchNorm2d):
             yield child, (module, normalisation)
+
+
+def _in_order(module: nn.Module) -> bool:
+    """True for a sequence whose parts are computed one after the other: a class made from it may do otherwise."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _fold(convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wsi_magnet.nets.layers import resize
-from wsi_magnet.nets.resnet import CHANNELS, RESNET50, ResNet
+from wsi_magnet.nets.network import NetworkInfo, Trunk
+from wsi_magnet.nets.resnet import CHANNELS, LAYERS, RESNET50, ResNet
 
 LATERAL = 256
 SMOOTH = 128
@@ -55,3 +56,13 @@ def _smooth() -> tuple[nn.Conv2d, nn.Conv2d]:
 
 def _add_coarser(lateral: Tensor, coarser: Tensor) -> Tensor:
     return lateral + resize(coarser, like=lateral)
+
+
+INFO = NetworkInfo(
+    "fpn",
+    Fpn,
+    head="classify",
+    trunk=Trunk("resnet_backbone.", LAYERS, ("fc",)),
+    folds_by_name=True,
+    builds_on_meta=True,
+)

@@ -23,6 +23,21 @@ BLOCKS = 2
 MODULES = (1, 3, 2)
 """Modules of stages 2, 3 and 4."""
 
+LAYERS = (
+    "conv1",
+    "bn1",
+    "conv2",
+    "bn2",
+    "layer1",
+    "transition1",
+    "stage2",
+    "transition2",
+    "stage3",
+    "transition3",
+    "stage4",
+)
+"""Top-level names of the layers, which are those of the classifier that is trained on ImageNet."""
+
 FEATURES = sum(WIDTHS)
 MOMENTUM = 0.01
 """Momentum of batch normalisation's running statistics."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsi_magnet.nets.hrnet import FEATURES, MOMENTUM, Hrnet
+from wsi_magnet.nets.hrnet import FEATURES, LAYERS, MOMENTUM, Hrnet
+from wsi_magnet.nets.network import NetworkInfo, Trunk
 
 MIDDLE = 512
 KEY = 256
@@ -99,3 +100,13 @@ def _mix(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
     """1 x 1 convolution; batch normalisation and ReLU, nested as in the published names."""
     normalised = nn.Sequential(nn.BatchNorm2d(outputs, momentum=MOMENTUM), nn.ReLU(inplace=True))
     return nn.Conv2d(inputs, outputs, 1, bias=False), normalised
+
+
+INFO = NetworkInfo(
+    "hrnet18+ocr",
+    HrnetOcr,
+    head="cls_head",
+    trunk=Trunk("", LAYERS, ("incre_modules", "downsamp_modules", "final_layer", "classifier")),
+    folds_by_name=True,
+    builds_on_meta=True,
+)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from wsi_magnet.errors import BundleError
+from wsi_magnet.nets.network import NetworkInfo
+from wsi_magnet.schema import Bounds
 
 N_CLASSES = 3
 """One per colour channel."""
@@ -16,7 +20,7 @@ LEAST_PROBABILITY = 1e-30
 class IdentityNet(nn.Module):
     """Logits are the colour channels times a gain: the label is the strongest colour. It has no weights."""
 
-    def __init__(self, n_classes: int = N_CLASSES, gain: float = 1.0) -> None:
+    def __init__(self, n_classes: int = N_CLASSES, gain: Annotated[float, Bounds(0, open_below=True)] = 1.0) -> None:
         """n_classes: 3, one per colour channel. Raises BundleError for any other number."""
         super().__init__()
         if n_classes != N_CLASSES:
@@ -36,3 +40,6 @@ class IdentityRefiner(nn.Module):
     def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
         """Both probabilities, float (N, C, H, W); returns log(fine). `coarse` is ignored."""
         return fine.clamp(min=LEAST_PROBABILITY).log()
+
+
+INFO = NetworkInfo("identity", IdentityNet, builds_on_meta=True)

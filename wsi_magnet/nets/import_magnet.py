@@ -15,12 +15,12 @@ from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.checkpoint import load_exactly, read_checkpoint
 from wsi_magnet.nets.classes import named_classes, unnamed_classes
-from wsi_magnet.nets.registry import build_network, build_refiner
+from wsi_magnet.nets.registry import build_network, build_refiner, network_info
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo, check_output
 from wsi_magnet.scales import check_mpps
 
-LAST_LAYER = {"fpn": "classify.weight", "psp": "final.weight", "hrnet18+ocr": "cls_head.weight"}
-"""Tensor of each published backbone whose first axis has the classes."""
+PUBLISHED = ("fpn", "psp", "hrnet18+ocr")
+"""Networks of the published checkpoints."""
 
 REFINER_LAST_LAYER = "seg_conv.weight"
 
@@ -57,10 +57,12 @@ def import_magnet(
     for scales that do not halve, StoreError where the output exists, unless overwrite is True.
     """
     check_output(output, overwrite=overwrite)
-    if network not in LAST_LAYER:
-        raise BundleError(f"unknown published backbone {network!r}; available are {', '.join(LAST_LAYER)}")
+    if network not in PUBLISHED:
+        raise BundleError(f"unknown published backbone {network!r}; available are {', '.join(PUBLISHED)}")
     scales = _scales(mpps, len(refiner_paths))
-    backbone, n_classes = _load(backbone_path, network, LAST_LAYER[network], partial(build_network, network))
+    backbone, n_classes = _load(
+        backbone_path, network, f"{network_info(network).head}.weight", partial(build_network, network)
+    )
     refiners = []
     for path in refiner_paths:
         refiner, found = _load(path, "refiner", REFINER_LAST_LAYER, partial(build_refiner, "magnet"))

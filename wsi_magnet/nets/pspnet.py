@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.nets.layers import resize
-from wsi_magnet.nets.resnet import CHANNELS, RESNET101, ResNet
+from wsi_magnet.nets.network import NetworkInfo, Trunk
+from wsi_magnet.nets.resnet import CHANNELS, LAYERS, RESNET101, ResNet
 
 BINS = (1, 2, 3, 6)
 """Sides of the grids over which features are averaged."""
@@ -79,3 +80,8 @@ class UpBlock(nn.Module):
         twice = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         up: Tensor = self.conv(twice)
         return up
+
+
+INFO = NetworkInfo(
+    "psp", PspNet, head="final", trunk=Trunk("feats.", LAYERS, ("fc",)), folds_by_name=True, builds_on_meta=True
+)

@@ -18,6 +18,9 @@ RESNET50 = (3, 4, 6, 3)
 RESNET101 = (3, 4, 23, 3)
 """Bottlenecks at strides 4, 8, 16 and 32."""
 
+LAYERS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+"""Top-level names of the layers, which are those of the classifier that is trained on ImageNet."""
+
 CHANNELS = (256, 512, 1024, 2048)
 """Channels of the features at strides 4, 8, 16 and 32."""
 

@@ -6,10 +6,14 @@ N: batch, C: classes, H, W: input size. Strides are relative to the input. The d
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from wsi_magnet.nets.network import NetworkInfo
+from wsi_magnet.schema import Bounds
 
 STRIDE = 32
 """Height and width of the input must be multiples of this."""
@@ -25,7 +29,7 @@ class SmallNet(nn.Module):
     memory, and the network takes as long as this one.
     """
 
-    def __init__(self, n_classes: int, width: int = 16) -> None:
+    def __init__(self, n_classes: int, width: Annotated[int, Bounds(1)] = 16) -> None:
         """n_classes: channels of the output. width: channels of the stem, of which all others are multiples."""
         super().__init__()
         self.n_classes = n_classes
@@ -91,3 +95,6 @@ def conv_bn(inputs: int, outputs: int, *, stride: int = 1, relu: bool = True) ->
 def upsample(x: Tensor, size_hw: tuple[int, int] | torch.Size) -> Tensor:
     """Bilinear resizing with half-pixel centres (align_corners=False)."""
     return F.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=False)
+
+
+INFO = NetworkInfo("small", SmallNet, input_multiple=STRIDE, head="classify", builds_on_meta=True)

@@ -28,6 +28,9 @@ from wsi_magnet.values import check, check_fields, documented
 FORMAT = "wsi-magnet-bundle"
 VERSION = "1"
 
+Argument = bool | int | float | str
+"""An argument of a network."""
+
 ChannelOrder = Literal["fine_first", "coarse_first"]
 CHANNEL_ORDERS = ("fine_first", "coarse_first")
 
@@ -83,9 +86,11 @@ class BundleSpec:
     name: str
     """Name of the bundle, which results record."""
     network: str
-    """"fpn", "psp", "hrnet18+ocr", "small" or "identity"."""
-    network_args: Mapping[str, int | float] = field(default_factory=dict)
+    """"fpn", "psp", "hrnet18+ocr", "small", "identity", or one of another package."""
+    network_args: Mapping[str, Argument] = field(default_factory=dict)
     """Arguments of the network besides the number of classes."""
+    network_package: str | None = None
+    """Name and version of the package that the network comes from; None for one of this package."""
     refiner: str = "magnet"
     """"magnet", "light", "gate", "gate+rgb" or "identity"."""
     classes: tuple[ClassInfo, ...]
@@ -147,6 +152,8 @@ class BundleSpec:
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         if self.profile is None:
             del values["profile"]
+        if self.network_package is None:
+            del values["network_package"]
         if not self.methods:
             del values["methods"]
         return values

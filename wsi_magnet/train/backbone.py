@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wsi_magnet.methods.losses import set_loss
+from wsi_magnet.nets.network import Normalisation
+from wsi_magnet.nets.registry import network_info
 from wsi_magnet.train.augment import draw_augmentation
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.glass import narrowed
@@ -48,12 +50,14 @@ class BackboneStage:
         self.learned = network.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.config = config.backbone
         self._training, self._data, self._setting = config, data, setting
+        self._info = network_info(config.backbone.network)
+        self._normalisation = Normalisation(self._info.mean, self._info.std)
 
     def draw(self, step: int, mine: range) -> Crops:
         """Each crop is a function of seed, step and place in the batch."""
         crops = [self._crop(np.random.default_rng([self._training.seed, STAGE_SEED, step, i])) for i in mine]
         images, sets = zip(*crops, strict=True)
-        return Crops(to_tensor(images, torch.device("cpu")), to_sets(sets, torch.device("cpu")))
+        return Crops(to_tensor(images, torch.device("cpu"), self._normalisation), to_sets(sets, torch.device("cpu")))
 
     def _crop(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         config = self._training
@@ -95,8 +99,9 @@ class BackboneStage:
             self._setting.validated(done, len(self._data.views))
             for scale, scorer in enumerate(scorers):
                 self._setting.stop.check()
+                x = to_tensor([view.patches[scale]], self._setting.device, self._normalisation)
                 with self._setting.autocast():
-                    logits = self.learned(to_tensor([view.patches[scale]], self._setting.device))
+                    logits = self._info.logits(self.learned, x, len(self._training.classes))
                 scorer.add(inner(logits.float().softmax(dim=1), self._data.windows.halo_at(scale)), view.sets[scale])
         self._setting.validated(len(self._data.views), len(self._data.views))
         return [scorer.miou for scorer in scorers]

@@ -17,8 +17,8 @@ from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.methods.registry import method_class
 from wsi_magnet.nets.classes import has_control_characters, named_classes, palette_color, problem_of
-from wsi_magnet.nets.registry import GATES, HEADS, INPUT_MULTIPLE, NETWORKS
-from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, ClassInfo
+from wsi_magnet.nets.registry import GATES, network_info
+from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, Argument, ClassInfo
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
 from wsi_magnet.values import check_fields, documented
@@ -132,8 +132,8 @@ class BackboneConfig(StageConfig):
     learning_rate: float = 0.003
     """The highest. For the network "small"; the published ones need a third of it."""
     network: str
-    """'fpn', 'psp', 'hrnet18+ocr' or 'small'."""
-    network_args: Mapping[str, int | float] = field(default_factory=dict)
+    """'fpn', 'psp', 'hrnet18+ocr' or 'small', or one of another package (docs/networks.md)."""
+    network_args: Mapping[str, Argument] = field(default_factory=dict)
     """Arguments of the network besides the number of classes."""
     encoder: str | None = None
     """A local file of ImageNet weights for the network's trunk; relative paths are counted from the configuration."""
@@ -286,13 +286,12 @@ class TrainingConfig:
 
     def _check_backbone(self) -> None:
         network, crop_px, shares = self.backbone.network, self.backbone.crop_px, self.backbone.scale_shares
-        if network not in NETWORKS:
-            raise ConfigError(f"backbone.network {network!r} is none of {', '.join(NETWORKS)}")
-        if wrong := [name for name, value in self.backbone.network_args.items() if value <= 0]:
-            raise ConfigError(
-                f"backbone.network_args.{wrong[0]} {self.backbone.network_args[wrong[0]]:g} is not above 0"
-            )
-        multiple = INPUT_MULTIPLE.get(network, 1)
+        try:
+            info = network_info(network)
+            info.checked(self.backbone.network_args)
+        except BundleError as error:
+            raise ConfigError(f"backbone.{error}") from error.__cause__
+        multiple = info.input_multiple
         if crop_px < LEAST_CROP_PX or crop_px % multiple:
             raise ConfigError(
                 f"backbone.crop_px {crop_px} is not at least {LEAST_CROP_PX} and a multiple of {multiple}, as network "
@@ -358,10 +357,10 @@ def _checked_methods(config: TrainingConfig) -> dict[str, MethodConfig | None]:
             raise ConfigError(f"methods names {name!r} twice; leave one out")
         if settings is not None and not needs.head:
             raise ConfigError(f"methods.{given} has settings, but {name} learns nothing; give its name alone")
-        if (needs.features or needs.context) and config.backbone.network not in HEADS:
+        if (needs.features or needs.context) and network_info(config.backbone.network).head is None:
             raise ConfigError(
                 f"methods.{given} needs features of the backbone, and network {config.backbone.network!r} has none; "
-                f"leave it out, or choose one of {', '.join(HEADS)}"
+                "leave it out, or choose another network, such as 'small'"
             )
         found[name] = (settings or MethodConfig()) if needs.head else None
         if one := found[name]:

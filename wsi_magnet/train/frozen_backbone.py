@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 from wsi_magnet.inference.features import FeatureTap
 from wsi_magnet.nets.fold import fold_batch_norm
+from wsi_magnet.nets.network import NetworkInfo, Normalisation
+from wsi_magnet.nets.registry import network_info
 from wsi_magnet.train.loop import Setting
-from wsi_magnet.train.views import View, Windows, inner, to_tensor
+from wsi_magnet.train.views import IMAGENET, View, Windows, inner, to_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +29,31 @@ class FrozenBackbone:
     """Temperature of each scale, coarse to fine."""
     windows: Windows
     setting: Setting
+    info: NetworkInfo | None = None
+    """Description of the network; None for one that takes patches of any size."""
+    normalisation: Normalisation = IMAGENET
     tap: FeatureTap | None = None
     """Features of the network; see `with_features`."""
 
     @staticmethod
-    def of(network: nn.Module, temperatures: Sequence[float], windows: Windows, setting: Setting) -> FrozenBackbone:
+    def of(
+        network: nn.Module,
+        temperatures: Sequence[float],
+        windows: Windows,
+        setting: Setting,
+        info: NetworkInfo | None = None,
+        normalisation: Normalisation = IMAGENET,
+    ) -> FrozenBackbone:
         """Make a frozen copy of a network."""
-        folded = fold_batch_norm(network.eval()).requires_grad_(False)
+        by_name = info is None or info.folds_by_name
+        folded = fold_batch_norm(network.eval(), by_name=by_name).requires_grad_(False)
         channels_last = folded.to(setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return FrozenBackbone(channels_last, tuple(temperatures), windows, setting)
+        return FrozenBackbone(channels_last, tuple(temperatures), windows, setting, info, normalisation)
 
     @torch.no_grad()
     def logits(self, view: View, scale: int) -> Tensor:
         """Logits of a view's window at a scale, float32 (1, C, w, w), before temperature and softmax."""
-        with self.setting.autocast():
-            logits = self.network(to_tensor([view.patches[scale]], self.setting.device))
-        return inner(logits.float(), self.windows.halo_at(scale)).contiguous()
+        return inner(self._logits([view], scale), self.windows.halo_at(scale)).contiguous()
 
     def probabilities(self, view: View) -> tuple[Tensor, ...]:
         """O of every scale, float32 (1, C, w, w)."""
@@ -54,9 +65,9 @@ class FrozenBackbone:
         return inner(shown.permute(2, 0, 1)[None], self.windows.halo_at(scale)).float().div_(255)
 
     def with_features(self, kind: str) -> FrozenBackbone:
-        """A copy that keeps the network's features. kind: of the network in the registry, one of its `HEADS`."""
+        """A copy that keeps the network's features. kind: the network's name; it must have a head."""
         network = copy.deepcopy(self.network)
-        return replace(self, network=network, tap=FeatureTap(network, kind))
+        return replace(self, network=network, tap=FeatureTap(network, network_info(kind)))
 
     @torch.no_grad()
     def on_patches(self, views: Sequence[View], scale: int) -> tuple[Tensor, Tensor | None]:
@@ -64,10 +75,16 @@ class FrozenBackbone:
 
         Returns float32 (N, C, p, p) and float32 (N, F, p / s, p / s), s: stride of the features; None without a tap.
         """
+        logits = self._logits(views, scale)
+        features = None if self.tap is None else self.tap.take(logits.shape[-1]).float().contiguous()
+        return (logits / self.temperatures[scale]).softmax(dim=1).contiguous(), features
+
+    def _logits(self, views: Sequence[View], scale: int) -> Tensor:
+        """Logits of whole patches, float32 (N, C, p, p)."""
+        x = to_tensor([view.patches[scale] for view in views], self.setting.device, self.normalisation)
         with self.setting.autocast():
-            logits = self.network(to_tensor([view.patches[scale] for view in views], self.setting.device))
-        features = None if self.tap is None else self.tap.take().float().contiguous()
-        return (logits.float() / self.temperatures[scale]).softmax(dim=1).contiguous(), features
+            logits = self.network(x) if self.info is None else self.info.logits(self.network, x)
+        return logits.float()
 
 
 def double(maps: Tensor) -> Tensor:

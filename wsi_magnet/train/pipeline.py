@@ -21,7 +21,7 @@ from wsi_magnet.errors import ResultBusyError, TrainingError
 from wsi_magnet.methods.losses import class_weights
 from wsi_magnet.nets.bundle import Bundle, load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
-from wsi_magnet.nets.registry import build_network, build_refiner
+from wsi_magnet.nets.registry import build_network, build_refiner, network_info
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.results.folder import write_json
 from wsi_magnet.results.record import versions
@@ -40,7 +40,17 @@ from wsi_magnet.train.model_card import describe_bundle, with_methods
 from wsi_magnet.train.profile import numbers_of, profile_of, profiled, survey_rows
 from wsi_magnet.train.refiners import RefinerStage
 from wsi_magnet.train.sampler import CropSampler, class_pixels
-from wsi_magnet.train.spec import REPORT, TrainingData, TrainingSpec, check, makes_own, report_of, rows_of, stage_of
+from wsi_magnet.train.spec import (
+    REPORT,
+    TrainingData,
+    TrainingSpec,
+    check,
+    makes_own,
+    normalisation_of,
+    report_of,
+    rows_of,
+    stage_of,
+)
 from wsi_magnet.train.views import StageData, Windows, validation_views
 
 log = logging.getLogger(__name__)
@@ -177,8 +187,8 @@ class _Pipeline:
 
     def _run_stages(self) -> None:
         network = self._backbone()
-        windows, views = self._stage_data.windows, self._stage_data.views
-        unfitted = FrozenBackbone.of(network, (1.0,) * len(self._config.mpps), windows, self._setting)
+        views = self._stage_data.views
+        unfitted = self._frozen(network, (1.0,) * len(self._config.mpps))
         temperatures = self._temperatures(unfitted)
         frozen = replace(unfitted, temperatures=temperatures)
         modules = self._refiners(frozen)
@@ -202,7 +212,7 @@ class _Pipeline:
             fitted = fitter.fit(steps)
             of_methods = self._fitted(methods)
         report = {"refiner_temperature": calibrated, **self._report(temperatures, fitted.miou), **of_methods}
-        found = describe_bundle(self._config, temperatures, fitted, report)
+        found = describe_bundle(self._config, normalisation_of(self._spec), temperatures, fitted, report)
         bundle = Bundle(found, self._spec.output, "", network.eval(), tuple(one.eval() for one in modules))
         bundle, numbers = self._profiled(bundle, report, fitted.miou)
         parts = [one.cpu() for one in modules]
@@ -214,7 +224,7 @@ class _Pipeline:
     def _run_heads(self) -> None:
         """Add heads of other methods to a bundle whose own networks and thresholds are kept."""
         given, data = load_bundle(self._spec.backbone, self._setting.device), self._stage_data
-        frozen = FrozenBackbone.of(given.backbone, given.spec.temperature, data.windows, self._setting)
+        frozen = self._frozen(given.backbone, given.spec.temperature)
         methods = self._methods(frozen)
         if not self._setting.ranks.first:
             return
@@ -254,6 +264,11 @@ class _Pipeline:
         stage = BackboneStage(network, self._config, self._stage_data, self._setting)
         self._histories["backbone"] = Loop(stage, self._setting).run()
         return network
+
+    def _frozen(self, network: nn.Module, temperatures: Sequence[float]) -> FrozenBackbone:
+        info = network_info(self._config.backbone.network)
+        normalisation = normalisation_of(self._spec)
+        return FrozenBackbone.of(network, temperatures, self._stage_data.windows, self._setting, info, normalisation)
 
     def _temperatures(self, unfitted: FrozenBackbone) -> tuple[float, ...]:
         """Temperatures of the backbone, saved for a resumed training."""

@@ -6,13 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from wsi_magnet.annotations.partition import partition
 from wsi_magnet.dataset.label_counts import LabelCounts, check_rows, count_manifest_labels
@@ -21,8 +19,9 @@ from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import ConfigError, StoreError, TrainingError
 from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.nets.encoder import load_encoder
-from wsi_magnet.nets.registry import build_network
-from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, read_spec
+from wsi_magnet.nets.network import Normalisation, probe
+from wsi_magnet.nets.registry import network_info, package_of, unloaded
+from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import refuse_below_file
 from wsi_magnet.train.config import METHODS, TrainingConfig
@@ -181,17 +180,22 @@ def _require_even_batches(spec: TrainingSpec) -> None:
 
 def _require_network(config: TrainingConfig) -> None:
     """Build the network once: arguments and encoder weights are refused before hours have gone by."""
-    own = config.backbone
-    try:
-        with nullcontext() if own.encoder else torch.device("meta"):
-            network = build_network(own.network, len(config.classes), **own.network_args)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"backbone.network_args {dict(own.network_args)} cannot be used: {reason}") from None
+    own, n_classes = config.backbone, len(config.classes)
+    info = network_info(own.network)
+    foreign = package_of(own.network) is not None
+    network = unloaded(info, n_classes, own.network_args, weights=bool(own.encoder) or foreign)
     if not list(network.parameters()):
         raise ConfigError(f"backbone.network {own.network!r} has nothing to learn; choose another")
     if own.encoder:
         load_encoder(network, own.network, own.encoder)
+    if foreign:
+        probe(info, network, n_classes, own.crop_px)
+
+
+def normalisation_of(spec: TrainingSpec) -> Normalisation:
+    """Mean and deviation of the pixels: those of the bundle whose backbone is taken, otherwise the network's own."""
+    source = network_info(spec.config.backbone.network) if spec.backbone is None else read_spec(spec.backbone)[0]
+    return Normalisation(source.mean, source.std)
 
 
 def _require_fit(spec: TrainingSpec) -> None:
@@ -203,7 +207,6 @@ def _require_fit(spec: TrainingSpec) -> None:
         "network_args": (dict(found_spec.network_args), dict(own.backbone.network_args)),
         "scales": (list(found_spec.mpps), list(own.mpps)),
         "classes": ([(c.name, c.value) for c in found_spec.classes], [(c.name, c.value) for c in own.class_infos()]),
-        "mean and std": ([*found_spec.mean, *found_spec.std], [*IMAGENET_MEAN, *IMAGENET_STD]),
     }
     for name, (found, wanted) in pairs.items():
         if found != wanted:

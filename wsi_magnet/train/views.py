@@ -18,7 +18,7 @@ from torch import Tensor
 from wsi_magnet.dataset.open_sample import OpenSample, SamplePool
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.geometry import Box, round_up
-from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD
+from wsi_magnet.nets.network import Normalisation
 from wsi_magnet.planning.plan import CONTEXT_PX
 from wsi_magnet.scales import Scale
 from wsi_magnet.slides.types import Image
@@ -160,11 +160,13 @@ def _starts(length: int, side: int) -> range | list[int]:
     return [*range(0, length - side, side), length - side]
 
 
-def to_tensor(images: Sequence[Image], device: torch.device) -> Tensor:
-    """uint8 (H, W, 3) each to float32 (N, 3, H, W) on a device, less the mean and over the deviation of ImageNet."""
+IMAGENET = Normalisation()
+
+
+def to_tensor(images: Sequence[Image], device: torch.device, normalisation: Normalisation = IMAGENET) -> Tensor:
+    """uint8 (H, W, 3) each to float32 (N, 3, H, W) on a device, less the mean and over the deviation."""
     stacked = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in images])).to(device)
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    scaled = stacked.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+    scaled = normalisation.of(stacked.permute(0, 3, 1, 2).float().div_(255))
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
