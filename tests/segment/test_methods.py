@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.few import slow_except
 from tests.nets.made import networks_of
 from tests.runs import LocalSummary, MadeRun, free_spec, labels_of, run_serially
 from tests.slides_made import stained, write_pyramid
-from wsi_magnet.config import RunConfig
-from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.config import Execution, RunConfig
+from wsi_magnet.errors import BundleError, ConfigError, ResultMismatchError
 from wsi_magnet.geometry import Size
 from wsi_magnet.methods import registry
 from wsi_magnet.methods.method import Method, MethodInfo, Needs, PatchMaps
+from wsi_magnet.methods.registry import method_class
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.registry import feature_channels
 from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.results.events import Event, TileFinished
+from wsi_magnet.runtime.serial import SerialExecutor
+from wsi_magnet.runtime.start import start_executor
 from wsi_magnet.segment.slide import segment_slide
 
 
@@ -141,8 +148,10 @@ def test_a_half_is_the_run_of_a_bundle_with_that_scale_alone(
 
 def test_another_method_does_not_resume_a_result(made_run: MadeRun, bundle: Path, tmp_path: Path) -> None:
     run(made_run.slide, bundle, tmp_path, method="downsample")
-    with pytest.raises(Exception, match="--method was Downsample and is not given"):
+    with pytest.raises(ResultMismatchError, match=r"--method was Downsample and is MagNet\. Resume it with"):
         run(made_run.slide, bundle, tmp_path)
+    with pytest.raises(ResultMismatchError, match=r"--method was Downsample and is Patching\. Resume it with"):
+        run(made_run.slide, bundle, tmp_path, method="patching")
 
 
 def test_an_unknown_method_is_refused_before_a_folder_is_made(made_run: MadeRun, tmp_path: Path) -> None:
@@ -154,7 +163,7 @@ def test_an_unknown_method_is_refused_before_a_folder_is_made(made_run: MadeRun,
 def test_a_bundle_without_its_weights_is_refused_before_a_folder_is_made(made_run: MadeRun, tmp_path: Path) -> None:
     spec = small_spec()
     save_bundle(tmp_path / "b.safetensors", spec, *networks_of(spec))
-    with pytest.raises(BundleError, match="no weights for Everything; train them"):
+    with pytest.raises(BundleError, match=r"no weights for Everything; train them: .*\[Everything\]"):
         run(made_run.slide, tmp_path / "b.safetensors", tmp_path / "out", method="everything")
     assert not (tmp_path / "out").exists()
 
@@ -164,3 +173,120 @@ def test_a_network_without_features_is_refused(made_run: MadeRun, tmp_path: Path
     save_bundle(tmp_path / "b.safetensors", spec, *networks_of(spec))
     with pytest.raises(BundleError, match="network 'identity' has none"):
         run(made_run.slide, tmp_path / "b.safetensors", tmp_path / "out", method="everything")
+
+
+OWN_PARAMETERS: dict[str, dict[str, float]] = {
+    "DenseCRF": {"theta_alpha_um": 8.0, "iterations": 2},
+    "ISS": {"steps": 1},
+    "PointRend": {"share": 0.1},
+    "DeepStrip": {"half_width_um": 4.0, "shortest_um": 4.0},
+}
+"""Parameters with which the methods are quick, or change enough of a random result."""
+
+
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
+    """A slide of two tiles of 512 px, and a bundle with random weights for every method of the package."""
+    folder = tmp_path_factory.mktemp("own")
+    pixels = stained(Size(560, 140))
+    slide = write_pyramid(folder / "slide.tif", pixels, mpp=0.5)
+    heads = {name: head.state_dict() for name in registry._OWN if (head := random_head(name)) is not None}
+    spec = small_spec(128, **{name: OWN_PARAMETERS.get(name, {}) for name in registry._OWN})
+    network, refiners = networks_of(spec)
+    spread_classes(network, spec, pixels)
+    save_bundle(folder / "own.safetensors", spec, network, refiners, heads=heads)
+    return MadeRun(slide, folder / "own.safetensors")
+
+
+def spread_classes(network: nn.Module, spec: BundleSpec, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    """Change the last layer so that the result on these pixels, uint8 (H, W, 3), has every class and is rather sure."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    classify = network.get_submodule("classify")
+    with torch.no_grad():
+        coarse = torch.from_numpy(pixels[:128:4, :512:4].copy()).permute(2, 0, 1)[None] / 255
+        logits = network.eval()((coarse - mean) / std)
+        gain = 3 / logits.std(dim=(0, 2, 3))
+        classify.bias.sub_(logits.mean(dim=(0, 2, 3))).mul_(gain)  # type: ignore[operator]
+        classify.weight.mul_(gain.view(-1, 1, 1, 1))  # type: ignore[operator]
+
+
+def random_head(name: str) -> nn.Module | None:
+    """A head that changes what it is given, unlike a fresh one; None for a method that learns nothing."""
+    torch.manual_seed(1)
+    head = method_class(name).build_head(3, feature_channels("small", width=4))
+    for weights in head.parameters() if head is not None else ():
+        if weights.ndim > 1:
+            nn.init.kaiming_normal_(weights)
+    return head
+
+
+def run_own(made: MadeRun, out: Path, method: str, tile_px: int = 512, **options: Any) -> LocalSummary:
+    config = RunConfig(tissue=False, precision="fp32", keep_probabilities=True, method=method, tile_px=tile_px)
+    options = {"execution": SerialExecutor(), **options}
+    return cast(LocalSummary, segment_slide(made.slide, out, bundle=made.bundle, config=config, **options))
+
+
+def assert_same_pixels(one: LocalSummary, other: LocalSummary) -> None:
+    for product in ("mask", "probabilities"):
+        assert np.array_equal(labels_of(one.folder, 0, product), labels_of(other.folder, 0, product))
+
+
+OneRun = Callable[[str], LocalSummary]
+OWN = slow_except(["SegFix"], registry._OWN)
+
+
+@pytest.fixture(scope="module")
+def alone(own_run: MadeRun, tmp_path_factory: pytest.TempPathFactory) -> OneRun:
+    """The run with a method in one thread, made once, which changes the coarser result."""
+
+    @cache
+    def made(method: str) -> LocalSummary:
+        done = run_own(own_run, tmp_path_factory.mktemp("alone"), method)
+        assert [one["tiles"] for one in done.summary["scales"]] == [1, 1, 2]
+        assert done.summary["scales"][-1]["changed_share"] > 0.001
+        assert len(np.unique(labels_of(done.folder, 0, "probabilities"))) > 16
+        return done
+
+    return made
+
+
+@pytest.mark.parametrize("method", OWN)
+def test_a_method_does_not_see_tiles(own_run: MadeRun, alone: OneRun, tmp_path: Path, method: str) -> None:
+    whole = run_own(own_run, tmp_path, method, tile_px=1024)
+    assert [one["tiles"] for one in whole.summary["scales"]] == [1, 1, 1]
+    assert_same_pixels(alone(method), whole)
+
+
+class Stopped(Exception):
+    """The end of a run."""
+
+
+@pytest.mark.parametrize("method", OWN)
+def test_a_stopped_run_of_a_method_is_resumed(own_run: MadeRun, alone: OneRun, tmp_path: Path, method: str) -> None:
+    """Stopped between the two tiles of the finest scale; the second run computes the other one alone."""
+    seen: list[Event] = []
+
+    def stop(event: Event) -> None:
+        seen.append(event)
+        if sum(isinstance(one, TileFinished) for one in seen) == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_own(own_run, tmp_path, method, observe=stop)
+    seen.clear()
+    resumed = run_own(own_run, tmp_path, method, observe=seen.append)
+    assert sum(isinstance(one, TileFinished) for one in seen) == 1
+    assert_same_pixels(alone(method), resumed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_methods_do_not_see_workers(own_run: MadeRun, alone: OneRun, tmp_path: Path) -> None:
+    """All methods of the package on two processes that Dask starts, against this thread."""
+    executor = start_executor(Execution("cpu", workers=2), threads=2)
+    try:
+        for method in registry._OWN:
+            shared = run_own(own_run, tmp_path / method, method, execution=executor)
+            assert_same_pixels(alone(method), shared)
+    finally:
+        executor.close()
