@@ -11,11 +11,16 @@ from torch import Tensor, nn
 
 from wsi_magnet.errors import BundleError
 from wsi_magnet.methods import registry
-from wsi_magnet.methods.build import build_method
+from wsi_magnet.methods.build import build_method, require_methods
 from wsi_magnet.methods.method import Method, MethodInfo, Needs, PatchMaps
 from wsi_magnet.nets.bundle import build, load_bundle, save_bundle
 from wsi_magnet.nets.registry import feature_channels
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo, read_spec
+
+WITHOUT_WEIGHTS = (
+    r"^bundle '[a-z-]+' has no weights for Mixed\.2; train them: `wsi-magnet train --backbone BUNDLE --heads-only`, "
+    r"with `methods: \[Mixed\.2\]` in its --config, or take another method$"
+)
 
 
 class Mixed(Method):
@@ -72,14 +77,17 @@ def test_a_head_and_its_parameters_come_back(small_spec: BundleSpec, tmp_path: P
 
 def test_a_bundle_without_the_head_is_refused(small_spec: BundleSpec, tmp_path: Path) -> None:
     bundle = load_bundle(saved(tmp_path / "b.safetensors", small_spec, None))
-    with pytest.raises(BundleError, match=r"no weights for Mixed\.2; train them with"):
+    with pytest.raises(BundleError, match=WITHOUT_WEIGHTS):
         build_method(bundle, "Mixed.2")
+    with pytest.raises(BundleError, match=WITHOUT_WEIGHTS):
+        require_methods(bundle.spec, ["MagNet", "Mixed.2"])
 
 
 def test_a_head_of_other_classes_is_refused(small_spec: BundleSpec, tmp_path: Path) -> None:
     spec = replace(small_spec, methods={"Mixed.2": {}})
     bundle = load_bundle(saved(tmp_path / "b.safetensors", spec, Mixed.build_head(7, 3)))
-    with pytest.raises(BundleError, match=r"Mixed\.2 does not fit"):
+    wanted = r": Mixed\.2 does not fit: .*; the bundle has 2 classes: train them: `wsi-magnet train .*\[Mixed\.2\]`"
+    with pytest.raises(BundleError, match=wanted):
         build_method(bundle, "Mixed.2")
 
 
@@ -97,6 +105,22 @@ def test_a_network_without_features_is_refused(small_spec: BundleSpec, tmp_path:
     bundle = load_bundle(saved(tmp_path / "b.safetensors", plain, None))
     with pytest.raises(BundleError, match="needs features of the backbone, and network 'identity' has none"):
         build_method(bundle, "Mixed.2")
+
+
+def test_a_method_that_needs_context_is_refused_with_one_scale(two_class_spec: BundleSpec) -> None:
+    spec = replace(
+        two_class_spec,
+        mpps=(1.0,),
+        temperature=(1.0,),
+        refiner_of=(),
+        select_above=(),
+        refine_above=(),
+        methods={"PointRend": {}},
+    )
+    with pytest.raises(
+        BundleError, match=r"PointRend needs a coarser scale, and the bundle has one scale; use a bundle"
+    ):
+        require_methods(spec, ["PointRend"])
 
 
 def test_a_bundle_without_methods_has_the_same_bytes_as_before(small_spec: BundleSpec) -> None:

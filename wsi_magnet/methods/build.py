@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.methods.method import Method, Needs
@@ -28,7 +28,7 @@ def build_method(bundle: Bundle, name: str) -> Method:
     if needs.head and state is not None:
         head = _meta_head(kind, spec, channels)
         assert head is not None, own
-        load_exactly(head, state, f"{bundle.path}: {own}")
+        _load(head, state, bundle, own)
         head = head.eval().requires_grad_(False).to(bundle.device)
     return _made(kind, spec, head)
 
@@ -52,16 +52,36 @@ def require_methods(spec: BundleSpec, names: Iterable[str]) -> None:
     refining = [method_class(name) for name in names if name in refining_methods()]
     missing = [kind.info.name for kind in refining if kind.info.needs.head and kind.info.name not in spec.methods]
     if missing:
-        raise BundleError(
-            f"bundle {spec.name!r} has no weights for {', '.join(missing)}; train them with `methods: "
-            f"[{', '.join(missing)}]` in the configuration, or leave them out"
-        )
+        raise _without_weights(spec, missing)
     for kind in refining:
         receptive_radius_px(spec, kind.info.name, spec.mpps[-1])
 
 
+def _without_weights(spec: BundleSpec, names: Sequence[str]) -> BundleError:
+    return BundleError(
+        f"bundle {spec.name!r} has no weights for {', '.join(names)}; {_training(names)}, or take another method"
+    )
+
+
+def _training(names: Sequence[str]) -> str:
+    """The way to weights for a bundle that is there."""
+    listed = ", ".join(names)
+    return f"train them: `wsi-magnet train --backbone BUNDLE --heads-only`, with `methods: [{listed}]` in its --config"
+
+
+def _load(head: nn.Module, state: Mapping[str, Tensor], bundle: Bundle, own: str) -> None:
+    """Load a head's weights. Raises BundleError, with the cure, where they are another network's."""
+    try:
+        load_exactly(head, state, f"{bundle.path}: {own}")
+    except BundleError as error:
+        classes = len(bundle.spec.classes)
+        raise BundleError(f"{error}; the bundle has {classes} classes: {_training([own])}") from None
+
+
 def _made(kind: type[Method], spec: BundleSpec, head: nn.Module | None) -> Method:
     """Raises BundleError for parameters that do not fit, and where a head is needed and there is none."""
+    if kind.info.needs.head and head is None:
+        raise _without_weights(spec, [kind.info.name])
     try:
         return kind(len(spec.classes), spec.methods.get(kind.info.name), head)
     except (BundleError, ConfigError) as error:
@@ -83,5 +103,7 @@ def _checked_channels(spec: BundleSpec, needs: Needs, own: str) -> int:
             "use a bundle with another network, such as 'small'"
         )
     if needs.context and len(spec.mpps) < 2:
-        raise BundleError(f"bundle {spec.name!r}: {own} needs a coarser scale, and the bundle has one")
+        raise BundleError(
+            f"bundle {spec.name!r}: {own} needs a coarser scale, and the bundle has one scale; use a bundle with more"
+        )
     return channels

@@ -28,6 +28,7 @@ Existing = Literal["resume", "restart", "overwrite"]
 _CURE = "choose another output folder with -o (or replace all that is in this one with --overwrite)"
 _FENCING_TOKEN = ".turn"
 KEEP, _NOTHING = "--keep", "nothing"
+_METHOD = "--method"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,13 @@ class Fingerprint:
     def differences(self, other: Fingerprint) -> list[str]:
         """A text for each difference: "--refine was all and is 0.2"."""
         return [
-            f"{name} was {self.parts.get(name, 'not given')} and is {other.parts.get(name, 'not given')}"
+            f"{name} was {self._text(name)} and is {other._text(name)}"
             for name in sorted({*self.parts, *other.parts})
             if self.parts.get(name) != other.parts.get(name)
         ]
+
+    def _text(self, name: str) -> str:
+        return self.parts.get(name, MAGNET if name == _METHOD else "not given")
 
 
 def fingerprint(
@@ -101,7 +105,7 @@ def fingerprint(
             KEEP: ",".join(config.kept) or _NOTHING,
             "--batch-size": str(config.batch_size or "auto"),
             "--precision": config.precision,
-            **({} if config.method == MAGNET else {"--method": config.method}),
+            **({} if config.method == MAGNET else {_METHOD: config.method}),  # versions before had no other
         }
     )
 
