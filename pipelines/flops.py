@@ -18,7 +18,7 @@ from wsi_magnet.magnet.step import uses_rgb
 from wsi_magnet.nets.registry import GATES, build_network, build_refiner
 
 NETWORKS = ("small", "hrnet18+ocr", "fpn", "psp")
-REFINERS = ("magnet", "light", *GATES)
+REFINERS = ("magnet", "light", "pool", *GATES)
 
 
 def main() -> None:

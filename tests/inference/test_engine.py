@@ -28,7 +28,7 @@ from wsi_magnet.magnet.selection import mixing_weight
 from wsi_magnet.magnet.step import magnet_step, refine_patch, uses_rgb
 from wsi_magnet.magnet.uncertainty import confidence, query_score
 from wsi_magnet.nets.bundle import Bundle
-from wsi_magnet.nets.gate import GateModule
+from wsi_magnet.nets.gate import GateModule, PoolModule
 from wsi_magnet.nets.refiner import RefinementModule
 from wsi_magnet.nets.small import SmallNet
 from wsi_magnet.nets.spec import BundleSpec, ClassInfo
@@ -85,6 +85,8 @@ def made_bundle(spec: BundleSpec) -> Bundle:
         assert backbone.classify.bias is not None
         backbone.classify.bias -= backbone(torch.randn(1, 3, 256, 256)).mean(dim=(0, 2, 3))
         for refiner in refiners:
+            if isinstance(refiner, PoolModule):
+                refiner.weights.copy_(torch.tensor([1.5, 0.2]))
             if isinstance(refiner, GateModule):
                 nn.init.normal_(refiner.residual.weight, 0, 0.2)
                 nn.init.normal_(refiner.choose.weight, 0, 2)
@@ -397,8 +399,10 @@ def test_less_is_computed_where_less_is_needed(bundle: Bundle) -> None:
     assert margins == [4, 6, 12, 20]
 
 
-@pytest.mark.parametrize(("refiner", "index"), [("gate", 1), ("gate+rgb", 1), ("gate+rgb", 2), ("gate+rgb", 3)])
-def test_a_gate_is_given_what_it_sees(refiner: str, index: int) -> None:
+@pytest.mark.parametrize(
+    ("refiner", "index"), [("pool", 1), ("gate", 1), ("gate+rgb", 1), ("gate+rgb", 2), ("gate+rgb", 3)]
+)
+def test_a_weighing_module_is_given_what_it_sees(refiner: str, index: int) -> None:
     bundle, geometry = made_bundle(spec_of(refiner=refiner)), geometry_of(index, 3)
     engine = engine_of(bundle)
     assert engine.needs.rgb == (refiner == "gate+rgb")

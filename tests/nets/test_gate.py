@@ -1,4 +1,4 @@
-"""The gate: what it sees and how far, and that it learns which of two maps is right where something tells."""
+"""The pool against Bayes' rule; the gate: what it sees and how far, and that it learns which of two maps is right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_magnet.errors import BundleError
 from wsi_magnet.methods.losses import choice_loss, set_loss
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.fold import fold_batch_norm
-from wsi_magnet.nets.gate import GateModule, less_local_mean
+from wsi_magnet.nets.gate import LEAST_POOLED, GateModule, PoolModule, less_local_mean
 from wsi_magnet.nets.registry import GATES, build_network, build_refiner
 
 KINDS = pytest.mark.parametrize("uses_rgb", [False, True])
@@ -144,9 +144,81 @@ def test_into_a_bundle_and_out_again(refiner: str, tmp_path: Path) -> None:
         assert torch.equal(loaded(**maps), module(**maps))
 
 
-def test_a_gate_has_one_order_of_its_maps() -> None:
+@pytest.mark.parametrize("refiner", ["pool", *GATES])
+def test_weighing_modules_have_one_order_of_their_maps(refiner: str) -> None:
     with pytest.raises(BundleError, match="one order"):
-        build_refiner("gate", 3, "coarse_first")
+        build_refiner(refiner, 3, "coarse_first")
+
+
+# ---- the pool ------------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_a_fresh_pool_is_bayes_rule_for_independent_observations() -> None:
+    """Two observations of four values each of a class of three; the posterior is summed from their joint table."""
+    torch.manual_seed(3)
+    one, other = torch.rand(2, 3, 4, dtype=torch.float64).add(0.1).unbind()
+    one, other = one / one.sum(dim=1, keepdim=True), other / other.sum(dim=1, keepdim=True)  # p(observation | class)
+    joint = one[:, :, None] * other[:, None, :]
+    expected = joint / joint.sum(dim=0)
+    fine = (one / one.sum(dim=0))[:, :, None].expand(3, 4, 4)
+    coarse = (other / other.sum(dim=0))[:, None, :].expand(3, 4, 4)
+    found = PoolModule()(fine=fine[None].float(), coarse=coarse[None].float()).softmax(dim=1)
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_pool_weighs_its_maps() -> None:
+    maps = {name: one.clamp_min(0.001) for name, one in inputs(12, n=2, uses_rgb=False).items()}
+    maps = {name: one / one.sum(dim=1, keepdim=True) for name, one in maps.items()}
+    module = PoolModule()
+    module.weights.copy_(torch.tensor([0.4, 1.7]))
+    module.divide_logits(1.5)
+    p = maps["fine"].double() ** (0.4 / 1.5) * maps["coarse"].double() ** (1.7 / 1.5)
+    found = module(**maps).softmax(dim=1)
+    torch.testing.assert_close(found.double(), p / p.sum(dim=1, keepdim=True), rtol=1e-5, atol=1e-6)
+    module.weights.copy_(torch.tensor([1.5, -2.0]))
+    torch.testing.assert_close(module(**maps).softmax(dim=1), maps["fine"], rtol=1e-5, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_one_scale_alone_rules_no_class_out_of_a_pool() -> None:
+    fine, coarse = (torch.tensor(p).view(1, 3, 1, 1) for p in ([1.0, 0.0, 0.0], [LEAST_POOLED / 10, 0.9999, 0.0]))
+    found = PoolModule()(fine=fine, coarse=coarse).softmax(dim=1).flatten()
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found[:2], torch.tensor([0.5, 0.5]), rtol=0, atol=1e-3)
+
+
+def test_a_pool_learns_which_map_is_the_better_one() -> None:
+    torch.manual_seed(2)
+    module = PoolModule()
+    optimizer = torch.optim.Adam(module.parameters(), 0.05)
+    for _ in range(40):
+        truth = torch.randint(2, (1, 32, 32))
+        fine, coarse = (torch.where(torch.rand(1, 32, 32) < right, truth, 1 - truth) for right in (0.9, 0.5))
+        maps = {
+            name: F.one_hot(label, 2).permute(0, 3, 1, 2) * 0.8 + 0.1
+            for name, label in (("fine", fine), ("coarse", coarse))
+        }
+        optimizer.zero_grad()
+        set_loss(module(**maps), (1 << truth).int()).backward()
+        optimizer.step()
+    of_fine, of_coarse = module.weights.tolist()
+    assert of_fine == pytest.approx(1, abs=0.15)
+    assert of_coarse < 0.2
+
+
+@torch.inference_mode()
+def test_a_pool_into_a_bundle_and_out_again(tmp_path: Path) -> None:
+    modules = [build_refiner("pool", 3), build_refiner("pool", 3)]
+    for i, module in enumerate(modules):
+        assert isinstance(module, PoolModule)
+        module.weights.copy_(torch.tensor([0.5 + i, 1.2]))
+        module.divide_logits(1.3)
+    save_bundle(tmp_path / "b.safetensors", small_spec(refiner="pool"), build_network("small", 3, width=2), modules)
+    maps = inputs(16, uses_rgb=False)
+    for loaded, module in zip(load_bundle(tmp_path / "b.safetensors").refiners, modules, strict=True):
+        assert torch.equal(loaded(**maps), module(**maps))
 
 
 # ---- two halves, of which one is right ---------------------------------------------------------------------------

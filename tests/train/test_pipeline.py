@@ -377,6 +377,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "published": {"refiners": {"input": "published", "loss": "ohem", "optimizer": "sgd", "schedule": "steps"}},
     "cumulative": {"refiners": {"input": "cumulative", "steps": 6, "augment": AugmentConfig(stain=0.4)}},
     "shared": {"refiners": {"shared": True}},
+    "pool": {"refiners": {"module": "pool"}},
     "gate": {"refiners": {"module": "gate"}},
     "gate+rgb": {"refiners": {"module": "gate+rgb", "choice_weight": 0.5}},
     "soft": {"fit": FitConfig(select="soft")},

@@ -1,8 +1,6 @@
-"""A refinement module that chooses: a gate says at each pixel how far the finer and how far the coarser map is right.
+"""Refinement modules that weigh the finer against the coarser map, everywhere alike or at each pixel. Not in the paper.
 
-Not in the paper. R = (1 - g) Y + g O, where g is computed from O, Y, their uncertainties, their disagreement and, if
-wanted, the pixels; what neither map has is added as a residual to the logits. N: batch, C: classes, H, W: size of the
-patch.
+N: batch, C: classes, H, W: size of the patch; O: the finer map, Y: the coarser one.
 """
 
 from __future__ import annotations
@@ -34,8 +32,49 @@ MOMENTUM = 0.01
 """Momentum of the running statistics, as in the published module."""
 
 
+LEAST_POOLED = 1e-4
+"""Least probability that enters a pool: one scale alone does not rule a class out."""
+
+
+class PoolModule(nn.Module):
+    """The logarithmic opinion pool of two maps, with a weight for each: R = softmax(a log O + b log Y).
+
+    With weights of 1, where training starts, it is Bayes' rule for scales that err independently and classes that are
+    equally frequent (Genest and Zidek 1986, "Combining probability distributions"). Two numbers cannot learn the
+    training images by heart.
+    """
+
+    receptive_radius_px = 0
+    """Receptive radius of a pixel's logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(2))
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.ones(1))
+
+    def forward(self, *, fine: Tensor, coarse: Tensor) -> Tensor:
+        """fine: O, coarse: Y, probabilities, float (N, C, H, W) each. Returns logits of R, float32 (N, C, H, W)."""
+        of_fine, of_coarse = self.weights.clamp_min(0)
+        logits: Tensor = of_fine * pool_logarithm(fine) + of_coarse * pool_logarithm(coarse)
+        return logits / self.temperature
+
+    def divide_logits(self, temperature: float) -> None:
+        """Divide the logits by a temperature, from now on."""
+        self.temperature.mul_(temperature)
+
+
+def pool_logarithm(probabilities: Tensor) -> Tensor:
+    """Logarithm of probabilities, those below `LEAST_POOLED` taken as that: float32."""
+    return probabilities.float().clamp_min(LEAST_POOLED).log()
+
+
 class GateModule(nn.Module):
-    """Two probability maps, and the pixels if wanted, to logits. About 9,000 weights."""
+    """A gate says at each pixel how far the finer and how far the coarser map is right: R = (1 - g) Y + g O.
+
+    g is computed from O, Y, their uncertainties, their disagreement and, if wanted, the pixels; what neither map has is
+    added as a residual to the logits. About 9,000 weights.
+    """
 
     def __init__(self, n_classes: int, *, uses_rgb: bool = False) -> None:
         """uses_rgb: with a stem on the pixels, which `forward` then needs."""

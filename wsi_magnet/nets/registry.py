@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from wsi_magnet.errors import BundleError
-from wsi_magnet.nets.gate import GateModule
+from wsi_magnet.nets.gate import GateModule, PoolModule
 from wsi_magnet.nets.identity import IdentityRefiner
 from wsi_magnet.nets.network import NetworkInfo
 from wsi_magnet.nets.refiner import LIGHT_WIDTH, RefinementModule
@@ -36,7 +36,7 @@ OWN_NETWORKS = tuple(_OWN)
 GATES = ("gate", "gate+rgb")
 """Refinement modules that choose between their two maps; the second sees the pixels."""
 
-REFINERS = ("magnet", "light", *GATES, "identity")
+REFINERS = ("magnet", "light", "pool", *GATES, "identity")
 
 
 def network_names() -> tuple[str, ...]:
@@ -158,9 +158,11 @@ def build_refiner(refiner: str, n_classes: int, channel_order: ChannelOrder = "f
         return RefinementModule(n_classes, channel_order)
     if refiner == "light":
         return RefinementModule(n_classes, channel_order, LIGHT_WIDTH)
+    if refiner in ("pool", *GATES) and channel_order != "fine_first":
+        raise BundleError(f"refiner {refiner!r} has one order of its maps; channel_order must be fine_first")
+    if refiner == "pool":
+        return PoolModule()
     if refiner in GATES:
-        if channel_order != "fine_first":
-            raise BundleError(f"refiner {refiner!r} has one order of its maps; channel_order must be fine_first")
         return GateModule(n_classes, uses_rgb=refiner == "gate+rgb")
     if refiner == "identity":
         return IdentityRefiner()

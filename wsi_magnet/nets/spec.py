@@ -92,7 +92,7 @@ class BundleSpec:
     network_package: str | None = None
     """Name and version of the package that the network comes from; None for one of this package."""
     refiner: str = "magnet"
-    """"magnet", "light", "gate", "gate+rgb" or "identity"."""
+    """"magnet", "light", "pool", "gate", "gate+rgb" or "identity"."""
     classes: tuple[ClassInfo, ...]
     """Classes, in the order of the network's channels."""
     mpps: tuple[float, ...]

@@ -155,8 +155,9 @@ class RefinerConfig(StageConfig):
     learning_rate: float = 0.0015
     """The highest."""
     module: str = "magnet"
-    """"magnet", as published; "light", a fourteenth of its arithmetic, for networks that are small themselves; "gate",
-    which chooses at each pixel between its two maps; or "gate+rgb", which sees the pixels too."""
+    """"magnet", as published; "light", a fourteenth of its arithmetic, for networks that are small themselves; "pool",
+    a product of the two maps with a weight for each; "gate", which chooses at each pixel between them; or "gate+rgb",
+    which sees the pixels too."""
     choice_weight: float = 0.0
     """Weight of a further loss of a gate: its choice, where exactly one of its two maps is right."""
     shared: bool = False
@@ -460,7 +461,7 @@ CHOICES = {
     "schedule": ("one_cycle", "poly", "steps"),
     "loss": ("cross_entropy", "ohem"),
     "input": ("cumulative", "published"),
-    "module": ("magnet", "light", *GATES),
+    "module": ("magnet", "light", "pool", *GATES),
     "select": ("hard", "soft"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
