@@ -38,7 +38,9 @@ The page is written by `{COMMAND}` from files of evaluations. [evaluation.md](ev
 the measures; [training.md](training.md#heads-of-other-methods) has the training of those that learn.
 
 *Faithful* is as in its source, *adapted* is changed for patches of slides or for a frozen backbone, *reimplemented* is
-from the paper's text alone.
+from the paper's text alone. In a *local* method nothing farther away than the margin of a cell has influence, but for
+the network's features that it reads. In others a step sees the whole patch of a cell and nothing beyond, so that the
+result may jump at the borders of cells. No result depends on tiles or workers.
 """
 
 COURSES = {
@@ -115,7 +117,15 @@ def read(text: str) -> DataSet:
 def page(sets: Sequence[DataSet]) -> str:
     """The whole page, Markdown."""
     methods = "\n\n".join(about(name) for name in own_methods())
-    return "\n".join([HEAD, "## Methods\n", methods, *(section(one) for one in sets)]) + "\n"
+    return "\n".join([HEAD, "## Methods\n", overview(), "", methods, *(section(one) for one in sets)]) + "\n"
+
+
+def overview() -> str:
+    """The table of methods that have a step of their own, Markdown."""
+    infos = [_info(name) for name in own_methods() if name not in COURSES]
+    steps = {one.name: str(one.steps) if one.needs.head else UNKNOWN for one in infos}
+    rows = [[one.name, one.origin, "yes" if one.local else "no", steps[one.name]] for one in infos]
+    return markdown(["method", "origin", "local", "steps of a training, unless given"], rows)
 
 
 def own_methods() -> list[str]:
@@ -127,7 +137,7 @@ def about(name: str) -> str:
     """A method's part of the page."""
     if name in COURSES:
         return f"### {name}\n\n{_wrapped(COURSES[name])}"
-    info = MagNet.info if name == MAGNET else method_class(name).info
+    info = _info(name)
     text = _wrapped(f"*{info.origin.capitalize()}.* {info.source}. {info.differs}")
     modules = ", refinement modules and thresholds for each step, which `train` makes" if name == MAGNET else ""
     needs = _item(f"Needs {_needs(info.needs)}{modules}.")
@@ -175,6 +185,10 @@ def draw(one: DataSet) -> bytes:
     ]
     lines = ", lines: 95 % intervals" if one.values["bootstrap"]["groups"] > 1 else ""
     return draw_methods(dots, f"{one.name}: {one.extent}{lines}")
+
+
+def _info(name: str) -> MethodInfo:
+    return MagNet.info if name == MAGNET else method_class(name).info
 
 
 def _is_own(name: str) -> bool:

@@ -84,12 +84,12 @@ def test_the_hard_loss_is_what_its_twin_says(seed: int, below: float, kept: int)
     assert hard_loss(logits, sets, below=below, kept=kept).item() == pytest.approx(expected, rel=1e-4)
 
 
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 3.0]))
-def test_the_focal_loss_is_what_its_twin_says(seed: int, gamma: float) -> None:
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 1.0, 3.0]), some_weights)
+def test_the_focal_loss_is_what_its_twin_says(seed: int, gamma: float, weights: Tensor | None) -> None:
     logits, sets, _ = made(seed)
-    found = [p[allowed].sum() for p, allowed, _ in pixels(logits, sets)]
-    expected = float(np.mean([-np.log(p) * (1 - p) ** gamma for p in found]))
-    assert focal_loss(logits, sets, gamma).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    found = [(p[allowed].sum(), weight_of(allowed, weights)) for p, allowed, _ in pixels(logits, sets)]
+    expected = sum(w * -np.log(p) * (1 - p) ** gamma for p, w in found) / sum(w for _, w in found)
+    assert focal_loss(logits, sets, gamma, weights).item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def test_one_allowed_class_is_cross_entropy() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.methods_page import COURSES, HEAD, about, main, own_methods, read
+from pipelines.methods_page import COURSES, HEAD, about, main, overview, own_methods, read
 from tests.evaluate.made_counts import made_comparison
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.evaluate.columns import HEADROOM, MIOU
@@ -67,6 +67,14 @@ def test_refining_rows_are_shown_against_their_halves(tmp_path: Path) -> None:
     assert list(rows) == [name for name in NAMES if name not in ("Patching", "Downsample")]
     magnet = report.comparison.rows[-1]
     assert rows["MagNet"][-1] == estimate_text(report.estimate(magnet, HEADROOM), percent=True)
+
+
+def test_the_methods_that_are_not_local_are_said() -> None:
+    rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[2:] for line in overview().splitlines()[2:]}
+    assert [name for name, row in rows.items() if row[0] == "no"] == ["DenseCRF", "PointRend", "CascadePSP"]
+    assert rows["ISS"] == ["yes", "100"]
+    assert rows["GF"] == ["yes", "-"]
+    assert list(rows) == [name for name in own_methods() if name not in COURSES]
 
 
 @pytest.mark.parametrize("name", own_methods())

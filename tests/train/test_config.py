@@ -297,8 +297,14 @@ def methods_of(folder: Path, text: str, base: str = "") -> TrainingConfig:
 )
 def test_methods_are_listed_or_have_settings(tmp_path: Path, text: str) -> None:
     config = methods_of(tmp_path, text)
-    assert config.methods == {"Dark": None, "Blend": MethodConfig()}
+    assert config.methods == {"Dark": None, "Blend": MethodConfig(steps=400)}
     assert read_config(write_config(tmp_path / "again.yaml", config)) == config
+
+
+def test_a_method_has_the_steps_that_it_suggests_unless_it_is_given_others(tmp_path: Path) -> None:
+    config = methods_of(tmp_path, "methods: {ISS: , CascadePSP: {batch: 1}, PointRend: {batch: 1}, DGF: {steps: 7}}")
+    found = {name: one.steps for name, one in config.methods.items() if one is not None}
+    assert found == {"ISS": 100, "CascadePSP": 100, "PointRend": 400, "DGF": 7}
 
 
 @pytest.mark.usefixtures("_toys")
@@ -327,6 +333,8 @@ def test_settings_are_added_to_those_of_the_file_below_and_a_list_replaces_them(
 @pytest.mark.parametrize(
     ("text", "why"),
     [
+        ("{Nobody: {batch: 1}}", "methods: method is 'Nobody', none of "),
+        ("{Dark: {batch: 4}}", "methods.Dark has settings, but Dark learns nothing; give its name alone"),
         ("[Nobody]", "methods: method is 'Nobody', none of "),
         ("{Dark: {steps: 4}}", "methods.Dark has settings, but Dark learns nothing; give its name alone"),
         ("{Blend: {step: 4}}", "config.methods.Blend: unknown field 'step'"),

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.train.made import setting_of, tiny_config
 from tests.train.test_method_maps import view_of
@@ -47,21 +48,39 @@ def test_a_method_is_validated(tmp_path: Path, name: str) -> None:
     assert 0 <= first == again <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in registry._OWN if method_class(name).info.needs.head])
-def test_a_head_learns_from_a_batch(tmp_path: Path, name: str) -> None:
-    settings = MethodConfig(window_px=96, batch=2)
-    training = tiny_config(mpps=WINDOWS.mpps, methods={name: settings})
-    views = (view_of(WINDOWS, 0), view_of(WINDOWS, 9))
+LEARNING = [name for name in registry._OWN if method_class(name).info.needs.head]
+VIEWS = (view_of(WINDOWS, 0), view_of(WINDOWS, 9))
+
+
+def stage_of(folder: Path, name: str, weights: Tensor | None = None) -> MethodStage:
+    """The training of a method with a batch of two windows. weights: of the classes."""
+    training = tiny_config(mpps=WINDOWS.mpps, methods={name: MethodConfig(steps=4, window_px=96, batch=2)})
     nothing = cast(SamplePool, None), cast(CropSampler, None)
-    data = StageData(*nothing, weights=None, views=views, windows=WINDOWS, part_of=(0, 1), background=None)
-    validation = validation_of(tmp_path, name, views)
-    stage = MethodStage(fresh_method(name, training, CPU), training, data, validation, setting_of(tmp_path))
+    data = StageData(*nothing, weights=weights, views=VIEWS, windows=WINDOWS, part_of=(0, 1), background=None)
+    validation = validation_of(folder, name, VIEWS)
+    stage = MethodStage(fresh_method(name, training, CPU), training, data, validation, setting_of(folder))
     stage.learned.train()
-    loss = stage.loss(list(views), 0)
+    return stage
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_head_learns_from_a_batch(tmp_path: Path, name: str) -> None:
+    stage = stage_of(tmp_path, name)
+    loss = stage.loss(list(VIEWS), 0)
     loss.backward()
-    assert loss.item() == stage.loss(list(views), 0).item(), "chance is that of the step"
+    assert loss.item() == stage.loss(list(VIEWS), 0).item(), "chance is that of the step"
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in stage.learned.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in stage.learned.parameters())
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_weights_of_classes_reach_the_heads_that_predict_classes(tmp_path: Path, name: str) -> None:
+    plain, equal, unequal = (
+        stage_of(tmp_path, name, weights).loss(list(VIEWS), 0).item()
+        for weights in (None, torch.ones(2), torch.tensor([0.2, 5.0]))
+    )
+    assert equal == pytest.approx(plain, rel=1e-5)
+    assert (unequal == plain) == (name in ("SegFix", "DeepStrip", "CascadePSP"))
 
 
 def test_every_method_can_be_listed() -> None:

@@ -32,11 +32,11 @@ class Blend(Method):
         """Softmax of the layer."""
         return maps.inner(self._logits(maps).softmax(dim=1))
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
         """Set loss."""
         drawn = torch.rand(sets.shape, generator=rng) < 0.5
         every = (1 << self.n_classes) - 1
-        return set_loss(self._logits(maps), torch.where(drawn, sets, every))
+        return set_loss(self._logits(maps), torch.where(drawn, sets, every), class_weights)
 
     def _logits(self, maps: PatchMaps) -> Tensor:
         context, size = maps.context, maps.size_hw

@@ -178,6 +178,8 @@ class CascadePSP(Method):
         differs="A small network of our own, trained on the slides' masks; the global step sees the patch, not the "
         "whole slide; the maps of the classes are refined one by one and divided by their sum.",
         needs=Needs(rgb=True, head=True),
+        steps=100,
+        local=False,
     )
 
     @classmethod
@@ -211,8 +213,11 @@ class CascadePSP(Method):
         result: Tensor = rounds[-1][-1].sigmoid()[:, 0, :height, :width]
         return result
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
-        """Loss of one random class of each window, whose true mask is made worse."""
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
+        """Loss of one random class of each window, whose true mask is made worse.
+
+        Each class that is there is as likely as any other, so weights of classes are not used.
+        """
         assert maps.rgb is not None
         height, width = maps.size_hw
         truth, known = binary_truth(maps.coarse, sets, rng)

@@ -52,10 +52,10 @@ class DeepGuidedFilter(Method):
         patches = zip(maps.rgb.split(1), maps.coarse.split(1), strict=True)  # a convolution may depend on the batch
         return torch.cat([maps.inner(self._logits(rgb, coarse)).softmax(dim=1) for rgb, coarse in patches])
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
         """`set_loss` of the filtered logits; nothing is left to chance."""
         assert maps.rgb is not None
-        return set_loss(self._logits(maps.rgb, maps.coarse), sets)
+        return set_loss(self._logits(maps.rgb, maps.coarse), sets, class_weights)
 
     def _logits(self, rgb: Tensor, coarse: Tensor) -> Tensor:
         """Filtered logits, (N, C, H, W)."""

@@ -88,9 +88,10 @@ class DeepStrip(Method):
         """Probabilities with the moved contours; exactly the coarse ones beyond the bands and without a contour."""
         return maps.inner(torch.stack([self._refined(maps, i) for i in range(len(maps.coarse))]))
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
         """Mean over the patches of the dice loss, inside and outside, on the pixels of the strips whose label sets are
-        on one side, and `continuity` times the mean squared step between columns, in pixels.
+        on one side, and `continuity` times the mean squared step between columns, in pixels. Weights of classes are
+        not used: a contour lies between two of them.
         """
         return torch.stack([self._loss(maps, i, sets[i]) for i in range(len(sets))]).mean()
 

@@ -72,6 +72,7 @@ class DenseCRF(Method):
             "theta_gamma_um": 1.5,
             "iterations": 5,
         },
+        local=False,
         fit={"w": (3.0, 10.0), "theta_alpha_um": (20.0, 40.0), "theta_beta": (7.0, 13.0)},
     )
 

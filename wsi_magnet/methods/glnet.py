@@ -158,13 +158,13 @@ class GlNet(Method):
         patches = (self._branches(_patch(maps, i)).fused for i in range(len(maps.coarse)))
         return maps.inner(_upsample(torch.cat(list(patches)), maps).softmax(dim=1))
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
         """Focal loss of the fused logits and of each branch's, and `coupling` times the mean squared difference of the
         merged features, which draws the local ones to the global ones and not the reverse.
         """
         found, gamma = self._branches(maps), self.parameters["focal_gamma"]
         logits = (found.fused, found.local, found.whole)
-        focal = torch.stack([focal_loss(_upsample(one, maps), sets, gamma) for one in logits]).sum()
+        focal = torch.stack([focal_loss(_upsample(one, maps), sets, gamma, class_weights) for one in logits]).sum()
         return focal + self.parameters["coupling"] * F.mse_loss(found.local_map, found.whole_map.detach())
 
     def _branches(self, maps: PatchMaps) -> Branches:

@@ -85,6 +85,7 @@ class IterativeSegmentation(Method):
         "together, from the coarser result and from the truth made worse.",
         needs=Needs(rgb=True, head=True),
         parameters={"steps": 3},
+        steps=100,
     )
 
     def __init__(self, n_classes: int, parameters: Mapping[str, float] | None = None, head: nn.Module | None = None):
@@ -114,7 +115,7 @@ class IterativeSegmentation(Method):
         batches = zip(maps.rgb.split(size), maps.coarse.split(size), strict=True)
         return maps.inner(torch.cat([self.logits(*batch)[-1].softmax(dim=1) for batch in batches]))
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
         """Mean of the steps' losses of label sets."""
         assert maps.rgb is not None
         start = torch.stack(
@@ -123,7 +124,7 @@ class IterativeSegmentation(Method):
                 for coarse, likely in zip(maps.coarse, likely_truth(maps.coarse, sets), strict=True)
             ]
         )
-        losses = [set_loss(logits, sets) for logits in self.logits(maps.rgb, start)]
+        losses = [set_loss(logits, sets, class_weights) for logits in self.logits(maps.rgb, start)]
         return torch.stack(losses).mean()
 
     def logits(self, rgb: Tensor, start: Tensor) -> list[Tensor]:

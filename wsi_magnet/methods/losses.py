@@ -80,11 +80,11 @@ def hard_loss(logits: Tensor, sets: Tensor, *, below: float, kept: int) -> Tenso
     return loss[loss.detach() >= limit].mean()
 
 
-def focal_loss(logits: Tensor, sets: Tensor, gamma: float) -> Tensor:
+def focal_loss(logits: Tensor, sets: Tensor, gamma: float, weights: Tensor | None = None) -> Tensor:
     """`set_loss` with a factor (1 - p) ** gamma, p: the summed probability allowed (Lin et al., ICCV 2017, eq. 4)."""
     allowed = allowed_classes(sets, logits.shape[1])
     loss = _surprise(logits, allowed)
-    return weighted_mean(loss * (-torch.expm1(-loss)).clamp(min=0) ** gamma, allowed, None)
+    return weighted_mean(loss * (-torch.expm1(-loss)).clamp(min=0) ** gamma, allowed, weights)
 
 
 def weighted_mean(loss: Tensor, allowed: Tensor, weights: Tensor | None) -> Tensor:

@@ -59,6 +59,10 @@ class MethodInfo:
     """Names and default values of the parameters that are not learned; "_um" where they are lengths."""
     fit: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Values of parameters among which a training chooses on its validation rows."""
+    steps: int = 400
+    """Steps of a training of the head where its configuration has none: as many as take minutes on a CPU."""
+    local: bool = True
+    """False where a step of the method sees the whole patch, so that its result may jump at the borders of cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,10 +216,11 @@ class Method(ABC):
     def refine(self, maps: PatchMaps) -> Tensor:
         """Probabilities of the cell: float32 (N, C, H - 2 * margin_px, W - 2 * margin_px), 1 in sum over C."""
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
         """Loss of the head on a batch of windows, a float32 scalar with gradients to `self.head`.
 
         maps: with `margin_px` 0. sets: label sets, int32 (N, H, W), a bit for each class a pixel may be. rng: the only
-        source of chance, on the CPU.
+        source of chance, on the CPU. class_weights: float32 (C,), weight of each class's pixels, as in the training of
+        the backbone; None for equal weights. A head that predicts no classes has no use for them.
         """
         raise NotImplementedError(f"{self.info.name} learns nothing")

@@ -101,6 +101,7 @@ class PointRend(Method):
         needs=Needs(rgb=False, context=True, head=True),
         parameters={"share": 8192 / (1024 * 2048), "points": 2048},
         fit={"share": (1 / 256, 1 / 64, 1 / 16)},
+        local=False,
     )
     # share: points of a step per pixel of the patch; the paper's 8192 of 1024 x 2048. points: of a training window of
     # 384 x 384; the paper's number for its crops.
@@ -151,7 +152,7 @@ class PointRend(Method):
         new = torch.where(sure, change.flatten(2).gather(2, at_index), predicted - coarse_at)
         return change.flatten(2).scatter(2, at_index, new).view_as(change)
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
         """Set loss at points of which most are uncertain (section 3.1, training)."""
         context, (height, width) = _context(maps), maps.size_hw
         count = max(1, round(self.parameters["points"] * height * width / WINDOW_PX**2))
@@ -160,7 +161,7 @@ class PointRend(Method):
         points = places * places.new_tensor([height, width])
         assert self.head is not None
         logits = self.head(features=context.at_points(context.features, points), coarse=at_points(coarse, places))
-        return set_loss(logits.unsqueeze(2), _sets_at(sets, points).unsqueeze(1))
+        return set_loss(logits.unsqueeze(2), _sets_at(sets, points).unsqueeze(1), class_weights)
 
 
 def coarse_logits(probabilities: Tensor) -> Tensor:

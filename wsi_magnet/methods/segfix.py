@@ -96,10 +96,11 @@ class SegFix(Method):
         moved = offsets[direction.argmax(dim=1)] * (boundary[:, 1:] > boundary[:, :1]).movedim(1, -1)
         return maps.inner(taken_from(maps.coarse, moved))
 
-    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator) -> Tensor:
+    def loss(self, maps: PatchMaps, sets: Tensor, rng: torch.Generator, class_weights: Tensor | None = None) -> Tensor:
         """Cross-entropy of the boundary, and of the direction where a boundary is predicted (section 3).
 
-        The classes of the boundary have the weights 1 - f, f: their share of the batch's pixels.
+        The classes of the boundary have the weights 1 - f, f: their share of the batch's pixels. Those of the bundle's
+        classes are not used, since the head predicts none of them.
         """
         boundary, direction = self._logits(maps)
         truth = boundary_truth(sets, self.n_classes, self._length_px("boundary_um", maps.mpp))

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -22,6 +22,9 @@ from wsi_magnet.nets.spec import MOST_HALO_PX, MOST_MEDIAN_PX, Argument, ClassIn
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import SchemaError, parse
 from wsi_magnet.values import check_fields, documented
+
+if TYPE_CHECKING:
+    from wsi_magnet.methods.method import MethodInfo
 
 LEAST_CROP_PX = 64
 """Smallest crop of the backbone: at stride 32 a smaller one is a single pixel, which batch normalisation cannot use."""
@@ -188,9 +191,11 @@ class RefinerConfig(StageConfig):
 @documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodConfig(StageConfig):
-    """The head of another method, the backbone frozen; the defaults are those of every method."""
+    """The head of another method, the backbone frozen; the defaults are those of every method.
 
-    steps: int = 400
+    A file need not give `steps`: it then has those that the method suggests, `MethodInfo.steps`.
+    """
+
     batch: int = 2
     """Windows of a step."""
     learning_rate: float = 0.002
@@ -349,10 +354,7 @@ def _checked_methods(config: TrainingConfig) -> dict[str, MethodConfig | None]:
     """The methods by their own names, with default settings where one learns and has none. Raises ConfigError."""
     found: dict[str, MethodConfig | None] = {}
     for given, settings in config.methods.items():
-        try:
-            info = method_class(given).info
-        except ConfigError as error:
-            raise ConfigError(f"methods: {error}") from None
+        info = _info_of(given)
         name, needs = info.name, info.needs
         if name in found:
             raise ConfigError(f"methods names {name!r} twice; leave one out")
@@ -363,10 +365,17 @@ def _checked_methods(config: TrainingConfig) -> dict[str, MethodConfig | None]:
                 f"methods.{given} needs features of the backbone, and network {config.backbone.network!r} has none; "
                 "leave it out, or choose another network, such as 'small'"
             )
-        found[name] = (settings or MethodConfig()) if needs.head else None
+        found[name] = (settings or MethodConfig(steps=info.steps)) if needs.head else None
         if one := found[name]:
             _check_window(name, one, len(config.mpps))
     return found
+
+
+def _info_of(method: str) -> MethodInfo:
+    try:
+        return method_class(method).info
+    except ConfigError as error:
+        raise ConfigError(f"methods: {error}") from None
 
 
 def _check_window(name: str, settings: MethodConfig, scales: int) -> None:
@@ -445,9 +454,18 @@ def _with_methods(values: object) -> object:
         raise ConfigError(f"methods has {wrong[0]!r:.60}, not a name; give settings as `methods: {{NAME: {{...}}}}`")
     if repeated := [name for name, count in Counter(list(given)).items() if count > 1]:
         raise ConfigError(f"methods names {repeated[0]!r} twice; leave one out")
-    # {} stands for no settings, also of a method that learns nothing.
-    own = {name: settings or None for name, settings in given.items()} if isinstance(given, dict) else {}
-    return {**values, METHODS: own or dict.fromkeys(given)}
+    if isinstance(given, list):
+        return {**values, METHODS: dict.fromkeys(given)}
+    return {**values, METHODS: {name: _with_steps(name, settings) for name, settings in given.items()}}
+
+
+def _with_steps(method: str, settings: object) -> object:
+    """Settings of a method with its own number of steps where they have none; {} stands for no settings, also of a
+    method that learns nothing.
+    """
+    if isinstance(settings, dict) and settings:
+        return {"steps": _info_of(method).steps, **settings}
+    return settings or None
 
 
 def _laid_over(base: object, values: object) -> object:

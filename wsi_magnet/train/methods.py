@@ -67,7 +67,7 @@ class MethodStage:
         sets = to_sets([view.sets[-1] for view in batch], self._setting.device)
         first = self._setting.ranks.mine(self.config.batch).start
         rng = torch.Generator().manual_seed(_seed(self._training.seed, LOSS_SEED, step, first))
-        return self._method.loss(maps, sets, rng)
+        return self._method.loss(maps, sets, rng, self._data.weights)
 
     def validate(self) -> float:
         """MIoU of the method at the finest scale."""
