@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.train.made import glands, setting_of
 from tests.train.toy_methods import Blend, Dark
+from wsi_magnet.magnet.step import without_margin
 from wsi_magnet.methods.method import Needs
 from wsi_magnet.nets.registry import build_network, feature_channels
 from wsi_magnet.train import method_maps
@@ -24,7 +25,7 @@ from wsi_magnet.train.method_maps import (
     patch_maps,
     upsampled,
 )
-from wsi_magnet.train.views import View, Windows, inner
+from wsi_magnet.train.views import View, Windows
 
 WINDOWS = Windows(64, 16, (4.0, 2.0, 1.0))
 EVERYTHING = Needs(fine=True, features=True, context=True)
@@ -65,7 +66,7 @@ def test_the_coarser_result_is_the_whole_patch_doubled_and_cut(margin_px: int) -
     side = WINDOWS.patch_px(0)
     coarsest = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     whole = double(double(coarsest))
-    expected = inner(whole, 4 * WINDOWS.halo_at(0) - margin_px)
+    expected = without_margin(whole, 4 * WINDOWS.halo_at(0) - margin_px)
     assert torch.equal(upsampled(coarsest, WINDOWS, margin_px), expected)
 
 
@@ -100,7 +101,7 @@ def test_pixels_features_and_probabilities_are_cut_alike(tmp_path: Path, margin_
         torch.testing.assert_close(fine[None], frozen.probabilities(view)[2], atol=1e-5, rtol=1e-4)
     assert maps.features.shape == (2, 6, (64 + 2 * margin_px) // 4, (64 + 2 * margin_px) // 4)
     assert outputs.finest_features is not None
-    assert torch.equal(maps.features, inner(outputs.finest_features, border // 4))
+    assert torch.equal(maps.features, without_margin(outputs.finest_features, border // 4))
 
 
 def test_features_are_the_input_of_the_last_layer(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from tests.slides_made import coded, shifts
 from wsi_magnet.dataset.open_sample import OpenSample, SamplePool, open_sample
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.geometry import Box, Size
+from wsi_magnet.magnet.step import without_margin
 from wsi_magnet.nets.spec import ClassInfo
 from wsi_magnet.train.augment import Augmentation
 from wsi_magnet.train.views import (
     Windows,
     _starts,
-    inner,
     ladder_at,
     read_view,
     to_sets,
@@ -57,7 +57,7 @@ def test_all_scales_show_the_same_place(tmp_path: Path, axis: str, factor: float
         y, x = (corner << index for corner in corner_yx)
         side = WINDOWS.window_px(index)
         box = Box(x, y, x + side, y + side)
-        window = inner(torch.from_numpy(view.patches[index]).permute(2, 0, 1), WINDOWS.halo_at(index))
+        window = without_margin(torch.from_numpy(view.patches[index]).permute(2, 0, 1), WINDOWS.halo_at(index))
         beside = shifts(window.permute(1, 2, 0).numpy(), box, scale, axis)
         assert np.abs(beside).max() < 0.3
         assert abs(np.median(beside)) < 0.1

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wsi_magnet.magnet.step import without_margin
 from wsi_magnet.methods.losses import set_loss
 from wsi_magnet.nets.network import Normalisation
 from wsi_magnet.nets.registry import network_info
@@ -18,7 +19,7 @@ from wsi_magnet.train.glass import narrowed
 from wsi_magnet.train.loop import Setting
 from wsi_magnet.train.sampler import box_round, jitter
 from wsi_magnet.train.score import ConfusionCounts
-from wsi_magnet.train.views import StageData, inner, to_sets, to_tensor
+from wsi_magnet.train.views import StageData, to_sets, to_tensor
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,8 @@ class BackboneStage:
                 x = to_tensor([view.patches[scale]], self._setting.device, self._normalisation)
                 with self._setting.autocast():
                     logits = self._info.logits(self.learned, x, len(self._training.classes))
-                scorer.add(inner(logits.float().softmax(dim=1), self._data.windows.halo_at(scale)), view.sets[scale])
+                scorer.add(
+                    without_margin(logits.float().softmax(dim=1), self._data.windows.halo_at(scale)), view.sets[scale]
+                )
         self._setting.validated(len(self._data.views), len(self._data.views))
         return [scorer.miou for scorer in scorers]

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wsi_magnet.inference.features import FeatureTap
+from wsi_magnet.magnet.step import without_margin
 from wsi_magnet.nets.fold import fold_batch_norm
 from wsi_magnet.nets.network import NetworkInfo, Normalisation
 from wsi_magnet.nets.registry import network_info
 from wsi_magnet.train.loop import Setting
-from wsi_magnet.train.views import IMAGENET, View, Windows, inner, to_tensor
+from wsi_magnet.train.views import IMAGENET, View, Windows, to_tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class FrozenBackbone:
     @torch.no_grad()
     def logits(self, view: View, scale: int) -> Tensor:
         """Logits of a view's window at a scale, float32 (1, C, w, w), before temperature and softmax."""
-        return inner(self._logits([view], scale), self.windows.halo_at(scale)).contiguous()
+        return without_margin(self._logits([view], scale), self.windows.halo_at(scale)).contiguous()
 
     def probabilities(self, view: View) -> tuple[Tensor, ...]:
         """O of every scale, float32 (1, C, w, w)."""
@@ -62,7 +63,7 @@ class FrozenBackbone:
     def rgb(self, view: View, scale: int) -> Tensor:
         """Pixels of a view's window at a scale, float32 (1, 3, w, w), 0 to 1."""
         shown = torch.from_numpy(np.array(view.patches[scale])).to(self.setting.device)  # a copy: it may be read-only
-        return inner(shown.permute(2, 0, 1)[None], self.windows.halo_at(scale)).float().div_(255)
+        return without_margin(shown.permute(2, 0, 1)[None], self.windows.halo_at(scale)).float().div_(255)
 
     def with_features(self, kind: str) -> FrozenBackbone:
         """A copy that keeps the network's features. kind: the network's name; it must have a head."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wsi_magnet.geometry import ceil_div, round_up
+from wsi_magnet.magnet.step import without_margin
 from wsi_magnet.methods.method import Context, Method, Needs, PatchMaps
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.score import ConfusionCounts
@@ -84,9 +85,9 @@ def patch_maps(
         coarse=upsampled(outputs.coarsest, windows, margin_px),
         mpp=windows.mpps[-1],
         margin_px=margin_px,
-        rgb=_cut(_rgb(views, device), halo - margin_px) if needs.rgb else None,
-        fine=_cut(outputs.finest, halo - margin_px) if needs.fine and outputs.finest is not None else None,
-        features=_cut_features(outputs, windows, margin_px) if needs.features else None,
+        rgb=without_margin(_rgb(views, device), halo - margin_px).contiguous() if needs.rgb else None,
+        fine=_fine(outputs, halo - margin_px) if needs.fine else None,
+        features=_features(outputs, windows, margin_px) if needs.features else None,
         context=_context(outputs, windows, margin_px) if needs.context else None,
     )
 
@@ -98,10 +99,10 @@ def upsampled(coarsest: Tensor, windows: Windows, margin_px: int) -> Tensor:
     """
     ratio, halo = 1 << (windows.scales - 1), windows.halo_at(0)
     kept = min(ceil_div(margin_px, ratio) + DOUBLING_PX, halo)
-    maps = _cut(coarsest, halo - kept)
+    maps = without_margin(coarsest, halo - kept).contiguous()
     for _ in range(windows.scales - 1):
         maps = double(maps)
-    return _cut(maps, kept * ratio - margin_px)
+    return without_margin(maps, kept * ratio - margin_px).contiguous()
 
 
 def margin_of(method: Method, windows: Windows) -> int:
@@ -110,18 +111,18 @@ def margin_of(method: Method, windows: Windows) -> int:
     return min(round_up(radius, STRIDE), windows.halo_at(windows.scales - 1))
 
 
-def _cut(maps: Tensor, border_px: int) -> Tensor:
-    side = maps.shape[-1] - border_px
-    return maps[..., border_px:side, border_px:side].contiguous()
+def _fine(outputs: BackboneOutputs, border_px: int) -> Tensor:
+    assert outputs.finest is not None
+    return without_margin(outputs.finest, border_px).contiguous()
 
 
-def _cut_features(outputs: BackboneOutputs, windows: Windows, margin_px: int) -> Tensor:
+def _features(outputs: BackboneOutputs, windows: Windows, margin_px: int) -> Tensor:
     features, finest = outputs.finest_features, windows.scales - 1
     assert features is not None
     stride = windows.patch_px(finest) // features.shape[-1]
     border = windows.halo_at(finest) - margin_px
     assert border % stride == 0, "windows and margins are multiples of every network's stride"
-    return _cut(features, border // stride)
+    return without_margin(features, border // stride).contiguous()
 
 
 def _context(outputs: BackboneOutputs, windows: Windows, margin_px: int) -> Context:

@@ -176,11 +176,6 @@ def to_sets(sets: Sequence[npt.NDArray[np.uint32]], device: torch.device) -> Ten
     return torch.from_numpy(stacked.view(np.int32)).to(device)
 
 
-def inner(values: Tensor, halo_px: int) -> Tensor:
-    """(..., p, p) without its halo, (..., w, w)."""
-    return values[..., halo_px : values.shape[-2] - halo_px, halo_px : values.shape[-1] - halo_px]
-
-
 @dataclass(frozen=True, eq=False)
 class StageData:
     """Open training and validation rows, for both stages."""
