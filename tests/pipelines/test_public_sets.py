@@ -78,7 +78,7 @@ def commands(target: str, folder: Path, out: Path, **variables: str) -> list[lis
 def smallest(config: TrainingConfig) -> TrainingConfig:
     """The configuration with networks and steps that take a second; scales, classes, losses and schedules stay."""
     backbone = replace(config.backbone, network="small", network_args={"width": 2}, encoder=None, crop_px=64)
-    refiners = replace(config.refiners, module="light", window_px=64, crop_px=24)
+    refiners = replace(config.refiners, module="light", window_px=64, crop_px=24, ohem_kept=100)
     learning = {"PointRend": MethodConfig(steps=1, batch=1, window_px=64)} if config.methods else {}
     return replace(
         config,

@@ -374,7 +374,9 @@ def test_a_backbone_with_other_colours_is_refused(made: TrainingSpec, manifest: 
 
 
 WAYS: dict[str, dict[str, Any]] = {
-    "published": {"refiners": {"input": "published", "loss": "ohem", "optimizer": "sgd", "schedule": "steps"}},
+    "published": {
+        "refiners": {"input": "published", "loss": "ohem", "ohem_kept": 300, "optimizer": "sgd", "schedule": "steps"}
+    },
     "cumulative": {"refiners": {"input": "cumulative", "steps": 6, "augment": AugmentConfig(stain=0.4)}},
     "shared": {"refiners": {"shared": True}},
     "pool": {"refiners": {"module": "pool"}},

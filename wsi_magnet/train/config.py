@@ -173,7 +173,8 @@ class RefinerConfig(StageConfig):
     ohem_below: float = 0.7
     """Probability of the truth below which 'ohem' learns from a pixel."""
     ohem_kept: int = 100_000
-    """"ohem" learns from pixels whose truth has less probability than that, and from this many at least."""
+    """"ohem" learns from pixels whose truth has less probability than that, and from this many at least, of the crops
+    of a view at a scale; fewer than those have, which are `crops` times `crop_px` squared."""
     window_px: int = 384
     """Side of a view at the finest scale, its margins included."""
     crops: int = 4
@@ -287,6 +288,7 @@ class TrainingConfig:
                 f"refiners.choice_weight {self.refiners.choice_weight:g} needs a module that chooses, "
                 f"{' or '.join(GATES)}, and refiners.module is {self.refiners.module!r}"
             )
+        _check_mining(self.refiners)
         self.class_infos()
         object.__setattr__(self, METHODS, _checked_methods(self))
 
@@ -348,6 +350,17 @@ class TrainingConfig:
         if not self.refiners.choice_weight:
             del values["refiners"]["choice_weight"]
         return values
+
+
+def _check_mining(refiners: RefinerConfig) -> None:
+    """Raises ConfigError where "ohem" keeps all pixels that a loss sees, so that it would be cross-entropy."""
+    side = min(refiners.crop_px, refiners.window_px)
+    seen = side * side * (refiners.crops if side < refiners.window_px else 1)
+    if refiners.loss == "ohem" and refiners.ohem_kept >= seen:
+        raise ConfigError(
+            f"refiners.ohem_kept {refiners.ohem_kept} leaves out none of the {seen} pixels that a loss sees (crops x "
+            f"crop_px x crop_px), so that 'ohem' has no effect; choose less, such as a quarter, {max(1, seen // 4)}"
+        )
 
 
 def _checked_methods(config: TrainingConfig) -> dict[str, MethodConfig | None]:
