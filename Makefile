@@ -103,9 +103,10 @@ refinement: $(RINGS) gleason glas ## --refine auto against all and 0.2 on three 
 poster: $(GLAS) $(RINGS) ## every method by cross-validation on GlaS and RINGS, and docs/methods.md (hours): DATA=folder of glas, rings_glands
 	@$(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas.yaml -o $(TRAIN_OUT)/poster-glas --folds 4 --images 6
 	@$(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas-128.yaml -o $(TRAIN_OUT)/poster-glas-128 --folds 4 --images 6 --backbones $(TRAIN_OUT)/poster-glas
+	@$(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas-published.yaml -o $(TRAIN_OUT)/poster-glas-published --folds 4 --images 6 --backbones $(TRAIN_OUT)/poster-glas
 	@$(FOLDS) $(RINGS) --config $(CONFIGS)/poster-rings.yaml -o $(TRAIN_OUT)/poster-rings --folds 3
 	@$(BIN)/python -m pipelines.methods_page "GlaS=$(TRAIN_OUT)/poster-glas/evaluation.json" "GlaS, cells of 128 px=$(TRAIN_OUT)/poster-glas-128/evaluation.json" \
-	    RINGS=$(TRAIN_OUT)/poster-rings/evaluation.json -o docs/methods.md
+	    "GlaS, published refinement module=$(TRAIN_OUT)/poster-glas-published/evaluation.json" RINGS=$(TRAIN_OUT)/poster-rings/evaluation.json -o docs/methods.md
 
 cityscapes: $(VENV)/.installed-run ## train and evaluate as in the paper: DATA=folder of leftImg8bit and gtFine
 	@mkdir -p $(TRAIN_OUT)
