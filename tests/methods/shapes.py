@@ -41,10 +41,3 @@ def windows(seeds: range, n_classes: int = 3, size: int = 64, shift: int = 4) ->
         torch.stack(each) for each in zip(*(window(s, n_classes, size, shift) for s in seeds), strict=True)
     )
     return PatchMaps(coarse, 1.0, rgb=rgb), (1 << labels).int()
-
-
-def random_maps(seed: int, n_classes: int, height: int, width: int, batch: int = 1) -> PatchMaps:
-    """Noise in colours and probabilities."""
-    rng = torch.Generator().manual_seed(seed)
-    coarse = (3 * torch.randn(batch, n_classes, height, width, generator=rng)).softmax(dim=1)
-    return PatchMaps(coarse, 1.0, rgb=torch.rand(batch, 3, height, width, generator=rng))

@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from tests.methods.shapes import random_maps, windows
-from wsi_magnet.errors import BundleError
+from tests.methods.made import maps_of
+from tests.methods.shapes import windows
 from wsi_magnet.methods.cascade_psp import (
-    MARGIN_PX,
     CascadeNet,
     CascadePSP,
     binary_truth,
@@ -23,7 +22,6 @@ from wsi_magnet.methods.cascade_psp import (
 )
 from wsi_magnet.methods.method import PatchMaps
 from wsi_magnet.methods.perturb import iou, perturbed_mask
-from wsi_magnet.methods.registry import method_class
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -36,47 +34,8 @@ def fresh(n_classes: int = 3, seed: int = 0) -> CascadePSP:
         return CascadePSP(n_classes, None, CascadePSP.build_head(n_classes, 0))
 
 
-def test_it_is_found_by_its_name() -> None:
-    assert method_class("cascadepsp") is CascadePSP
-
-
-def test_it_needs_a_head() -> None:
-    with pytest.raises(BundleError, match="no weights for CascadePSP"):
-        CascadePSP(3)
-
-
 def test_the_head_has_as_many_weights_as_the_docstring_says() -> None:
     assert sum(p.numel() for p in CascadePSP.build_head(7, 256).parameters()) == 402_931
-
-
-def test_a_head_can_be_made_without_memory_and_loaded() -> None:
-    with torch.device("meta"):
-        empty = CascadePSP.build_head(3, 0)
-    empty.load_state_dict(CascadeNet().state_dict(), assign=True)
-    assert torch.isfinite(CascadePSP(3, None, empty).refine(random_maps(0, 3, 16, 16))).all()
-
-
-@given(st.integers(0, 10**6), st.sampled_from([2, 5]), st.integers(9, 24), st.sampled_from(["noise", "one", "uniform"]))
-def test_probabilities_come_out(seed: int, n_classes: int, size: int, kind: str) -> None:
-    maps = random_maps(seed, n_classes, size, size + 3)
-    coarse = {
-        "noise": maps.coarse,
-        "one": torch.nn.functional.one_hot(maps.coarse.argmax(dim=1), n_classes).movedim(-1, 1).float(),
-        "uniform": torch.full_like(maps.coarse, 1 / n_classes),
-    }[kind]
-    found = fresh(n_classes).refine(PatchMaps(coarse, 1.0, rgb=maps.rgb))
-    assert found.shape == coarse.shape
-    assert found.dtype == torch.float32
-    assert torch.isfinite(found).all()
-    assert found.min() >= 0
-    torch.testing.assert_close(found.sum(dim=1), torch.ones(1, size, size + 3), atol=1e-4, rtol=0)
-
-
-def test_certainty_stays() -> None:
-    coarse = torch.zeros(1, 3, 32, 32)
-    coarse[:, 1] = 1
-    found = fresh().refine(PatchMaps(coarse, 1.0, rgb=torch.full((1, 3, 32, 32), 0.8)))
-    torch.testing.assert_close(found, coarse, atol=1e-6, rtol=0)
 
 
 def test_only_classes_that_are_certain_everywhere_are_skipped() -> None:
@@ -87,7 +46,7 @@ def test_only_classes_that_are_certain_everywhere_are_skipped() -> None:
 
 
 def test_refined_maps_are_divided_by_their_sum() -> None:
-    method, maps = fresh(), random_maps(5, 3, 24, 24)
+    method, maps = fresh(), maps_of("noise", 3, seed=5, size_hw=(24, 24))
     assert isinstance(method.head, CascadeNet)
     assert maps.rgb is not None
     each = [method.head(maps.rgb, maps.coarse[:, c : c + 1])[-1][-1].sigmoid()[:, 0] for c in range(3)]
@@ -96,7 +55,7 @@ def test_refined_maps_are_divided_by_their_sum() -> None:
 
 
 def test_a_class_that_is_skipped_keeps_its_share() -> None:
-    method, maps = fresh(), random_maps(6, 2, 24, 24)
+    method, maps = fresh(), maps_of("noise", 2, seed=6, size_hw=(24, 24))
     assert isinstance(method.head, CascadeNet)
     assert maps.rgb is not None
     coarse = torch.cat([maps.coarse * 0.96, torch.full((1, 1, 24, 24), 0.04)], dim=1)
@@ -105,36 +64,9 @@ def test_a_class_that_is_skipped_keeps_its_share() -> None:
     torch.testing.assert_close(found[:, 2], 0.04 / (sigmoids[0] + sigmoids[1] + 0.04), atol=1e-4, rtol=0)
 
 
-def test_a_batch_is_its_samples_and_a_repetition_the_same_bits() -> None:
-    method, maps = fresh(), random_maps(1, 3, 36, 44, batch=3)
-    assert maps.rgb is not None
-    together = method.refine(maps)
-    assert torch.equal(together, method.refine(maps))
-    for index in range(3):
-        one = PatchMaps(maps.coarse[index : index + 1], 1.0, rgb=maps.rgb[index : index + 1])
-        assert torch.equal(method.refine(one)[0], together[index])
-
-
-def test_the_margin_is_cut_off() -> None:
-    method, maps = fresh(), random_maps(2, 3, 48, 48)
-    cell = method.refine(PatchMaps(maps.coarse, 1.0, 8, maps.rgb))
-    assert torch.equal(cell, method.refine(maps)[..., 8:-8, 8:-8])
-
-
-def test_the_whole_patch_has_influence_whatever_the_margin() -> None:
-    method = fresh()
-    assert method.receptive_radius_px(0.5) == MARGIN_PX
-    maps = random_maps(3, 2, 16, 400)
-    assert maps.rgb is not None
-    changed = PatchMaps(maps.coarse, 1.0, rgb=maps.rgb.clone())
-    assert changed.rgb is not None
-    changed.rgb[..., :8] = 0
-    assert not torch.equal(method.refine(maps)[..., -8:], method.refine(changed)[..., -8:])
-
-
 def test_each_round_sees_the_outputs_of_the_last() -> None:
     """By hand, input by input: the mask three times; its place at stride 8; then at 8 and 4."""
-    network, maps = CascadeNet(), random_maps(4, 2, 32, 32)
+    network, maps = CascadeNet(), maps_of("noise", 2, seed=4, size_hw=(32, 32))
     assert maps.rgb is not None
     mask = maps.coarse[:, :1]
     rounds = network(maps.rgb, mask)
@@ -150,7 +82,7 @@ def test_each_round_sees_the_outputs_of_the_last() -> None:
 
 def test_the_coarsest_output_has_its_stride() -> None:
     """A map of stride 8, upsampled bilinearly, is linear between the centres of its pixels."""
-    network, maps = CascadeNet(), random_maps(7, 2, 32, 32)
+    network, maps = CascadeNet(), maps_of("noise", 2, seed=7, size_hw=(32, 32))
     assert maps.rgb is not None
     coarsest = network(maps.rgb, maps.coarse[:, :1])[0][0][0, 0].detach()
     curved = coarsest.diff(dim=0).diff(dim=0).abs().amax(dim=1) > 1e-5
@@ -159,7 +91,7 @@ def test_the_coarsest_output_has_its_stride() -> None:
 
 def test_an_output_adds_to_the_mask_of_its_stride() -> None:
     """With heads of zeros the outputs are the mask, its means over 8, over 4, and itself."""
-    network, maps = CascadeNet(), random_maps(8, 2, 32, 32)
+    network, maps = CascadeNet(), maps_of("noise", 2, seed=8, size_hw=(32, 32))
     assert maps.rgb is not None
     for parameter in network.heads.parameters():
         torch.nn.init.zeros_(parameter)
@@ -230,21 +162,6 @@ def test_the_truth_is_one_class_where_the_labels_decide_it() -> None:
         "[1, 1, 1, 0, 0, 0]": [1, 1, 0, 0, 1, 1],  # class 1, open where 2 is possible too
         "[0, 0, 0, 0, 1, 0]": [1, 1, 1, 1, 1, 0],  # class 0; class 2 is nowhere certain, and never drawn
     }
-
-
-def test_windows_without_certain_labels_give_a_finite_loss() -> None:
-    method, (maps, sets) = fresh(), windows(range(2), size=32)
-    loss = method.loss(maps, torch.full_like(sets, 7), generator())
-    loss.backward()
-    assert loss.item() == 0
-
-
-def test_the_loss_is_a_function_of_its_generator() -> None:
-    method, (maps, sets) = fresh(), windows(range(2), size=32)
-    before = torch.random.get_rng_state()
-    losses = [method.loss(maps, sets, generator(seed)).item() for seed in (0, 0, 1)]
-    assert losses[0] == losses[1] != losses[2]
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def train(method: CascadePSP, steps: int, size: int, rate: float) -> list[float]:

@@ -7,14 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from wsi_magnet.methods.deepstrip import COLUMNS_SEEN, DeepStrip, StripNet
 from wsi_magnet.methods.method import PatchMaps
-from wsi_magnet.methods.registry import method_class
 
 
 class Reader(nn.Module):
@@ -68,10 +65,6 @@ def random_maps(seed: int, n: int = 2, n_classes: int = 2, side: int = 64, margi
     return maps_of(coarse, rgb, margin_px)
 
 
-def test_the_registry_has_it() -> None:
-    assert method_class("deepstrip") is DeepStrip
-
-
 def test_the_head_has_as_many_parameters_as_it_states() -> None:
     assert sum(parameter.numel() for parameter in StripNet().parameters()) == 10_161
 
@@ -113,13 +106,6 @@ def test_pixels_beyond_the_bands_keep_the_coarse_result_exactly() -> None:
     assert 0.2 < kept.float().mean() < 0.9
 
 
-@pytest.mark.parametrize("n_classes", [2, 5])
-def test_a_certain_patch_of_one_class_stays(n_classes: int) -> None:
-    coarse = one_hot(np.full((1, 40, 50), n_classes - 1), n_classes)
-    found = fresh(n_classes).refine(maps_of(coarse, torch.full((1, 3, 40, 50), 0.7), margin_px=4))
-    assert torch.equal(found, coarse[..., 4:-4, 4:-4])
-
-
 @pytest.mark.parametrize(("edge", "changed"), [(15, False), (25, True), (48, True), (76, True), (86, False)])
 def test_a_cell_that_no_band_touches_need_not_be_read(edge: int, changed: bool) -> None:
     """The cell has the columns 30 to 69; bands are 10 pixels wide on either side."""
@@ -135,57 +121,6 @@ def test_tiny_components_stay() -> None:
     labels[0, 20, 20] = labels[0, 30:33, 30:33] = 1
     coarse = one_hot(labels, 2)
     assert torch.equal(fresh().refine(maps_of(coarse, torch.rand(1, 3, 50, 50))), coarse)
-
-
-@given(
-    st.integers(0, 10**6), st.sampled_from([2, 5]), st.sampled_from(["smooth", "noise", "one-hot", "uniform", "blocks"])
-)
-def test_probabilities_are_probabilities(seed: int, n_classes: int, kind: str) -> None:
-    maps = random_maps(seed, 1, n_classes, side=48, margin_px=8)
-    rng = np.random.default_rng(seed)
-    coarse = {
-        "smooth": maps.coarse,
-        "noise": torch.tensor(rng.dirichlet(np.ones(n_classes), (1, 48, 48)), dtype=torch.float32).movedim(3, 1),
-        "one-hot": one_hot(rng.integers(0, n_classes, (1, 48, 48)), n_classes),
-        "uniform": torch.full((1, n_classes, 48, 48), 1 / n_classes),
-        "blocks": one_hot(np.kron(rng.integers(0, n_classes, (1, 4, 4)), np.ones((12, 12), int)), n_classes),
-    }[kind]
-    found = fresh(n_classes, seed).refine(replace(maps, coarse=coarse))
-    assert found.shape == (1, n_classes, 32, 32)
-    assert found.dtype == torch.float32
-    assert torch.isfinite(found).all()
-    assert (found >= 0).all()
-    assert torch.allclose(found.sum(dim=1), torch.ones(()), atol=1e-4)
-
-
-def test_a_batch_is_its_patches_one_at_a_time_and_the_same_again() -> None:
-    maps, own = random_maps(3, n=3, n_classes=3), fresh(3)
-    assert maps.rgb is not None
-    found = own.refine(maps)
-    assert torch.equal(found, own.refine(maps))
-    alone = [own.refine(replace(maps, coarse=maps.coarse[i : i + 1], rgb=maps.rgb[i : i + 1])) for i in range(3)]
-    assert torch.equal(found, torch.cat(alone))
-
-
-@pytest.mark.parametrize("changed", ["rgb", "coarse"])
-def test_a_change_beyond_the_receptive_radius_changes_nothing(changed: str) -> None:
-    """A contour that wanders across the whole patch, and colours or probabilities that change at its left end."""
-    own = method(fresh().head or Stay(), half_width_um=5.0, shortest_um=12.0)
-    y, x = np.mgrid[:64, :200]
-    inside = torch.tensor(1 / (1 + np.exp(-(y - 32 - 9 * np.sin(x / 11)) / 3)), dtype=torch.float32)
-    maps = maps_of(
-        torch.stack([inside, 1 - inside])[None], torch.tensor(np.random.default_rng(0).random((1, 3, 64, 200)))
-    )
-    before, edge = own.refine(maps), 30
-    values = maps.rgb if changed == "rgb" else maps.coarse
-    assert values is not None
-    other = values.clone()
-    other[..., :edge] = other[..., :edge].flip(1)
-    after = own.refine(replace(maps, rgb=other) if changed == "rgb" else replace(maps, coarse=other))
-    radius = own.receptive_radius_px(1.0)
-    assert radius < 100
-    torch.testing.assert_close(after[..., edge + radius :], before[..., edge + radius :], rtol=0, atol=1e-5)
-    assert (after[..., :edge] - before[..., :edge]).abs().max() > 1e-3
 
 
 def test_a_column_depends_on_the_columns_that_the_head_sees() -> None:

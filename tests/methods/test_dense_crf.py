@@ -10,11 +10,7 @@ from torch import Tensor
 
 from tests.methods.made import (
     accuracy,
-    assert_batch_equals_single,
-    assert_probabilities,
-    constant_maps,
-    extreme_maps,
-    random_maps,
+    maps_of,
     shifted_disc,
 )
 from wsi_magnet.methods.dense_crf import DenseCRF, PairKernels, colour_lattice, mean_field
@@ -99,27 +95,8 @@ def test_nothing_changes_without_weights() -> None:
     assert torch.allclose(DenseCRF(3, {"w": 0.0, "w_g": 0.0}).refine(maps), maps.coarse, atol=1e-5)
 
 
-@pytest.mark.parametrize("n_classes", [2, 5])
-def test_the_result_is_probabilities(n_classes: int) -> None:
-    for parameters in ({}, {"theta_alpha_um": 0.5, "theta_beta": 1.0}, {"theta_alpha_um": 1000.0, "w": 100.0}):
-        for maps in extreme_maps(n_classes).values():
-            found = DenseCRF(n_classes, parameters).refine(replace(maps, margin_px=4))
-            assert_probabilities(found, (1, n_classes, 32, 40))
-
-
-@pytest.mark.parametrize("probabilities", [[1.0, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0], [0.5, 0.5]])
-def test_a_constant_stays(probabilities: list[float]) -> None:
-    """If it is certain or undecided; the field is meant to make others surer of their likeliest class."""
-    maps = constant_maps(probabilities)
-    assert torch.allclose(DenseCRF(len(probabilities)).refine(maps), maps.coarse, atol=1e-4)
-
-
-def test_a_batch_is_its_patches_one_at_a_time() -> None:
-    assert_batch_equals_single(DenseCRF(3), random_maps(batch=3))
-
-
 def test_widths_in_place_are_lengths() -> None:
-    maps = random_maps()
+    maps = maps_of("blocks")
     fine = DenseCRF(3, {"theta_alpha_um": 10.0, "theta_gamma_um": 1.0}).refine(replace(maps, mpp=0.5))
     coarse = DenseCRF(3, {"theta_alpha_um": 20.0, "theta_gamma_um": 2.0}).refine(replace(maps, mpp=1.0))
     assert torch.equal(fine, coarse)

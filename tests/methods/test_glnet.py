@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from wsi_magnet.methods.glnet import RADIUS_PX, GlNet, GlobalLocal, nearby, onto_context
+from wsi_magnet.methods.glnet import GlNet, GlobalLocal, nearby, onto_context
 from wsi_magnet.methods.method import Context, PatchMaps
-from wsi_magnet.methods.registry import method_class
 from wsi_magnet.nets.fpn import LATERAL, SMOOTH, Fpn
 from wsi_magnet.nets.resnet import CHANNELS
 
@@ -53,10 +52,6 @@ def only(layer: nn.Conv2d, pairs: dict[int, int]) -> None:
     nn.init.zeros_(layer.bias)
     for out, used in pairs.items():
         nn.init.constant_(layer.weight[out, used, 1, 1], 1.0)
-
-
-def test_the_registry_has_it() -> None:
-    assert method_class("glnet") is GlNet
 
 
 def count(module: nn.Module) -> int:
@@ -155,43 +150,6 @@ def uncropped(head: GlobalLocal, local: Tensor, context: Context) -> Tensor:
 def test_a_small_patch_leaves_most_of_the_context_out() -> None:
     context = context_of(torch.zeros(1, 1, 100, 100), (200.0, 4.0))
     assert nearby(context, (64, 64)).features.shape[2:] == (12, 9)
-
-
-@given(st.integers(0, 10**6), st.sampled_from([2, 5]))
-def test_probabilities_are_probabilities(seed: int, n_classes: int) -> None:
-    maps = random_maps(seed, 1, n_classes, margin_px=16)
-    found = made(n_classes, seed=seed).refine(maps)
-    assert found.shape == (1, n_classes, 64, 64)
-    assert found.dtype == torch.float32
-    assert (found >= 0).all()
-    assert torch.allclose(found.sum(dim=1), torch.ones(()), atol=1e-5)
-
-
-def test_a_batch_is_its_patches_one_at_a_time_and_the_same_again() -> None:
-    maps, method = random_maps(3, n=3), made()
-    assert maps.features is not None
-    assert maps.context is not None
-    found = method.refine(maps)
-    assert torch.equal(found, method.refine(maps))
-    for i in range(3):
-        one = slice(i, i + 1)
-        context = replace(
-            maps.context, probabilities=maps.context.probabilities[one], features=maps.context.features[one]
-        )
-        alone = replace(maps, coarse=maps.coarse[one], features=maps.features[one], context=context)
-        assert torch.equal(method.refine(alone), found[one])
-
-
-def test_features_beyond_the_receptive_radius_change_nothing() -> None:
-    maps, method = random_maps(4, n=1, side=256), made()
-    assert maps.features is not None
-    before = method.refine(maps)
-    features = maps.features.clone()
-    features[..., :4] += 5  # the first 16 columns
-    after = method.refine(replace(maps, features=features))
-    first = 16 + RADIUS_PX
-    torch.testing.assert_close(after[..., first:], before[..., first:], rtol=0, atol=1e-6)
-    assert not torch.allclose(after[..., :16], before[..., :16], atol=1e-3)
 
 
 def test_the_coupling_moves_the_local_branch_alone() -> None:

@@ -11,11 +11,7 @@ import torch
 
 from tests.methods.made import (
     accuracy,
-    assert_batch_equals_single,
-    assert_probabilities,
-    constant_maps,
-    extreme_maps,
-    random_maps,
+    maps_of,
     shifted_disc,
 )
 from wsi_magnet.methods.guided_filter import GuidedFilter, guided_filter
@@ -43,7 +39,7 @@ def by_windows(guide: Array, values: Array, radius: int, epsilon: float) -> Arra
 
 @pytest.mark.parametrize(("radius", "epsilon"), [(1, 1e-2), (3, 1e-3), (9, 1e-4)])
 def test_the_filter_is_the_formula(radius: int, epsilon: float) -> None:
-    maps = random_maps(2, size_hw=(12, 13))
+    maps = maps_of("blocks", 2, size_hw=(12, 13))
     assert maps.rgb is not None
     line = maps.rgb[:, :1] * torch.tensor([0.6, 0.9, 0.4]).view(1, 3, 1, 1)  # colours on a line: a flat matrix
     for guide in (maps.rgb, line):
@@ -61,42 +57,12 @@ def test_a_map_that_is_a_linear_function_of_the_guide_stays() -> None:
     assert torch.allclose(guided_filter(rgb, values, 4, 1e-12), values, atol=1e-8)
 
 
-@pytest.mark.parametrize("n_classes", [2, 5])
-def test_the_result_is_probabilities(n_classes: int) -> None:
-    for parameters in ({}, {"radius_um": 16.0, "epsilon": 1e-6}):
-        method = GuidedFilter(n_classes, parameters)
-        for maps in extreme_maps(n_classes).values():
-            found = method.refine(replace(maps, margin_px=4))
-            assert_probabilities(found, (1, n_classes, 32, 40))
-
-
-@pytest.mark.parametrize("probabilities", [[1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.5], [0.7, 0.2, 0.1]])
-def test_a_constant_stays(probabilities: list[float]) -> None:
-    maps = constant_maps(probabilities)
-    assert torch.allclose(GuidedFilter(len(probabilities)).refine(maps), maps.coarse, atol=1e-5)
-
-
-def test_a_batch_is_its_patches_one_at_a_time() -> None:
-    assert_batch_equals_single(GuidedFilter(3), random_maps(batch=3))
-
-
 def test_the_radius_is_a_length() -> None:
-    maps = random_maps()
+    maps = maps_of("blocks")
     half = GuidedFilter(3, {"radius_um": 3.0}).refine(replace(maps, mpp=0.5))
     assert torch.equal(half, GuidedFilter(3, {"radius_um": 6.0}).refine(replace(maps, mpp=1.0)))
     assert GuidedFilter(3, {"radius_um": 3.0}).receptive_radius_px(0.5) == 12
     assert GuidedFilter(3, {"radius_um": 3.0}).receptive_radius_px(100.0) == 2
-
-
-def test_a_pixel_has_no_influence_beyond_the_receptive_radius() -> None:
-    method, maps = GuidedFilter(3, {"radius_um": 4.0}), random_maps()
-    radius = method.receptive_radius_px(maps.mpp)
-    assert maps.rgb is not None
-    rgb, coarse = maps.rgb.clone(), maps.coarse.clone()
-    rgb[..., 20, 20], coarse[..., 20, 20] = 0.0, torch.tensor([1.0, 0.0, 0.0])
-    before, after = method.refine(maps), method.refine(replace(maps, rgb=rgb, coarse=coarse))
-    changed = (before != after).any(dim=1)[0].nonzero()
-    assert (changed - 20).abs().max() == radius
 
 
 def test_edges_move_to_those_of_the_image() -> None:

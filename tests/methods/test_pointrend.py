@@ -22,7 +22,6 @@ from wsi_magnet.methods.pointrend import (
     draw_places,
     most_uncertain,
 )
-from wsi_magnet.methods.registry import method_class
 
 CHANNELS = 6
 
@@ -145,10 +144,6 @@ def test_every_layer_sees_the_coarse_logits(seeing: int) -> None:
     assert not torch.allclose(one, other)
 
 
-def test_it_is_in_the_registry() -> None:
-    assert method_class("pointrend") is PointRend
-
-
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 40))
 def test_the_most_uncertain_are_those_of_brute_force(seed: int, levels: int, count: int) -> None:
     """Few levels: most margins are equal, and of equal ones the first comes first."""
@@ -217,50 +212,6 @@ def test_the_truth_in_the_features_comes_to_its_place(ratio: int) -> None:
     assert torch.equal(found, expected & (ratio > 1))
 
 
-@given(
-    st.integers(0, 10**6),
-    st.sampled_from([2, 5]),
-    st.sampled_from([1, 2, 4, 8]),
-    st.sampled_from(["smooth", "one-hot", "uniform", "noise"]),
-    st.sampled_from([(16, 24), (19, 21)]),
-)
-def test_the_result_is_probabilities(
-    seed: int, n_classes: int, ratio: int, kind: str, size_hw: tuple[int, int]
-) -> None:
-    maps = made_maps(seed, n_classes, size_hw, ratio, margin_px=3)
-    noise = torch.randn(1, n_classes, *size_hw, generator=torch.Generator().manual_seed(seed))
-    coarse = {
-        "smooth": maps.coarse,
-        "one-hot": nn.functional.one_hot(noise.argmax(dim=1), n_classes).movedim(-1, 1).float(),
-        "uniform": torch.full_like(noise, 1 / n_classes),
-        "noise": (5 * noise).softmax(dim=1),
-    }[kind]
-    found = PointRend(n_classes, {"share": 0.1}, made_head(n_classes)).refine(replace(maps, coarse=coarse))
-    assert found.shape == (1, n_classes, size_hw[0] - 6, size_hw[1] - 6)
-    assert torch.isfinite(found).all()
-    assert (found >= 0).all()
-    assert (found.sum(dim=1) - 1).abs().max() < 1e-4
-
-
-def test_a_batch_has_the_bits_of_its_members() -> None:
-    maps, method = made_maps(8, batch=3), PointRend(3, {"share": 0.2}, made_head(3))
-    context = maps.context
-    assert context is not None
-    alone = [
-        method.refine(
-            PatchMaps(
-                maps.coarse[n : n + 1],
-                1.0,
-                context=replace(
-                    context, probabilities=context.probabilities[n : n + 1], features=context.features[n : n + 1]
-                ),
-            )
-        )
-        for n in range(3)
-    ]
-    assert torch.equal(method.refine(maps), torch.cat(alone))
-
-
 @pytest.mark.parametrize("ratio", [2, 4, 8])
 def test_without_the_choice_of_points_nothing_far_away_counts(ratio: int) -> None:
     maps, method = made_maps(9, size_hw=(24, 64), ratio=ratio), PointRend(3, {"share": 1.0}, made_head(3))
@@ -294,23 +245,6 @@ def test_a_place_between_two_pixels_that_disagree_is_uncertain() -> None:
 def made_loss(seed: int, sets: Tensor, head: nn.Module) -> Tensor:
     method = PointRend(3, {"points": 384**2 / 8}, head)
     return method.loss(made_maps(11, batch=2), sets, torch.Generator().manual_seed(seed))
-
-
-def test_the_loss_depends_on_its_generator_alone_and_teaches_every_weight() -> None:
-    head = PointRend.build_head(3, CHANNELS)
-    sets = (1 << torch.randint(3, (2, 16, 24), generator=torch.Generator().manual_seed(0))).int()
-    loss = made_loss(1, sets, head)
-    assert loss.item() == made_loss(1, sets, head).item()
-    assert loss.item() != made_loss(2, sets, head).item()
-    loss.backward()
-    for name, weight in head.named_parameters():
-        assert weight.grad is not None, name
-        assert weight.grad.abs().sum() > 0, name
-
-
-def test_what_is_not_labelled_teaches_nothing() -> None:
-    loss = made_loss(1, torch.full((2, 16, 24), 0b111, dtype=torch.int32), PointRend.build_head(3, CHANNELS))
-    assert loss.item() == 0
 
 
 @pytest.mark.parametrize("head", [FeaturesAsLogits(), CoarseAsLogits()])

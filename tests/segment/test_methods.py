@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.few import slow_except
+from tests.methods.made import random_head
 from tests.nets.made import networks_of
 from tests.runs import LocalSummary, MadeRun, free_spec, labels_of, run_serially
 from tests.slides_made import stained, write_pyramid
@@ -22,7 +23,6 @@ from wsi_magnet.errors import BundleError, ConfigError, ResultMismatchError
 from wsi_magnet.geometry import Size
 from wsi_magnet.methods import registry
 from wsi_magnet.methods.method import Method, MethodInfo, Needs, PatchMaps
-from wsi_magnet.methods.registry import method_class
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.registry import feature_channels
 from wsi_magnet.nets.spec import BundleSpec
@@ -190,7 +190,8 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> MadeRun:
     folder = tmp_path_factory.mktemp("own")
     pixels = stained(Size(560, 140))
     slide = write_pyramid(folder / "slide.tif", pixels, mpp=0.5)
-    heads = {name: head.state_dict() for name in registry._OWN if (head := random_head(name)) is not None}
+    channels = feature_channels("small", width=4)
+    heads = {name: head.state_dict() for name in registry._OWN if (head := random_head(name, 3, channels)) is not None}
     spec = small_spec(128, **{name: OWN_PARAMETERS.get(name, {}) for name in registry._OWN})
     network, refiners = networks_of(spec)
     spread_classes(network, spec, pixels)
@@ -208,16 +209,6 @@ def spread_classes(network: nn.Module, spec: BundleSpec, pixels: np.ndarray[Any,
         gain = 3 / logits.std(dim=(0, 2, 3))
         classify.bias.sub_(logits.mean(dim=(0, 2, 3))).mul_(gain)  # type: ignore[operator]
         classify.weight.mul_(gain.view(-1, 1, 1, 1))  # type: ignore[operator]
-
-
-def random_head(name: str) -> nn.Module | None:
-    """A head that changes what it is given, unlike a fresh one; None for a method that learns nothing."""
-    torch.manual_seed(1)
-    head = method_class(name).build_head(3, feature_channels("small", width=4))
-    for weights in head.parameters() if head is not None else ():
-        if weights.ndim > 1:
-            nn.init.kaiming_normal_(weights)
-    return head
 
 
 def run_own(made: MadeRun, out: Path, method: str, tile_px: int = 512, **options: Any) -> LocalSummary:
