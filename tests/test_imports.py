@@ -50,6 +50,7 @@ DOORS = {
     "dask": ("results.pyramid", "runtime", "system"),
     "distributed": ("runtime",),
     "dask_jobqueue": ("runtime.clusters.batch",),
+    "onnxruntime": ("nets.model_file",),
     "click": ("cli",),
     "jinja2": ("report.render",),
     "rich": ("cli", "segment.progress"),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsi_magnet.cli import options
+from wsi_magnet.cli.models import import_model as import_exported
+from wsi_magnet.cli.models import trust
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.text import counted
 
@@ -29,6 +31,10 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the f
 @click.group("bundle", short_help="Show and edit bundles, import checkpoints.")
 def command() -> None:
     """Bundles: the models. A file holds the weights of the networks and everything that is needed to use them."""
+
+
+command.add_command(import_exported)
+command.add_command(trust)
 
 
 @command.command("show", short_help="Show what is in a bundle.")
@@ -57,7 +63,7 @@ def show(bundle: str | None, as_json: bool) -> None:
             *([("package", spec.network_package)] if spec.network_package else []),
             ("refinement", f"{spec.refiner}, {_modules(spec)}"),
             ("scales", f"{', '.join(f'{m:g}' for m in spec.mpps)} µm/px, coarse to fine"),
-            ("cells", f"{spec.cell_px} x {spec.cell_px} px, with a halo of at least {spec.halo_px}"),
+            ("cells", f"{spec.cell_px} x {spec.cell_px} px, {_halo_text(spec)}"),
             ("profile", _profile_text(spec)),
         ]
     )
@@ -86,6 +92,13 @@ def show(bundle: str | None, as_json: bool) -> None:
 
 def _arguments(values: Mapping[str, Argument]) -> str:
     return f"({', '.join(f'{name} {value}' for name, value in values.items())})" if values else ""
+
+
+def _halo_text(spec: BundleSpec) -> str:
+    if spec.patch_px is None:
+        return f"with a halo of at least {spec.halo_px}"
+    halo_px = (spec.patch_px - spec.cell_px) // 2
+    return f"with a halo of {halo_px}: the network takes {spec.patch_px} x {spec.patch_px} alone"
 
 
 def _modules(spec: BundleSpec) -> str:

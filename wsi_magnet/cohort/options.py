@@ -13,6 +13,7 @@ from wsi_magnet.cohort.slide import CohortSlide
 from wsi_magnet.config import Count, Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path, read_spec
+from wsi_magnet.nets.trust import require_trust
 from wsi_magnet.results.folder import Existing
 from wsi_magnet.segment.command_line import execution_words, work_words
 from wsi_magnet.storage.location import Location, Url, to_location
@@ -98,6 +99,7 @@ class Bundles:
         """(name, SHA-256) of a bundle when it was first used. Raises BundleError."""
         if bundle not in self._first:
             spec, sha256 = read_spec(bundle)
+            require_trust(spec, bundle_path(bundle))
             self._first[bundle] = spec.name, sha256
         return self._first[bundle]
 

@@ -146,7 +146,7 @@ class Engine:
     @property
     def shares_batches(self) -> bool:
         """True if patches of several tiles can share a batch on a GPU, which is recorded once and replayed."""
-        return isinstance(self._method, MagNet)
+        return isinstance(self._method, MagNet) and self._network.recordable
 
     def margin_px(self, geometry: PatchGeometry) -> int:
         """Margin of the maps on which a cell's result depends, at most the halo; the backbone sees the whole patch."""

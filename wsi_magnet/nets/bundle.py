@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import build_refiner, info_of, unloaded
 from wsi_magnet.nets.spec import FORMAT, HEAD_PREFIX, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
+from wsi_magnet.nets.trust import EXPORTED, require_trust
 from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.values import documented
 
@@ -74,14 +76,18 @@ def _plain(numbers: Sequence[float]) -> list[str]:
     return [f"{number:g}" for number in numbers]
 
 
-def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "cpu") -> Bundle:
+def load_bundle(
+    bundle: str | Path | None = None, device: str | torch.device = "cpu", *, trusted: str | None = None
+) -> Bundle:
     """Read a bundle and put its networks on a device.
 
-    bundle: its path; None or "default" is the shipped one. Raises BundleError for any other file, and where the
-    tensors do not fit the description.
+    bundle: its path; None or "default" is the shipped one. trusted: SHA-256 of a model whose code may run, besides
+    those that `wsi-magnet bundle trust` has noted. Raises BundleError for any other file, where the tensors do not fit
+    the description, and for a bundle with a model that runs code and is not trusted.
     """
     path = bundle_path(bundle)
     spec, sha256 = read_spec(path)
+    require_trust(spec, path, trusted)
     try:
         tensors = safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
@@ -90,6 +96,8 @@ def load_bundle(bundle: str | Path | None = None, device: str | torch.device = "
     parts = _part_names(backbone, refiners)
     for prefix, module in parts.items():
         load_exactly(module, _pop_prefix(tensors, prefix), f"{path}: {prefix.rstrip('.')}")
+    if spec.network == EXPORTED:
+        _check_model(spec, backbone, str(path))
     found = [tensors.pop(name) for name in _STATISTICS if name in tensors]
     statistics = FeatureStatistics(*found) if len(found) == len(_STATISTICS) else None
     _check_statistics(spec, statistics, str(path))
@@ -147,6 +155,17 @@ def build(spec: BundleSpec) -> tuple[nn.Module, tuple[nn.Module, ...]]:
     with torch.device("meta"):
         refiners = tuple(build_refiner(spec.refiner, classes, order) for _ in range(spec.n_refiners))
     return backbone, refiners
+
+
+def _check_model(spec: BundleSpec, backbone: nn.Module, what: str) -> None:
+    """Raise BundleError unless a bundle's model is the one that its description, and so the user's trust, names."""
+    model = backbone.state_dict()["model"]
+    found = hashlib.sha256(model.contiguous().numpy()).hexdigest()
+    if found != spec.network_args["sha256"]:
+        raise BundleError(
+            f"{what}: its model has SHA-256 {found[:12]}..., not {str(spec.network_args['sha256'])[:12]}... as its "
+            "description says; get the file again"
+        )
 
 
 def _part_names(backbone: nn.Module, refiners: Sequence[nn.Module]) -> dict[str, nn.Module]:

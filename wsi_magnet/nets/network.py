@@ -57,6 +57,10 @@ class NetworkInfo:
     folds_by_name: bool = False
     """True where each layer `convN` is followed by `bnN` of the same module. For inference such pairs are folded, as
     neighbours in an `nn.Sequential` always are."""
+    trainable: bool = True
+    """False: its backbone can only be taken from a bundle (`train --backbone`)."""
+    recordable: bool = True
+    """False where its computation cannot be recorded as a CUDA graph, as when it waits for the device."""
     builds_on_meta: bool = False
     """True where `build` works on the meta device and all buffers are in the state dict: loading is quicker then."""
 

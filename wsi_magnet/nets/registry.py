@@ -19,6 +19,7 @@ from wsi_magnet.nets.identity import IdentityRefiner
 from wsi_magnet.nets.network import NetworkInfo
 from wsi_magnet.nets.refiner import LIGHT_WIDTH, RefinementModule
 from wsi_magnet.nets.spec import Argument, BundleSpec, ChannelOrder
+from wsi_magnet.nets.trust import EXPORTED
 
 GROUP = "wsi_magnet.networks"
 
@@ -28,10 +29,11 @@ _OWN: dict[str, str] = {
     "hrnet18+ocr": "hrnet_ocr",
     "small": "small",
     "identity": "identity",
+    EXPORTED: "exported",
 }
 """Module by name; its `INFO` is what an entry point's object would be."""
 
-OWN_NETWORKS = tuple(_OWN)
+OWN_NETWORKS = tuple(name for name in _OWN if name != EXPORTED)
 
 GATES = ("gate", "gate+rgb")
 """Refinement modules that choose between their two maps; the second sees the pixels."""
@@ -41,7 +43,7 @@ REFINERS = ("magnet", "light", "pool", *GATES, "identity")
 
 def network_names() -> tuple[str, ...]:
     """Names of all networks, those of other packages last; a name that ends with a colon needs a variant after it."""
-    return (*_OWN, *sorted({point.name for point in entry_points(group=GROUP)}))
+    return (*OWN_NETWORKS, *sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 def network_info(name: str, package: str | None = None) -> NetworkInfo:

@@ -41,8 +41,11 @@ SHIPPED = Path(__file__).parent.parent / "bundles"
 DEFAULT_BUNDLE = "prostate-glands"
 """Name of the bundle used by default."""
 
-MOST_HALO_PX, MOST_MEDIAN_PX = 512, 51
+MOST_HALO_PX, MOST_MEDIAN_PX, MOST_PATCH_PX = 512, 51, 4096
 """Upper limits: larger patches would need more memory and time than any network is worth."""
+
+LEAST_FIXED_HALO_PX = 16
+"""Least halo of a network that takes patches of one size only."""
 
 _HEADER_LIMIT_BYTES = 100_000_000
 """Limit of the safetensors library: a file that declares a longer header is of another kind."""
@@ -86,7 +89,7 @@ class BundleSpec:
     name: str
     """Name of the bundle, which results record."""
     network: str
-    """"fpn", "psp", "hrnet18+ocr", "small", "identity", or one of another package."""
+    """"fpn", "psp", "hrnet18+ocr", "small", "identity", "exported", or one of another package."""
     network_args: Mapping[str, Argument] = field(default_factory=dict)
     """Arguments of the network besides the number of classes."""
     network_package: str | None = None
@@ -110,6 +113,9 @@ class BundleSpec:
     context the networks have at the finer scales."""
     halo_px: int = 32
     """Minimum margin around a cell that the networks see, in pixels."""
+    patch_px: int | None = None
+    """Side of every patch, for networks that take one size only: the halo is what it leaves round a cell. None: a cell
+    with its halo."""
     median_px: int = 5
     """Odd side of the query score's median filter, in pixels of the coarsest scale."""
     select_above: tuple[float, ...]
@@ -154,6 +160,8 @@ class BundleSpec:
             del values["profile"]
         if self.network_package is None:
             del values["network_package"]
+        if self.patch_px is None:
+            del values["patch_px"]
         if not self.methods:
             del values["methods"]
         return values
@@ -348,6 +356,22 @@ def _computing(spec: BundleSpec) -> dict[str, Any]:
     return {**values, "classes": [one.value for one in spec.classes]}
 
 
+def patch_problem(patch_px: int, cell_px: int, scales: int, median_px: int) -> str | None:
+    """Reason why patches of one fixed side do not fit cells of that side on a ladder of so many scales, or None."""
+    halo, odd = divmod(patch_px - cell_px, 2)
+    ratio = 1 << (scales - 1)
+    if patch_px > MOST_PATCH_PX:
+        return f"patches of {patch_px} pixels are larger than {MOST_PATCH_PX}"
+    least = max(LEAST_FIXED_HALO_PX, median_px // 2 * ratio if scales > 1 else 0)
+    multiple = max(2, ratio) if scales > 1 else 1
+    around = f"patches of {patch_px} pixels leave {(patch_px - cell_px) / 2:g} round a cell of {cell_px}"
+    if halo < least:
+        return f"{around}, and at least {least} are needed"
+    if odd or halo % multiple:
+        return f"{around}, no {f'multiple of {multiple}' if multiple > 1 else 'whole number'}"
+    return None
+
+
 def _problems(spec: BundleSpec) -> list[str]:
     """Invalid and inconsistent values, the most telling first."""
     steps = len(spec.mpps) - 1
@@ -364,6 +388,10 @@ def _problems(spec: BundleSpec) -> list[str]:
         check_mpps(spec.mpps)
     except ConfigError as error:
         found.append(f"mpps: {error}")
+    if spec.patch_px is not None and (
+        problem := patch_problem(spec.patch_px, spec.cell_px, len(spec.mpps), spec.median_px)
+    ):
+        found.append(problem)
     checks = {
         f"{len(spec.classes)} classes; there must be at least 2": len(spec.classes) >= 2,
         f"classes share a value: {values}": len(set(values)) == len(values),

@@ -180,6 +180,15 @@ def halo_px(least_px: int, median_px: int, ratio: int) -> int:
     return round_up(max(least_px, median_px // 2 * ratio, 1), max(32, ratio))
 
 
+def scale_halo_px(
+    index: int, ratio: int, *, cell_px: int, least_px: int, median_px: int, patch_px: int | None = None
+) -> int:
+    """Halo of a scale of a bundle. patch_px: the only side of patches that its network takes."""
+    if patch_px is not None:
+        return (patch_px - cell_px) // 2
+    return halo_px(max(least_px, CONTEXT_PX) if index == 0 else least_px, median_px, ratio)
+
+
 def make_plan(
     info: SlideInfo,
     ladder: Ladder,
@@ -190,10 +199,12 @@ def make_plan(
     least_halo_px: int,
     median_px: int,
     finest_halo_px: int = 0,
+    patch_px: int | None = None,
 ) -> Plan:
     """Lay out every scale.
 
-    finest_halo_px: least halo of the finest scale, where a method looks farther than the networks.
+    finest_halo_px: least halo of the finest scale, where a method looks farther than the networks. patch_px: the only
+    side of patches that the network takes.
 
     tissue_cells: for each scale of `ladder`, bool (rows, columns) of its cells. Raises ConfigError if shapes disagree.
     """
@@ -205,10 +216,11 @@ def make_plan(
             raise ConfigError(f"tissue has {tissue.shape} cells at {scale.mpp:g} mpp where the grid has {expected}")
         ratio = ladder.ratio(scale)
         level = best_level(downsamples, min(scale.downsample_xy))
-        least = max(least_halo_px, CONTEXT_PX) if scale.index == 0 else least_halo_px
-        if scale.index == len(ladder) - 1:
-            least = max(least, finest_halo_px)
-        halo = halo_px(least, median_px, ratio)
+        halo = scale_halo_px(
+            scale.index, ratio, cell_px=cell_px, least_px=least_halo_px, median_px=median_px, patch_px=patch_px
+        )
+        if finest_halo_px and scale.index == len(ladder) - 1:
+            halo = max(halo, halo_px(finest_halo_px, median_px, ratio))
         layout = ScaleLayout(scale, level, len(ladder) - 1 - scale.index, halo, ratio, config.tile_px, cell_px)
         scales.append(ScalePlan(layout, tissue))
     share = float(tissue_cells[-1].mean()) if tissue_cells else 0.0

@@ -74,6 +74,7 @@ def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> Prepare
         cell_px=spec.cell_px,
         least_halo_px=spec.halo_px,
         median_px=spec.median_px,
+        patch_px=spec.patch_px,
         finest_halo_px=_radius_px(spec, config.method, ladder) if course.refines == "last" else 0,
     )
     notes = _notes(info, ladder if course.scales == "coarsest" else whole, tissue)

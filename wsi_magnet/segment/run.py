@@ -13,6 +13,7 @@ from wsi_magnet.config import Execution, Precision
 from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.methods.registry import course_of
+from wsi_magnet.nets.trust import running_model
 from wsi_magnet.planning.budget import Budget, choose_refined
 from wsi_magnet.planning.estimate import planned_patches
 from wsi_magnet.planning.plan import Cells, ScalePlan, grid_box, pool_any
@@ -163,6 +164,7 @@ class Run:
             device,
             self._prepared.tissue.reference if config.tissue else None,
             self._prepared.only_scale,
+            running_model(self._prepared.spec),  # the client has looked for it in the user's list
         )
 
     def _run_scales(self, executor: Executor, run: RunSpec, history: History) -> None:

@@ -13,6 +13,7 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ConfigError, ResultMismatchError, SlideOpenError
 from wsi_magnet.methods.registry import course_of, settled
 from wsi_magnet.nets.spec import BundleSpec, bundle_identity, bundle_path, read_spec
+from wsi_magnet.nets.trust import require_trust
 from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
 from wsi_magnet.results.events import Note, Observer, ignore, together
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
@@ -107,6 +108,7 @@ def _segment(
             return finished
         # A slide that is too coarse, and a device or arithmetic that is not here, are refused before a folder is made.
         ladder_of(info, spec)
+        require_trust(spec, bundle_path(bundle))
         _check_device(config, execution)
         if course_of(config.method).refines == "last":
             from wsi_magnet.methods.build import require_methods  # with torch

@@ -296,7 +296,8 @@ class TrainingConfig:
         network, crop_px, shares = self.backbone.network, self.backbone.crop_px, self.backbone.scale_shares
         try:
             info = network_info(network)
-            info.checked(self.backbone.network_args)
+            if info.trainable:  # others' arguments are in the bundle of --backbone
+                info.checked(self.backbone.network_args)
         except BundleError as error:
             raise ConfigError(f"backbone.{error}") from error.__cause__
         multiple = info.input_multiple

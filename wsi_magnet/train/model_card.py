@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from wsi_magnet.nets.network import Normalisation
-from wsi_magnet.nets.registry import package_of
 from wsi_magnet.nets.spec import BundleSpec
 from wsi_magnet.train.calibrate import Fitted
 from wsi_magnet.train.config import TrainingConfig
@@ -15,20 +13,18 @@ from wsi_magnet.train.config import TrainingConfig
 
 def describe_bundle(
     config: TrainingConfig,
-    normalisation: Normalisation,
+    network: Mapping[str, Any],
     temperatures: tuple[float, ...],
     fitted: Fitted,
     report: Mapping[str, Any],
 ) -> BundleSpec:
-    """Specification of a bundle; its card is the configuration's, with facts of the training added."""
+    """Specification of a bundle. network: the fields that concern the backbone. Its card is the configuration's, with
+    facts of the training added.
+    """
     steps = len(config.mpps) - 1
     return BundleSpec(
         name=config.name,
-        network=config.backbone.network,
-        network_args=config.backbone.network_args,
-        network_package=package_of(config.backbone.network),
-        mean=normalisation.mean,
-        std=normalisation.std,
+        **network,
         refiner=config.refiners.module,
         classes=config.class_infos(),
         mpps=config.mpps,

@@ -21,6 +21,7 @@ from wsi_magnet.errors import ResultBusyError, TrainingError
 from wsi_magnet.methods.losses import class_weights
 from wsi_magnet.nets.bundle import Bundle, load_bundle, save_bundle
 from wsi_magnet.nets.encoder import load_encoder
+from wsi_magnet.nets.network import Normalisation
 from wsi_magnet.nets.registry import build_network, build_refiner, network_info
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.results.folder import write_json
@@ -46,7 +47,7 @@ from wsi_magnet.train.spec import (
     TrainingSpec,
     check,
     makes_own,
-    normalisation_of,
+    network_settings,
     report_of,
     rows_of,
     stage_of,
@@ -212,7 +213,7 @@ class _Pipeline:
             fitted = fitter.fit(steps)
             of_methods = self._fitted(methods)
         report = {"refiner_temperature": calibrated, **self._report(temperatures, fitted.miou), **of_methods}
-        found = describe_bundle(self._config, normalisation_of(self._spec), temperatures, fitted, report)
+        found = describe_bundle(self._config, network_settings(self._spec), temperatures, fitted, report)
         bundle = Bundle(found, self._spec.output, "", network.eval(), tuple(one.eval() for one in modules))
         bundle, numbers = self._profiled(bundle, report, fitted.miou)
         parts = [one.cpu() for one in modules]
@@ -267,7 +268,8 @@ class _Pipeline:
 
     def _frozen(self, network: nn.Module, temperatures: Sequence[float]) -> FrozenBackbone:
         info = network_info(self._config.backbone.network)
-        normalisation = normalisation_of(self._spec)
+        settings = network_settings(self._spec)
+        normalisation = Normalisation(settings["mean"], settings["std"])
         return FrozenBackbone.of(network, temperatures, self._stage_data.windows, self._setting, info, normalisation)
 
     def _temperatures(self, unfitted: FrozenBackbone) -> tuple[float, ...]:

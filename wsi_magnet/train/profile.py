@@ -30,7 +30,7 @@ from wsi_magnet.inference.tiles import CellPixels, Region, coarse_box, tissue_bl
 from wsi_magnet.nets.bundle import Bundle, FeatureStatistics, load_bundle, save_bundle
 from wsi_magnet.nets.profile import TrainingProfile
 from wsi_magnet.nets.spec import BundleSpec, check_output
-from wsi_magnet.planning.plan import CONTEXT_PX, PatchGeometry, grid_box, halo_px
+from wsi_magnet.planning.plan import PatchGeometry, grid_box, scale_halo_px
 from wsi_magnet.text import counted
 from wsi_magnet.train.alarms import TrainingNumbers
 
@@ -280,8 +280,16 @@ class _Survey:
                 yield square.intersect(grid), patch, next(self._engine.segment([PatchInput(patch, maps)], geometry))
 
     def _geometry(self, index: int) -> PatchGeometry:
-        least = max(self._spec.halo_px, CONTEXT_PX) if index == 0 else self._spec.halo_px
-        return PatchGeometry(index, halo_px(least, self._spec.median_px, 2**index), 2**index, self._spec.cell_px)
+        spec, ratio = self._spec, 2**index
+        halo = scale_halo_px(
+            index,
+            ratio,
+            cell_px=spec.cell_px,
+            least_px=spec.halo_px,
+            median_px=spec.median_px,
+            patch_px=spec.patch_px,
+        )
+        return PatchGeometry(index, halo, ratio, spec.cell_px)
 
     def _features(self, index: int, box: Box, patch: npt.NDArray[np.uint8]) -> Features:
         """Features of the cell's blocks that are mostly labelled, and not as background."""

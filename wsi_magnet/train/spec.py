@@ -19,9 +19,10 @@ from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import ConfigError, StoreError, TrainingError
 from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.nets.encoder import load_encoder
-from wsi_magnet.nets.network import Normalisation, probe
+from wsi_magnet.nets.network import probe
 from wsi_magnet.nets.registry import network_info, package_of, unloaded
-from wsi_magnet.nets.spec import read_spec
+from wsi_magnet.nets.spec import Argument, BundleSpec, patch_problem, read_spec
+from wsi_magnet.nets.trust import require_trust
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import refuse_below_file
 from wsi_magnet.train.config import METHODS, TrainingConfig
@@ -182,6 +183,8 @@ def _require_network(config: TrainingConfig) -> None:
     """Build the network once: arguments and encoder weights are refused before hours have gone by."""
     own, n_classes = config.backbone, len(config.classes)
     info = network_info(own.network)
+    if not info.trainable:
+        raise ConfigError(f"backbone.network {own.network!r} cannot be trained; take that of a bundle with --backbone")
     foreign = package_of(own.network) is not None
     network = unloaded(info, n_classes, own.network_args, weights=bool(own.encoder) or foreign)
     if not list(network.parameters()):
@@ -192,25 +195,49 @@ def _require_network(config: TrainingConfig) -> None:
         probe(info, network, n_classes, own.crop_px)
 
 
-def normalisation_of(spec: TrainingSpec) -> Normalisation:
-    """Mean and deviation of the pixels: those of the bundle whose backbone is taken, otherwise the network's own."""
-    source = network_info(spec.config.backbone.network) if spec.backbone is None else read_spec(spec.backbone)[0]
-    return Normalisation(source.mean, source.std)
+def network_settings(spec: TrainingSpec) -> dict[str, Any]:
+    """Fields of the bundle to be that concern the backbone: those of the bundle from which it is taken, otherwise the
+    network's own.
+    """
+    own = spec.config.backbone
+    if spec.backbone is not None:
+        given, _ = read_spec(spec.backbone)
+        names = ("network", "network_args", "network_package", "patch_px", "mean", "std")
+        return {name: getattr(given, name) for name in names}
+    info = network_info(own.network)
+    return {
+        "network": own.network,
+        "network_args": own.network_args,
+        "network_package": package_of(own.network),
+        "mean": info.mean,
+        "std": info.std,
+    }
 
 
 def _require_fit(spec: TrainingSpec) -> None:
     """Raise ConfigError unless the backbone of another bundle matches the configuration."""
+    assert spec.backbone is not None
     found_spec, _ = read_spec(spec.backbone)
+    require_trust(found_spec, spec.backbone)
     own = spec.config
     pairs = {
         "network": (found_spec.network, own.backbone.network),
-        "network_args": (dict(found_spec.network_args), dict(own.backbone.network_args)),
+        "network_args": (dict(found_spec.network_args), dict(_network_args(own, found_spec))),
         "scales": (list(found_spec.mpps), list(own.mpps)),
         "classes": ([(c.name, c.value) for c in found_spec.classes], [(c.name, c.value) for c in own.class_infos()]),
     }
     for name, (found, wanted) in pairs.items():
         if found != wanted:
             raise ConfigError(f"bundle {spec.backbone} has {name} {found}, the training {wanted}; make them the same")
+    if found_spec.patch_px and (
+        problem := patch_problem(found_spec.patch_px, own.cell_px, len(own.mpps), own.median_px)
+    ):
+        raise ConfigError(f"bundle {spec.backbone} has a network of fixed size: {problem}; change cell_px or median_px")
+
+
+def _network_args(config: TrainingConfig, bundle: BundleSpec) -> Mapping[str, Argument]:
+    """The configuration's arguments, or those of the bundle where the network can only be taken from one."""
+    return config.backbone.network_args if network_info(config.backbone.network).trainable else bundle.network_args
 
 
 def _require_labels(data: TrainingData, config: TrainingConfig) -> None:

@@ -66,6 +66,8 @@ class RunSpec:
     """Tissue map in the folder; None where everything is analysed."""
     only_scale: int | None = None
     """Index of the bundle's scale that the method uses alone."""
+    trusted: str | None = None
+    """SHA-256 of the bundle's model whose code the client lets run."""
 
     @property
     def networks(self) -> NetworkKey:
@@ -79,6 +81,7 @@ class RunSpec:
             config.precision,
             config.method,
             self.only_scale,
+            self.trusted,
         )
 
     def with_precision(self, precision: Precision) -> RunSpec:
@@ -97,6 +100,7 @@ class NetworkKey:
     precision: Precision
     method: str = MAGNET
     only_scale: int | None = None
+    trusted: str | None = None
 
 
 class Networks:
@@ -229,7 +233,7 @@ def open_here(slide: str, mpp: float | None) -> SlideReader:
 def _load_bundle(key: NetworkKey) -> Bundle:
     host = socket.gethostname()
     try:
-        bundle = load_bundle(key.bundle)
+        bundle = load_bundle(key.bundle, trusted=key.trusted)
     except BundleError as error:
         raise BundleError(f"worker on {host}: {error}") from error
     if bundle.sha256 != key.sha256:

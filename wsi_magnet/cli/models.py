@@ -1,0 +1,162 @@
+"""`wsi-magnet bundle import-model` and `trust`: models that were exported to a file, and whose code may run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def _numbers(context: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas."""
+    del context
+    if text is None:
+        return None
+    try:
+        return tuple(float(one) for one in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: give numbers separated by commas", param=option) from None
+
+
+def _three(context: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Three numbers, or one for all three channels."""
+    found = _numbers(context, option, text)
+    if found is None or len(found) == 3:
+        return found
+    if len(found) == 1:
+        return found * 3
+    raise click.BadParameter(f"{text!r}: give three numbers, for red, green and blue, or one", param=option)
+
+
+def _input_px(context: click.Context, option: click.Parameter, text: str) -> dict[str, int]:
+    """A side, "any", or "any:MULTIPLE"."""
+    del context
+    word, _, multiple = text.partition(":")
+    number = multiple or "1" if word == "any" else word
+    if not number.isdecimal() or (multiple and word != "any") or int(number) < 1:
+        raise click.BadParameter(f"{text!r}: give a number of pixels, any, or any:MULTIPLE", param=option)
+    return {"input_multiple": int(number)} if word == "any" else {"input_px": int(number)}
+
+
+@click.command("import-model", short_help="Make a bundle from an exported model.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="X.safetensors")
+@click.option("--classes", required=True, metavar="NAME,NAME,...", help="Class names in the model's order.")
+@click.option(
+    "--mpps",
+    required=True,
+    callback=_numbers,
+    metavar="MPP[,MPP,...]",
+    help="Microns per pixel that the model was trained for: one, or several scales, coarse to fine, each half of the "
+    "one before.",
+)
+@click.option(
+    "--input-px",
+    "size",
+    required=True,
+    callback=_input_px,
+    metavar="PX|any[:MULTIPLE]",
+    help="Side of the only patch that the model takes; any for any side, any:32 for any multiple of 32.",
+)
+@click.option("--mean", callback=_three, metavar="R,G,B", help="Subtracted from RGB / 255. [default: ImageNet's]")
+@click.option("--std", callback=_three, metavar="R,G,B", help="Divides the difference. [default: ImageNet's]")
+@click.option(
+    "--scale-to",
+    callback=_numbers,
+    metavar="LOW,HIGH",
+    help="Values of black and white instead of a mean and a deviation, such as 0,1 or -1,1 or 0,255.",
+)
+@click.option(
+    "--activation",
+    type=click.Choice(["logits", "softmax", "sigmoid"]),
+    default="logits",
+    show_default=True,
+    help="What the model returns: logits, probabilities that add up to 1, or a probability of each class by itself.",
+)
+@click.option(
+    "--channel-order",
+    type=click.Choice(["RGB", "BGR", "RGB:NHWC", "BGR:NHWC"]),
+    default="RGB",
+    show_default=True,
+    help="Order of the colours; NHWC where they are the last axis.",
+)
+@click.option(
+    "--output-stride", type=click.IntRange(1, 64), default=1, show_default=True, help="Input pixels per output pixel."
+)
+@click.option("--cell-px", type=click.Choice(["128", "256", "512"]), help="Side of the cells. [default: what fits]")
+@click.option("--trust", "trusted", is_flag=True, help="Let the code of a .pt2 or TorchScript file run, now and later.")
+@click.option("--overwrite", is_flag=True, help="Replace the file of -o if it exists.")
+def import_model(
+    file: Path,
+    output: Path,
+    classes: str,
+    mpps: tuple[float, ...],
+    size: dict[str, int],
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    scale_to: tuple[float, ...] | None,
+    activation: str,
+    channel_order: str,
+    output_stride: int,
+    cell_px: str | None,
+    trusted: bool,
+    overwrite: bool,
+) -> None:
+    """Make a bundle from FILE, a segmentation model that was exported by torch.export (.pt2), as TorchScript or as
+    ONNX. It is tried on a patch first. Opening a .pt2 or TorchScript file runs code from it, which needs --trust; ONNX
+    runs none.
+
+    \b
+      wsi-magnet bundle import-model unet.onnx --classes background,tumour --mpps 0.5 --input-px 512 -o unet.safetensors
+      wsi-magnet bundle import-model unet.pt2 --trust --classes a,b,c --mpps 2,1,0.5 --input-px any:32 -o u.safetensors
+    """
+    if scale_to is not None and (mean or std or len(scale_to) != 2):
+        raise click.UsageError("--scale-to takes two numbers, LOW,HIGH, and replaces --mean and --std")
+
+    from wsi_magnet.nets.import_model import ModelDescription, scaled_to
+    from wsi_magnet.nets.import_model import import_model as make
+
+    scaled = scaled_to(*scale_to) if scale_to else None
+    colours, _, layout = channel_order.lower().partition(":")
+    given: dict[str, Any] = {
+        "mean": scaled.mean if scaled else mean,
+        "std": scaled.std if scaled else std,
+        "cell_px": int(cell_px) if cell_px else None,
+        "layout": layout or None,
+    }
+    described = ModelDescription(
+        classes=tuple(name.strip() for name in classes.split(",")),
+        mpps=mpps,
+        activation=activation,  # type: ignore[arg-type]
+        colours=colours,  # type: ignore[arg-type]
+        output_stride=output_stride,
+        **size,  # type: ignore[arg-type]
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    spec = make(file, output, described, trusted=trusted, overwrite=overwrite)
+    scales = ", ".join(f"{m:g}" for m in spec.mpps)
+    click.echo(
+        f"{output}: {spec.network_args['form']}, {len(spec.classes)} classes, scales {scales} µm/px, "
+        f"cells of {spec.cell_px} px"
+    )
+
+
+@click.command("trust", short_help="Let the code of a bundle's model run.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--forget", is_flag=True, help="Do not let it run any more.")
+def trust(bundle: Path, forget: bool) -> None:
+    """Note that you trust the model in BUNDLE, a .pt2 or TorchScript file that somebody exported: its maker decides
+    what runs on your machines. The model is recognised by its SHA-256, in whichever bundle it is.
+    """
+    from wsi_magnet.nets.spec import read_spec
+    from wsi_magnet.nets.trust import running_model, trust_file
+    from wsi_magnet.nets.trust import trust as note
+
+    spec, _ = read_spec(bundle)
+    sha256 = running_model(spec)
+    if sha256 is None:
+        click.echo(f"{bundle} holds no model that runs code; it needs no trust")
+        return
+    note(sha256, f"{spec.name}, {bundle}", forget=forget)
+    click.echo(f"{sha256} of {bundle} is {'not trusted any more' if forget else 'trusted'}, by {trust_file()}")

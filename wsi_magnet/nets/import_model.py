@@ -1,0 +1,264 @@
+"""Import of a model that was exported to a file, as a bundle; it is tried on patches before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from wsi_magnet.config import CELL_SIDES_PX, DEFAULT_CELL_PX
+from wsi_magnet.errors import BundleError, ConfigError
+from wsi_magnet.geometry import round_up
+from wsi_magnet.nets.bundle import save_bundle
+from wsi_magnet.nets.classes import named_classes
+from wsi_magnet.nets.exported import Activation, Colours, ExportedNet, Layout
+from wsi_magnet.nets.identity import IdentityRefiner
+from wsi_magnet.nets.model_file import Form, form_of
+from wsi_magnet.nets.network import Normalisation
+from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, MOST_PATCH_PX, BundleSpec, check_output, patch_problem
+from wsi_magnet.nets.trust import EXPORTED, RUNNING_FORMS, trust, trusted_hashes
+from wsi_magnet.scales import check_mpps
+from wsi_magnet.schema import Bounds
+from wsi_magnet.values import check_fields, documented
+
+HALO_PX = 64
+"""Halo of models that take patches of any size, as for the published networks."""
+
+MEDIAN_PX = 5
+
+TRIED_PX = 192
+"""Least side of the patches on which a model that takes any is tried."""
+
+PROBABILITY_ERROR = 1e-3
+"""Most by which probabilities may lie outside of 0 to 1, or their sum from 1."""
+
+
+@documented
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDescription:
+    """What a model's file does not state. Raises ConfigError for values that are not allowed."""
+
+    classes: tuple[str, ...]
+    """Names of the classes, in the order of its channels; two for a model with one channel, which is the second's."""
+    mpps: tuple[float, ...]
+    """Microns per pixel for which it was trained: one, or several, coarse to fine, each half of the one before."""
+    input_px: Annotated[int, Bounds(1, MOST_PATCH_PX)] | None = None
+    """Side of the only patch that it takes; None: any multiple of `input_multiple`."""
+    input_multiple: Annotated[int, Bounds(1, 512)] = 1
+    """Divisor of the sides of its patches."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean that is subtracted from RGB / 255, in that order also where the model takes BGR."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation by which the difference is then divided."""
+    activation: Activation = "logits"
+    """Of what it returns: "logits", "softmax" (probabilities that add up to 1) or "sigmoid" (each class by itself)."""
+    colours: Colours = "rgb"
+    """Order of the channels of its input."""
+    layout: Layout = "nchw"
+    """Order of the axes of its input and output."""
+    output_stride: Annotated[int, Bounds(1, 64)] = 1
+    """Pixels of the input per pixel of the output, along a side."""
+    cell_px: int | None = None
+    """Side of the cells; None: the largest that leaves enough context."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_mpps(self.mpps)
+        if min(self.std) <= 0:
+            raise ConfigError(f"std {list(self.std)} is not positive", arguments=("std",))
+        if self.cell_px is not None and self.cell_px not in CELL_SIDES_PX:
+            raise ConfigError(f"cell_px {self.cell_px} is not 128, 256 or 512", arguments=("cell_px",))
+        if self.input_px and self.input_px % self.output_stride:
+            raise ConfigError(f"input_px {self.input_px} is no multiple of the output stride, {self.output_stride}")
+
+
+def scaled_to(low: float, high: float) -> Normalisation:
+    """The normalisation that takes 0 to `low` and 255 to `high`. Raises ConfigError unless low is less than high."""
+    if not low < high:
+        raise ConfigError(f"scale_to {low:g},{high:g} is no range, low first", arguments=("scale_to",))
+    mean, std = -low / (high - low), 1 / (high - low)
+    return Normalisation((mean, mean, mean), (std, std, std))
+
+
+def import_model(
+    path: str | Path,
+    output: str | Path,
+    described: ModelDescription,
+    *,
+    trusted: bool = False,
+    overwrite: bool = False,
+) -> BundleSpec:
+    """Make a bundle of a model's file: torch.export (.pt2), TorchScript or ONNX.
+
+    trusted: the user trusts the file, and wants its code to run here and in later runs, for which its hash is kept in
+    the user's list; without it, nothing but ONNX is opened. Nothing is written unless the model computes what the
+    description states. Raises BundleError, with the numbers, for files that do not; ConfigError; StoreError where the
+    output exists, unless overwrite is True.
+    """
+    check_output(output, overwrite=overwrite)
+    path = Path(path).expanduser()
+    content = _read(path)
+    form, sha256 = form_of(content, str(path)), hashlib.sha256(content).hexdigest()
+    if form in RUNNING_FORMS and not trusted and sha256 not in trusted_hashes():
+        raise BundleError(
+            f"{path} is {RUNNING_FORMS[form]}, whose code runs when it is opened; nothing was opened. If you know "
+            f"where it comes from, add --trust (its SHA-256 is {sha256})"
+        )
+    spec = _spec(path, described, form, sha256, len(content))
+    network = ExportedNet(len(spec.classes), **spec.network_args)  # type: ignore[arg-type]
+    network.model = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    try:
+        _try(network.eval(), described)
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error.__cause__
+    save_bundle(output, spec, network, [IdentityRefiner()] if spec.n_refiners else [])
+    if form in RUNNING_FORMS:
+        trust(sha256, str(path))
+    return spec
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}; give the file of a model") from None
+    if not content:
+        raise BundleError(f"{path} is empty; get the file again")
+    return content
+
+
+def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size_bytes: int) -> BundleSpec:
+    """The bundle's description. A finer scale overwrites the coarser result in every cell that is refined, until a
+    training makes modules that choose.
+    """
+    steps = len(described.mpps) - 1
+    cell_px = described.cell_px or _cell_px(described)
+    side = described.input_px
+    return BundleSpec(
+        name=path.stem,
+        network=EXPORTED,
+        network_args={
+            "form": form,
+            "sha256": sha256,
+            "size_bytes": size_bytes,
+            "activation": described.activation,
+            "colours": described.colours,
+            "layout": described.layout,
+            "input_px": side or 0,
+            "margin_px": (side - cell_px) // 2 if side else 0,
+            "input_multiple": described.input_multiple,
+            "output_stride": described.output_stride,
+        },
+        refiner="identity",
+        classes=named_classes(described.classes),
+        mpps=described.mpps,
+        refiner_of=(0,) * steps,
+        mean=described.mean,
+        std=described.std,
+        cell_px=cell_px,
+        halo_px=HALO_PX,
+        patch_px=side,
+        median_px=MEDIAN_PX,
+        select_above=(0.0,) * steps,
+        refine_above=(0.0,) * steps,
+        temperature=(1.0,) * (steps + 1),
+        card={
+            "made by": "wsi-magnet bundle import-model",
+            "made of": f"{path.name}, SHA-256 {sha256}",
+            "licence": "that of the model",
+            "not for": "diagnosis or any medical use",
+            "held-out figures": "none; thresholds are not fitted, nothing is measured",
+        },
+    )
+
+
+def _cell_px(described: ModelDescription) -> int:
+    """The largest cell round which a patch leaves an eighth of its side, or else anything that is allowed.
+
+    Raises ConfigError with the nearest sides that fit.
+    """
+    side = described.input_px
+    if side is None:
+        return DEFAULT_CELL_PX
+    fitting = _fitting_cells(side, described)
+    if not fitting:
+        near = [
+            next((one for one in sides if _fitting_cells(one, described)), None)
+            for sides in (range(side, 0, -1), range(side, MOST_PATCH_PX + 1))
+        ]
+        known = " and ".join(f"{one}" for one in near if one)
+        reason = patch_problem(side, min(CELL_SIDES_PX), len(described.mpps), MEDIAN_PX)
+        raise ConfigError(
+            f"input_px {side} does not fit {len(described.mpps)} scales: {reason}; the nearest that fit: {known}",
+            arguments=("input_px",),
+        )
+    roomy = [cell for cell in fitting if (side - cell) // 2 >= side // 8]
+    return max(roomy or fitting)
+
+
+def _fitting_cells(side_px: int, described: ModelDescription) -> list[int]:
+    count = len(described.mpps)
+    return [one for one in CELL_SIDES_PX if patch_problem(side_px, one, count, MEDIAN_PX) is None]
+
+
+def _try(network: ExportedNet, described: ModelDescription) -> None:
+    """Compute patches of noise. Raises BundleError where the model does not do what its description states."""
+    normalisation = Normalisation(described.mean, described.std)
+    first, *others = _sides(network, described)
+    with torch.inference_mode():
+        found = network.raw(_noise(first, normalisation))
+        _check_values(found, described)
+        if not torch.equal(found, network.raw(_noise(first, normalisation))):
+            raise BundleError(
+                "the model returns something else for the same patch a second time; export it in evaluation mode "
+                "(model.eval())"
+            )
+        for side in others:
+            try:
+                _check_values(network.raw(_noise(side, normalisation)), described)
+            except BundleError as error:
+                raise BundleError(
+                    f"the model takes patches of {first} x {first} pixels and not of {side} x {side}, so not of any "
+                    f"multiple of {network.multiple}: give its one size as input_px, or export it with dynamic axes "
+                    f"({error})"
+                ) from error.__cause__
+
+
+def _sides(network: ExportedNet, described: ModelDescription) -> tuple[int, ...]:
+    if described.input_px:
+        return (described.input_px,)
+    first = round_up(TRIED_PX, network.multiple)
+    return first, first + network.multiple, round_up(2 * TRIED_PX, network.multiple)
+
+
+def _noise(side_px: int, normalisation: Normalisation) -> Tensor:
+    generator = torch.Generator().manual_seed(side_px)
+    return normalisation.of(torch.rand(1, 3, side_px, side_px, generator=generator))
+
+
+def _check_values(found: Tensor, described: ModelDescription) -> None:
+    if not found.isfinite().all():
+        count = int((~found.isfinite()).sum())
+        raise BundleError(f"the model returned NaN or infinity in {count:,} of {found.numel():,} values")
+    least, most, total = found.min().item(), found.max().item(), found.sum(dim=1)
+    within = least >= -PROBABILITY_ERROR and most <= 1 + PROBABILITY_ERROR
+    adds_up = within and found.shape[1] > 1 and bool(((total - 1).abs() < PROBABILITY_ERROR).all())
+    if described.activation == "softmax" and not adds_up:
+        raise BundleError(
+            f"the model returned values from {least:.3g} to {most:.3g} that add up to between {total.min().item():.3g} "
+            f"and {total.max().item():.3g}, no probabilities of {len(described.classes)} classes: the activation is "
+            "not softmax"
+        )
+    if described.activation == "sigmoid" and not within:
+        raise BundleError(
+            f"the model returned values from {least:.3g} to {most:.3g}, no probabilities: the activation is not sigmoid"
+        )
+    if described.activation == "logits" and adds_up:
+        raise BundleError(
+            f"the model returned values from {least:.3g} to {most:.3g} that add up to 1 at every pixel: the activation "
+            "is softmax, not logits"
+        )
