@@ -168,6 +168,23 @@ def test_a_bundle_without_its_weights_is_refused_before_a_folder_is_made(made_ru
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("mpps", "why"), [((2.0,), "the bundle has one scale"), ((2.0, 1.0), "the slide has pixels for one scale")]
+)
+def test_one_scale_alone_is_noted(tmp_path: Path, mpps: tuple[float, ...], why: str) -> None:
+    """Pixels of 2 µm: at 1 µm they have nothing to show."""
+    slide = write_pyramid(tmp_path / "coarse.tif", stained(Size(300, 200)), mpp=2.0)
+    steps = len(mpps) - 1
+    fitted = {"refiner_of": (0,) * steps, "select_above": (0.05,) * steps, "refine_above": (0.0,) * steps}
+    spec = free_spec(mpps=mpps, temperature=(1.0,) * len(mpps), **fitted)
+    save_bundle(tmp_path / "b.safetensors", spec, *networks_of(spec))
+    notes: list[str] = []
+    config, made = RunConfig(tissue=False, method="GF"), MadeRun(slide, tmp_path / "b.safetensors")
+    done = run_serially(made, tmp_path / "out", config, observe=lambda event: notes.append(str(event)))
+    assert any(f"GF refines a coarser result, and {why} only: not refined" in note for note in notes)
+    assert len(done.summary["scales"]) == 1
+
+
 def test_a_network_without_features_is_refused(made_run: MadeRun, tmp_path: Path) -> None:
     spec = free_spec(methods={"Everything": {}})
     save_bundle(tmp_path / "b.safetensors", spec, *networks_of(spec))

@@ -79,9 +79,8 @@ def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> Prepare
     )
     notes = _notes(info, ladder if course.scales == "coarsest" else whole, tissue)
     if course.refines == "last" and len(ladder) == 1:
-        notes.append(
-            f"{course.name} refines a coarser result, and the slide has pixels for one scale only: not refined"
-        )
+        where = "the bundle has one scale" if len(spec.mpps) == 1 else "the slide has pixels for one scale"
+        notes.append(f"{course.name} refines a coarser result, and {where} only: not refined")
     return PreparedRun(info, spec, config, plan, tissue, tuple(notes), only_scale)
 
 
