@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class DataSet:
     @property
     def picture(self) -> str:
         """Its picture, relative to the page."""
-        return f"images/methods-{self.name.lower().replace(' ', '-')}.png"
+        return f"images/methods-{'-'.join(re.findall('[a-z0-9]+', self.name.lower()))}.png"
 
     @property
     def rows(self) -> Sequence[Mapping[str, Any]]:

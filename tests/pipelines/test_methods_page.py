@@ -37,10 +37,10 @@ def test_a_page_of_two_data_sets(tmp_path: Path) -> None:
     report = evaluation(tmp_path / "one.json")
     evaluation(tmp_path / "other.json", ("Patching", "MagNet"), timed=False)
     output = tmp_path / "methods.md"
-    main([f"GlaS={tmp_path / 'one.json'}", f"My set={tmp_path / 'other.json'}", "-o", str(output)])
+    main([f"GlaS={tmp_path / 'one.json'}", f"My set, of 128 px={tmp_path / 'other.json'}", "-o", str(output)])
     page = output.read_text(encoding="utf-8")
     assert page.startswith("# The poster's methods\n")
-    for name in ("glas", "my-set"):
+    for name in ("glas", "my-set-of-128-px"):
         assert f"(images/methods-{name}.png)" in page
         assert min(Image.open(tmp_path / "images" / f"methods-{name}.png").size) > 400
     rows = table_of(page, "\n## GlaS\n")
@@ -57,7 +57,7 @@ def test_a_page_of_two_data_sets(tmp_path: Path) -> None:
     ]
     assert rows["MagNet"][1] == "-"
     assert rows["PointRend"][-1] == "64.39 / 71.78 / 68.97"
-    assert table_of(page, "\n## My set\n")["MagNet"][2:4] == ["-", "-"]
+    assert table_of(page, "\n## My set, of 128 px\n")["MagNet"][2:4] == ["-", "-"]
 
 
 def test_refining_rows_are_shown_against_their_halves(tmp_path: Path) -> None:
