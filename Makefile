@@ -13,6 +13,7 @@ DATA ?= $(WSI_MAGNET_TEST_DATA)
 TRAIN_OUT ?= train-out
 TRAIN := $(BIN)/wsi-magnet train
 FOLDS := $(BIN)/python -m pipelines.folds
+POSTER := $(TRAIN_OUT)/poster
 EVALUATE := $(BIN)/wsi-magnet evaluate
 CONFIGS := pipelines/configs
 RINGS := $(TRAIN_OUT)/rings-glands.csv
@@ -101,12 +102,15 @@ refinement: $(RINGS) gleason glas ## --refine auto against all and 0.2 on three 
 	    --bundle wsi_magnet/bundles/prostate-glands.safetensors $(TRAIN_OUT)/gleason-tiles.safetensors $(TRAIN_OUT)/glas.safetensors --record
 
 poster: $(GLAS) $(RINGS) ## every method by cross-validation on GlaS and RINGS, and docs/methods.md (hours): DATA=folder of glas, rings_glands
-	@$(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas.yaml -o $(TRAIN_OUT)/poster-glas --folds 4 --images 6
-	@$(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas-128.yaml -o $(TRAIN_OUT)/poster-glas-128 --folds 4 --images 6 --backbones $(TRAIN_OUT)/poster-glas
-	@$(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas-published.yaml -o $(TRAIN_OUT)/poster-glas-published --folds 4 --images 6 --backbones $(TRAIN_OUT)/poster-glas
-	@$(FOLDS) $(RINGS) --config $(CONFIGS)/poster-rings.yaml -o $(TRAIN_OUT)/poster-rings --folds 3
-	@$(BIN)/python -m pipelines.methods_page "GlaS=$(TRAIN_OUT)/poster-glas/evaluation.json" "GlaS, cells of 128 px=$(TRAIN_OUT)/poster-glas-128/evaluation.json" \
-	    "GlaS, published refinement module=$(TRAIN_OUT)/poster-glas-published/evaluation.json" RINGS=$(TRAIN_OUT)/poster-rings/evaluation.json -o docs/methods.md
+	@$(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas.yaml -o $(POSTER)-glas --folds 4 --images 6
+	@for kind in 128 published; do \
+	    $(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas-$$kind.yaml -o $(POSTER)-glas-$$kind --folds 4 --images 6 --backbones $(POSTER)-glas || exit 1; \
+	done
+	@$(FOLDS) $(RINGS) --config $(CONFIGS)/poster-rings.yaml -o $(POSTER)-rings --folds 3
+	@$(FOLDS) $(RINGS) --config $(CONFIGS)/poster-rings-pool.yaml -o $(POSTER)-rings-pool --folds 3 --backbones $(POSTER)-rings
+	@$(BIN)/python -m pipelines.methods_page "GlaS=$(POSTER)-glas/evaluation.json" "GlaS, cells of 128 px=$(POSTER)-glas-128/evaluation.json" \
+	    "GlaS, published refinement module=$(POSTER)-glas-published/evaluation.json" "RINGS=$(POSTER)-rings/evaluation.json" \
+	    "RINGS, pool=$(POSTER)-rings-pool/evaluation.json" -o docs/methods.md
 
 cityscapes: $(VENV)/.installed-run ## train and evaluate as in the paper: DATA=folder of leftImg8bit and gtFine
 	@mkdir -p $(TRAIN_OUT)
