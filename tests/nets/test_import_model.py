@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,7 +163,7 @@ def strided() -> bytes:
     return model.output(pooled, (1, 3, "h4", "w4")).content()
 
 
-PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "input_multiple": 1}
+PLAIN: dict[str, Any] = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "input_multiple": 1}
 CASES = {
     "logits": Case(lambda: pointwise(EYE).output("n0", (1, 3, "h", "w")).content(), {}),
     "softmax": Case(
@@ -213,6 +214,33 @@ def test_values_of_black_and_white_are_a_mean_and_a_deviation() -> None:
         assert torch.allclose(found[:, 0, 0, 0], torch.tensor([low, high]), atol=1e-4)
     with pytest.raises(ConfigError, match="scale_to 1,1 is no range"):
         scaled_to(1, 1)
+
+
+@pytest.mark.usefixtures("onnx")
+def test_weights_beside_an_onnx_file_come_into_the_bundle(tmp_path: Path) -> None:
+    weights = torch.tensor([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    (tmp_path / "model.data").write_bytes(bytes(4) + weights.numpy().tobytes())
+    described = replace(THREE, **PLAIN)
+    bundle = imported(tmp_path, outside("model.data"), described)
+    (tmp_path / "model.data").unlink()
+    network = load_bundle(bundle).backbone
+    labels = network(colours()).argmax(dim=1)[0, 96]
+    assert tuple(labels[[32, 96, 160]].tolist()) == (2, 0, 1)
+    same = imported(tmp_path, pointwise(weights).output("n0", (1, 3, "h", "w")).content(), described)
+    assert torch.equal(load_bundle(same).backbone(colours()), network(colours()))
+
+
+@pytest.mark.usefixtures("onnx")
+def test_files_of_pytorchs_own_exporter_are_taken(tmp_path: Path) -> None:
+    for library in ("onnx", "onnxscript"):
+        pytest.importorskip(library, reason=f"{library}, which writes ONNX files, is not installed")
+    network, x = small(), torch.randn(1, 3, 256, 256)
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(network, (x,), tmp_path / "m.onnx", dynamo=True, external_data=True, verbose=False)
+    assert (tmp_path / "m.onnx.data").exists()
+    bundle = tmp_path / "b.safetensors"
+    import_model(tmp_path / "m.onnx", bundle, replace(THREE, input_px=256))
+    assert torch.allclose(load_bundle(bundle).backbone(x), network(x), atol=1e-4)
 
 
 # ---- one size only ---------------------------------------------------------------------------------------------------
@@ -285,10 +313,13 @@ def test_larger_patches_are_computed_in_windows(tmp_path: Path) -> None:
 # ---- files that are refused ------------------------------------------------------------------------------------------
 
 
-def _outside() -> bytes:
+def outside(name: str, length: int = 36) -> bytes:
+    """A model that keeps its first tensor, 3 x 3, in another file."""
     model = pointwise(EYE).output("n0", (1, 3, "h", "w"))
-    where = message(13, text(1, "location"), text(2, "../../../etc/passwd"))
-    model.tensors[0] = message(5, number(1, 3), number(1, 3), number(2, 1), text(8, "t0"), where, number(14, 1))
+    entries = {"location": name, "offset": "4", "length": str(length)}
+    where = [message(13, text(1, key), text(2, value)) for key, value in entries.items()]
+    dims = [number(1, one) for one in (3, 3, 1, 1)]
+    model.tensors[0] = message(5, *dims, number(2, 1), text(8, "t0"), *where, number(14, 1))
     return model.content()
 
 
@@ -366,7 +397,16 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 ONNX_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "half an ONNX": (lambda: small_as_onnx(small())[:-5000], "is none of these, or is damaged"),
-    "weights elsewhere": (_outside, "keeps weights in another file; save it as one file"),
+    "weights elsewhere": (
+        lambda: outside("../../etc/passwd"),
+        "keeps weights in '../../etc/passwd', not in a file besi",
+    ),
+    "weights in a device": (lambda: outside("/dev/zero"), "keeps weights in '/dev/zero', not in a file beside it"),
+    "weights missing": (
+        lambda: outside("model.data"),
+        "keeps weights in model.data, which must lie beside it: No such",
+    ),
+    "weights cut off": (lambda: outside("model.bin", 10**6), r"model.bin has [\d,]+ of 1,000,000 bytes of a tensor"),
     "two inputs": (_two_inputs, r"takes 2 inputs \(x, size\), not one"),
     "two outputs": (_two_outputs, r"returned 2 outputs, float32 \[1, 3, 192, 192\] and"),
     "uint8": (
@@ -389,7 +429,7 @@ ONNX_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "another size": (
         lambda: pointwise(EYE, dims=(1, 3, 256, 256)).output("n0", (1, 3, 256, 256)).content(),
-        r"fails on a patch of \[1, 3, 192, 192\]: .*",
+        r"the model takes \[1, 3, 256, 256\] and not \[1, 3, 192, 192\]",
     ),
 }
 

@@ -139,6 +139,10 @@ def test_a_description_that_cannot_be_is_refused(changes: dict[str, Any], said: 
         replace(INFO, **changes)
 
 
+def _hidden_type(n_classes: int, path: Nowhere) -> nn.Module:  # type: ignore[name-defined]  # noqa: F821
+    return TinyUnet(n_classes)
+
+
 def _untyped(n_classes, width=3):  # type: ignore[no-untyped-def]
     return TinyUnet(n_classes, width)
 
@@ -166,6 +170,7 @@ def _text(n_classes: int) -> str:
         (INFO, {"width": 0}, "network_args.width is 0, not a whole number of at least 1"),
         (INFO, {"width": "many"}, "network_args.width is 'many'"),
         (replace(INFO, build=_untyped), {}, "argument width=3 of build has no name or no type"),
+        (replace(INFO, build=_hidden_type), {}, "types of build cannot be read: name 'Nowhere' is not defined"),
         (replace(INFO, build=_any_number), {}, r"argument \*\*rest"),
         (replace(INFO, build=_needing), {}, "needs network_args.width"),
         (replace(INFO, build=_none), {}, "must take the number of classes"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -32,6 +35,14 @@ def test_arguments_reach_the_network() -> None:
 def test_what_is_not_known_is_refused(name: str, n_classes: int, arguments: dict[str, float], said: str) -> None:
     with pytest.raises(BundleError, match=said):
         build_network(name, n_classes, **arguments)
+
+
+def test_only_the_network_that_is_asked_for_is_imported() -> None:
+    code = "import sys; from wsi_magnet.nets.registry import build_network as b; b('small', 2); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    others = ("fpn", "pspnet", "hrnet", "hrnet_ocr", "exported", "model_file")
+    assert "wsi_magnet.nets.small" in loaded
+    assert {"onnxruntime", *(f"wsi_magnet.nets.{one}" for one in others)}.isdisjoint(loaded)
 
 
 def test_an_unknown_refiner_is_refused() -> None:

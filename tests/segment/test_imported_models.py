@@ -123,6 +123,20 @@ def test_a_worker_lets_run_what_the_client_trusts(tmp_path: Path) -> None:
         Networks(replace(key, trusted=None))
 
 
+def test_a_run_without_onnxruntime_is_refused_before_a_folder_is_made(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(read_spec(imported(tmp_path, traced(small()), LADDER))[0])
+    onnx = replace(spec, network_args={**spec.network_args, "form": "onnx"})
+    save_bundle(
+        tmp_path / "o.safetensors", onnx, load_bundle(tmp_path / "imported.safetensors").backbone, [IdentityRefiner()]
+    )
+    monkeypatch.setattr("wsi_magnet.nets.trust.find_spec", lambda name: None)
+    found = call_command("run", slide, "-o", tmp_path / "out", "--bundle", tmp_path / "o.safetensors")
+    assert 'holds an ONNX model; install onnxruntime: pip install "wsi-magnet[onnx]"' in one_line(found)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """A bundle of somebody else with code in it, and the file that its code would write."""

@@ -365,12 +365,14 @@ def test_a_backbone_that_does_not_fit_is_refused(
         train_bundle(order_of(manifest, tmp_path, config, backbone=made.output))
 
 
-def test_a_backbone_with_other_colours_is_refused(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
+def test_a_backbone_keeps_its_own_normalisation(made: TrainingSpec, manifest: Path, tmp_path: Path) -> None:
     bundle = load_bundle(made.output)
     other = tmp_path / "other.safetensors"
-    save_bundle(other, replace(bundle.spec, mean=(0.5, 0.5, 0.5)), bundle.backbone, bundle.refiners)
-    with pytest.raises(ConfigError, match="mean and std"):
-        train_bundle(order_of(manifest, tmp_path, backbone=other))
+    save_bundle(other, replace(bundle.spec, mean=(0.5, 0.4, 0.5)), bundle.backbone, bundle.refiners)
+    order = order_of(manifest, tmp_path, backbone=other)
+    train_bundle(order)
+    found, _ = read_spec(order.output)
+    assert (found.mean, found.std) == ((0.5, 0.4, 0.5), bundle.spec.std)
 
 
 WAYS: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import build_refiner, info_of, unloaded
 from wsi_magnet.nets.spec import FORMAT, HEAD_PREFIX, VERSION, BundleSpec, ChannelOrder, bundle_path, read_spec
-from wsi_magnet.nets.trust import EXPORTED, require_trust
+from wsi_magnet.nets.trust import EXPORTED, require_runtime, require_trust
 from wsi_magnet.storage.atomic import atomic_file
 from wsi_magnet.values import documented
 
@@ -158,7 +158,10 @@ def build(spec: BundleSpec) -> tuple[nn.Module, tuple[nn.Module, ...]]:
 
 
 def _check_model(spec: BundleSpec, backbone: nn.Module, what: str) -> None:
-    """Raise BundleError unless a bundle's model is the one that its description, and so the user's trust, names."""
+    """Raise BundleError unless a bundle's model is the one that its description, and so the user's trust, names, and
+    can be opened here.
+    """
+    require_runtime(spec)
     model = backbone.state_dict()["model"]
     found = hashlib.sha256(model.contiguous().numpy()).hexdigest()
     if found != spec.network_args["sha256"]:

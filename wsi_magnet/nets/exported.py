@@ -94,7 +94,7 @@ class ExportedNet(nn.Module):
         model = self._opened.get(self._content, self.form)
         try:
             found = model(given)
-        except torch.OutOfMemoryError:
+        except (BundleError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a program of somebody else's may raise anything
             raise BundleError(f"the model fails on a patch of {list(given.shape)}: {first_line(error)}") from error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,13 +18,15 @@ from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.classes import named_classes
 from wsi_magnet.nets.exported import Activation, Colours, ExportedNet, Layout
 from wsi_magnet.nets.identity import IdentityRefiner
-from wsi_magnet.nets.model_file import Form, form_of
+from wsi_magnet.nets.model_file import Form, form_of, whole_model
 from wsi_magnet.nets.network import Normalisation
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, MOST_PATCH_PX, BundleSpec, check_output, patch_problem
 from wsi_magnet.nets.trust import EXPORTED, RUNNING_FORMS, trust, trusted_hashes
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import Bounds
 from wsi_magnet.values import check_fields, documented
+
+Value = TypeVar("Value")
 
 HALO_PX = 64
 """Halo of models that take patches of any size, as for the published networks."""
@@ -102,7 +105,10 @@ def import_model(
     check_output(output, overwrite=overwrite)
     path = Path(path).expanduser()
     content = _read(path)
-    form, sha256 = form_of(content, str(path)), hashlib.sha256(content).hexdigest()
+    form = form_of(content, str(path))
+    if form == "onnx":
+        content = _named(path, lambda: whole_model(content, path.parent))
+    sha256 = hashlib.sha256(content).hexdigest()
     if form in RUNNING_FORMS and not trusted and sha256 not in trusted_hashes():
         raise BundleError(
             f"{path} is {RUNNING_FORMS[form]}, whose code runs when it is opened; nothing was opened. If you know "
@@ -111,14 +117,19 @@ def import_model(
     spec = _spec(path, described, form, sha256, len(content))
     network = ExportedNet(len(spec.classes), **spec.network_args)  # type: ignore[arg-type]
     network.model = torch.frombuffer(bytearray(content), dtype=torch.uint8)
-    try:
-        _try(network.eval(), described)
-    except BundleError as error:
-        raise BundleError(f"{path}: {error}") from error.__cause__
+    _named(path, lambda: _try(network.eval(), described))
     save_bundle(output, spec, network, [IdentityRefiner()] if spec.n_refiners else [])
     if form in RUNNING_FORMS:
         trust(sha256, str(path))
     return spec
+
+
+def _named(path: Path, do: Callable[[], Value]) -> Value:
+    """What a function returns; its BundleErrors name the file."""
+    try:
+        return do()
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error.__cause__
 
 
 def _read(path: Path) -> bytes:

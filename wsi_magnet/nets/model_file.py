@@ -8,13 +8,15 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from wsi_magnet.errors import BundleError
+from wsi_magnet.nets.trust import ONNX_CURE
 
 Form = Literal["pt2", "torchscript", "onnx"]
 
@@ -32,7 +34,7 @@ _PARTS = {
 }
 """Messages of ONNX by kind, and in each the numbers of the fields that hold others (onnx.proto, version 1.16)."""
 
-_GRAPH, _DATA_LOCATION, _EXTERNAL = 7, 14, 1
+_GRAPH, _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 7, 9, 13, 14, 1
 
 
 def form_of(content: bytes, name: str) -> Form:
@@ -115,12 +117,12 @@ def _exported(content: bytes, device: torch.device) -> Model:
 
 def _onnx(content: bytes, device: torch.device) -> Model:
     """A session of one thread, as the other networks compute in a worker's thread."""
-    if _has_outside_weights(content):
-        raise BundleError("the model keeps weights in another file; save it as one file (save_as_external_data=False)")
+    if _has_outside_weights(content):  # which would be looked for in the working folder
+        raise BundleError("the model keeps weights in another file; get the bundle again")
     try:
         import onnxruntime
     except ImportError:
-        raise BundleError('ONNX models need onnxruntime; install it: pip install "wsi-magnet[onnx]"') from None
+        raise BundleError(f"ONNX models need onnxruntime; install it: {ONNX_CURE}") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
@@ -128,26 +130,41 @@ def _onnx(content: bytes, device: torch.device) -> Model:
     wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
     providers = [one for one in wanted if one in onnxruntime.get_available_providers()]
     session = onnxruntime.InferenceSession(content, options, providers=[*providers, "CPUExecutionProvider"])
-    given = _only_input(session.get_inputs())
+    given, stated = _only_input(session.get_inputs())
 
     def run(x: Tensor) -> object:
+        if len(stated) != x.ndim or any(isinstance(a, int) and a != b for a, b in zip(stated, x.shape, strict=True)):
+            raise BundleError(f"the model takes {list(stated)} and not {list(x.shape)}")
         found = session.run(None, {given: x.cpu().numpy()})
         return tuple(torch.from_numpy(one).to(x.device) for one in found)
 
     return run
 
 
-def _only_input(inputs: Sequence[Any]) -> str:
+def _only_input(inputs: Sequence[Any]) -> tuple[str, tuple[int | str | None, ...]]:
+    """Name of a model's input and its sides; a number where it takes that one only."""
     if len(inputs) != 1:
         raise BundleError(f"the model takes {len(inputs)} inputs ({', '.join(one.name for one in inputs)}), not one")
     if inputs[0].type != "tensor(float)":
         raise BundleError(f"the model takes {inputs[0].type}, not tensor(float), which is float32")
-    name: str = inputs[0].name
-    return name
+    return inputs[0].name, tuple(inputs[0].shape)
+
+
+def whole_model(content: bytes, folder: Path) -> bytes:
+    """An ONNX file with the weights that it keeps in other files of its folder, as PyTorch's exporter does.
+
+    Raises BundleError where such a file lies elsewhere, is not there, or is too short.
+    """
+    try:
+        return _whole(content, "model", folder) if _has_outside_weights(content) else content
+    except BundleError:
+        raise
+    except (ValueError, RecursionError):
+        raise BundleError("the model is damaged; get the file again") from None
 
 
 def _has_outside_weights(content: bytes) -> bool:
-    """True for an ONNX file with a tensor in another file, which is not read: its path may lead anywhere."""
+    """True for an ONNX file with a tensor in another file."""
     waiting: list[tuple[str, bytes]] = [("model", content)]
     while waiting:
         kind, message = waiting.pop()
@@ -159,22 +176,80 @@ def _has_outside_weights(content: bytes) -> bool:
     return False
 
 
+def _whole(message: bytes, kind: str, folder: Path) -> bytes:
+    """A message in which tensors of other files have their bytes; everything else stays as it is."""
+    made = bytearray()
+    outside: dict[str, str] = {}
+    for number, value, raw in _raw_fields(message):
+        if kind == "tensor" and number == _DATA_LOCATION:
+            continue
+        if kind == "tensor" and number == _EXTERNAL_DATA and isinstance(value, bytes):
+            entry = {key: text for key, text in _fields(value) if isinstance(text, bytes)}
+            outside[entry.get(1, b"").decode()] = entry.get(2, b"").decode()
+        elif isinstance(value, bytes) and number in _PARTS[kind]:
+            made += _sized(number, _whole(value, _PARTS[kind][number], folder))
+        else:
+            made += raw
+    return bytes(made + _sized(_RAW_DATA, _outside_bytes(outside, folder)) if outside else made)
+
+
+def _outside_bytes(entry: Mapping[str, str], folder: Path) -> bytes:
+    """Bytes of a tensor in another file; entry: its location, offset and length (onnx.proto, external_data)."""
+    name, offset = entry.get("location", ""), int(entry.get("offset", 0))
+    if not name or Path(name).name != name or name in (".", ".."):
+        raise BundleError(f"the model keeps weights in {name!r:.60}, not in a file beside it; save it as one file")
+    try:
+        with (folder / name).open("rb") as file:
+            file.seek(offset)
+            found = file.read(int(entry["length"]) if "length" in entry else -1)
+    except OSError as error:
+        raise BundleError(
+            f"the model keeps weights in {name}, which must lie beside it: {error.strerror or error}"
+        ) from None
+    if len(found) < int(entry.get("length", 0)):
+        raise BundleError(
+            f"{name} has {len(found):,} of {int(entry['length']):,} bytes of a tensor; get the file again"
+        )
+    return found
+
+
+def _sized(number: int, content: bytes) -> bytes:
+    """A field that holds bytes."""
+    return _written(number << 3 | 2) + _written(len(content)) + content
+
+
+def _written(value: int) -> bytes:
+    """A number as protobuf has it, seven bits a byte."""
+    made = bytearray()
+    while value > 127:
+        made.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*made, value])
+
+
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Fields of a protobuf message with their numbers. Raises ValueError where it is none."""
+    for number, value, _ in _raw_fields(message):
+        yield number, value
+
+
+def _raw_fields(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
+    """Fields of a protobuf message: number, value, and the bytes of the whole field. Raises ValueError."""
     place = 0
     while place < len(message):
+        start = place
         key, place = _varint(message, place)
         number, wire = key >> 3, key & 7
         if wire == 0:
             value, place = _varint(message, place)
-            yield number, value
+            yield number, value, message[start:place]
             continue
         if wire not in (1, 2, 5) or number == 0:
             raise ValueError(f"no protobuf at byte {place}")
         length, place = _varint(message, place) if wire == 2 else ({1: 8, 5: 4}[wire], place)
         if place + length > len(message):
             raise ValueError(f"{place + length - len(message)} bytes are missing")
-        yield number, message[place : place + length]
+        yield number, message[place : place + length], message[start : place + length]
         place += length
 
 

@@ -80,7 +80,10 @@ class NetworkInfo:
         without a type, and for those that take any number.
         """
         build = self.build.__init__ if isinstance(self.build, type) else self.build  # type: ignore[misc]
-        hints = get_type_hints(build, include_extras=True)
+        try:
+            hints = get_type_hints(build, include_extras=True)
+        except Exception as error:  # names of types that are imported for the type checker alone
+            raise BundleError(f"network {self.name!r}: types of build cannot be read: {error}") from error
         parameters = list(inspect.signature(self.build).parameters.values())
         if not parameters:
             raise BundleError(f"network {self.name!r}: build takes no argument, and must take the number of classes")

@@ -1,4 +1,4 @@
-"""The models whose code a user lets run, by SHA-256, in a file of the user's own. Imports no torch.
+"""What it takes to open a bundle's model: the user's trust, by SHA-256, and onnxruntime. Imports no torch.
 
 TorchScript and torch.export files hold programs; opening one may do whatever its maker wanted. So a bundle with such a
 model is opened only where its hash is in the user's list, or came with the task from a client in whose list it is.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,6 +21,8 @@ EXPORTED = "exported"
 
 RUNNING_FORMS = {"pt2": "a torch.export program", "torchscript": "a TorchScript program"}
 """Forms of models that run code when they are opened; ONNX runs none."""
+
+ONNX_CURE = 'pip install "wsi-magnet[onnx]"'
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -67,6 +70,12 @@ def running_model(spec: BundleSpec) -> str | None:
     if spec.network != EXPORTED or spec.network_args.get("form") not in RUNNING_FORMS:
         return None
     return str(spec.network_args.get("sha256"))
+
+
+def require_runtime(spec: BundleSpec) -> None:
+    """Raise BundleError where a bundle needs onnxruntime, and it is not installed here."""
+    if spec.network == EXPORTED and spec.network_args.get("form") == "onnx" and find_spec("onnxruntime") is None:
+        raise BundleError(f"bundle {spec.name!r} holds an ONNX model; install onnxruntime: {ONNX_CURE}")
 
 
 def require_trust(spec: BundleSpec, path: Path, given: str | None = None) -> str | None:

@@ -13,7 +13,7 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import ConfigError, ResultMismatchError, SlideOpenError
 from wsi_magnet.methods.registry import course_of, settled
 from wsi_magnet.nets.spec import BundleSpec, bundle_identity, bundle_path, read_spec
-from wsi_magnet.nets.trust import require_trust
+from wsi_magnet.nets.trust import require_runtime, require_trust
 from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
 from wsi_magnet.results.events import Note, Observer, ignore, together
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
@@ -109,7 +109,7 @@ def _segment(
         # A slide that is too coarse, and a device or arithmetic that is not here, are refused before a folder is made.
         ladder_of(info, spec)
         require_trust(spec, bundle_path(bundle))
-        _check_device(config, execution)
+        _check_machine(spec, config, execution)
         if course_of(config.method).refines == "last":
             from wsi_magnet.methods.build import require_methods  # with torch
 
@@ -143,10 +143,13 @@ def _check_arguments(
         raise ConfigError(f"observe is {observe!r:.60}, not a function of one event", arguments=("observe",))
 
 
-def _check_device(config: RunConfig, execution: Execution | Executor) -> None:
-    """Raises ConfigError where this machine is to compute and lacks the device, or the device lacks the arithmetic."""
+def _check_machine(spec: BundleSpec, config: RunConfig, execution: Execution | Executor) -> None:
+    """Raises ConfigError where this machine is to compute and lacks the device, or the device lacks the arithmetic;
+    BundleError where it lacks what the bundle's model needs.
+    """
     if not isinstance(execution, Execution) or execution.scheduler is not None or execution.cluster is not None:
         return
+    require_runtime(spec)
     from wsi_magnet.inference.devices import resolve_device
     from wsi_magnet.inference.optimize import resolve_precision
 
