@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from tests.nets.made import networks_of, small_spec
 from tests.networks_package.tiny_networks import INFO, TinyUnet
+from tests.planning.test_plan import plan_of
 from wsi_magnet.errors import BundleError, WsiMagnetError
+from wsi_magnet.geometry import Size
 from wsi_magnet.inference.engine import Engine, PatchInput
 from wsi_magnet.inference.features import FeatureTap
 from wsi_magnet.inference.optimize import inference_form
@@ -23,6 +25,7 @@ from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.network import NetworkInfo, probe
 from wsi_magnet.nets.registry import OWN_NETWORKS, build_network, network_info, network_names, package_of
 from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.planning.estimate import _memory
 from wsi_magnet.planning.plan import PatchGeometry
 
 PACKAGE = Path(__file__).resolve().parents[1] / "networks_package"
@@ -131,6 +134,7 @@ def test_what_is_no_network_is_refused(install: Callable[..., None], points: lis
         ({"input_multiple": "4"}, "input_multiple is '4', not a whole number"),
         ({"std": (0.2, 0.0, 0.2)}, r"std \[0.2, 0.0, 0.2\] is not positive"),
         ({"mean": (0.2, 0.2)}, "mean has 2 values, not 3"),
+        ({"activation_bytes_per_px": 0}, "activation_bytes_per_px is 0, not a whole number of at least 1"),
         ({"trunk": "encoder."}, "trunk is 'encoder.', not a Trunk"),
     ],
 )
@@ -326,6 +330,19 @@ def test_a_bundle_of_a_foreign_network_is_loaded_and_computed(install: Callable[
     with torch.no_grad():
         expected = bundle.backbone(x).softmax(1)[0, :, 32:160, 32:160] * 255
     assert (expected - torch.from_numpy(cell.probabilities)).abs().max() < 0.51
+
+
+def test_the_plan_reckons_with_the_memory_that_it_states(install: Callable[..., None]) -> None:
+    install(Point(replace(INFO, activation_bytes_per_px=70_000)))
+    plan = plan_of(Size(4000, 3000))
+    patch_px = max(one.layout.patch_px for one in plan.scales)
+    own, other = (_memory(plan, name, classes=3, threads=2, batch=1) for name in ("small", "tiny-unet"))
+    assert other - own == 2 * patch_px**2 * (70_000 - 500)
+
+
+def test_a_package_with_another_text_is_refused() -> None:
+    with pytest.raises(BundleError, match="network_package 'x; rm -rf 1' is no name and version"):
+        replace(tiny_spec(), network_package="x; rm -rf 1")
 
 
 def test_a_bundle_whose_package_is_missing_names_it(install: Callable[..., None], tmp_path: Path) -> None:

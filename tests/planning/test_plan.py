@@ -147,6 +147,20 @@ def test_tissue_of_the_wrong_shape_is_refused() -> None:
         make_plan(info, ladder, [np.ones((1, 1), bool)] * 3, RunConfig(), cell_px=512, least_halo_px=32, median_px=5)
 
 
+@pytest.mark.parametrize(("cell_px", "patch_px"), [(128, 224), (256, 512), (512, 1024)])
+def test_patches_of_one_size_have_it_at_every_scale(cell_px: int, patch_px: int) -> None:
+    info = slide_info(Size(3_000, 2_000))
+    ladder = build_ladder(MPPS, (0.25, 0.25), info.size)
+    sizes = [one.size for one in ladder.scales]
+    cells = [np.ones((ceil_div(one.height, cell_px), ceil_div(one.width, cell_px)), bool) for one in sizes]
+    sides = {"cell_px": cell_px, "least_halo_px": 32, "median_px": 5, "patch_px": patch_px}
+    plan = make_plan(info, ladder, cells, RunConfig(), **sides)
+    assert [one.layout.patch_px for one in plan.scales] == [patch_px] * 3
+    far = make_plan(info, ladder, cells, RunConfig(), finest_halo_px=300, **sides)
+    assert [one.layout.halo_px for one in far.scales][:2] == [(patch_px - cell_px) // 2] * 2
+    assert far.scales[2].layout.halo_px == 320, "a method looks farther: the network is applied in windows"
+
+
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 50))
 def test_pooling_by_its_slow_twin(rows: int, cols: int, n: int, seed: int) -> None:
     cells = np.random.default_rng(seed).random((rows, cols)) < 0.3

@@ -69,6 +69,8 @@ class ExportedNet(nn.Module):
         the input per pixel of what it returns, along a side.
         """
         super().__init__()
+        if input_px and 2 * margin_px >= input_px:
+            raise BundleError(f"margins of {margin_px} pixels leave nothing of the model's {input_px}")
         self.n_classes, self.form, self.sha256 = n_classes, form, sha256
         self.activation, self.colours, self.layout = activation, colours, layout
         self.input_px, self.margin_px, self.output_stride = input_px, margin_px, output_stride

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import get_type_hints
+from typing import Annotated, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, Argument
+from wsi_magnet.schema import Bounds
 from wsi_magnet.values import check, check_fields, describe, documented
 
 
@@ -61,6 +62,8 @@ class NetworkInfo:
     """False: its backbone can only be taken from a bundle (`train --backbone`)."""
     recordable: bool = True
     """False where its computation cannot be recorded as a CUDA graph, as when it waits for the device."""
+    activation_bytes_per_px: Annotated[int, Bounds(1)] = 5000
+    """Peak memory of a forward pass in float32 per pixel of a patch, for `plan`; the default is a cautious guess."""
     builds_on_meta: bool = False
     """True where `build` works on the meta device and all buffers are in the state dict: loading is quicker then."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -43,6 +44,8 @@ DEFAULT_BUNDLE = "prostate-glands"
 
 MOST_HALO_PX, MOST_MEDIAN_PX, MOST_PATCH_PX = 512, 51, 4096
 """Upper limits: larger patches would need more memory and time than any network is worth."""
+
+_PACKAGE = re.compile(r"[A-Za-z0-9._-]+ [A-Za-z0-9.!+_-]+")
 
 LEAST_FIXED_HALO_PX = 16
 """Least halo of a network that takes patches of one size only."""
@@ -393,6 +396,9 @@ def _problems(spec: BundleSpec) -> list[str]:
     ):
         found.append(problem)
     checks = {
+        f"network_package {spec.network_package!r:.60} is no name and version": (
+            spec.network_package is None or bool(_PACKAGE.fullmatch(spec.network_package))
+        ),
         f"{len(spec.classes)} classes; there must be at least 2": len(spec.classes) >= 2,
         f"classes share a value: {values}": len(set(values)) == len(values),
         f"refiner_of {list(spec.refiner_of)} skips a refiner": set(spec.refiner_of) == set(range(spec.n_refiners)),

@@ -14,7 +14,7 @@ from wsi_magnet.slides.types import Level, SlideInfo
 
 ACTIVATION_BYTES_PER_PX = {"small": 200, "fpn": 1000, "psp": 600, "hrnet18+ocr": 14_000, "identity": 40}
 """Peak bytes of a forward pass for each pixel of a patch, by network, in float32; `python -m
-benchmarks.activations` prints them."""
+benchmarks.activations` prints them. Networks of other packages state their own."""
 
 REFINER_BYTES_PER_PX = 500
 
@@ -180,6 +180,14 @@ def _scale_cost(one: ScalePlan, levels: Sequence[Level], classes: int, patches: 
 def _memory(plan: Plan, network: str, classes: int, threads: int, batch: int) -> int:
     patch_px = max(p.layout.patch_px for p in plan.scales)
     tile_px = max(p.layout.tile_px for p in plan.scales)
-    activations = batch * patch_px**2 * max(ACTIVATION_BYTES_PER_PX.get(network, 5000), REFINER_BYTES_PER_PX)
+    activations = batch * patch_px**2 * max(_activation_bytes_per_px(network), REFINER_BYTES_PER_PX)
     tile = tile_px**2 * (classes + 2) * 2
     return BASE_BYTES + threads * (activations + tile)
+
+
+def _activation_bytes_per_px(network: str) -> int:
+    if network in ACTIVATION_BYTES_PER_PX:
+        return ACTIVATION_BYTES_PER_PX[network]
+    from wsi_magnet.nets.registry import network_info  # with torch, and the package that the network is from
+
+    return network_info(network).activation_bytes_per_px
