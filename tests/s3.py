@@ -79,7 +79,8 @@ def objects(url: str) -> dict[str, bytes]:
 
     client = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
     root = url.removeprefix("s3://")
-    return {key.removeprefix(f"{root}/"): client.cat_file(key) for key in client.find(root)}
+    found = (key for key in client.find(root) if key != root)  # s3fs lists the folder where it came to be meanwhile
+    return {key.removeprefix(f"{root}/"): client.cat_file(key) for key in found}
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -149,3 +150,10 @@ def test_errors_of_a_store_name_place_and_cure() -> None:
 def test_a_result_folder_at_a_url_of_this_machine(tmp_path: Path) -> None:
     assert RunConfig().ngff == "0.4"
     assert to_location(f"file://{tmp_path}") / "x" == tmp_path / "x"
+
+
+def test_a_folder_that_a_listing_has_itself_is_not_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As s3fs lists it, where its first object is written between two of its requests."""
+    store = SimpleNamespace(find=lambda key: [key, f"{key}/a", f"{key}/b/c"])
+    monkeypatch.setattr(places, "filesystem", lambda protocol: store)
+    assert list(places.parts_below(Url("s3", "bucket/folder"))) == [("a",), ("b", "c")]

@@ -214,7 +214,8 @@ def names(path: Location) -> list[str]:
 def parts_below(path: Url) -> Iterator[tuple[str, ...]]:
     """Names, from the first folder down, of all objects below a URL, from one listing."""
     for key in filesystem(path.protocol).find(path.key):
-        yield tuple(key.strip("/").removeprefix(path.key).strip("/").split("/"))
+        if below := key.strip("/").removeprefix(path.key).strip("/"):  # s3fs may list the folder itself
+            yield tuple(below.split("/"))
 
 
 def make_folder(path: Location) -> None:
