@@ -47,6 +47,16 @@ ROOT = Path(__file__).resolve().parent.parent
 TEST_DATA = "WSI_MAGNET_TEST_DATA"
 
 
+@pytest.fixture(autouse=True)
+def handlers_of_signals() -> Iterator[None]:
+    """Restore the handlers of Ctrl-C and SIGTERM: a command that was stopped leaves its own, for its process ends."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for one, handler in before.items():
+        if signal.getsignal(one) is not handler:
+            signal.signal(one, handler)
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real slides that are not in the repository; skips where the environment does not name one."""
