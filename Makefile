@@ -103,8 +103,8 @@ refinement: $(RINGS) gleason glas ## --refine auto against all and 0.2 on three 
 
 poster: $(GLAS) $(RINGS) ## every method by cross-validation on GlaS and RINGS, and docs/methods.md (hours): DATA=folder of glas, rings_glands
 	@$(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas.yaml -o $(POSTER)-glas --folds 4 --images 6
-	@for kind in 128 published; do \
-	    $(FOLDS) $(GLAS) --config $(CONFIGS)/poster-glas-$$kind.yaml -o $(POSTER)-glas-$$kind --folds 4 --images 6 --backbones $(POSTER)-glas || exit 1; \
+	@for config in poster-glas-128 poster-glas-published; do \
+	    $(FOLDS) $(GLAS) --config $(CONFIGS)/$$config.yaml -o $(TRAIN_OUT)/$$config --folds 4 --images 6 --backbones $(POSTER)-glas || exit 1; \
 	done
 	@$(FOLDS) $(RINGS) --config $(CONFIGS)/poster-rings.yaml -o $(POSTER)-rings --folds 3
 	@$(FOLDS) $(RINGS) --config $(CONFIGS)/poster-rings-pool.yaml -o $(POSTER)-rings-pool --folds 3 --backbones $(POSTER)-rings

@@ -263,7 +263,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"tissue": False}, "--tissue was on and is off"),
     ({"precision": "bf16"}, "--precision was auto and is bf16"),
     ({"batch_size": 2}, "--batch-size was auto and is 2"),
-    ({"method": "patching"}, "--method was not given and is Patching"),
+    ({"method": "patching"}, "--method was MagNet and is Patching"),
     ({"keep_probabilities": True}, "--keep was nothing and is probabilities"),
 ]
 

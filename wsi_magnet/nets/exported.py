@@ -86,7 +86,7 @@ class ExportedNet(nn.Module):
             return torch.cat([self._patch(one) for one in x.float().split(1)])
 
     def raw(self, x: Tensor) -> Tensor:
-        """What the model returns, float32 (1, c, H / stride, W / stride).
+        """Output of the model, float32 (1, c, H / stride, W / stride).
 
         x: normalised RGB, float32 (1, 3, H, W), of a size that the model takes. Raises BundleError, with the numbers,
         where it fails or returns anything else.

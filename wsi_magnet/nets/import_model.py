@@ -43,7 +43,7 @@ PROBABILITY_ERROR = 1e-3
 @documented
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDescription:
-    """What a model's file does not state. Raises ConfigError for values that are not allowed."""
+    """Facts that a model's file does not state. Raises ConfigError for values that are not allowed."""
 
     classes: tuple[str, ...]
     """Names of the classes, in the order of its channels; two for a model with one channel, which is the second's."""
@@ -125,7 +125,7 @@ def import_model(
 
 
 def _named(path: Path, do: Callable[[], Value]) -> Value:
-    """What a function returns; its BundleErrors name the file."""
+    """Result of a function; its BundleErrors name the file."""
     try:
         return do()
     except BundleError as error:

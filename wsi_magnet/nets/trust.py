@@ -1,4 +1,4 @@
-"""What it takes to open a bundle's model: the user's trust, by SHA-256, and onnxruntime. Imports no torch.
+"""Conditions for opening a bundle's model: the user's trust, by SHA-256, and onnxruntime. Imports no torch.
 
 TorchScript and torch.export files hold programs; opening one may do whatever its maker wanted. So a bundle with such a
 model is opened only where its hash is in the user's list, or came with the task from a client in whose list it is.
@@ -37,7 +37,7 @@ def trust_file() -> Path:
 
 
 def trusted_hashes() -> dict[str, str]:
-    """What the user trusts: notes by hash. Raises BundleError for a list that cannot be read."""
+    """Trusted models: notes by hash. Raises BundleError for a list that cannot be read."""
     path = trust_file()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
