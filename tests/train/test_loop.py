@@ -222,6 +222,35 @@ def test_afterwards_the_network_is_frozen_and_in_evaluation_mode(tmp_path: Path)
     assert not any(p.requires_grad for p in stage.learned.parameters())
 
 
+class HalfFrozen(ToyStage):
+    """A stage whose network has a frozen part, with dropout and batch normalisation."""
+
+    def __init__(self, config: StageConfig) -> None:
+        super().__init__(config)
+        frozen = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.9)).requires_grad_(False)
+        self.learned = nn.Sequential(frozen, *self.learned.children())
+        self.modes: list[tuple[bool, ...]] = []
+
+    def loss(self, batch: Any, step: int) -> Tensor:
+        """The toy's loss; the modes of all layers are noted."""
+        self.modes.append(tuple(one.training for one in self.learned.modules()))
+        return super().loss(batch, step)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_a_network_has_frozen_is_not_trained(tmp_path: Path, optimizer: str) -> None:
+    stage = HalfFrozen(toy_config(optimizer=optimizer, average=0.9, weight_decay=0.5))
+    before = {key: tensor.clone() for key, tensor in stage.learned.state_dict().items()}
+    held = make_optimizer(stage.learned, stage.config).param_groups[0]["params"]
+    assert len(held) == len(list(stage.learned.parameters())) - 2
+    _, after = trained(stage, setting_of(tmp_path))
+    changed = {key for key, tensor in after.items() if not torch.equal(tensor, before[key])}
+    assert changed == {key for key in before if not key.startswith("0.")}
+    top, whole, norm, dropout, *others = stage.modes[0]
+    assert (top, whole, norm, dropout) == (True, False, False, False)
+    assert all(others)
+
+
 def test_it_learns(tmp_path: Path) -> None:
     history, _ = trained(ToyStage(toy_config(steps=120, batch=16), plain=True), setting_of(tmp_path))
     assert history.rows[-1].loss < history.rows[0].loss / 10

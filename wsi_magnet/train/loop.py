@@ -193,7 +193,7 @@ class Loop(Generic[Batch]):
     def _learn(self, batch: Batch) -> None:
         """Take a step; one that is abandoned leaves everything as it was before."""
         stage, began = self._stage, time.perf_counter()
-        stage.learned.train()
+        set_training(stage.learned)
         before = [buffer.clone() for buffer in stage.learned.buffers()]
         try:
             with self._setting.stop.interruptible():
@@ -233,7 +233,7 @@ class Loop(Generic[Batch]):
 
     def _descend(self) -> None:
         """Change the weights by the gradients."""
-        parameters = list(self._stage.learned.parameters())
+        parameters = trained_parameters(self._stage.learned)
         # Averaged before the check for infinity, so that all processes skip the same steps.
         self._setting.ranks.average_gradients(parameters)
         self._scaler.unscale_(self._optimizer)
@@ -321,6 +321,22 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train()
 
 
+def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that are trained: those that the network has not frozen by `requires_grad_(False)`."""
+    return [one for one in module.parameters() if one.requires_grad]
+
+
+def set_training(module: nn.Module) -> None:
+    """Set training mode, except in layers whose parameters are all frozen: no dropout and no batch statistics there."""
+    module.train()
+    if all(one.requires_grad for one in module.parameters()):
+        return
+    for layer in module.modules():
+        parameters = list(layer.parameters())
+        if parameters and not any(one.requires_grad for one in parameters):
+            layer.eval()
+
+
 def drawing_threads(device: torch.device) -> int:
     """Threads that draw batches ahead of the steps that learn from them."""
     return 1 if device.type == "cpu" else min(DRAWING_THREADS, cpu_threads())
@@ -332,11 +348,12 @@ def reads_losses_late(device: torch.device) -> bool:
 
 
 def make_optimizer(module: nn.Module, config: StageConfig) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum."""
+    """AdamW, or SGD with momentum, of the parameters that are trained."""
+    parameters = trained_parameters(module)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.SGD(
-        module.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        parameters, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
 
 

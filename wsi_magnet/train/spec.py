@@ -187,7 +187,7 @@ def _require_network(config: TrainingConfig) -> None:
         raise ConfigError(f"backbone.network {own.network!r} cannot be trained; take that of a bundle with --backbone")
     foreign = package_of(own.network) is not None
     network = unloaded(info, n_classes, own.network_args, weights=bool(own.encoder) or foreign)
-    if not list(network.parameters()):
+    if not any(one.requires_grad for one in network.parameters()):
         raise ConfigError(f"backbone.network {own.network!r} has nothing to learn; choose another")
     if own.encoder:
         load_encoder(network, own.network, own.encoder)
