@@ -23,7 +23,7 @@ from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import BundleError
 from wsi_magnet.geometry import Size
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
-from wsi_magnet.nets.identity import IdentityRefiner
+from wsi_magnet.nets.gate import PoolModule
 from wsi_magnet.nets.import_model import ModelDescription, import_model
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.nets.trust import running_model, trust
@@ -60,7 +60,7 @@ def whole(slide: Path, folder: Path, form: str) -> tuple[Path, npt.NDArray[np.ui
     network = small()
     bundle = imported(folder, content_of(form, network), replace(LADDER, cell_px=128))
     own = replace(read_spec(bundle)[0], network="small", network_args={"width": 4})
-    save_bundle(folder / "own.safetensors", own, network, [IdentityRefiner()])
+    save_bundle(folder / "own.safetensors", own, network, [PoolModule()])
     masks = [
         labels_of(run_serially(MadeRun(slide, path), folder / path.stem, everything(512)).folder)
         for path in (folder / "own.safetensors", bundle)
@@ -98,7 +98,7 @@ def test_a_model_of_one_size_sees_exactly_that(slide: Path, tmp_path: Path) -> N
     scales = found.summary["scales"]
     assert [one["cells"] for one in scales] == [2, 6, 24]
     own = replace(read_spec(bundle)[0], network="small", network_args={"width": 4})
-    save_bundle(tmp_path / "own.safetensors", own, network, [IdentityRefiner()])
+    save_bundle(tmp_path / "own.safetensors", own, network, [PoolModule()])
     expected = run_serially(MadeRun(slide, tmp_path / "own.safetensors"), tmp_path / "own", everything(1024)).folder
     assert (labels_of(found.folder) == labels_of(expected)).mean() >= 0.9999
 
@@ -129,7 +129,7 @@ def test_a_run_without_onnxruntime_is_refused_before_a_folder_is_made(
     spec = replace(read_spec(imported(tmp_path, traced(small()), LADDER))[0])
     onnx = replace(spec, network_args={**spec.network_args, "form": "onnx"})
     save_bundle(
-        tmp_path / "o.safetensors", onnx, load_bundle(tmp_path / "imported.safetensors").backbone, [IdentityRefiner()]
+        tmp_path / "o.safetensors", onnx, load_bundle(tmp_path / "imported.safetensors").backbone, [PoolModule()]
     )
     monkeypatch.setattr("wsi_magnet.nets.trust.find_spec", lambda name: None)
     found = call_command("run", slide, "-o", tmp_path / "out", "--bundle", tmp_path / "o.safetensors")

@@ -17,7 +17,7 @@ from wsi_magnet.geometry import round_up
 from wsi_magnet.nets.bundle import save_bundle
 from wsi_magnet.nets.classes import named_classes
 from wsi_magnet.nets.exported import Activation, Colours, ExportedNet, Layout
-from wsi_magnet.nets.identity import IdentityRefiner
+from wsi_magnet.nets.gate import PoolModule
 from wsi_magnet.nets.model_file import Form, form_of, whole_model
 from wsi_magnet.nets.network import Normalisation
 from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, MOST_PATCH_PX, BundleSpec, check_output, patch_problem
@@ -118,7 +118,7 @@ def import_model(
     network = ExportedNet(len(spec.classes), **spec.network_args)  # type: ignore[arg-type]
     network.model = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     _named(path, lambda: _try(network.eval(), described))
-    save_bundle(output, spec, network, [IdentityRefiner()] if spec.n_refiners else [])
+    save_bundle(output, spec, network, [PoolModule()] if spec.n_refiners else [])
     if form in RUNNING_FORMS:
         trust(sha256, str(path))
     return spec
@@ -143,8 +143,8 @@ def _read(path: Path) -> bytes:
 
 
 def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size_bytes: int) -> BundleSpec:
-    """The bundle's description. A finer scale overwrites the coarser result in every cell that is refined, until a
-    training makes modules that choose.
+    """The bundle's description. A pool with equal weights, which needs no training, joins a finer scale's result with
+    the coarser one.
     """
     steps = len(described.mpps) - 1
     cell_px = described.cell_px or _cell_px(described)
@@ -164,7 +164,7 @@ def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size
             "input_multiple": described.input_multiple,
             "output_stride": described.output_stride,
         },
-        refiner="identity",
+        refiner="pool",
         classes=named_classes(described.classes),
         mpps=described.mpps,
         refiner_of=(0,) * steps,
