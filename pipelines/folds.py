@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -35,14 +35,26 @@ from wsi_magnet.evaluate.kept import read_row, write_row
 from wsi_magnet.evaluate.methods import MethodRow, all_rows, choose
 from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.methods.build import require_methods
+from wsi_magnet.methods.registry import method_class, refining_methods
 from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.results.folder import ResultFolder
+from wsi_magnet.schema import parse
 from wsi_magnet.segment.slide import result_folder
+from wsi_magnet.storage.atomic import replace_file
 from wsi_magnet.system import cpu_threads
 from wsi_magnet.train.config import TrainingConfig, read_config
 
 FOLDS = "folds.json"
 """File with the dealt groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """Contents of folds.json."""
+
+    of: Mapping[str, Any]
+    """Options and groups that were dealt."""
+    groups: tuple[Groups, ...]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -86,12 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def prepare(options: argparse.Namespace) -> Study:
     """Deal the groups, and write the folds' manifests. Raises WsiMagnetError."""
-    manifest = read_manifest(options.manifest)
+    manifest, config = read_manifest(options.manifest), read_config(options.config)
+    _check_methods(options, config)
     folder: Path = options.output.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     if options.backbones is not None:
         _take_deal(options.backbones / FOLDS, folder / FOLDS)
-    dealt = _dealt(manifest, read_config(options.config), options, folder / FOLDS)
+    dealt = _dealt(manifest, config, options, folder / FOLDS)
     judged = evenly(manifest.samples, options.images)
     folds = []
     for number, groups in enumerate(dealt, 1):
@@ -126,8 +139,7 @@ def train(fold: Fold, options: argparse.Namespace) -> None:
 def judge(study: Study, fold: Fold, options: argparse.Namespace) -> tuple[MethodRow, ...]:
     """Run each method on the fold's images, one method after the other; what is finished is left as it is."""
     spec, sha256 = read_spec(fold.bundle)
-    names = [name for name in options.methods.split(",") if name.strip()]
-    rows = choose(all_rows(options.fast), names, sorted(spec.methods))
+    rows = _rows(options, spec.methods)
     require_methods(spec, [row.method for row in rows])
     results = study.folder / "results"
     conditions = Conditions(options.tissue, Execution(device=options.device), results, keep_results=True)
@@ -140,6 +152,21 @@ def judge(study: Study, fold: Fold, options: argparse.Namespace) -> tuple[Method
         folder.mkdir(parents=True, exist_ok=True)
         write_row(folder, *segment_row(candidate, fold.samples, folder, conditions, _notify, study.samples))
     return rows
+
+
+def _rows(options: argparse.Namespace, fitted: Iterable[str]) -> tuple[MethodRow, ...]:
+    """Rows of the table. fitted: methods of the bundle. Raises ConfigError for an unknown method."""
+    names = [name for name in options.methods.split(",") if name.strip()]
+    return choose(all_rows(options.fast), names, sorted(fitted))
+
+
+def _check_methods(options: argparse.Namespace, config: TrainingConfig) -> None:
+    """Raises ConfigError, before hours of training, for a method that the bundles will not have."""
+    trained = {name.lower() for name in config.methods}
+    rows = [row.method for row in _rows(options, config.methods) if row.method in refining_methods()]
+    if missing := [name for name in rows if method_class(name).info.needs.head and name.lower() not in trained]:
+        listed = ", ".join(missing)
+        raise ConfigError(f"--methods has {listed}, which {options.config} does not train; add to its `methods`")
 
 
 def call(*arguments: object) -> None:
@@ -168,15 +195,27 @@ def _dealt(manifest: Manifest, config: TrainingConfig, options: argparse.Namespa
         "images": dict(sorted(images.items())),
     }
     if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if earlier["of"] != of:
+        earlier = _read_deal(path)
+        if earlier.of != of:
             raise ConfigError(f"{path} has folds of other groups or options; choose another folder with -o")
-        return [Groups(tuple(one["test"]), tuple(one["validation"])) for one in earlier["groups"]]
+        return list(earlier.groups)
     groups = make_folds(_contents(manifest, config), options.folds, options.validation, options.seed)
-    path.write_text(
-        json.dumps({"of": of, "groups": [asdict(one) for one in groups]}, indent=2) + "\n", encoding="utf-8"
-    )
+    replace_file(path, json.dumps(asdict(Deal(of, tuple(groups))), indent=2).encode() + b"\n")
     return groups
+
+
+def _read_deal(path: Path) -> Deal:
+    """Raises ConfigError where the file is damaged or cannot be read."""
+    try:
+        deal: Deal = parse(Deal, json.loads(path.read_text(encoding="utf-8")), "folds")
+        tested = Counter(name for one in deal.groups for name in one.test)
+        if max(tested.values(), default=0) != 1 or tested.keys() != deal.of.get("images", {}).keys():
+            raise ValueError("its folds do not test each group once")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} cannot be used: {error}; remove it, and the command that made it deals the same folds again"
+        ) from None
+    return deal
 
 
 def _take_deal(theirs: Path, ours: Path) -> None:
@@ -184,8 +223,9 @@ def _take_deal(theirs: Path, ours: Path) -> None:
     if not theirs.exists():
         raise ConfigError(f"{theirs} is not there; --backbones takes the output folder of an earlier command")
     if not ours.exists():
+        _read_deal(theirs)
         ours.write_bytes(theirs.read_bytes())
-    elif json.loads(ours.read_text(encoding="utf-8")) != json.loads(theirs.read_text(encoding="utf-8")):
+    elif _read_deal(ours) != _read_deal(theirs):
         raise ConfigError(f"{ours} has other folds than {theirs}; choose another folder with -o")
 
 
@@ -241,6 +281,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.images is not None and options.images < 1:
         parser.error(f"--images is {options.images}, not a number of images from 1 on")
+    if not 0 <= options.fast <= 1:
+        parser.error(f"--fast is {options.fast:g}, not a share between 0 and 1")
     return options
 
 
@@ -256,7 +298,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _stop)
     try:
         main()
-    except WsiMagnetError as problem:
+    except (WsiMagnetError, OSError) as problem:
         sys.exit(f"Error: {problem}")
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command resumes.")

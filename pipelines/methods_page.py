@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from textwrap import fill
 from typing import Any
 
 from wsi_magnet.config import MAGNET, MAGNET_FAST
-from wsi_magnet.errors import ConfigError
+from wsi_magnet.errors import ConfigError, WsiMagnetError
 from wsi_magnet.evaluate.bootstrap import Estimate
 from wsi_magnet.evaluate.columns import ACCURACY, HEADROOM, MENDED, MIOU, SPOILED
 from wsi_magnet.evaluate.poster import IMAGE_WH, POSTER, SOURCE
@@ -94,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="methods.md")
     options = parser.parse_args(arguments)
     sets = [read(text) for text in options.evaluations]
+    for picture, count in Counter(one.picture for one in sets).items():
+        if count > 1:
+            names = ", ".join(repr(one.name) for one in sets if one.picture == picture)
+            raise ConfigError(f"{names} would share the picture {picture}; give names of different letters or digits")
     for one in sets:
         picture = options.output.parent / one.picture
         picture.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +118,13 @@ def read(text: str) -> DataSet:
         raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(values, dict) or not {"rows", "reference", "bootstrap", "images", "notes"} <= values.keys():
         raise ConfigError(f"{path} is no evaluation.json of `wsi-magnet evaluate`")
-    return DataSet(name, values)
+    found = DataSet(name, values)
+    try:
+        section(found)
+        draw(found)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged ({type(error).__name__}: {error}); evaluate again") from None
+    return found
 
 
 def page(sets: Sequence[DataSet]) -> str:
@@ -269,4 +281,7 @@ def _known(value: float | None) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (WsiMagnetError, OSError) as problem:
+        sys.exit(f"Error: {problem}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wsi_magnet.errors import BundleError
 from wsi_magnet.methods import registry
-from wsi_magnet.methods.build import build_method, require_methods
+from wsi_magnet.methods.build import build_method, receptive_radius_px, require_methods
 from wsi_magnet.methods.method import Method, MethodInfo, Needs, PatchMaps
 from wsi_magnet.nets.bundle import build, load_bundle, save_bundle
 from wsi_magnet.nets.registry import feature_channels
@@ -121,6 +121,13 @@ def test_a_method_that_needs_context_is_refused_with_one_scale(two_class_spec: B
         BundleError, match=r"PointRend needs a coarser scale, and the bundle has one scale; use a bundle"
     ):
         require_methods(spec, ["PointRend"])
+
+
+def test_a_receptive_radius_beyond_the_largest_halo_is_refused(two_class_spec: BundleSpec) -> None:
+    spec = replace(two_class_spec, methods={"GF": {"radius_um": 128.0}})
+    assert receptive_radius_px(spec, "GF", 0.5) == 512
+    with pytest.raises(BundleError, match=r"GF with radius_um 128 has a receptive radius of 1024 px at 0\.25 µm/px"):
+        receptive_radius_px(spec, "GF", 0.25)
 
 
 def test_a_bundle_without_methods_has_the_same_bytes_as_before(small_spec: BundleSpec) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.methods.made import made_method
 from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.methods import registry
@@ -48,6 +49,15 @@ def test_a_weight_may_be_0_and_not_negative() -> None:
     assert Weighed(2, {"w": 0.0}).parameters == {"w": 0.0}
     with pytest.raises(ConfigError, match=r"Weighed: parameter w is -1, not a number from 0 on"):
         Weighed(2, {"w": -1.0})
+
+
+@pytest.mark.parametrize(("name", "key", "most"), [("PointRend", "share", 1), ("DenseCRF", "iterations", 1000)])
+def test_a_parameter_has_a_greatest_value(name: str, key: str, most: float) -> None:
+    assert made_method(name, parameters={key: most}).parameters[key] == most
+    with pytest.raises(ConfigError, match=f"{name}: parameter {key} is {most + 1}, .*, at most {most}"):
+        made_method(name, parameters={key: most + 1})
+    with pytest.raises(ConfigError, match=r"GF: parameter epsilon is 1e\+300, .*, at most 1e\+09"):
+        made_method("GF", parameters={"epsilon": 1e300})
 
 
 def test_a_missing_head_is_refused_with_the_cure() -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,45 @@ def test_another_deal_in_the_same_folder_is_refused(tmp_path: Path, monkeypatch:
         folds.main([*arguments, "--seed", "1"])
 
 
+def cut(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+def twice_tested(text: str) -> str:
+    deal = json.loads(text)
+    deal["groups"][1]["test"] = deal["groups"][0]["test"]
+    return json.dumps(deal)
+
+
+@pytest.mark.parametrize("damage", [cut, twice_tested, lambda text: "[]", lambda text: '{"of": {}}', lambda text: ""])
+def test_damaged_folds_are_refused_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[str], str]
+) -> None:
+    monkeypatch.setattr(folds, "judge", lambda *arguments: ())
+    monkeypatch.setattr(folds, "call", lambda *arguments: None)
+    arguments, path = painted_study(tmp_path), tmp_path / "out" / "folds.json"
+    folds.main(arguments)
+    dealt = path.read_text()
+    path.write_text(damage(dealt))
+    with pytest.raises(ConfigError, match=r"folds\.json cannot be used: .*; remove it, and the command"):
+        folds.main(arguments)
+    path.unlink()
+    folds.main(arguments)
+    assert path.read_text() == dealt
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [("magnet,gff", "unknown method 'gff'"), ("all", "DGF, ISS, .* does not train"), ("dgf", "--methods has DGF")],
+)
+def test_methods_that_no_bundle_will_have_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, methods: str, words: str
+) -> None:
+    monkeypatch.setattr(folds, "call", lambda *arguments: pytest.fail("it trains"))
+    with pytest.raises(ConfigError, match=words):
+        folds.main([*painted_study(tmp_path), "--methods", methods])
+
+
 def test_images_of_a_group_are_taken_evenly() -> None:
     samples = [Sample(i + 2, Path(f"{i}.png"), (), 1.0, "most" if i < 9 else "few", "test") for i in range(11)]
     assert [one.name for one in folds.evenly(samples, 3)] == ["1", "4", "7", "9", "10"]
@@ -168,7 +207,9 @@ def test_backbones_and_folds_of_another_study_are_taken(tmp_path: Path, monkeypa
     folds.main(again)
     assert [one[one.index("--backbone") + 1] for one in calls[:2]] == [out / f"fold-{i}.safetensors" for i in (1, 2)]
     assert (tmp_path / "again" / "folds.json").read_bytes() == (out / "folds.json").read_bytes()
-    (out / "folds.json").write_text("{}")
+    other = json.loads((out / "folds.json").read_text())
+    other["of"]["seed"] = 4
+    (out / "folds.json").write_text(json.dumps(other))
     with pytest.raises(ConfigError, match="other folds than"):
         folds.main(again)
     with pytest.raises(ConfigError, match="is not there; --backbones takes"):

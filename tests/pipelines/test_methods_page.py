@@ -110,3 +110,21 @@ def test_what_is_no_evaluation_is_refused(tmp_path: Path, text: str, words: str)
     (tmp_path / "made.json").write_text("[]")
     with pytest.raises(ConfigError, match=words):
         read(text.replace("{made}", str(tmp_path / "made.json")))
+
+
+@pytest.mark.parametrize("key", ["name", "measures", "seconds_a_megapixel", "bundle", "peak_memory_bytes"])
+def test_a_damaged_evaluation_is_refused(tmp_path: Path, key: str) -> None:
+    evaluation(tmp_path / "made.json")
+    values = json.loads((tmp_path / "made.json").read_text())
+    del values["rows"][1][key]
+    (tmp_path / "made.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=rf"made\.json is damaged \(KeyError: '{key}'\); evaluate again"):
+        read(f"A={tmp_path / 'made.json'}")
+
+
+def test_two_data_sets_do_not_share_a_picture(tmp_path: Path) -> None:
+    evaluation(tmp_path / "made.json")
+    names = [f"{name}={tmp_path / 'made.json'}" for name in ("My set", "my-set")]
+    with pytest.raises(ConfigError, match=r"'My set', 'my-set' would share the picture images/methods-my-set\.png"):
+        main([*names, "-o", str(tmp_path / "methods.md")])
+    assert not (tmp_path / "methods.md").exists()

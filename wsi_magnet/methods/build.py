@@ -13,7 +13,7 @@ from wsi_magnet.methods.registry import method_class, refining_methods
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import feature_channels, info_of
-from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.nets.spec import MOST_HALO_PX, BundleSpec
 
 
 def build_method(bundle: Bundle, name: str) -> Method:
@@ -36,13 +36,23 @@ def build_method(bundle: Bundle, name: str) -> Method:
 def receptive_radius_px(spec: BundleSpec, name: str, mpp: float) -> int:
     """Receptive radius of a method at a scale of that mpp, from a bundle's description alone.
 
-    Raises ConfigError for an unknown name, and BundleError where the bundle lacks what the method needs.
+    Raises ConfigError for an unknown name, and BundleError where the bundle lacks what the method needs or the radius
+    is more than the largest halo.
     """
     kind = method_class(name)
-    channels = _checked_channels(spec, kind.info.needs, kind.info.name)
-    if kind.info.needs.head and kind.info.name not in spec.methods:
-        return _made(kind, spec, None).receptive_radius_px(mpp)
-    return _made(kind, spec, _meta_head(kind, spec, channels)).receptive_radius_px(mpp)
+    channels, own = _checked_channels(spec, kind.info.needs, kind.info.name), kind.info.name
+    trained = not kind.info.needs.head or own in spec.methods
+    radius = _made(kind, spec, _meta_head(kind, spec, channels) if trained else None).receptive_radius_px(mpp)
+    if radius > MOST_HALO_PX:
+        raise BundleError(
+            f"bundle {spec.name!r}: {own} with {_listed(spec.methods.get(own, {}))} has a receptive radius of {radius} "
+            f"px at {mpp:g} µm/px, more than {MOST_HALO_PX}; use smaller lengths"
+        )
+    return radius
+
+
+def _listed(parameters: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in parameters.items()) or "its defaults"
 
 
 def require_methods(spec: BundleSpec, names: Iterable[str]) -> None:

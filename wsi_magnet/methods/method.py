@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +21,12 @@ from wsi_magnet.methods.sampling import at_points
 
 ABOVE_0 = ("_um", "_px", "epsilon", "theta_beta")
 """Ends of the names of parameters that must be above 0: lengths, and those by which something is divided."""
+
+MOST = {"share": 1.0, "steps": 1000.0, "iterations": 1000.0}
+"""Greatest values of parameters with these names: a share, and counts by which the time of a patch grows."""
+
+MOST_VALUE = 1e9
+"""Greatest value of every other parameter: its square and its quotient are numbers of float32."""
 
 Origin = Literal["faithful", "adapted", "reimplemented"]
 
@@ -162,15 +167,17 @@ class Method(ABC):
 
     def __init__(self, n_classes: int, parameters: Mapping[str, float] | None = None, head: nn.Module | None = None):
         """parameters: those that differ from the defaults. Raises ConfigError for one that the method does not have, or
-        that is negative or, where it is a length or a divisor, 0; and BundleError where a head is needed and missing.
+        that is negative, too large (`MOST`) or, where it is a length or a divisor, 0; and BundleError where a head is
+        needed and missing.
         """
         name, own = self.info.name, self.info.parameters
         if unknown := sorted((parameters or {}).keys() - own.keys()):
             raise ConfigError(f"{name} has no parameter {unknown[0]!r}; it has {', '.join(own) or 'none'}")
         for key, value in (parameters or {}).items():
-            least = "above 0" if key.endswith(ABOVE_0) else "from 0 on"
-            if not isfinite(value) or value < 0 or (value == 0 and key.endswith(ABOVE_0)):
-                raise ConfigError(f"{name}: parameter {key} is {value:g}, not a number {least}")
+            most, positive = MOST.get(key, MOST_VALUE), key.endswith(ABOVE_0)
+            if not 0 <= value <= most or (value == 0 and positive):
+                least = "above 0" if positive else "from 0 on"
+                raise ConfigError(f"{name}: parameter {key} is {value:g}, not a number {least}, at most {most:g}")
         if self.info.needs.head and head is None:
             raise BundleError(
                 f"the bundle has no weights for {name}; train them with `methods: [{name}]` in the configuration"
