@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from wsi_magnet.nets.import_model import ModelDescription
 
 
 def _numbers(context: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...] | None:
@@ -29,9 +33,11 @@ def _three(context: click.Context, option: click.Parameter, text: str | None) ->
     raise click.BadParameter(f"{text!r}: give three numbers, for red, green and blue, or one", param=option)
 
 
-def _input_px(context: click.Context, option: click.Parameter, text: str) -> dict[str, int]:
+def _input_px(context: click.Context, option: click.Parameter, text: str | None) -> dict[str, int] | None:
     """A side, "any", or "any:MULTIPLE"."""
     del context
+    if text is None:
+        return None
     word, _, multiple = text.partition(":")
     number = multiple or "1" if word == "any" else word
     if not number.isdecimal() or (multiple and word != "any") or int(number) < 1:
@@ -39,13 +45,40 @@ def _input_px(context: click.Context, option: click.Parameter, text: str) -> dic
     return {"input_multiple": int(number)} if word == "any" else {"input_px": int(number)}
 
 
+def _described(stated: dict[str, Any]) -> ModelDescription:
+    """The description that options give, by their names. Raises UsageError for one that is needed and not there."""
+    from wsi_magnet.nets.import_model import ModelDescription, scaled_to
+
+    size = "--input-px" if stated.keys().isdisjoint({"input_px", "input_multiple"}) else None
+    missing = [f"--{name}" for name in ("classes", "mpps") if name not in stated] + ([size] if size else [])
+    if missing:
+        raise click.UsageError(f"{' and '.join(missing)} must be given, too")
+    if "scale_to" in stated:
+        scaled = scaled_to(*stated.pop("scale_to"))
+        stated |= {"mean": scaled.mean, "std": scaled.std}
+    if "channel_order" in stated:
+        stated["colours"], _, layout = stated.pop("channel_order").lower().partition(":")
+        stated["layout"] = layout or "nchw"
+    return ModelDescription(**stated)
+
+
+def _beside(file: Path) -> ModelDescription:
+    """The description of a patch classifier in WSInfer's file beside it. Raises UsageError where there is none."""
+    from wsi_magnet.nets.wsinfer import CONFIG_NAME, has_config, read_config
+
+    if not has_config(file.parent):
+        raise click.UsageError(
+            f"give --classes, --mpps and --input-px; no {CONFIG_NAME} of WSInfer beside {file} states them"
+        )
+    return read_config(file.parent)
+
+
 @click.command("import-model", short_help="Make a bundle from an exported model.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="X.safetensors")
-@click.option("--classes", required=True, metavar="NAME,NAME,...", help="Class names in the model's order.")
+@click.option("--classes", metavar="NAME,NAME,...", help="Class names in the model's order.")
 @click.option(
     "--mpps",
-    required=True,
     callback=_numbers,
     metavar="MPP[,MPP,...]",
     help="Microns per pixel that the model was trained for: one, or several scales, coarse to fine, each half of the "
@@ -54,7 +87,6 @@ def _input_px(context: click.Context, option: click.Parameter, text: str) -> dic
 @click.option(
     "--input-px",
     "size",
-    required=True,
     callback=_input_px,
     metavar="PX|any[:MULTIPLE]",
     help="Side of the only patch that the model takes; any for any side, any:32 for any multiple of 32.",
@@ -70,70 +102,65 @@ def _input_px(context: click.Context, option: click.Parameter, text: str) -> dic
 @click.option(
     "--activation",
     type=click.Choice(["logits", "softmax", "sigmoid"]),
-    default="logits",
-    show_default=True,
+    show_default="logits",
     help="What the model returns: logits, probabilities that add up to 1, or a probability of each class by itself.",
 )
 @click.option(
     "--channel-order",
     type=click.Choice(["RGB", "BGR", "RGB:NHWC", "BGR:NHWC"]),
-    default="RGB",
-    show_default=True,
+    show_default="RGB",
     help="Order of the colours; NHWC where they are the last axis.",
 )
-@click.option(
-    "--output-stride", type=click.IntRange(1, 64), default=1, show_default=True, help="Input pixels per output pixel."
-)
+@click.option("--output-stride", type=click.IntRange(1, 64), show_default="1", help="Input pixels per output pixel.")
 @click.option("--cell-px", type=click.Choice(["128", "256", "512"]), help="Side of the cells. [default: what fits]")
 @click.option("--trust", "trusted", is_flag=True, help="Let the code of a .pt2 or TorchScript file run, now and later.")
 @click.option("--overwrite", is_flag=True, help="Replace the file of -o if it exists.")
 def import_model(
     file: Path,
     output: Path,
-    classes: str,
-    mpps: tuple[float, ...],
-    size: dict[str, int],
+    classes: str | None,
+    mpps: tuple[float, ...] | None,
+    size: dict[str, int] | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     scale_to: tuple[float, ...] | None,
-    activation: str,
-    channel_order: str,
-    output_stride: int,
+    activation: str | None,
+    channel_order: str | None,
+    output_stride: int | None,
     cell_px: str | None,
     trusted: bool,
     overwrite: bool,
 ) -> None:
     """Make a bundle from FILE, a segmentation model that was exported by torch.export (.pt2), as TorchScript or as
     ONNX. It is tried on a patch first. Opening a .pt2 or TorchScript file runs code from it, which needs --trust; ONNX
-    runs none.
+    runs none. Without any option that describes it, FILE is a patch classifier of WSInfer's, described by the
+    config.json beside it.
 
     \b
       wsi-magnet bundle import-model unet.onnx --classes background,tumour --mpps 0.5 --input-px 512 -o unet.safetensors
       wsi-magnet bundle import-model unet.pt2 --trust --classes a,b,c --mpps 2,1,0.5 --input-px any:32 -o u.safetensors
+      wsi-magnet bundle import-model zoo/torchscript_model.pt --trust -o tumour.safetensors
     """
+    given = {
+        "classes": classes and tuple(name.strip() for name in classes.split(",")),
+        "mpps": mpps,
+        "mean": mean,
+        "std": std,
+        "scale_to": scale_to,
+        "activation": activation,
+        "channel_order": channel_order,
+        "output_stride": output_stride,
+        **(size or {}),
+    }
+    stated = {name: value for name, value in given.items() if value is not None}
     if scale_to is not None and (mean or std or len(scale_to) != 2):
         raise click.UsageError("--scale-to takes two numbers, LOW,HIGH, and replaces --mean and --std")
 
-    from wsi_magnet.nets.import_model import ModelDescription, scaled_to
     from wsi_magnet.nets.import_model import import_model as make
 
-    scaled = scaled_to(*scale_to) if scale_to else None
-    colours, _, layout = channel_order.lower().partition(":")
-    given: dict[str, Any] = {
-        "mean": scaled.mean if scaled else mean,
-        "std": scaled.std if scaled else std,
-        "cell_px": int(cell_px) if cell_px else None,
-        "layout": layout or None,
-    }
-    described = ModelDescription(
-        classes=tuple(name.strip() for name in classes.split(",")),
-        mpps=mpps,
-        activation=activation,  # type: ignore[arg-type]
-        colours=colours,  # type: ignore[arg-type]
-        output_stride=output_stride,
-        **size,  # type: ignore[arg-type]
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    described = _described(stated) if stated else _beside(file)
+    if cell_px is not None:
+        described = replace(described, cell_px=int(cell_px))
     spec = make(file, output, described, trusted=trusted, overwrite=overwrite)
     scales = ", ".join(f"{m:g}" for m in spec.mpps)
     click.echo(

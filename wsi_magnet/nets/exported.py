@@ -1,7 +1,8 @@
 """A network whose weights are the file of an exported model: the bytes are a tensor of the bundle.
 
-C: classes, c: channels that the model returns, H, W: size of a patch, P: side of the only patch that a model takes.
-Each patch is computed by itself and in float32, whatever the batch and the precision of the run.
+C: classes, c: channels that the model returns, H, W: size of a patch, P: side of the only patch that a model takes,
+b: side of a block, to which a classifier gives one class. Each patch is computed by itself and in
+float32, whatever the batch and the precision of the run.
 """
 
 from __future__ import annotations
@@ -61,19 +62,27 @@ class ExportedNet(nn.Module):
         margin_px: Annotated[int, Bounds(0)] = 0,
         input_multiple: Annotated[int, Bounds(1)] = 1,
         output_stride: Annotated[int, Bounds(1, 64)] = 1,
+        block_px: Annotated[int, Bounds(0)] = 0,
+        resized_px: Annotated[int, Bounds(0)] = 0,
     ) -> None:
         """sha256, size_bytes: of the file. activation: of what it returns: "logits", "softmax" (probabilities that add
         up to 1) or "sigmoid" (a probability for each class by itself). colours, layout: of its input. input_px: side of
         the only patch that it takes, 0 for any; larger ones are computed in windows, of which `margin_px` pixels along
         the edge are left to the neighbours. input_multiple: divisor of the sides otherwise. output_stride: pixels of
-        the input per pixel of what it returns, along a side.
+        the input per pixel of what it returns, along a side. block_px: not 0 for a classifier of patches: side of the
+        blocks, each of which gets the class of the patch round its centre; the first block begins `margin_px` pixels
+        from the edge. resized_px: side to which a classifier's patches are resized, 0 for none.
         """
         super().__init__()
-        if input_px and 2 * margin_px >= input_px:
+        if block_px:
+            if not block_px <= input_px or 2 * margin_px < input_px - block_px:
+                raise BundleError(f"margins of {margin_px} and blocks of {block_px} pixels do not fit {input_px}")
+        elif input_px and 2 * margin_px >= input_px:
             raise BundleError(f"margins of {margin_px} pixels leave nothing of the model's {input_px}")
         self.n_classes, self.form, self.sha256 = n_classes, form, sha256
         self.activation, self.colours, self.layout = activation, colours, layout
         self.input_px, self.margin_px, self.output_stride = input_px, margin_px, output_stride
+        self.block_px, self.resized_px = block_px, resized_px
         self.multiple = lcm(input_multiple, output_stride)
         self._given: dict[str, Any] = {"size_bytes": size_bytes, "input_multiple": input_multiple}
         self.model: Tensor
@@ -86,11 +95,14 @@ class ExportedNet(nn.Module):
             return torch.cat([self._patch(one) for one in x.float().split(1)])
 
     def raw(self, x: Tensor) -> Tensor:
-        """Output of the model, float32 (1, c, H / stride, W / stride).
+        """Output of the model, float32 (1, c, H / stride, W / stride); (1, c, 1, 1) of a classifier.
 
         x: normalised RGB, float32 (1, 3, H, W), of a size that the model takes. Raises BundleError, with the numbers,
         where it fails or returns anything else.
         """
+        if self.resized_px and x.shape[-1] != self.resized_px:
+            size = (self.resized_px, self.resized_px)
+            x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
         given = x.flip(1) if self.colours == "bgr" else x
         given = (given.permute(0, 2, 3, 1) if self.layout == "nhwc" else given).contiguous()
         model = self._opened.get(self._content, self.form)
@@ -101,20 +113,30 @@ class ExportedNet(nn.Module):
         except Exception as error:  # a program of somebody else's may raise anything
             raise BundleError(f"the model fails on a patch of {list(given.shape)}: {first_line(error)}") from error
         maps = _only_output(found)
-        channels = 1 if self.n_classes == 2 and _channels(maps, self.layout) == 1 else self.n_classes
-        shape = [1, channels, *(side // self.output_stride for side in x.shape[-2:])]
-        if self.layout == "nhwc":
-            shape = [shape[0], *shape[2:], shape[1]]
+        shape = self._shape(maps, x)
         if list(maps.shape) != shape or maps.dtype is not torch.float32:
+            stated = "a class a patch" if self.block_px else f"an output stride of {self.output_stride}"
             raise BundleError(
                 f"the model returned {_name(maps)} for a patch of {list(given.shape)}; with {self.n_classes} classes "
-                f"and an output stride of {self.output_stride} that must be float32 {shape}"
+                f"and {stated} that must be float32 {shape}"
             )
+        if self.block_px:
+            return maps[..., None, None]
         return maps.permute(0, 3, 1, 2) if self.layout == "nhwc" else maps
+
+    def _shape(self, maps: Tensor, x: Tensor) -> list[int]:
+        """Shape that the model's output must have. x: its input, (1, 3, H, W)."""
+        if self.block_px:
+            return [1, 1 if self.n_classes == 2 and maps.shape[-1:] == (1,) else self.n_classes]
+        channels = 1 if self.n_classes == 2 and _channels(maps, self.layout) == 1 else self.n_classes
+        sides = [side // self.output_stride for side in x.shape[-2:]]
+        return [1, *sides, channels] if self.layout == "nhwc" else [1, channels, *sides]
 
     def _patch(self, x: Tensor) -> Tensor:
         """float32 (1, 3, H, W) to logits (1, C, H, W)."""
         height, width = x.shape[-2:]
+        if self.block_px:
+            return self._blocks(x)
         if self.input_px:
             return self._windows(x)
         below, beside = (-side % self.multiple for side in (height, width))
@@ -135,6 +157,22 @@ class ExportedNet(nn.Module):
                 found[..., rows, columns] = window[..., inside[0], inside[1]]
         return found[..., top : top + x.shape[-2], left : left + x.shape[-1]]
 
+    def _blocks(self, x: Tensor) -> Tensor:
+        """Logits of a patch of any size: for each block those of the P x P round it; the margin has its neighbours'."""
+        side, block, margin = self.input_px, self.block_px, self.margin_px
+        height, width = x.shape[-2:]
+        counts = [max(1, -(-(length - 2 * margin) // block)) for length in (height, width)]
+        below, beside = (
+            count * block + 2 * margin - length for count, length in zip(counts, (height, width), strict=True)
+        )
+        padded = F.pad(x, (0, beside, 0, below), mode="replicate") if below or beside else x
+        first = margin - (side - block) // 2
+        rows, columns = ([first + i * block for i in range(count)] for count in counts)
+        found = [[self._logits(padded[..., y : y + side, x0 : x0 + side]) for x0 in columns] for y in rows]
+        maps = torch.cat([torch.cat([one[..., :1, :1] for one in row], dim=3) for row in found], dim=2)
+        large = maps.repeat_interleave(block, dim=2).repeat_interleave(block, dim=3)
+        return F.pad(large, (margin,) * 4, mode="replicate")[..., :height, :width]
+
     def _starts(self, length: int) -> Iterator[tuple[int, slice]]:
         """First pixel of each window along an axis, and the pixels that are taken from it."""
         side, margin = self.input_px, self.margin_px
@@ -146,7 +184,7 @@ class ExportedNet(nn.Module):
     def _logits(self, x: Tensor) -> Tensor:
         """Logits of a patch of a size that the model takes."""
         maps = self.raw(x)
-        if self.output_stride > 1:
+        if self.output_stride > 1 and not self.block_px:
             maps = F.interpolate(maps, size=x.shape[-2:], mode="bilinear", align_corners=False)
         if self.activation == "logits":
             return torch.cat([torch.zeros_like(maps), maps], dim=1) if maps.shape[1] < self.n_classes else maps
@@ -177,6 +215,8 @@ class ExportedNet(nn.Module):
                 input_px=self.input_px,
                 margin_px=self.margin_px,
                 output_stride=self.output_stride,
+                block_px=self.block_px,
+                resized_px=self.resized_px,
                 **self._given,
             )
         copy.model, copy._opened = self.model, self._opened

@@ -20,7 +20,15 @@ from wsi_magnet.nets.exported import Activation, Colours, ExportedNet, Layout
 from wsi_magnet.nets.gate import PoolModule
 from wsi_magnet.nets.model_file import Form, form_of, whole_model
 from wsi_magnet.nets.network import Normalisation
-from wsi_magnet.nets.spec import IMAGENET_MEAN, IMAGENET_STD, MOST_PATCH_PX, BundleSpec, check_output, patch_problem
+from wsi_magnet.nets.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LEAST_FIXED_HALO_PX,
+    MOST_PATCH_PX,
+    BundleSpec,
+    check_output,
+    patch_problem,
+)
 from wsi_magnet.nets.trust import EXPORTED, RUNNING_FORMS, trust, trusted_hashes
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import Bounds
@@ -65,6 +73,10 @@ class ModelDescription:
     """Order of the axes of its input and output."""
     output_stride: Annotated[int, Bounds(1, 64)] = 1
     """Pixels of the input per pixel of the output, along a side."""
+    classifies: bool = False
+    """True for a classifier: it returns one value a class for each patch of `input_px`, (1, C), and no map."""
+    resized_px: Annotated[int, Bounds(1, MOST_PATCH_PX)] | None = None
+    """Side to which a classifier's patches are resized before it gets them; None: not at all."""
     cell_px: int | None = None
     """Side of the cells; None: the largest that leaves enough context."""
 
@@ -77,6 +89,19 @@ class ModelDescription:
             raise ConfigError(f"cell_px {self.cell_px} is not 128, 256 or 512", arguments=("cell_px",))
         if self.input_px and self.input_px % self.output_stride:
             raise ConfigError(f"input_px {self.input_px} is no multiple of the output stride, {self.output_stride}")
+        if self.classifies and (self.input_px is None or len(self.mpps) > 1):
+            raise ConfigError("a classifier needs input_px, and one scale")
+        if self.resized_px and not self.classifies:
+            raise ConfigError("resized_px is for classifiers", arguments=("resized_px",))
+
+    @property
+    def block_px(self) -> int:
+        """Side of the blocks that get one class each from a classifier: the largest power of two that is not larger
+        than its patches, and at most that of the largest cell. 0 for other models.
+        """
+        if not self.classifies or self.input_px is None:
+            return 0
+        return min(max(CELL_SIDES_PX), 1 << (self.input_px.bit_length() - 1))
 
 
 def scaled_to(low: float, high: float) -> Normalisation:
@@ -147,8 +172,13 @@ def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size
     the coarser one.
     """
     steps = len(described.mpps) - 1
-    cell_px = described.cell_px or _cell_px(described)
+    cell_px = _classifier_cell_px(described) if described.classifies else described.cell_px or _cell_px(described)
     side = described.input_px
+    margin_px = (side - cell_px) // 2 if side else 0
+    patch_px = side
+    if side and described.classifies:
+        margin_px = max(LEAST_FIXED_HALO_PX, (side - described.block_px + 1) // 2)
+        patch_px = cell_px + 2 * margin_px
     return BundleSpec(
         name=path.stem,
         network=EXPORTED,
@@ -160,9 +190,11 @@ def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size
             "colours": described.colours,
             "layout": described.layout,
             "input_px": side or 0,
-            "margin_px": (side - cell_px) // 2 if side else 0,
+            "margin_px": margin_px,
             "input_multiple": described.input_multiple,
             "output_stride": described.output_stride,
+            **({"block_px": described.block_px} if described.classifies else {}),
+            **({"resized_px": described.resized_px} if described.resized_px else {}),
         },
         refiner="pool",
         classes=named_classes(described.classes),
@@ -172,7 +204,7 @@ def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size
         std=described.std,
         cell_px=cell_px,
         halo_px=HALO_PX,
-        patch_px=side,
+        patch_px=patch_px,
         median_px=MEDIAN_PX,
         select_above=(0.0,) * steps,
         refine_above=(0.0,) * steps,
@@ -185,6 +217,17 @@ def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size
             "held-out figures": "none; thresholds are not fitted, nothing is measured",
         },
     )
+
+
+def _classifier_cell_px(described: ModelDescription) -> int:
+    """The usual cell, or the one that is stated. Raises ConfigError for one smaller than a block."""
+    cell_px = described.cell_px or DEFAULT_CELL_PX
+    if cell_px < described.block_px:
+        raise ConfigError(
+            f"cell_px {cell_px} is smaller than the blocks of {described.block_px} pixels that get one class each",
+            arguments=("cell_px",),
+        )
+    return cell_px
 
 
 def _cell_px(described: ModelDescription) -> int:
