@@ -17,7 +17,8 @@ from wsi_magnet.errors import TrainingError
 from wsi_magnet.train import loop
 from wsi_magnet.train.config import StageConfig
 from wsi_magnet.train.history import History, Row
-from wsi_magnet.train.loop import Loop, Setting, evaluating, make_optimizer, make_schedule, resolve_training_precision
+from wsi_magnet.train.loop import Loop, Setting, evaluating, resolve_training_precision
+from wsi_magnet.train.optimizer import make_optimizer, make_schedule
 
 WAYS: list[dict[str, Any]] = [
     {"optimizer": "adamw", "schedule": "one_cycle", "average": 0.9},

@@ -246,11 +246,20 @@ def training_text(report: dict[str, Any], bundle: Path, folder: Path) -> str:
             _rows_text(report, classes),
             table(["after scale", "temperature", "validation mIoU, %"], scales),
             *([methods] if methods else []),
-            facts([("bundle", bundle), ("curves", folder / "curves.png"), ("trained in", seconds)]),
+            facts([*_start(report), ("bundle", bundle), ("curves", folder / "curves.png"), ("trained in", seconds)]),
             "Validation rows chose steps and thresholds: score the bundle on others, with `wsi-magnet evaluate`.",
             *_outcome(report),
         ]
     )
+
+
+def _start(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The bundle that a training started from, and heads that it did not have."""
+    if "from" not in report:
+        return []
+    start = report["from"]
+    fresh = [("heads that began afresh", ", ".join(start["fresh_heads"]))] if start["fresh_heads"] else []
+    return [("started from", f"{start['name']} ({start['sha256'][:12]})"), *fresh]
 
 
 def _trained_methods_text(report: Mapping[str, Any]) -> str:

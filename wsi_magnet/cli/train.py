@@ -40,6 +40,13 @@ from wsi_magnet.cli import options
     help="Take everything of the bundle of --backbone, and add the configuration's `methods` to it.",
 )
 @click.option(
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Start from all weights of this bundle, such as to fine-tune it on corrected masks.",
+)
+@click.option(
     "--device",
     default="auto",
     show_default=True,
@@ -61,6 +68,7 @@ def command(
     output: Path,
     backbone: Path | None,
     heads_only: bool,
+    start: Path | None,
     device: str,
     threads: int | None,
     check: bool,
@@ -90,7 +98,7 @@ def command(
         from wsi_magnet.train.spec import TrainingSpec, check_spec
 
     spec = TrainingSpec(
-        manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone, heads_only
+        manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone, heads_only, start
     )
     if check:
         found = check_spec(spec, restart=restart)

@@ -89,11 +89,16 @@ def focal_loss(logits: Tensor, sets: Tensor, gamma: float, weights: Tensor | Non
 
 def weighted_mean(loss: Tensor, allowed: Tensor, weights: Tensor | None) -> Tensor:
     """Mean over the labelled pixels, weighed by class. loss: (N, H, W); allowed: bool (N, C, H, W)."""
-    counted = _labelled(allowed).float()
-    if weights is not None:
-        each = (allowed * weights.view(1, -1, 1, 1)).sum(dim=1) / allowed.sum(dim=1).clamp(min=1)
-        counted = counted * each
+    counted = pixel_weights(allowed, weights)
     return (torch.where(counted > 0, loss, 0.0) * counted).sum() / counted.sum().clamp(min=1e-9)
+
+
+def pixel_weights(allowed: Tensor, weights: Tensor | None) -> Tensor:
+    """Weights of the pixels in `weighted_mean`, float32 (N, H, W), 0 where not labelled."""
+    counted = _labelled(allowed).float()
+    if weights is None:
+        return counted
+    return counted * ((allowed * weights.view(1, -1, 1, 1)).sum(dim=1) / allowed.sum(dim=1).clamp(min=1))
 
 
 def _labelled(allowed: Tensor) -> Tensor:

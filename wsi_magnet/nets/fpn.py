@@ -63,6 +63,7 @@ INFO = NetworkInfo(
     Fpn,
     head="classify",
     trunk=Trunk("resnet_backbone.", LAYERS, ("fc",)),
+    encoder=("resnet_backbone",),
     folds_by_name=True,
     builds_on_meta=True,
 )

@@ -107,6 +107,7 @@ INFO = NetworkInfo(
     HrnetOcr,
     head="cls_head",
     trunk=Trunk("", LAYERS, ("incre_modules", "downsamp_modules", "final_layer", "classifier")),
+    encoder=LAYERS,
     folds_by_name=True,
     builds_on_meta=True,
 )

@@ -55,6 +55,9 @@ class NetworkInfo:
     that other methods and alarms use; the stride s must divide 32. None: the network has no features."""
     trunk: Trunk | None = None
     """Layers that take ImageNet weights (`encoder` of a configuration); None: none do."""
+    encoder: tuple[str, ...] = ()
+    """Names of the layers that turn pixels into features, none of which depends on the classes: a training can slow
+    them down or freeze them (`encoder_learning_rate`). Empty: it cannot."""
     folds_by_name: bool = False
     """True where each layer `convN` is followed by `bnN` of the same module. For inference such pairs are folded, as
     neighbours in an `nn.Sequential` always are."""
@@ -134,6 +137,19 @@ class NetworkInfo:
         if not isinstance(head, nn.Conv2d):
             raise BundleError(f"network {self.name!r}: its head {self.head!r} is {type(head).__name__}, not Conv2d")
         return head
+
+    def encoder_of(self, network: nn.Module) -> tuple[nn.Module, ...]:
+        """The layers `encoder` of a module. Raises BundleError where it has none of that name, or nothing else."""
+        try:
+            found = tuple(network.get_submodule(name) for name in self.encoder)
+        except AttributeError as error:
+            raise BundleError(
+                f"network {self.name!r}: its encoder {list(self.encoder)} is not there: {error}"
+            ) from None
+        own = {id(p) for one in found for p in one.parameters()}
+        if all(id(p) in own for p in network.parameters() if p.requires_grad):
+            raise BundleError(f"network {self.name!r}: its encoder {list(self.encoder)} is all that it learns")
+        return found
 
     def logits(self, network: nn.Module, x: Tensor, n_classes: int | None = None) -> Tensor:
         """Logits of patches of any size, (N, C, H, W), by a module of this kind.

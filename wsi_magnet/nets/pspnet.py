@@ -83,5 +83,11 @@ class UpBlock(nn.Module):
 
 
 INFO = NetworkInfo(
-    "psp", PspNet, head="final", trunk=Trunk("feats.", LAYERS, ("fc",)), folds_by_name=True, builds_on_meta=True
+    "psp",
+    PspNet,
+    head="final",
+    trunk=Trunk("feats.", LAYERS, ("fc",)),
+    encoder=("feats",),
+    folds_by_name=True,
+    builds_on_meta=True,
 )

@@ -97,4 +97,6 @@ def upsample(x: Tensor, size_hw: tuple[int, int] | torch.Size) -> Tensor:
     return F.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=False)
 
 
-INFO = NetworkInfo("small", SmallNet, input_multiple=STRIDE, head="classify", builds_on_meta=True)
+INFO = NetworkInfo(
+    "small", SmallNet, input_multiple=STRIDE, head="classify", encoder=("stem", "stages"), builds_on_meta=True
+)

@@ -35,6 +35,13 @@ EXTENDS = "extends"
 METHODS = "methods"
 """The setting that lists other methods."""
 
+LATER_SETTINGS = (
+    ("refiners", "choice_weight", 0.0),
+    ("backbone", "encoder_learning_rate", 1.0),
+    ("backbone", "accumulate", 1),
+)
+"""Sections, names and defaults of settings that earlier versions did not have: their checkpoints stay usable."""
+
 WINDOW_MULTIPLE = 32
 """Divisor of a method's windows: features have whole strides then, of every network."""
 
@@ -124,6 +131,11 @@ class StageConfig:
         check_fields(self)
         check_settings("", self)
 
+    @property
+    def items(self) -> int:
+        """Items that a step draws."""
+        return self.batch
+
 
 @documented
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,12 +152,23 @@ class BackboneConfig(StageConfig):
     """Arguments of the network besides the number of classes."""
     encoder: str | None = None
     """A local file of ImageNet weights for the network's trunk; relative paths are counted from the configuration."""
+    encoder_learning_rate: float = 1.0
+    """Learning rate of the network's encoder as a share of `learning_rate`. 0: the encoder is frozen, the running means
+    of its batch normalisation too."""
+    accumulate: int = 1
+    """Batches whose gradients are added up for one step: as if a batch had so many times as many crops, with the memory
+    of one. Batch normalisation sees each of them alone."""
     crop_px: int = 256
     """Side of a crop, in pixels."""
     scale_shares: tuple[float, ...] = ()
     """Relative frequency of each scale, coarse to fine; equal if left out."""
     auxiliary: float = 0.4
     """Weight of the auxiliary head's loss, for networks that have one."""
+
+    @property
+    def items(self) -> int:
+        """Crops that a step draws."""
+        return self.batch * self.accumulate
 
 
 @documented
@@ -306,6 +329,11 @@ class TrainingConfig:
                 f"backbone.crop_px {crop_px} is not at least {LEAST_CROP_PX} and a multiple of {multiple}, as network "
                 f"{network!r} needs it"
             )
+        if self.backbone.encoder_learning_rate != 1 and not info.encoder:
+            raise ConfigError(
+                f"backbone.encoder_learning_rate needs a network whose description names its encoder, and {network!r} "
+                "names none; leave it out, or choose another network, such as 'small' (NetworkInfo.encoder)"
+            )
         if shares and (len(shares) != len(self.mpps) or min(shares) < 0 or sum(shares) == 0):
             raise ConfigError(
                 f"backbone.scale_shares {list(shares)} are not {len(self.mpps)} numbers, one a scale, from 0 on and "
@@ -340,16 +368,15 @@ class TrainingConfig:
         return 1 << values.index(BACKGROUND_CLASS.value) if BACKGROUND_CLASS.value in values else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; without `methods` and `choice_weight` where there are none, and without `cell_px` where it is
-        the default, as versions before these wrote them.
-        """
+        """Plain values; without later settings where these have their defaults, as versions before them wrote them."""
         values = asdict(self)
         if self.cell_px == DEFAULT_CELL_PX:
             del values["cell_px"]
         if not self.methods:
             del values[METHODS]
-        if not self.refiners.choice_weight:
-            del values["refiners"]["choice_weight"]
+        for section, name, default in LATER_SETTINGS:
+            if values[section][name] == default:
+                del values[section][name]
         return values
 
 
@@ -506,11 +533,12 @@ RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("momentum", "blur", "jpeg", "glass", "class_balance", "keep_from"), (0, 1)),
     **dict.fromkeys(("stain", "light", "class_weight"), (0, 2)),
     "learning_rate": (1e-9, 100),
+    "encoder_learning_rate": (0, 1),
     "statistics_momentum": (1e-4, 1),
     "average": (0, 0.9999),
     "ohem_below": (0.01, 1),
     # No memory holds more; a typing error is reported before the data are read.
-    "batch": (1, 4096),
+    **dict.fromkeys(("batch", "accumulate"), (1, 4096)),
     "crop_px": (8, 8192),
     "window_px": (8, 8192),
     "scale_jitter": (1, 4),

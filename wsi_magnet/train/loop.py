@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import StageConfig
 from wsi_magnet.train.data_parallel import Ranks
 from wsi_magnet.train.history import History, Row, Watcher, progress_of
+from wsi_magnet.train.optimizer import Encoder, make_optimizer, make_schedule, trained_parameters
 from wsi_magnet.train.stopping import StopRequest, StopTraining
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,6 @@ DRAWING_THREADS = 4
 """Threads that draw batches for a GPU, at most. On a CPU the network has all cores, and one thread draws."""
 
 LARGEST_SEED = 2**63 - 1
-
-SHORTEST_CYCLE = 11
-"""Steps of which a tenth is still more than one: torch's one-cycle schedule divides by zero for fewer."""
 
 Batch = TypeVar("Batch")
 
@@ -59,8 +57,11 @@ class Stage(Protocol[Batch]):
         """Number of steps, batch size, learning rate."""
         ...
 
-    def draw(self, step: int, mine: range) -> Batch:
-        """Items `mine` of a step's batch, on the CPU; a pure function of the step, called from other threads."""
+    @property
+    def draw(self) -> Callable[[int, range], Batch]:
+        """Callable with a step and the items of its batch that are wanted: a pure function of the two, called from
+        other threads, and in other processes where it can be pickled.
+        """
         ...
 
     def loss(self, batch: Batch, step: int) -> Tensor:
@@ -69,6 +70,15 @@ class Stage(Protocol[Batch]):
 
     def validate(self) -> float:
         """MIoU on the validation rows, 0 to 1; leaves the weights as they are. Raises StopTraining between views."""
+        ...
+
+
+@runtime_checkable
+class Accumulating(Protocol):
+    """A stage whose loss has several parts."""
+
+    def losses(self, batch: Any, step: int) -> Iterator[Tensor]:
+        """Parts of the loss, whose sum is minimised; each is differentiated before the next is computed."""
         ...
 
 
@@ -104,10 +114,12 @@ class Setting:
 class Loop(Generic[Batch]):
     """The loop of one stage."""
 
-    def __init__(self, stage: Stage[Batch], setting: Setting) -> None:
-        self._stage, self._setting = stage, setting
+    def __init__(self, stage: Stage[Batch], setting: Setting, encoder: Encoder | None = None) -> None:
+        """encoder: layers of the learned module with a learning rate of their own."""
+        self._stage, self._setting, self._encoder = stage, setting, encoder or Encoder()
         config = stage.config
-        self._optimizer = make_optimizer(stage.learned, config)
+        self._encoder.keep_frozen()
+        self._optimizer = make_optimizer(stage.learned, config, self._encoder)
         self._schedule = make_schedule(self._optimizer, config)
         self._scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self._history = History(kept_from=round(config.keep_from * config.steps))
@@ -175,7 +187,7 @@ class Loop(Generic[Batch]):
     def _batches(self) -> Generator[Batch]:
         """Batches from the next step on, in the order of the steps, drawn ahead by several threads."""
         stage, config = self._stage, self._stage.config
-        mine = self._setting.ranks.mine(config.batch)
+        mine = self._setting.ranks.mine(config.items)
         steps = iter(range(self._step, config.steps))
         prefetched: deque[Future[Batch]] = deque()
         threads = drawing_threads(self._setting.device)
@@ -194,14 +206,13 @@ class Loop(Generic[Batch]):
         """Take a step; one that is abandoned leaves everything as it was before."""
         stage, began = self._stage, time.perf_counter()
         set_training(stage.learned)
+        self._encoder.keep_frozen()
         before = [buffer.clone() for buffer in stage.learned.buffers()]
         try:
-            with self._setting.stop.interruptible():
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed((self._setting.seed * 1_000_003 + self._step) % LARGEST_SEED)  # for dropout
-                    loss = stage.loss(batch, self._step)
+            with self._setting.stop.interruptible(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed((self._setting.seed * 1_000_003 + self._step) % LARGEST_SEED)  # for dropout
                 self._optimizer.zero_grad(set_to_none=True)
-                self._scaler.scale(loss).backward()
+                loss = self._differentiate(batch)
         except StopTraining:
             for buffer, value in zip(stage.learned.buffers(), before, strict=True):
                 buffer.copy_(value)
@@ -210,9 +221,22 @@ class Loop(Generic[Batch]):
         self._read_loss()
         self._step += 1
         rate = self._optimizer.param_groups[0]["lr"]
-        self._unread = Row(self._step, nan, rate, None, time.perf_counter() - began), loss.detach()
+        self._unread = Row(self._step, nan, rate, None, time.perf_counter() - began), loss
         if not reads_losses_late(self._setting.device):
             self._read_loss()
+
+    def _differentiate(self, batch: Batch) -> Tensor:
+        """The loss; its gradients are added up part by part, so that one part is in memory at a time."""
+        stage, total = self._stage, None
+        if isinstance(stage, Accumulating):
+            parts = stage.losses(batch, self._step)
+        else:
+            parts = iter([stage.loss(batch, self._step)])
+        for part in parts:
+            self._scaler.scale(part).backward()
+            total = part.detach() if total is None else total + part.detach()
+        assert total is not None
+        return total
 
     def _read_loss(self) -> None:
         """Record the last step's loss. Raises TrainingError where it is not finite.
@@ -321,11 +345,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train()
 
 
-def trained_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that are trained: those that the network has not frozen by `requires_grad_(False)`."""
-    return [one for one in module.parameters() if one.requires_grad]
-
-
 def set_training(module: nn.Module) -> None:
     """Set training mode, except in layers whose parameters are all frozen: no dropout and no batch statistics there."""
     module.train()
@@ -345,34 +364,6 @@ def drawing_threads(device: torch.device) -> int:
 def reads_losses_late(device: torch.device) -> bool:
     """True where reading a loss at once would hold up the device."""
     return device.type != "cpu"
-
-
-def make_optimizer(module: nn.Module, config: StageConfig) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum, of the parameters that are trained."""
-    parameters = trained_parameters(module)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        parameters, lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-
-
-def make_schedule(optimizer: torch.optim.Optimizer, config: StageConfig) -> torch.optim.lr_scheduler.LRScheduler:
-    """Learning rate schedule."""
-    schedules = torch.optim.lr_scheduler
-    if config.schedule == "one_cycle":
-        # Momentum is left alone, so that SGD and AdamW are scheduled alike.
-        return schedules.OneCycleLR(
-            optimizer,
-            config.learning_rate,
-            total_steps=max(config.steps, SHORTEST_CYCLE),
-            pct_start=0.1,
-            cycle_momentum=False,
-        )
-    if config.schedule == "poly":
-        return schedules.PolynomialLR(optimizer, total_iters=config.steps, power=0.9)
-    fifth = max(1, config.steps // 5)
-    return schedules.MultiStepLR(optimizer, [fifth, 2 * fifth, 3 * fifth, 4 * fifth], gamma=0.1)
 
 
 def resolve_training_precision(precision: str, device: torch.device) -> str:

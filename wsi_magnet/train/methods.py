@@ -15,6 +15,7 @@ from torch import Tensor
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.methods.method import Method, MethodInfo
 from wsi_magnet.methods.registry import method_class
+from wsi_magnet.nets.checkpoint import load_exactly
 from wsi_magnet.nets.registry import feature_channels
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import TrainingConfig
@@ -22,7 +23,7 @@ from wsi_magnet.train.frozen_backbone import FrozenBackbone
 from wsi_magnet.train.history import History
 from wsi_magnet.train.loop import Loop, Setting
 from wsi_magnet.train.method_maps import ValidationMaps, outputs_on, patch_maps
-from wsi_magnet.train.views import StageData, View, Windows, draw_view, to_sets
+from wsi_magnet.train.views import DrawViews, StageData, View, Windows, to_sets
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,9 @@ class MethodStage:
         self._validation = validation
         self._windows = Windows(settings.window_px, training.halo_px, training.mpps)
         self._frozen = replace(validation.frozen, windows=self._windows)
-
-    def draw(self, step: int, mine: range) -> list[View]:
-        """Views, each a function of seed, step and place in the batch; the same for every method."""
-        augment = self.config.augment or self._training.augment
-        seeds = [[self._training.seed, STAGE_SEED, step, i] for i in mine]
-        return [draw_view(self._data, self._windows, augment, np.random.default_rng(seed)) for seed in seeds]
+        # The same views for every method.
+        augment = settings.augment or training.augment
+        self.draw = DrawViews(data.without_views(), self._windows, augment, (training.seed, STAGE_SEED))
 
     def loss(self, batch: list[View], step: int) -> Tensor:
         """The method's own loss on whole windows."""
@@ -160,13 +158,19 @@ class MethodTraining:
         data: StageData,
         frozen: FrozenBackbone,
         setting_of: Callable[[str], Setting],
+        heads: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         """frozen: with temperatures, and the windows of the validation views. setting_of: setting by a method's name,
-        with its own checkpoint and fingerprint.
+        with its own checkpoint and fingerprint. heads: weights that heads begin with, by method; others are fresh.
+        Raises BundleError where they do not fit.
         """
         self._training, self._data, self._setting_of = training, data, setting_of
         device = frozen.setting.device
         self._methods = {name: fresh_method(name, training, device) for name in training.methods}
+        for name, weights in (heads or {}).items():
+            if name in self._methods and (head := self._methods[name].head) is not None:
+                load_exactly(head, {key: one.clone() for key, one in weights.items()}, f"head of {name}")
+                head.to(device)
         needs = [method.info.needs for method in self._methods.values()]
         if any(one.features or one.context for one in needs):
             frozen = frozen.with_features(training.backbone.network)

@@ -66,8 +66,17 @@ def _facts(config: TrainingConfig, report: Mapping[str, Any]) -> dict[str, str]:
         + "; best steps, temperatures and thresholds were chosen on these",
         "validation mIoU in percent, after each scale": after,
         **_method_facts(report),
+        **_start_facts(report.get("from")),
         "made by": "wsi-magnet train",
     }
+
+
+def _start_facts(start: Mapping[str, Any] | None) -> dict[str, str]:
+    """The bundle whose weights the training began with."""
+    if start is None:
+        return {}
+    fresh = f"; heads that began afresh: {', '.join(start['fresh_heads'])}" if start["fresh_heads"] else ""
+    return {"fine-tuned from": f"{start['name']}, SHA-256 {start['sha256']}{fresh}"}
 
 
 def _method_facts(report: Mapping[str, Any]) -> dict[str, str]:

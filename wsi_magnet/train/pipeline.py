@@ -34,6 +34,7 @@ from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.data_parallel import Ranks, devices_of, forwarding_progress, run_on
 from wsi_magnet.train.frozen_backbone import FrozenBackbone
+from wsi_magnet.train.given import Start, network_settings
 from wsi_magnet.train.history import History, Row, Watcher, draw_curves, progress_of, to_csv
 from wsi_magnet.train.loop import Loop, Setting, resolve_training_precision
 from wsi_magnet.train.methods import MethodTraining
@@ -47,10 +48,10 @@ from wsi_magnet.train.spec import (
     TrainingSpec,
     check,
     makes_own,
-    network_settings,
     report_of,
     rows_of,
     stage_of,
+    started,
 )
 from wsi_magnet.train.views import StageData, Windows, validation_views
 
@@ -69,6 +70,7 @@ def train_bundle(spec: TrainingSpec, *, restart: bool = False, watch: Watcher | 
     Returns the content of `training.json`: figures on the validation rows, data and settings. Raises
     ManifestError, naming the row, ConfigError, TrainingError, BundleError, StoreError.
     """
+    spec = started(spec)
     log.info("reading the labels of all rows")
     data = check(spec, restart=restart)
     with storage_errors(spec.folder):
@@ -169,6 +171,8 @@ class _Pipeline:
             data.part_of(n_classes, background),
             background,
         )
+        self._network_settings = network_settings(config, spec.backbone, spec.start)
+        self._start = Start.of(spec.start)
         self._histories: dict[str, History] = {}
         self._fitting_s = 0.0
 
@@ -213,7 +217,7 @@ class _Pipeline:
             fitted = fitter.fit(steps)
             of_methods = self._fitted(methods)
         report = {"refiner_temperature": calibrated, **self._report(temperatures, fitted.miou), **of_methods}
-        found = describe_bundle(self._config, network_settings(self._spec), temperatures, fitted, report)
+        found = describe_bundle(self._config, self._network_settings, temperatures, fitted, report)
         bundle = Bundle(found, self._spec.output, "", network.eval(), tuple(one.eval() for one in modules))
         bundle, numbers = self._profiled(bundle, report, fitted.miou)
         parts = [one.cpu() for one in modules]
@@ -262,15 +266,19 @@ class _Pipeline:
         network = build_network(config.network, len(self._config.classes), **config.network_args)
         if config.encoder:
             load_encoder(network, config.network, config.encoder)
-        stage = BackboneStage(network, self._config, self._stage_data, self._setting)
-        self._histories["backbone"] = Loop(stage, self._setting).run()
+        if self._start:
+            self._start.begin(network)
+        stage = BackboneStage(network, self._config, self._stage_data, self._setting, self._normalisation)
+        self._histories["backbone"] = Loop(stage, self._setting, stage.encoder).run()
         return network
 
+    @property
+    def _normalisation(self) -> Normalisation:
+        return Normalisation(self._network_settings["mean"], self._network_settings["std"])
+
     def _frozen(self, network: nn.Module, temperatures: Sequence[float]) -> FrozenBackbone:
-        info = network_info(self._config.backbone.network)
-        settings = network_settings(self._spec)
-        normalisation = Normalisation(settings["mean"], settings["std"])
-        return FrozenBackbone.of(network, temperatures, self._stage_data.windows, self._setting, info, normalisation)
+        info, windows = network_info(self._config.backbone.network), self._stage_data.windows
+        return FrozenBackbone.of(network, temperatures, windows, self._setting, info, self._normalisation)
 
     def _temperatures(self, unfitted: FrozenBackbone) -> tuple[float, ...]:
         """Temperatures of the backbone, saved for a resumed training."""
@@ -291,6 +299,8 @@ class _Pipeline:
         modules = nn.ModuleList(
             build_refiner(self._config.refiners.module, len(self._config.classes)) for _ in range(count)
         )
+        if self._start:
+            self._start.begin_refiners(modules)
         setting = self._setting_for("refiners")
         stage = RefinerStage(modules, self._config, self._stage_data, frozen, setting)
         self._histories["refiners"] = Loop(stage, setting).run()
@@ -298,7 +308,10 @@ class _Pipeline:
 
     def _methods(self, frozen: FrozenBackbone) -> MethodTraining:
         """Other methods with trained heads."""
-        found = MethodTraining(self._config, self._stage_data, frozen, lambda name: self._setting_for(stage_of(name)))
+        heads = self._start.bundle.heads if self._start else {}
+        found = MethodTraining(
+            self._config, self._stage_data, frozen, lambda name: self._setting_for(stage_of(name)), heads
+        )
         self._histories |= found.train()
         return found
 
@@ -320,6 +333,7 @@ class _Pipeline:
         return {
             "config": self._config.to_json(),
             "fingerprints": dict(self._data.fingerprints),
+            **({"from": self._start.facts(self._config.methods)} if self._start else {}),
             **rows_of(self._config, self._data),
             "temperature": temperatures,
             "validation_miou_after_scale": [round(one, 4) for one in miou],

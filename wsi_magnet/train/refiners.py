@@ -24,7 +24,7 @@ from wsi_magnet.train.config import TrainingConfig
 from wsi_magnet.train.frozen_backbone import FrozenBackbone, double
 from wsi_magnet.train.loop import Setting, evaluating
 from wsi_magnet.train.score import ConfusionCounts
-from wsi_magnet.train.views import StageData, View, Windows, draw_view, to_sets
+from wsi_magnet.train.views import DrawViews, StageData, View, Windows, to_sets
 
 STAGE_SEED = 2
 CROP_SEED = 3
@@ -54,14 +54,10 @@ class RefinerStage:
         self._training, self._data, self._setting = config, data, setting
         self._windows = Windows(config.refiners.window_px, config.halo_px, config.mpps)
         self._frozen = replace(frozen, windows=self._windows)
+        augment = config.refiners.augment or config.augment
+        self.draw = DrawViews(data.without_views(), self._windows, augment, (config.seed, STAGE_SEED))
         # The backbone is frozen, so its outputs on the validation views are computed once.
         self._backbone_outputs = [frozen.probabilities(view) for view in data.views]
-
-    def draw(self, step: int, mine: range) -> list[View]:
-        """Views, each a function of seed, step and place in the batch."""
-        augment = self.config.augment or self._training.augment
-        seeds = [[self._training.seed, STAGE_SEED, step, i] for i in mine]
-        return [draw_view(self._data, self._windows, augment, np.random.default_rng(seed)) for seed in seeds]
 
     def loss(self, batch: list[View], step: int) -> Tensor:
         """The mean over views and scales."""

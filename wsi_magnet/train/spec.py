@@ -21,12 +21,11 @@ from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.network import probe
 from wsi_magnet.nets.registry import network_info, package_of, unloaded
-from wsi_magnet.nets.spec import Argument, BundleSpec, patch_problem, read_spec
-from wsi_magnet.nets.trust import require_trust
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import refuse_below_file
 from wsi_magnet.train.config import METHODS, TrainingConfig
 from wsi_magnet.train.data_parallel import devices_of
+from wsi_magnet.train.given import in_order_of, require_backbone, require_start
 from wsi_magnet.train.sampler import class_pixels
 
 
@@ -44,6 +43,8 @@ class TrainingSpec:
     """A bundle whose backbone is taken instead of training one."""
     heads_only: bool = False
     """Take everything else of that bundle too, and train the heads of the configuration's methods alone."""
+    start: Path | None = None
+    """A bundle whose weights are those that the training begins with; see `started`."""
 
     @property
     def folder(self) -> Path:
@@ -88,8 +89,20 @@ class TrainingData:
 
 def check_spec(spec: TrainingSpec, *, restart: bool = False) -> dict[str, Any]:
     """Check the data and settings without training; returns rows, groups and pixels by class as plain values."""
+    spec = started(spec)
     data = check(spec, restart=restart)
     return {**rows_of(spec.config, data), "classes": [c.name for c in spec.config.class_infos()]}
+
+
+def started(spec: TrainingSpec) -> TrainingSpec:
+    """The specification with the classes in the order of the bundle that it starts from, and without another encoder.
+
+    Raises ConfigError where the classes have other names, BundleError for a file that is no bundle.
+    """
+    if spec.start is None:
+        return spec
+    config = in_order_of(spec.config, spec.start)
+    return replace(spec, config=replace(config, backbone=replace(config.backbone, encoder=None)))
 
 
 def rows_of(config: TrainingConfig, data: TrainingData) -> dict[str, Any]:
@@ -112,8 +125,7 @@ def check(spec: TrainingSpec, *, restart: bool = False) -> TrainingData:
         raise ConfigError(f"-o {spec.output} is no name of a bundle; end it with .safetensors")
     if spec.output.is_dir():
         raise ConfigError(f"-o {spec.output} is a folder; give the bundle another name")
-    if spec.backbone is not None and spec.backbone.expanduser().resolve() == spec.output.resolve():
-        raise ConfigError(f"-o {spec.output} is the bundle that --backbone takes; give the new one another name")
+    _require_others(spec)
     if spec.heads_only and not (spec.backbone and spec.config.methods):
         raise ConfigError(
             "--heads-only trains the heads of the configuration's `methods` for the bundle of --backbone; give both"
@@ -129,8 +141,11 @@ def check(spec: TrainingSpec, *, restart: bool = False) -> TrainingData:
     classes = spec.config.class_infos()
     if spec.backbone is None:
         _require_network(spec.config)
+        _require_weights(spec)
     else:
-        _require_fit(spec)
+        require_backbone(spec.config, spec.backbone)
+    if spec.start is not None:
+        require_start(spec.config, spec.start)
     for split in ("train", "validation"):
         if not any(sample.split == split for sample in manifest.samples):
             raise TrainingError(f"{spec.manifest} has no row of split {split!r}; training needs train and validation")
@@ -146,6 +161,17 @@ def check(spec: TrainingSpec, *, restart: bool = False) -> TrainingData:
     data = TrainingData(manifest, label_counts, _fingerprints(spec, label_counts))
     _require_labels(data, spec.config)
     return data
+
+
+def _require_others(spec: TrainingSpec) -> None:
+    """Raise ConfigError where bundles that are taken from exclude each other, or are to be written over."""
+    for option, taken in {"--backbone": spec.backbone, "--from": spec.start}.items():
+        if taken is not None and taken.expanduser().resolve() == spec.output.resolve():
+            raise ConfigError(f"-o {spec.output} is the bundle that {option} takes; give the new one another name")
+    if spec.backbone is not None and spec.start is not None:
+        raise ConfigError(
+            "--backbone keeps a backbone as it is, and --from trains all weights further; give one of the two"
+        )
 
 
 def makes_own(spec: TrainingSpec) -> bool:
@@ -191,53 +217,21 @@ def _require_network(config: TrainingConfig) -> None:
         raise ConfigError(f"backbone.network {own.network!r} has nothing to learn; choose another")
     if own.encoder:
         load_encoder(network, own.network, own.encoder)
+    if own.encoder_learning_rate != 1:
+        info.encoder_of(network)
     if foreign:
         probe(info, network, n_classes, own.crop_px)
 
 
-def network_settings(spec: TrainingSpec) -> dict[str, Any]:
-    """Fields of the bundle to be that concern the backbone: those of the bundle from which it is taken, otherwise the
-    network's own.
-    """
+def _require_weights(spec: TrainingSpec) -> None:
+    """Raise ConfigError where a frozen encoder of the house would keep its random weights; others bring their own."""
     own = spec.config.backbone
-    if spec.backbone is not None:
-        given, _ = read_spec(spec.backbone)
-        names = ("network", "network_args", "network_package", "patch_px", "mean", "std")
-        return {name: getattr(given, name) for name in names}
-    info = network_info(own.network)
-    return {
-        "network": own.network,
-        "network_args": own.network_args,
-        "network_package": package_of(own.network),
-        "mean": info.mean,
-        "std": info.std,
-    }
-
-
-def _require_fit(spec: TrainingSpec) -> None:
-    """Raise ConfigError unless the backbone of another bundle matches the configuration."""
-    assert spec.backbone is not None
-    found_spec, _ = read_spec(spec.backbone)
-    require_trust(found_spec, spec.backbone)
-    own = spec.config
-    pairs = {
-        "network": (found_spec.network, own.backbone.network),
-        "network_args": (dict(found_spec.network_args), dict(_network_args(own, found_spec))),
-        "scales": (list(found_spec.mpps), list(own.mpps)),
-        "classes": ([(c.name, c.value) for c in found_spec.classes], [(c.name, c.value) for c in own.class_infos()]),
-    }
-    for name, (found, wanted) in pairs.items():
-        if found != wanted:
-            raise ConfigError(f"bundle {spec.backbone} has {name} {found}, the training {wanted}; make them the same")
-    if found_spec.patch_px and (
-        problem := patch_problem(found_spec.patch_px, own.cell_px, len(own.mpps), own.median_px)
-    ):
-        raise ConfigError(f"bundle {spec.backbone} has a network of fixed size: {problem}; change cell_px or median_px")
-
-
-def _network_args(config: TrainingConfig, bundle: BundleSpec) -> Mapping[str, Argument]:
-    """The configuration's arguments, or those of the bundle where the network can only be taken from one."""
-    return config.backbone.network_args if network_info(config.backbone.network).trainable else bundle.network_args
+    fresh = spec.start is None and own.encoder is None and package_of(own.network) is None
+    if fresh and own.encoder_learning_rate == 0:
+        raise ConfigError(
+            "backbone.encoder_learning_rate 0 would freeze an encoder of random weights; give weights with "
+            "backbone.encoder or --from, or another learning rate"
+        )
 
 
 def _require_labels(data: TrainingData, config: TrainingConfig) -> None:
@@ -275,6 +269,7 @@ def _fingerprints(spec: TrainingSpec, label_counts: Mapping[Sample, LabelCounts]
     config = replace(own, backbone=replace(own.backbone, encoder=None), fit=replace(own.fit, select="hard"))
     files = [_sha256(path) for path in (spec.backbone, spec.config.backbone.encoder)]
     files += ["temperatures, too"] if spec.heads_only else []
+    files += [f"from {_sha256(spec.start)}"] if spec.start is not None else []
     found = {}
     for stage, irrelevant in IRRELEVANT.items():
         settings = {key: value for key, value in config.to_json().items() if key not in irrelevant}

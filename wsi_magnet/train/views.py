@@ -7,7 +7,7 @@ each is twice as many pixels as the one before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -163,14 +163,14 @@ def _starts(length: int, side: int) -> range | list[int]:
 IMAGENET = Normalisation()
 
 
-def to_tensor(images: Sequence[Image], device: torch.device, normalisation: Normalisation = IMAGENET) -> Tensor:
+def to_tensor(images: Sequence[Image] | Image, device: torch.device, normalisation: Normalisation = IMAGENET) -> Tensor:
     """uint8 (H, W, 3) each to float32 (N, 3, H, W) on a device, less the mean and over the deviation."""
     stacked = torch.from_numpy(np.stack([np.ascontiguousarray(image) for image in images])).to(device)
     scaled = normalisation.of(stacked.permute(0, 3, 1, 2).float().div_(255))
     return scaled.contiguous(memory_format=torch.channels_last)
 
 
-def to_sets(sets: Sequence[npt.NDArray[np.uint32]], device: torch.device) -> Tensor:
+def to_sets(sets: Sequence[npt.NDArray[np.uint32]] | npt.NDArray[np.uint32], device: torch.device) -> Tensor:
     """uint32 (H, W) each to int32 (N, H, W)."""
     stacked = np.stack([np.ascontiguousarray(one) for one in sets])
     return torch.from_numpy(stacked.view(np.int32)).to(device)
@@ -193,6 +193,27 @@ class StageData:
     """Index of the part of each class; see `annotations.partition`."""
     background: int | None
     """Label set of the background class alone; None without one."""
+
+    def without_views(self) -> StageData:
+        """The part that drawing needs, small enough to be sent to other processes."""
+        return replace(self, views=(), weights=None)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawViews:
+    """Draws the views of a batch, each a function of seeds, step and place in the batch; small and picklable."""
+
+    data: StageData
+    """Without views."""
+    windows: Windows
+    augment: AugmentConfig
+    seeds: tuple[int, int]
+    """Seeds of training and stage."""
+
+    def __call__(self, step: int, mine: range) -> list[View]:
+        """Items `mine` of a step's batch."""
+        rngs = [np.random.default_rng([*self.seeds, step, i]) for i in mine]
+        return [draw_view(self.data, self.windows, self.augment, rng) for rng in rngs]
 
 
 def draw_view(data: StageData, windows: Windows, augment: AugmentConfig, rng: np.random.Generator) -> View:
