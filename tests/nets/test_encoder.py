@@ -17,7 +17,7 @@ from wsi_magnet.nets.resnet import RESNET50, ResNet
 
 PREFIX = "resnet_backbone."
 
-TRUNKS = ("fpn", "psp", "hrnet18+ocr")
+TRUNKS = ("fpn", "psp", "hrnet18+ocr", "fcn_resnet50_unet")
 """Networks that take the weights of an ImageNet classifier."""
 
 

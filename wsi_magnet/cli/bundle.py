@@ -12,7 +12,7 @@ import click
 
 from wsi_magnet.cli import options
 from wsi_magnet.cli.models import import_model as import_exported
-from wsi_magnet.cli.models import trust
+from wsi_magnet.cli.models import import_weights, trust
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.text import counted
 
@@ -34,6 +34,7 @@ def command() -> None:
 
 
 command.add_command(import_exported)
+command.add_command(import_weights)
 command.add_command(trust)
 
 

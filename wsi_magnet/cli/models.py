@@ -1,12 +1,16 @@
-"""`wsi-magnet bundle import-model` and `trust`: models that were exported to a file, and whose code may run."""
+"""`wsi-magnet bundle import-model`, `import-weights` and `trust`: models and state dicts from elsewhere."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from wsi_magnet.cli import options
+from wsi_magnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from wsi_magnet.nets.import_model import ModelDescription
@@ -166,6 +170,88 @@ def import_model(
     click.echo(
         f"{output}: {spec.network_args['form']}, {len(spec.classes)} classes, scales {scales} µm/px, "
         f"cells of {spec.cell_px} px"
+    )
+
+
+def _arguments(given: tuple[str, ...]) -> dict[str, bool | int | float | str]:
+    """Arguments of a network: numbers and true or false as in JSON, anything else as text."""
+    try:
+        words = options.pairs("--network-arg", given)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    found: dict[str, bool | int | float | str] = {}
+    for name, word in words.items():
+        try:
+            value = json.loads(word)
+        except ValueError:
+            value = word
+        found[name] = value if isinstance(value, bool | int | float) else word
+    return found
+
+
+@click.command("import-weights", short_help="Make a bundle from a state dict.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="X.safetensors")
+@click.option("--network", required=True, metavar="NAME", help="A network of this package or of an installed one.")
+@click.option("--network-arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Repeatable.")
+@click.option("--classes", required=True, metavar="NAME,NAME,...", help="Class names in the network's order.")
+@click.option(
+    "--mpps",
+    required=True,
+    callback=_numbers,
+    metavar="MPP[,MPP,...]",
+    help="Microns per pixel that it was trained for: one, or several scales, coarse to fine, each half of the one "
+    "before.",
+)
+@click.option(
+    "--input-px",
+    type=click.IntRange(1),
+    metavar="PX",
+    help="Side of the patches that it is to see, as in its training. [default: a cell and 64 pixels round it]",
+)
+@click.option("--mean", callback=_three, metavar="R,G,B", help="Subtracted from RGB / 255. [default: the network's]")
+@click.option("--std", callback=_three, metavar="R,G,B", help="Divides the difference. [default: the network's]")
+@click.option("--cell-px", type=click.Choice(["128", "256", "512"]), help="Side of the cells. [default: what fits]")
+@click.option("--overwrite", is_flag=True, help="Replace the file of -o if it exists.")
+def import_weights(
+    file: Path,
+    output: Path,
+    network: str,
+    arguments: tuple[str, ...],
+    classes: str,
+    mpps: tuple[float, ...],
+    input_px: int | None,
+    mean: tuple[float, float, float] | None,
+    std: tuple[float, float, float] | None,
+    cell_px: str | None,
+    overwrite: bool,
+) -> None:
+    """Make a bundle from FILE, a state dict (.pth or .safetensors), the weights of a network that is known by NAME.
+    The file is read without running any code in it.
+
+    \b
+      wsi-magnet bundle import-weights fcn_resnet50_unet-bcss.pth --network fcn_resnet50_unet --mpps 0.25 \\
+          --input-px 1024 --classes tumour,stroma,inflammatory,necrosis,others -o bcss.safetensors
+    """
+    given = _arguments(arguments)
+
+    from wsi_magnet.nets.import_weights import WeightsDescription
+    from wsi_magnet.nets.import_weights import import_weights as make
+
+    described = WeightsDescription(
+        network=network,
+        network_args=given,
+        classes=tuple(name.strip() for name in classes.split(",")),
+        mpps=mpps,
+        input_px=input_px,
+        mean=mean,
+        std=std,
+        cell_px=int(cell_px) if cell_px else None,
+    )
+    spec = make(file, output, described, overwrite=overwrite)
+    scales = ", ".join(f"{m:g}" for m in spec.mpps)
+    click.echo(
+        f"{output}: {spec.network}, {len(spec.classes)} classes, scales {scales} µm/px, cells of {spec.cell_px} px"
     )
 
 

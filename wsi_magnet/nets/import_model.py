@@ -15,7 +15,6 @@ from wsi_magnet.config import CELL_SIDES_PX, DEFAULT_CELL_PX
 from wsi_magnet.errors import BundleError, ConfigError
 from wsi_magnet.geometry import round_up
 from wsi_magnet.nets.bundle import save_bundle
-from wsi_magnet.nets.classes import named_classes
 from wsi_magnet.nets.exported import Activation, Colours, ExportedNet, Layout
 from wsi_magnet.nets.gate import PoolModule
 from wsi_magnet.nets.model_file import Form, form_of, whole_model
@@ -27,19 +26,14 @@ from wsi_magnet.nets.spec import (
     MOST_PATCH_PX,
     BundleSpec,
     check_output,
-    patch_problem,
 )
 from wsi_magnet.nets.trust import EXPORTED, RUNNING_FORMS, trust, trusted_hashes
+from wsi_magnet.nets.untrained import cell_for, untrained_card, untrained_spec
 from wsi_magnet.scales import check_mpps
 from wsi_magnet.schema import Bounds
 from wsi_magnet.values import check_fields, documented
 
 Value = TypeVar("Value")
-
-HALO_PX = 64
-"""Halo of models that take patches of any size, as for the published networks."""
-
-MEDIAN_PX = 5
 
 TRIED_PX = 192
 """Least side of the patches on which a model that takes any is tried."""
@@ -168,18 +162,13 @@ def _read(path: Path) -> bytes:
 
 
 def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size_bytes: int) -> BundleSpec:
-    """The bundle's description. A pool with equal weights, which needs no training, joins a finer scale's result with
-    the coarser one.
-    """
-    steps = len(described.mpps) - 1
-    cell_px = _classifier_cell_px(described) if described.classifies else described.cell_px or _cell_px(described)
-    side = described.input_px
-    margin_px = (side - cell_px) // 2 if side else 0
-    patch_px = side
+    side, scales = described.input_px, len(described.mpps)
+    cell_px = _classifier_cell_px(described) if described.classifies else described.cell_px or cell_for(side, scales)
+    margin_px, patch_px = (side - cell_px) // 2 if side else 0, side
     if side and described.classifies:
         margin_px = max(LEAST_FIXED_HALO_PX, (side - described.block_px + 1) // 2)
         patch_px = cell_px + 2 * margin_px
-    return BundleSpec(
+    return untrained_spec(
         name=path.stem,
         network=EXPORTED,
         network_args={
@@ -196,26 +185,13 @@ def _spec(path: Path, described: ModelDescription, form: Form, sha256: str, size
             **({"block_px": described.block_px} if described.classifies else {}),
             **({"resized_px": described.resized_px} if described.resized_px else {}),
         },
-        refiner="pool",
-        classes=named_classes(described.classes),
+        classes=described.classes,
         mpps=described.mpps,
-        refiner_of=(0,) * steps,
         mean=described.mean,
         std=described.std,
         cell_px=cell_px,
-        halo_px=HALO_PX,
         patch_px=patch_px,
-        median_px=MEDIAN_PX,
-        select_above=(0.0,) * steps,
-        refine_above=(0.0,) * steps,
-        temperature=(1.0,) * (steps + 1),
-        card={
-            "made by": "wsi-magnet bundle import-model",
-            "made of": f"{path.name}, SHA-256 {sha256}",
-            "licence": "that of the model",
-            "not for": "diagnosis or any medical use",
-            "held-out figures": "none; thresholds are not fitted, nothing is measured",
-        },
+        card=untrained_card("import-model", path.name, sha256),
     )
 
 
@@ -228,35 +204,6 @@ def _classifier_cell_px(described: ModelDescription) -> int:
             arguments=("cell_px",),
         )
     return cell_px
-
-
-def _cell_px(described: ModelDescription) -> int:
-    """The largest cell round which a patch leaves an eighth of its side, or else anything that is allowed.
-
-    Raises ConfigError with the nearest sides that fit.
-    """
-    side = described.input_px
-    if side is None:
-        return DEFAULT_CELL_PX
-    fitting = _fitting_cells(side, described)
-    if not fitting:
-        near = [
-            next((one for one in sides if _fitting_cells(one, described)), None)
-            for sides in (range(side, 0, -1), range(side, MOST_PATCH_PX + 1))
-        ]
-        known = " and ".join(f"{one}" for one in near if one)
-        reason = patch_problem(side, min(CELL_SIDES_PX), len(described.mpps), MEDIAN_PX)
-        raise ConfigError(
-            f"input_px {side} does not fit {len(described.mpps)} scales: {reason}; the nearest that fit: {known}",
-            arguments=("input_px",),
-        )
-    roomy = [cell for cell in fitting if (side - cell) // 2 >= side // 8]
-    return max(roomy or fitting)
-
-
-def _fitting_cells(side_px: int, described: ModelDescription) -> list[int]:
-    count = len(described.mpps)
-    return [one for one in CELL_SIDES_PX if patch_problem(side_px, one, count, MEDIAN_PX) is None]
 
 
 def _try(network: ExportedNet, described: ModelDescription) -> None:

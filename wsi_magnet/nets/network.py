@@ -58,6 +58,8 @@ class NetworkInfo:
     encoder: tuple[str, ...] = ()
     """Names of the layers that turn pixels into features, none of which depends on the classes: a training can slow
     them down or freeze them (`encoder_learning_rate`). Empty: it cannot."""
+    unused_keys: tuple[str, ...] = ()
+    """Tensors of published state dicts that the network does without, such as a classifier's last layer."""
     folds_by_name: bool = False
     """True where each layer `convN` is followed by `bnN` of the same module. For inference such pairs are folded, as
     neighbours in an `nn.Sequential` always are."""

@@ -28,6 +28,7 @@ _OWN: dict[str, str] = {
     "psp": "pspnet",
     "hrnet18+ocr": "hrnet_ocr",
     "small": "small",
+    "fcn_resnet50_unet": "fcn_resnet50_unet",
     "identity": "identity",
     EXPORTED: "exported",
 }
