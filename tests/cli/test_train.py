@@ -17,6 +17,7 @@ from tests.test_cli_startup import HEAVY, modules_after
 from tests.train.made import SMALL_VALIDATION_PX, quick_survey, tiny_config, write_config, write_data
 from wsi_magnet.nets.bundle import load_bundle
 from wsi_magnet.train import pipeline as making
+from wsi_magnet.train.spec import TrainingSpec
 
 _WAIT_S = 120
 
@@ -83,6 +84,21 @@ def test_a_training_writes_a_bundle_and_says_what_it_is_worth(
     assert not json.loads(call("train", *data, "--threads", "1", "--device", "cpu", "--json").stdout)["done_before"]
 
 
+def test_loaders_and_the_bound_of_decoded_images_reach_the_training(
+    call: Call, data: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[TrainingSpec] = []
+
+    def check(spec: TrainingSpec, **options: object) -> dict[str, object]:
+        found.append(spec)
+        return {}
+
+    monkeypatch.setattr("wsi_magnet.train.spec.check_spec", check)
+    assert call("train", *data, "--check", "--json", "--loaders", "3", "--cache-gb", "1.5").exit_code == 0
+    assert call("train", *data, "--check", "--json").exit_code == 0
+    assert [(one.loaders, one.cache_bytes) for one in found] == [(3, 1_500_000_000), (0, 4_000_000_000)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -90,6 +106,9 @@ def test_a_training_writes_a_bundle_and_says_what_it_is_worth(
         (["m.csv"], "Missing option '--config'"),
         (["m.csv", "--config", "c.yaml"], "Missing option '-o'"),
         (["m.csv", "--config", "c.yaml", "-o", "b.safetensors", "--threads", "0"], "--threads"),
+        (["m.csv", "--config", "c.yaml", "-o", "b.safetensors", "--loaders", "-1"], "--loaders"),
+        (["m.csv", "--config", "c.yaml", "-o", "b.safetensors", "--cache-gb", "-1"], "--cache-gb"),
+        (["m.csv", "--config", "c.yaml", "-o", "b.safetensors", "--cache-gb", "nan"], "--cache-gb"),
         (["m.csv", "--config", "c.yaml", "-o", "b.safetensors", "--epochs", "3"], "No such option"),
     ],
 )

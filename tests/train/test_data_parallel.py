@@ -200,7 +200,7 @@ def on_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("on_two")
-def test_a_training_on_two_devices_writes_a_bundle_and_tells_how_it_goes(tmp_path: Path) -> None:
+def test_a_training_on_two_devices_with_loaders_writes_a_bundle_and_tells_how_it_goes(tmp_path: Path) -> None:
     config = tiny_config(mpps=(2.0, 1.0), backbone={"steps": 3}, refiners={"steps": 2, "batch": 2}, halo_px=8)
     heard: list[tuple[str, int]] = []
 
@@ -209,7 +209,7 @@ def test_a_training_on_two_devices_writes_a_bundle_and_tells_how_it_goes(tmp_pat
             heard.append((stage, row.step))
 
     output = tmp_path / "two.safetensors"
-    train_bundle(TrainingSpec(write_data(tmp_path), config, output, threads=1), watch=watch)
+    train_bundle(TrainingSpec(write_data(tmp_path), config, output, threads=1, loaders=1), watch=watch)
     assert load_bundle(output).spec.name == "tiny"
     assert heard == [("backbone", 1), ("backbone", 2), ("backbone", 3), ("refiners", 1), ("refiners", 2)]
 

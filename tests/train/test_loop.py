@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.few import slow_except
 from tests.train.made import Stopped, ToyStage, same, setting_of, stopping_at, toy_config, trained
 from wsi_magnet.errors import TrainingError
-from wsi_magnet.train import loop
+from wsi_magnet.train import drawing, loop
 from wsi_magnet.train.config import StageConfig
 from wsi_magnet.train.history import History, Row
 from wsi_magnet.train.loop import Loop, Setting, evaluating, resolve_training_precision
@@ -451,7 +451,7 @@ def test_batches_drawn_by_several_threads_train_the_same_weights(
 ) -> None:
     config = toy_config()
     _, weights = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "one.ckpt"))
-    monkeypatch.setattr(loop, "drawing_threads", lambda device: threads)
+    monkeypatch.setattr(drawing, "drawing_threads", lambda device: threads)
     _, same = trained(ToyStage(config), setting_of(tmp_path, checkpoint=tmp_path / "several.ckpt"))
     for key, tensor in weights.items():
         assert torch.equal(same[key], tensor)

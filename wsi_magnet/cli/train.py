@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -54,6 +55,22 @@ from wsi_magnet.cli import options
     help="Device of the training; auto and cuda use all GPUs.",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. [default: all]")
+@click.option(
+    "--loaders",
+    type=click.IntRange(0, 256),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Processes that read and augment images, for each device. 0: threads of the training. The result is the same.",
+)
+@click.option(
+    "--cache-gb",
+    type=click.FloatRange(0, 1e5),
+    default=4,
+    show_default=True,
+    metavar="GB",
+    help="Memory for decoded images, for each device; the least recently used are decoded anew.",
+)
 @click.option("--check", is_flag=True, help="Check and summarise configuration and data; train nothing.")
 @click.option(
     "--restart",
@@ -71,6 +88,8 @@ def command(
     start: Path | None,
     device: str,
     threads: int | None,
+    loaders: int,
+    cache_gb: float,
     check: bool,
     restart: bool,
     as_json: bool,
@@ -86,6 +105,8 @@ def command(
     Every row is checked before anything is trained. Checkpoints, curves.csv and curves.png go into a folder beside the
     bundle, B.training; after a stop at any time the same command resumes.
     """
+    if math.isnan(cache_gb):
+        raise click.BadParameter("nan is no amount", param_hint="'--cache-gb'")
     from wsi_magnet.cli.main import EXIT_INTERRUPTED, STOPPED
     from wsi_magnet.cli.stopping import importing
 
@@ -98,7 +119,16 @@ def command(
         from wsi_magnet.train.spec import TrainingSpec, check_spec
 
     spec = TrainingSpec(
-        manifest, read_config(config_path), output, device, threads or cpu_threads(), backbone, heads_only, start
+        manifest,
+        read_config(config_path),
+        output,
+        device,
+        threads or cpu_threads(),
+        backbone,
+        heads_only,
+        start,
+        loaders,
+        int(cache_gb * 1e9),
     )
     if check:
         found = check_spec(spec, restart=restart)

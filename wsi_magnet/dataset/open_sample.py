@@ -26,7 +26,7 @@ from wsi_magnet.slides.types import Image, SlideReader
 MAX_OPEN = 256
 """Samples that a pool keeps open: their files stay below the 1024 that a process may have."""
 
-MAX_DECODED_BYTES = 4 << 30
+MAX_DECODED_BYTES = 4_000_000_000
 """Decoded pixels that a pool keeps, at most, apart from the sample in use. Plain images and their label images are
 decoded whole: the 244 cores of Gleason 2019, with up to six maps each, would take more than 50 GB."""
 

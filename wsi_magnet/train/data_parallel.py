@@ -117,7 +117,8 @@ def run_on(devices: tuple[torch.device, ...], work: Work) -> None:
     if len(devices) == 1:
         work(Ranks(), devices[0])
         return
-    context = spawn(_enter, (work, devices, _free_port()), nprocs=len(devices), join=False, daemon=True)
+    # Not as daemons, which may not start processes: a training has loaders.
+    context = spawn(_enter, (work, devices, _free_port()), nprocs=len(devices), join=False)
     try:
         while not context.join():
             pass

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+import warnings
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite, nan
@@ -23,21 +22,21 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_magnet.errors import TrainingError
-from wsi_magnet.system import computes_bf16, cpu_threads
+from wsi_magnet.system import computes_bf16
 from wsi_magnet.train.checkpoint import load_checkpoint, save_checkpoint
 from wsi_magnet.train.config import StageConfig
 from wsi_magnet.train.data_parallel import Ranks
+from wsi_magnet.train.drawing import Draw, prefetched_batches
 from wsi_magnet.train.history import History, Row, Watcher, progress_of
 from wsi_magnet.train.optimizer import Encoder, make_optimizer, make_schedule, trained_parameters
 from wsi_magnet.train.stopping import StopRequest, StopTraining
 
 log = logging.getLogger(__name__)
 
-PREFETCHED_BATCHES = 3
-DRAWING_THREADS = 4
-"""Threads that draw batches for a GPU, at most. On a CPU the network has all cores, and one thread draws."""
-
 LARGEST_SEED = 2**63 - 1
+
+LEAST_SCALE = 2.0**-10
+"""Smallest scale of a loss in fp16. It starts at 2**16 and is halved with each overflow: a training has a few."""
 
 Batch = TypeVar("Batch")
 
@@ -58,10 +57,8 @@ class Stage(Protocol[Batch]):
         ...
 
     @property
-    def draw(self) -> Callable[[int, range], Batch]:
-        """Callable with a step and the items of its batch that are wanted: a pure function of the two, called from
-        other threads, and in other processes where it can be pickled.
-        """
+    def draw(self) -> Draw[Batch]:
+        """Callable of other threads; with loaders it is sent to other processes."""
         ...
 
     def loss(self, batch: Batch, step: int) -> Tensor:
@@ -97,6 +94,8 @@ class Setting:
     """Callback with each row of the history, and with each view of a validation."""
     stop: StopRequest = field(default_factory=StopRequest)
     """The request that ends the stage early; asked between two views of a validation."""
+    loaders: int = 0
+    """Number of processes that draw batches; 0 for threads of this one."""
 
     def validated(self, done: int, views: int) -> None:
         """Notify of finished views of a validation. Raises StopTraining if the training is to stop."""
@@ -185,22 +184,10 @@ class Loop(Generic[Batch]):
         return converged
 
     def _batches(self) -> Generator[Batch]:
-        """Batches from the next step on, in the order of the steps, drawn ahead by several threads."""
-        stage, config = self._stage, self._stage.config
-        mine = self._setting.ranks.mine(config.items)
-        steps = iter(range(self._step, config.steps))
-        prefetched: deque[Future[Batch]] = deque()
-        threads = drawing_threads(self._setting.device)
-        with ThreadPoolExecutor(threads, thread_name_prefix="draw") as pool:
-            try:
-                for step in steps:
-                    prefetched.append(pool.submit(stage.draw, step, mine))
-                    if len(prefetched) > threads + PREFETCHED_BATCHES:
-                        yield prefetched.popleft().result()
-                while prefetched:
-                    yield prefetched.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        """Batches from the next step on."""
+        stage, config, setting = self._stage, self._stage.config, self._setting
+        steps, mine = range(self._step, config.steps), setting.ranks.mine(config.items)
+        return prefetched_batches(stage.draw, steps, mine, setting.device, setting.loaders)
 
     def _learn(self, batch: Batch) -> None:
         """Take a step; one that is abandoned leaves everything as it was before."""
@@ -266,11 +253,26 @@ class Loop(Generic[Batch]):
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._average.update_parameters(self._stage.learned)
-        self._schedule.step()
+        if self._step or not self._scaler.is_enabled():
+            self._schedule.step()
+            return
+        with warnings.catch_warnings():
+            # Where the first step is left out since its gradients overflow, PyTorch believes it to come afterwards.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            self._schedule.step()
+
+    def _check_scale(self) -> None:
+        """Raises TrainingError where gradients in fp16 overflow however small the loss is made."""
+        if self._scaler.is_enabled() and (scale := self._scaler.get_scale()) < LEAST_SCALE:
+            raise TrainingError(
+                f"{self._stage.name}: gradients in fp16 overflow at step {self._step}, with the loss times {scale:g}; "
+                "set precision to bf16 or fp32, or lower learning_rate, and start again with --restart"
+            )
 
     def _validate(self) -> None:
         """Validate, and keep the best weights so far."""
         self._read_loss()
+        self._check_scale()
         for module in (self._stage.learned, self._average):
             self._setting.ranks.average_statistics(module)
         if not self._setting.ranks.first:
@@ -354,11 +356,6 @@ def set_training(module: nn.Module) -> None:
         parameters = list(layer.parameters())
         if parameters and not any(one.requires_grad for one in parameters):
             layer.eval()
-
-
-def drawing_threads(device: torch.device) -> int:
-    """Threads that draw batches ahead of the steps that learn from them."""
-    return 1 if device.type == "cpu" else min(DRAWING_THREADS, cpu_threads())
 
 
 def reads_losses_late(device: torch.device) -> bool:

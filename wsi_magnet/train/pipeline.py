@@ -142,14 +142,17 @@ def _train(spec: TrainingSpec, data: TrainingData, notify: Watcher, ranks: Ranks
     """One process's training."""
     if spec.threads:
         torch.set_num_threads(spec.threads)
-    with closing(SamplePool(spec.config.class_infos())) as pool:
+    # Each loader has a pool of its own; the bound is that of all together.
+    each = spec.cache_bytes // max(1, spec.loaders)
+    with closing(SamplePool(spec.config.class_infos(), max_decoded_bytes=each)) as pool:
         _Pipeline(spec, data, pool, _setting(spec, data, notify, ranks, device)).run()
 
 
 def _setting(spec: TrainingSpec, data: TrainingData, notify: Watcher, ranks: Ranks, device: torch.device) -> Setting:
     precision = resolve_training_precision(spec.config.precision, device)
     checkpoint = spec.folder / "backbone.ckpt"
-    return Setting(ranks, device, precision, spec.config.seed, checkpoint, data.fingerprints["backbone"], notify)
+    fingerprint = data.fingerprints["backbone"]
+    return Setting(ranks, device, precision, spec.config.seed, checkpoint, fingerprint, notify, loaders=spec.loaders)
 
 
 class _Pipeline:
@@ -171,6 +174,8 @@ class _Pipeline:
             data.part_of(n_classes, background),
             background,
         )
+        if spec.loaders:
+            pool.close()  # the loaders open rows themselves
         self._network_settings = network_settings(config, spec.backbone, spec.start)
         self._start = Start.of(spec.start)
         self._histories: dict[str, History] = {}

@@ -15,6 +15,7 @@ import numpy as np
 from wsi_magnet.annotations.partition import partition
 from wsi_magnet.dataset.label_counts import LabelCounts, check_rows, count_manifest_labels
 from wsi_magnet.dataset.manifest import Manifest, read_manifest
+from wsi_magnet.dataset.open_sample import MAX_DECODED_BYTES
 from wsi_magnet.dataset.sample import Sample
 from wsi_magnet.errors import ConfigError, StoreError, TrainingError
 from wsi_magnet.labels import BACKGROUND_CLASS
@@ -45,6 +46,11 @@ class TrainingSpec:
     """Take everything else of that bundle too, and train the heads of the configuration's methods alone."""
     start: Path | None = None
     """A bundle whose weights are those that the training begins with; see `started`."""
+    loaders: int = 0
+    """Processes that draw batches, for each device; 0 for threads of the training's process. Weights do not depend on
+    the number."""
+    cache_bytes: int = MAX_DECODED_BYTES
+    """Decoded pixels that are kept in memory, at most, for each device; see `SamplePool`."""
 
     @property
     def folder(self) -> Path:
