@@ -18,6 +18,8 @@ class LabelClass:
 NOT_ANALYSED = 255
 """Label of pixels that could not be read at any scale."""
 
+NOT_ANALYSED_NAME = "Not analysed*"
+"""Its class in QuPath, which leaves classes with a "*" at their end out of percentages."""
 NOT_ANALYSED_CLASS = LabelClass(NOT_ANALYSED, "not analysed", (128, 128, 128))
 
 BACKGROUND_CLASS = LabelClass(0, "background", (0, 0, 0))

@@ -44,8 +44,11 @@ def test_a_label_means_what_the_coding_says_and_otherwise_itself(coding: str, la
     assert meant(coding, label) == expected
 
 
-def test_255_is_not_labelled() -> None:
-    assert meant("", 255) == ALL
+@pytest.mark.parametrize("label", [255, "Not analysed*"])
+def test_what_was_not_analysed_is_not_labelled(label: int | str) -> None:
+    assert meant("", label) == ALL
+    assert meant("*=1", label) == ALL
+    assert meant(f"{label}=1", label) == STROMA
 
 
 def test_the_later_of_two_entries_counts() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from wsi_magnet.annotations.types import MOST_CLASSES, full_set
 from wsi_magnet.errors import AnnotationError
+from wsi_magnet.labels import NOT_ANALYSED_NAME
 from wsi_magnet.nets.spec import ClassInfo
 
 IGNORE_VALUE = 255
@@ -57,7 +58,7 @@ class Coding:
         unknown label, and for one whose classes are not in the list.
         """
         found = self.entries.get(_key(str(label)))
-        if found is None and label == IGNORE_VALUE:
+        if found is None and label in (IGNORE_VALUE, NOT_ANALYSED_NAME):
             return self.ignored
         if found is None:
             found = self.entries.get(OTHERS)

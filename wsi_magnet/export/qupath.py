@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 
 from wsi_magnet.export.objects import SlideObject
-from wsi_magnet.labels import NOT_ANALYSED, LabelClass
+from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_NAME, LabelClass
 
 ObjectType = Literal["annotation", "detection", "tile"]
 
@@ -57,7 +57,7 @@ class FeatureStyle:
 def class_names(label: LabelClass, naming: Naming) -> list[str]:
     """The levels of a class's name in QuPath. A colon would divide it, and a "*" at its end makes QuPath ignore it."""
     if label.value == NOT_ANALYSED:
-        return ["Not analysed*"]
+        return [NOT_ANALYSED_NAME]
     name = class_name(label)
     return [TUMOUR, name] if naming == "derived" and is_tumour(label) else [name]
 
