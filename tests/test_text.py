@@ -39,3 +39,10 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_counts(count: int, more: str, text: str) -> None:
     assert texts.counted(count, "cell" if more == "" else "man", more) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("hibou", "near it: hibou-l, hibou-b"), ("zzz", "there are: hibou-b, hibou-l and 1 more")]
+)
+def test_names_to_choose_from(name: str, text: str) -> None:
+    assert texts.near_names(name, ("hibou-b", "hibou-l", "uni"), 2) == text

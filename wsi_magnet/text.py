@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from datetime import datetime
+from difflib import get_close_matches
 
 
 def counted(count: int, one: str, more: str = "") -> str:
@@ -75,3 +77,12 @@ def byte_text(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def near_names(name: str, known: Iterable[str], most: int = 6) -> str:
+    """Names to choose from after a mistake: "near it: a, b", or, where none is near, the first ones."""
+    names = list(known)
+    if near := get_close_matches(name, names, most, 0.5):
+        return f"near it: {', '.join(near)}"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"there are: {', '.join(names[:most])}{more}"

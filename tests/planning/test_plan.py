@@ -110,6 +110,28 @@ def test_chunks_with_a_cell_of_tissue_are_stored() -> None:
         assert one.chunks == len({(row // 4, col // 4) for row, col in np.argwhere(planned.tissue).tolist()})
 
 
+def test_the_threads_of_a_worker_share_its_weights() -> None:
+    size = Size(20_000, 20_000)
+    bare, heavy = (
+        [
+            estimate(
+                plan_of(size, share=1.0, cell_px=512),
+                slide_info(size),
+                "vit:uni2-h",
+                classes=3,
+                refine="all",
+                threads=threads,
+                batch=1,
+                weight_bytes=weight_bytes,
+            ).memory_bytes
+            for threads in (1, 4)
+        ]
+        for weight_bytes in (0, 2_700_000_000)
+    )
+    assert [one - other for one, other in zip(heavy, bare, strict=True)] == [2_700_000_000] * 2
+    assert bare[1] - bare[0] > 3 * 750 * 576**2
+
+
 @pytest.mark.parametrize(
     ("least", "median", "ratio", "halo"),
     [(32, 5, 1, 32), (32, 5, 16, 32), (32, 5, 32, 64), (32, 11, 8, 64), (1, 1, 1, 32)],

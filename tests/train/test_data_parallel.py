@@ -58,10 +58,10 @@ def work_together(folder: Path, ranks: Ranks, device: torch.device) -> None:
     decided = ranks.agree(ranks.first)
     module[0].weight.grad = torch.full((1, 2), float(ranks.rank))
     ranks.average_gradients(module.parameters())
-    ranks.average_statistics(module)
-    ranks.average_statistics(nn.Linear(1, 1))
+    ranks.average_statistics(module.buffers())
+    ranks.average_statistics(nn.Linear(1, 1).buffers())
     mean = module[1].running_mean.clone()  # type: ignore[operator]
-    ranks.share(module)
+    ranks.share(module.state_dict().values())
     mious = (0, 0, 0.9, 0, 0, 0.1, 0, 0.2)
     best = ToyStage(toy_config(), plain=True, mious=mious)
     found: dict[str, Any] = {
@@ -139,8 +139,8 @@ def test_one_process_is_left_alone() -> None:
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
     ranks = Ranks()
     ranks.average_gradients(module.parameters())
-    ranks.average_statistics(module)
-    ranks.share(module)
+    ranks.average_statistics(module.buffers())
+    ranks.share(module.state_dict().values())
     assert ranks.first
     assert not ranks.agree(False)
     assert same(before, module.state_dict())

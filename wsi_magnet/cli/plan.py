@@ -57,7 +57,7 @@ def command(
     )
 
     from wsi_magnet.cli.tables import plan_text
-    from wsi_magnet.nets.spec import read_spec
+    from wsi_magnet.nets.spec import bundle_path, read_spec
     from wsi_magnet.planning.estimate import estimate, time_of
     from wsi_magnet.planning.prepare import prepare
     from wsi_magnet.slides.registry import open_slide
@@ -81,6 +81,7 @@ def command(
         method=config.method,
         threads=max(1, threads // (workers or 1)),
         batch=config.batch_size or 1,
+        weight_bytes=bundle_path(bundle).stat().st_size,
     )
     timing = None if speed is None else time_of(cost, speed, config.refine)
     if as_json:

@@ -117,6 +117,7 @@ def estimate_needs(path: Path, bundle: str | None, mpp: float | None = None) -> 
             refine="all",
             threads=threads,
             batch=1,
+            weight_bytes=bundle_path(bundle).stat().st_size,
         )
         for threads in (1, 2)
     )

@@ -139,11 +139,12 @@ def save_bundle(
         for key, tensor in head.items()
     }
     description = json.dumps(spec.to_json())
-    content = _serialise(tensors, {"format": FORMAT, "version": VERSION, "spec": description})
+    parts = _serialise(tensors, {"format": FORMAT, "version": VERSION, "spec": description})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path, unique=uuid4().hex) as file:
-            file.write(content)
+            for part in parts:
+                file.write(part)
     except OSError as error:
         raise BundleError(f"cannot write bundle {path}: {error.strerror or error}") from None
 
@@ -216,10 +217,12 @@ def _check_statistics(spec: BundleSpec, statistics: FeatureStatistics | None, wh
         )
 
 
-def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Safetensors with a sorted header; the library's own order of metadata changes from run to run."""
+def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes | memoryview, ...]:
+    """Safetensors with a sorted header, in parts, since weights may be gigabytes; the library's own order of metadata
+    changes from run to run.
+    """
     content = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors stay aligned
-    return len(header).to_bytes(8, "little") + header + content[8 + length :]
+    return len(header).to_bytes(8, "little"), header, memoryview(content)[8 + length :]

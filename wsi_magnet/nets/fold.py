@@ -5,21 +5,23 @@ For inference only: the state dict loses keys.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from wsi_magnet.nets.frozen import copy_sharing_frozen
+
 
 def fold_batch_norm(network: nn.Module, *, by_name: bool = True) -> nn.Module:
     """A copy of a network in evaluation mode whose logits are the same but for rounding (about 1e-6 of the largest).
 
     Folds convolutions followed by batch normalisation in an `nn.Sequential`, and `convN` followed by `bnN`. by_name:
-    False for networks in which such names may mean another order, as where normalisation comes first.
+    False for networks in which such names may mean another order, as where normalisation comes first. Frozen weights
+    that are not folded are in memory once, not twice.
     """
-    folded = copy.deepcopy(network)
+    folded = copy_sharing_frozen(network)
     for module in folded.modules():
         for convolution, (owner, name) in list(_pairs(module, by_name)):
             _fold(convolution, getattr(owner, name))

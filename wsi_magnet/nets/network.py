@@ -23,14 +23,21 @@ from wsi_magnet.values import check, check_fields, describe, documented
 @documented
 @dataclass(frozen=True, slots=True)
 class Trunk:
-    """Position of an ImageNet classifier's layers in a network."""
+    """Position of the layers in a network that take published weights, an ImageNet classifier's or an encoder's."""
 
     prefix: str
-    """Prefix of the classifier's own keys."""
+    """Prefix of the file's own keys."""
     layers: tuple[str, ...]
-    """Top-level names of the classifier's layers in the trunk."""
+    """Top-level names of the file's layers in the trunk."""
     heads: tuple[str, ...] = ()
     """Top-level names of the layers that the trunk lacks; dropped from the file."""
+    translate: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]] | None = None
+    """Tensors of a file, by the names of the trunk's layers, for a network: for files of other names. None: the names
+    are the same."""
+    licence: str | None = None
+    """Licence and origin of the published weights, which the bundle's card repeats; None: not known."""
+    required: bool = False
+    """True for a trunk that learns nothing, and is of no use without published weights."""
 
 
 @documented
@@ -54,7 +61,7 @@ class NetworkInfo:
     """Name of the convolution that turns features into logits. Its input, (N, channels, H / s, W / s), are the features
     that other methods and alarms use; the stride s must divide 32. None: the network has no features."""
     trunk: Trunk | None = None
-    """Layers that take ImageNet weights (`encoder` of a configuration); None: none do."""
+    """Layers that take published weights (`encoder` of a configuration); None: none do."""
     encoder: tuple[str, ...] = ()
     """Names of the layers that turn pixels into features, none of which depends on the classes: a training can slow
     them down or freeze them (`encoder_learning_rate`). Empty: it cannot."""

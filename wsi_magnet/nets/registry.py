@@ -31,10 +31,14 @@ _OWN: dict[str, str] = {
     "fcn_resnet50_unet": "fcn_resnet50_unet",
     "identity": "identity",
     EXPORTED: "exported",
+    "vit": "vit_variants",
 }
 """Module by name; its `INFO` is what an entry point's object would be."""
 
-OWN_NETWORKS = tuple(name for name in _OWN if name != EXPORTED)
+FAMILIES = ("vit",)
+"""Names that need a variant after a colon."""
+
+OWN_NETWORKS = tuple(name for name in _OWN if name not in (EXPORTED, *FAMILIES))
 
 GATES = ("gate", "gate+rgb")
 """Refinement modules that choose between their two maps; the second sees the pixels."""
@@ -44,7 +48,8 @@ REFINERS = ("magnet", "light", "pool", *GATES, "identity")
 
 def network_names() -> tuple[str, ...]:
     """Names of all networks, those of other packages last; a name that ends with a colon needs a variant after it."""
-    return (*OWN_NETWORKS, *sorted({point.name for point in entry_points(group=GROUP)}))
+    families = tuple(f"{name}:" for name in FAMILIES)
+    return (*OWN_NETWORKS, *families, *sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 def network_info(name: str, package: str | None = None) -> NetworkInfo:

@@ -125,11 +125,15 @@ def estimate(
     threads: int,
     batch: int,
     method: str = MAGNET,
+    weight_bytes: int = 0,
 ) -> Cost:
-    """Cost of a plan on workers with `threads` threads and batches of `batch` patches."""
+    """Cost of a plan on workers with `threads` threads and batches of `batch` patches. weight_bytes: of the bundle's
+    weights, which the threads of a worker share.
+    """
     pairs = zip(plan.scales, planned_patches(plan, refine, method), strict=True)
     scales = tuple(_scale_cost(one, info.levels, classes, patches) for one, patches in pairs)
-    return Cost(scales, info.cache_bytes + _memory(plan, network, classes, threads, batch))
+    memory = _memory(plan, network, classes, threads, batch)
+    return Cost(scales, info.cache_bytes + weight_bytes + memory)
 
 
 def time_of(cost: Cost, speed: MachineSpeed, refine: Refine) -> Timing:

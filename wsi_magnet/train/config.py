@@ -147,11 +147,12 @@ class BackboneConfig(StageConfig):
     learning_rate: float = 0.003
     """The highest. For the network "small"; the published ones need a third of it."""
     network: str
-    """'fpn', 'psp', 'hrnet18+ocr', 'small' or 'fcn_resnet50_unet', or one of another package (docs/networks.md)."""
+    """'fpn', 'psp', 'hrnet18+ocr', 'small', 'fcn_resnet50_unet', 'vit:VARIANT', or one of another package
+    (docs/networks.md)."""
     network_args: Mapping[str, Argument] = field(default_factory=dict)
     """Arguments of the network besides the number of classes."""
     encoder: str | None = None
-    """A local file of ImageNet weights for the network's trunk; relative paths are counted from the configuration."""
+    """A local file of published weights for the network's trunk; relative paths are counted from the configuration."""
     encoder_learning_rate: float = 1.0
     """Learning rate of the network's encoder as a share of `learning_rate`. 0: the encoder is frozen, the running means
     of its batch normalisation too."""

@@ -50,15 +50,17 @@ class Ranks:
         if self.world > 1:
             self._average([p.grad for p in parameters if p.grad is not None])
 
-    def average_statistics(self, module: nn.Module) -> None:
-        """Replace the running means of batch normalisation by their mean over all processes."""
+    def average_statistics(self, buffers: Iterable[Tensor]) -> None:
+        """Replace the running means of batch normalisation, among a module's buffers, by their mean over all
+        processes.
+        """
         if self.world > 1:
-            self._average(_floats(module.buffers()))
+            self._average(_floats(buffers))
 
-    def share(self, module: nn.Module) -> None:
+    def share(self, tensors: Iterable[Tensor]) -> None:
         """Replace weights and running means by those of the first process."""
         if self.world > 1:
-            _at_once(_floats(module.state_dict().values()), lambda flat: distributed.broadcast(flat, src=0))
+            _at_once(_floats(tensors), lambda flat: distributed.broadcast(flat, src=0))
 
     def agree(self, decision: bool) -> bool:
         """The decision of the first process, broadcast to all."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from wsi_magnet.inference.features import FeatureTap
 from wsi_magnet.magnet.step import without_margin
 from wsi_magnet.nets.fold import fold_batch_norm
+from wsi_magnet.nets.frozen import copy_sharing_frozen
 from wsi_magnet.nets.network import NetworkInfo, Normalisation
 from wsi_magnet.nets.registry import network_info
 from wsi_magnet.train.loop import Setting
@@ -67,7 +67,7 @@ class FrozenBackbone:
 
     def with_features(self, kind: str) -> FrozenBackbone:
         """A copy that keeps the network's features. kind: the network's name; it must have a head."""
-        network = copy.deepcopy(self.network)
+        network = copy_sharing_frozen(self.network)
         return replace(self, network=network, tap=FeatureTap(network, network_info(kind)))
 
     @torch.no_grad()

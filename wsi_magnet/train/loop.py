@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from math import isfinite, nan
@@ -19,7 +19,6 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from wsi_magnet.errors import TrainingError
 from wsi_magnet.system import computes_bf16
@@ -30,6 +29,7 @@ from wsi_magnet.train.drawing import Draw, prefetched_batches
 from wsi_magnet.train.history import History, Row, Watcher, progress_of
 from wsi_magnet.train.optimizer import Encoder, make_optimizer, make_schedule, trained_parameters
 from wsi_magnet.train.stopping import StopRequest, StopTraining
+from wsi_magnet.train.weights import LearnedWeights, MovingAverage
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +122,8 @@ class Loop(Generic[Batch]):
         self._schedule = make_schedule(self._optimizer, config)
         self._scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.precision == "fp16")
         self._history = History(kept_from=round(config.keep_from * config.steps))
-        self._average = AveragedModel(
-            stage.learned, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
-        )
+        self._learned = LearnedWeights(stage.learned)
+        self._average = MovingAverage(self._learned, config.average)
         self._best: dict[str, Tensor] | None = None
         self._step = 0
         self._validation_due = False
@@ -145,8 +144,8 @@ class Loop(Generic[Batch]):
             with self._setting.stop.on_signals(stage.name) if ranks.world == 1 else nullcontext():
                 self._train()
         if self._best is not None:
-            stage.learned.load_state_dict(self._best)
-        ranks.share(stage.learned)  # only the first has kept the best
+            self._learned.load(self._best)
+        ranks.share(self._learned.state().values())  # only the first has kept the best
         stage.learned.eval().requires_grad_(False)
         return self._history
 
@@ -252,7 +251,7 @@ class Loop(Generic[Batch]):
             nn.utils.clip_grad_norm_(parameters, self._stage.config.clip)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._average.update_parameters(self._stage.learned)
+        self._average.update()
         if self._step or not self._scaler.is_enabled():
             self._schedule.step()
             return
@@ -273,12 +272,12 @@ class Loop(Generic[Batch]):
         """Validate, and keep the best weights so far."""
         self._read_loss()
         self._check_scale()
-        for module in (self._stage.learned, self._average):
-            self._setting.ranks.average_statistics(module)
+        for statistics in (self._stage.learned.buffers(), self._average.statistics()):
+            self._setting.ranks.average_statistics(statistics)
         if not self._setting.ranks.first:
             return
-        averaged, began = _copy_of(self._average.module), time.perf_counter()
-        with with_weights(self._stage.learned, averaged), evaluating(self._stage.learned), torch.no_grad():
+        averaged, began = self._average.copy(), time.perf_counter()
+        with self._learned.replaced(averaged), evaluating(self._stage.learned), torch.no_grad():
             miou = self._stage.validate()
         if self._history.is_best(self._step, miou):
             self._best = averaged
@@ -294,7 +293,6 @@ class Loop(Generic[Batch]):
 
     def _parts(self) -> dict[str, Any]:
         return {
-            "learned": self._stage.learned,
             "optimizer": self._optimizer,
             "schedule": self._schedule,
             "average": self._average,
@@ -306,35 +304,28 @@ class Loop(Generic[Batch]):
         if not self._setting.ranks.first:
             return
         states = {name: part.state_dict() for name, part in self._parts().items()}
-        more = {"step": self._step, "best": self._best, "history": self._history.to_json()}
+        states["learned"] = self._learned.state()
+        more: dict[str, Any] = {"step": self._step, "best": self._best, "history": self._history.to_json()}
         more["validation_due"] = self._validation_due
+        more["frozen"] = self._learned.frozen_digest()
         save_checkpoint(self._setting.checkpoint, {**states, **more}, self._setting.fingerprint)
 
     def _resume(self) -> None:
         saved = load_checkpoint(self._setting.checkpoint, self._setting.fingerprint)
         if saved is None:
             return
+        if saved.get("frozen", "") != self._learned.frozen_digest():
+            raise TrainingError(
+                f"checkpoint {self._setting.checkpoint}: the network's frozen weights were others when it was written; "
+                "start again with --restart"
+            )
+        self._learned.load(saved["learned"])
         for name, part in self._parts().items():
             part.load_state_dict(saved[name])
         self._step, self._best = int(saved["step"]), saved["best"]
         self._validation_due = bool(saved.get("validation_due", False))
         self._history = History.from_json(saved["history"], self._history.kept_from)
         log.info("%s resumes from step %d of %d", self._stage.name, self._step, self._stage.config.steps)
-
-
-@contextmanager
-def with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Context in which a module has other weights."""
-    own = _copy_of(module)
-    module.load_state_dict(weights)
-    try:
-        yield
-    finally:
-        module.load_state_dict(own)
-
-
-def _copy_of(module: nn.Module) -> dict[str, Tensor]:
-    return {key: tensor.detach().cpu().clone() for key, tensor in module.state_dict().items()}
 
 
 @contextmanager

@@ -66,6 +66,7 @@ def _facts(config: TrainingConfig, report: Mapping[str, Any]) -> dict[str, str]:
         + "; best steps, temperatures and thresholds were chosen on these",
         "validation mIoU in percent, after each scale": after,
         **_method_facts(report),
+        **report["encoder"],
         **_start_facts(report.get("from")),
         "made by": "wsi-magnet train",
     }

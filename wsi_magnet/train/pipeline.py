@@ -47,6 +47,7 @@ from wsi_magnet.train.spec import (
     TrainingData,
     TrainingSpec,
     check,
+    encoder_facts,
     makes_own,
     report_of,
     rows_of,
@@ -222,6 +223,7 @@ class _Pipeline:
             fitted = fitter.fit(steps)
             of_methods = self._fitted(methods)
         report = {"refiner_temperature": calibrated, **self._report(temperatures, fitted.miou), **of_methods}
+        report["encoder"] = encoder_facts(self._spec)
         found = describe_bundle(self._config, self._network_settings, temperatures, fitted, report)
         bundle = Bundle(found, self._spec.output, "", network.eval(), tuple(one.eval() for one in modules))
         bundle, numbers = self._profiled(bundle, report, fitted.miou)

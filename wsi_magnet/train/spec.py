@@ -22,6 +22,7 @@ from wsi_magnet.labels import BACKGROUND_CLASS
 from wsi_magnet.nets.encoder import load_encoder
 from wsi_magnet.nets.network import probe
 from wsi_magnet.nets.registry import network_info, package_of, unloaded
+from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.output import refuse_below_file
 from wsi_magnet.train.config import METHODS, TrainingConfig
@@ -233,11 +234,36 @@ def _require_weights(spec: TrainingSpec) -> None:
     """Raise ConfigError where a frozen encoder of the house would keep its random weights; others bring their own."""
     own = spec.config.backbone
     fresh = spec.start is None and own.encoder is None and package_of(own.network) is None
+    trunk = network_info(own.network).trunk
+    if fresh and trunk is not None and trunk.required:
+        raise ConfigError(
+            f"backbone.network {own.network!r} is a frozen encoder, which learns nothing; name the file of its "
+            "published weights (`encoder: FILE` below `backbone`), or a bundle with --from"
+        )
     if fresh and own.encoder_learning_rate == 0:
         raise ConfigError(
             "backbone.encoder_learning_rate 0 would freeze an encoder of random weights; give weights with "
             "backbone.encoder or --from, or another learning rate"
         )
+
+
+ENCODER, LICENCE = "encoder", "licence of the encoder"
+"""Entries of a model card."""
+
+
+def encoder_facts(spec: TrainingSpec) -> dict[str, str]:
+    """Entries of the model card on the published weights from which a backbone started: file, SHA-256 and licence.
+
+    Where the weights are those of another bundle, they are that bundle's. Raises StoreError.
+    """
+    if (taken := spec.backbone or spec.start) is not None:
+        return {key: value for key, value in read_spec(taken)[0].card.items() if key in (ENCODER, LICENCE)}
+    own = spec.config.backbone
+    if own.encoder is None:
+        return {}
+    trunk = network_info(own.network).trunk
+    licence = {LICENCE: trunk.licence} if trunk is not None and trunk.licence else {}
+    return {ENCODER: f"{Path(own.encoder).name}, SHA-256 {_sha256(own.encoder)}", **licence}
 
 
 def _require_labels(data: TrainingData, config: TrainingConfig) -> None:
