@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("schema",),
     ("values",),
     ("config", "magnet", "metrics", "scales", "storage"),
-    ("nets", "runtime", "slides"),
+    ("nets", "polygons", "runtime", "slides"),
     ("methods",),
     ("planning",),
     ("results",),

@@ -46,6 +46,9 @@ TILE_PX = (512, 1024, 2048, 4096)
 a worker's memory."""
 
 
+_AREA_FILES = ("roi", "exclude", "tissue_mask")
+
+
 @documented
 @dataclass(frozen=True, slots=True)
 class RunConfig:
@@ -77,12 +80,30 @@ class RunConfig:
     """Arithmetic of the networks. "auto" is the fastest that changes less than a thousandth of the labels: fp16 on
     CUDA, "mixed" (backbone in fp32, refinement modules in bf16) on CPUs with bf16, fp32 on others. The choice of the
     first worker holds for the whole run."""
+    roi: str | None = None
+    """File with the regions to analyse: QuPath GeoJSON, ASAP or ImageScope XML, HistomicsUI JSON, or a label image
+    (PNG, TIFF, OME-Zarr), whose pixels other than 0 are regions by their value. None: the whole slide."""
+    roi_classes: tuple[str, ...] = ()
+    """Classes, names or values of the regions of `roi` to analyse; empty: all."""
+    exclude: str | None = None
+    """File with areas to leave out, of the same kinds."""
+    tissue_mask: str | None = None
+    """File with the tissue, of the same kinds, in place of the tissue step."""
     method: str = MAGNET
     """Method of the poster, or of another package. Methods without scales between the coarsest and the finest refine
     all tissue cells unless `refine` is a fraction; see `methods.registry`."""
 
     def __post_init__(self) -> None:
+        for name in _AREA_FILES:
+            if isinstance(path := getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(path))
         check_fields(self)
+        if self.roi_classes and self.roi is None:
+            raise ConfigError("roi_classes needs roi, the file that has them", arguments=("roi_classes", "roi"))
+        if self.tissue_mask is not None and not self.tissue:
+            raise ConfigError(
+                "tissue_mask and tissue=False exclude each other; pass one of them", arguments=("tissue_mask", "tissue")
+            )
         if self.tile_px not in TILE_PX:
             raise ConfigError(f"tile_px is {self.tile_px}, not 512, 1024, 2048 or 4096", arguments=("tile_px",))
 
@@ -92,9 +113,22 @@ class RunConfig:
         wanted = {"probabilities": self.keep_probabilities, "uncertainty": self.keep_uncertainty}
         return tuple(name for name, keep in wanted.items() if keep)
 
+    @property
+    def area_files(self) -> dict[str, str]:
+        """Files with areas, by option."""
+        return {name: path for name in _AREA_FILES if (path := getattr(self, name)) is not None}
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values for run.json."""
-        return asdict(self)
+        """Plain values for run.json; without files of areas where there are none."""
+        values = asdict(self)
+        for name in _AREA_FILES:
+            if values[name] is None:
+                del values[name]
+        if values["roi_classes"]:
+            values["roi_classes"] = list(values["roi_classes"])
+        else:
+            del values["roi_classes"]
+        return values
 
 
 @documented

@@ -27,9 +27,10 @@ from tests.annotations.made import (
     write_geojson,
 )
 from wsi_magnet.annotations.coding import Coding
-from wsi_magnet.annotations.shapes import Drawn, ShapeAnnotation, edges_of, fill, region_of, surfaces
+from wsi_magnet.annotations.shapes import Drawn, ShapeAnnotation
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box
+from wsi_magnet.polygons import edges_of, fill, region_of, surfaces
 from wsi_magnet.scales import Scale
 
 INFO = slide(40, 30)

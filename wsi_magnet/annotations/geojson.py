@@ -13,8 +13,9 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, Ring, checked_ring, region_of
+from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, checked_ring
 from wsi_magnet.errors import AnnotationError
+from wsi_magnet.polygons import Ring, region_of
 
 _POINTS = ("Point", "MultiPoint")
 _LINES = ("LineString", "MultiLineString")
@@ -69,13 +70,14 @@ def _is_annotation(feature: Mapping[str, Any]) -> bool:
 def _drawn(feature: Mapping[str, Any], number: int) -> Drawn | None:
     properties = _mapping(feature.get("properties"))
     class_name = _class_name(properties.get("classification"))
-    label = class_name or _text(properties.get("name")) or UNCLASSIFIED
+    name = _text(properties.get("name"))
+    label = class_name or name or UNCLASSIFIED
     what = f"object {number} {label!r}"
     geometry = feature.get("geometry")
     parts = [] if geometry is None else list(_regions(geometry, what, is_region=bool(class_name)))
     if not parts:
         return None
-    return Drawn(what, label, parts[0] if len(parts) == 1 else shapely.union_all(parts))
+    return Drawn(what, label, parts[0] if len(parts) == 1 else shapely.union_all(parts), name)
 
 
 def _class_name(classification: Any) -> str:

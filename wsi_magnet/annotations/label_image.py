@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import shapely
+from shapely.geometry.base import BaseGeometry
 
 from wsi_magnet.annotations.coding import Coding
 from wsi_magnet.annotations.label_pixels import LabelPixels, decoding
-from wsi_magnet.annotations.labels import SetTable
+from wsi_magnet.annotations.labels import Codes, SetTable
 from wsi_magnet.annotations.types import Sets
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box, Size
@@ -81,7 +83,8 @@ class LabelImage:
             pixels.close()
             raise AnnotationError(f"{path} {error}") from error
         self.n_classes = len(coding.classes)
-        self._path = path
+        self.path = path
+        self.size = pixels.size
         self._pixels = pixels
         self._canvas = info.canvas
         self._ignored = coding.ignored
@@ -100,9 +103,24 @@ class LabelImage:
     def check(self) -> None:
         """Read all pixels. Raises AnnotationError for the first unknown label."""
         for block in Box.of(self._pixels.size).squares(BLOCK_PX):
-            with decoding(self._path):
-                codes = self._pixels.codes(self._pixels.read(block))
-            self._sets(codes)
+            self._sets(self.stored_codes(block))
+
+    def stored_codes(self, box: Box) -> Codes:
+        """Codes (box height, box width), see `labels`, of a box of the image's own pixels. Raises AnnotationError."""
+        with decoding(self.path):
+            return self._pixels.codes(self._pixels.read(box))
+
+    def values(self) -> set[int]:
+        """All codes of the image. Raises AnnotationError."""
+        found: set[int] = set()
+        for block in Box.of(self.size).squares(BLOCK_PX):
+            found.update(np.unique(self.stored_codes(block)).tolist())
+        return found
+
+    def on_canvas(self, outline: BaseGeometry) -> BaseGeometry:
+        """An outline in the image's own pixels, in level-0 pixels from the canvas's corner."""
+        step, corner = np.array(self._grid.step_xy), np.array(self._grid.corner_xy)
+        return shapely.transform(outline, lambda points: points * step + corner)
 
     def close(self) -> None:
         """Release the file."""
@@ -114,7 +132,7 @@ class LabelImage:
 
     def _sample(self, rows: Indices, columns: Indices) -> Sets:
         block = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-        with decoding(self._path):
+        with decoding(self.path):
             stored = self._pixels.read(block)
             codes = self._pixels.codes(stored[np.ix_(rows - block.y0, columns - block.x0)])
         return self._sets(codes)
@@ -123,7 +141,7 @@ class LabelImage:
         try:
             return self._table.sets(codes)
         except AnnotationError as error:
-            raise AnnotationError(f"{self._path}: {error}") from error
+            raise AnnotationError(f"{self.path}: {error}") from error
 
 
 def _pieces(indices: Indices) -> Iterator[Indices]:

@@ -40,6 +40,32 @@ class CheckedAnnotation(Annotation, Protocol):
         ...
 
 
+def open_label_image(path: Path, info: SlideInfo, coding: Coding | None = None) -> LabelImage | None:
+    """Open a label image of the slide that `info` describes; None for a file of another kind.
+
+    coding: by default one without classes, with which only stored values can be read. Raises AnnotationError.
+    """
+    coding = Coding(()) if coding is None else coding
+    if is_zarr(path):
+        return LabelImage(path, ZarrLabels(path), info, coding)
+    magic = _magic(path)
+    if not magic.startswith(_PICTURES):
+        return None
+    return LabelImage(path, open_picture(path, magic, colours=lists_colours(coding)), info, coding)
+
+
+def read_drawn(path: Path, info: SlideInfo) -> Sequence[Drawn]:
+    """Drawn regions of a file, in level-0 pixels from the canvas's corner. Raises AnnotationError, naming the file."""
+    try:
+        data = _text(path, packed=_magic(path).startswith(_GZIP_MAGIC))
+    except (OSError, EOFError, zlib.error) as error:
+        raise _unreadable(path, error) from error
+    try:
+        return _drawn(data, info)
+    except AnnotationError as error:
+        raise AnnotationError(f"{path}: {error}") from error
+
+
 def open_annotation(path: Path, info: SlideInfo, coding: Coding) -> CheckedAnnotation:
     """Open an annotation of the slide that `info` describes.
 
@@ -47,21 +73,27 @@ def open_annotation(path: Path, info: SlideInfo, coding: Coding) -> CheckedAnnot
     AnnotationError, naming the file and the object, for an unreadable file, one that does not fit the slide, and an
     unknown label.
     """
-    if is_zarr(path):
-        return LabelImage(path, ZarrLabels(path), info, coding)
+    image = open_label_image(path, info, coding)
+    if image is not None:
+        return image
+    drawn = read_drawn(path, info)
     try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-        if magic.startswith(_PICTURES):
-            return LabelImage(path, open_picture(path, magic, colours=lists_colours(coding)), info, coding)
-        data = _text(path, packed=magic.startswith(_GZIP_MAGIC))
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AnnotationError(f"{path} cannot be read: {reason}; give {KINDS}") from error
-    try:
-        return ShapeAnnotation(_drawn(data, info), info.canvas, coding)
+        return ShapeAnnotation(drawn, info.canvas, coding)
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {error}") from error
+
+
+def _magic(path: Path) -> bytes:
+    """First bytes of a file. Raises AnnotationError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> AnnotationError:
+    return AnnotationError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}; give {KINDS}")
 
 
 def _text(path: Path, *, packed: bool) -> bytes:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -22,8 +23,9 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, Ring, check_pixels, checked_ring, region_of, surfaces
+from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, check_pixels, checked_ring
 from wsi_magnet.errors import AnnotationError
+from wsi_magnet.polygons import Ring, region_of, surfaces
 
 ASAP_ROOT = "ASAP_Annotations"
 
@@ -74,7 +76,7 @@ def _asap_drawn(root: Element) -> Iterator[Drawn]:
         what = f"annotation {number} {annotation.get('Name') or label!r}"
         kind = annotation.get("Type", "Polygon")
         if kind.lower() in _ASAP_REGIONS:
-            yield Drawn(what, label, region_of(_asap_ring(annotation, what)))
+            yield Drawn(what, label, region_of(_asap_ring(annotation, what)), annotation.get("Name", "").strip())
         elif kind.lower() not in _ASAP_OTHERS:
             raise AnnotationError(f"{what}: unknown type {kind!r}; make it a polygon")
 
@@ -109,7 +111,7 @@ def _layer(layer: Element) -> Iterator[Drawn]:
     for region, one in drawn:
         if not _is_hole(region):
             left = surfaces(one.region.difference(shapely.union_all(holes))) if holes else one.region
-            yield Drawn(one.what, one.label, left)
+            yield replace(one, region=left)
 
 
 def _is_hole(region: Element) -> bool:
@@ -119,14 +121,16 @@ def _is_hole(region: Element) -> bool:
 def _region_drawn(region: Element, layer: Element) -> Iterator[Drawn]:
     label = _region_label(region, layer)
     what = f"region {region.get('Id', '?')} {label!r}"
+    name = (region.get("Text") or "").strip()
     kind = (region.get("GeoShape") or _KINDS.get(region.get("Type", "0"), "")).lower()
     points = [_point_of(vertex.attrib, what) for vertex in region.iter("Vertex")]
     if kind == "ellipse":
-        yield Drawn(what, label, _ellipse(_corners(points, what)))
+        yield Drawn(what, label, _ellipse(_corners(points, what)), name)
     elif kind == "rectangle":
-        yield Drawn(what, label, region_of(checked_ring(points if len(points) > 2 else _corners(points, what), what)))
+        ring = checked_ring(points if len(points) > 2 else _corners(points, what), what)
+        yield Drawn(what, label, region_of(ring), name)
     elif kind in ("polygon", "freehand"):
-        yield Drawn(what, label, region_of(_closed(checked_ring(points, what), what)))
+        yield Drawn(what, label, region_of(_closed(checked_ring(points, what), what)), name)
     elif kind not in _NO_REGIONS:
         raise AnnotationError(f"{what}: unknown type {region.get('GeoShape') or region.get('Type')!r}")
 

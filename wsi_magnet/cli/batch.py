@@ -65,7 +65,7 @@ def command(
 ) -> None:
     """Segment all slides of SOURCE into OUT/<slide name>/, and list their outcomes in OUT/summary.csv and
     OUT/summary.md. SOURCE is a slide, a folder with all below it, a pattern ("slides/**/*.svs"), or a CSV file with the
-    column slide and, where needed, mpp, bundle and name.
+    column slide and, where needed, mpp, bundle, name and roi.
 
     \b
       wsi-magnet batch slides -o results

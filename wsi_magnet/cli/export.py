@@ -11,7 +11,18 @@ from click.core import ParameterSource
 
 from wsi_magnet.errors import ConfigError
 
-KINDS = ("geojson", "tiles", "qupath-script", "qupath-project", "qupath-annotations", "ome-tiff", "csv", "spatialdata")
+KINDS = (
+    "geojson",
+    "tiles",
+    "qupath-script",
+    "qupath-project",
+    "qupath-annotations",
+    "ome-tiff",
+    "csv",
+    "roi-csv",
+    "roi-geojson",
+    "spatialdata",
+)
 
 _OBJECTS = ("geojson", "qupath-script", "qupath-project")
 OPTIONS_OF = {
@@ -20,11 +31,11 @@ OPTIONS_OF = {
     "classes": _OBJECTS,
     "object_type": _OBJECTS,
     "max_vertices": _OBJECTS,
-    "frame": (*_OBJECTS, "tiles"),
+    "frame": (*_OBJECTS, "tiles", "roi-geojson"),
     "class_names": (*_OBJECTS, "tiles"),
-    "split": (*_OBJECTS, "tiles"),
+    "split": (*_OBJECTS, "tiles", "roi-geojson"),
     "tile_um": ("tiles", "qupath-script", "qupath-project"),
-    "locked": (*_OBJECTS, "tiles"),
+    "locked": (*_OBJECTS, "tiles", "roi-geojson"),
     "product": ("ome-tiff",),
 }
 """Kinds of export to which an option applies; options that are not listed apply to all."""
@@ -105,6 +116,8 @@ def command(ctx: click.Context, /, results: tuple[str, ...], kind: str, output: 
       qupath-annotations  a script that writes the annotations of a QuPath project for `manifest`; needs no RESULT
       ome-tiff        an image with pyramid: QuPath, napari, ImageJ
       csv             areas by class
+      roi-csv         areas by class in each region of --roi, a row a region
+      roi-geojson     these regions as QuPath annotations, with the areas as measurements
       spatialdata     a SpatialData store (.zarr): the mask, and its classes as a table
 
     \b

@@ -6,13 +6,15 @@
   --mpp         info, plan, run, batch, doctor
   --json        info, plan, run, bundle show, manifest, train, evaluate, doctor,
                 batch, status
-  work options  plan, run, batch: --method --refine --no-tissue --tile --ngff --keep --batch-size --precision
+  work options  plan, run, batch: --method --refine --roi --roi-classes --exclude --tissue-mask
+                --no-tissue --tile --ngff --keep --batch-size --precision
   execution     plan, run, batch, doctor: --device --workers --scheduler --cluster
   --dashboard   plan, run, batch
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -110,6 +112,25 @@ def work_options(command: Command) -> Command:
                 "of all finer scales together (0 to 1), where refining resolves most uncertainty.",
             ),
             click.option(
+                "--roi",
+                type=click.Path(),
+                metavar="FILE",
+                help="Analyse only the regions of FILE: QuPath GeoJSON, ASAP or ImageScope XML, HistomicsUI JSON, "
+                "or a label image (PNG, TIFF, OME-Zarr).",
+            ),
+            click.option(
+                "--roi-classes", default="", metavar="NAME,...", help="Classes or names of the regions. [default: all]"
+            ),
+            click.option(
+                "--exclude", type=click.Path(), metavar="FILE", help="Leave out the areas of FILE, of the same kinds."
+            ),
+            click.option(
+                "--tissue-mask",
+                type=click.Path(),
+                metavar="FILE",
+                help="Take the areas of FILE, of the same kinds, for the tissue, instead of finding it.",
+            ),
+            click.option(
                 "--no-tissue", is_flag=True, help="Analyse all of the slide instead of what looks like H&E tissue."
             ),
             click.option(
@@ -157,6 +178,10 @@ def make_config(
     mpp: float | None,
     method: str,
     refine: str,
+    roi: str | None,
+    roi_classes: str,
+    exclude: str | None,
+    tissue_mask: str | None,
     no_tissue: bool,
     keep: str,
     ngff: Ngff,
@@ -173,6 +198,10 @@ def make_config(
             mpp=mpp,
             method=method,
             refine=parse_refine(refine),
+            roi=_absolute(roi),
+            roi_classes=tuple(name.strip() for name in roi_classes.split(",") if name.strip()),
+            exclude=_absolute(exclude),
+            tissue_mask=_absolute(tissue_mask),
             tissue=not no_tissue,
             tile_px=int(tile),
             ngff=ngff,
@@ -184,6 +213,11 @@ def make_config(
         return settled(config)
     except ConfigError as error:
         raise click.UsageError(in_option_words(error)) from error
+
+
+def _absolute(path: str | None) -> str | None:
+    """The path of a file, so that the recorded options hold in any folder."""
+    return None if path is None else os.path.abspath(os.path.expanduser(path))
 
 
 def execution_options(command: Command) -> Command:

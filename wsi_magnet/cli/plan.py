@@ -60,12 +60,13 @@ def command(
     from wsi_magnet.nets.spec import bundle_path, read_spec
     from wsi_magnet.planning.estimate import estimate, time_of
     from wsi_magnet.planning.prepare import prepare
+    from wsi_magnet.segment.areas import read_areas
     from wsi_magnet.slides.registry import open_slide
     from wsi_magnet.system import cpu_threads
 
     spec, _ = read_spec(bundle)
     with closing(open_slide(slide, mpp=config.mpp)) as reader:
-        prepared = prepare(reader, spec, config)
+        prepared = prepare(reader, spec, config, read_areas(config, reader.info))
         speed = None
         if not no_time and scheduler is None and cluster is None:
             from wsi_magnet.worker.speed import measure_speed  # with torch

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FAILURES_SHOWN = 10
 """Number of a cohort's failed slides that are printed."""
 
+REGIONS_SHOWN = 20
+"""Number of a slide's regions that are printed."""
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns under their headings; the first is aligned left, the others right."""
@@ -156,8 +159,9 @@ def run_text(summary: RunSummary) -> str:
     rows = [[c["name"], f"{c['area_mm2']:.3f}", f"{c['percent']:.1f}"] for c in values["classes"]]
     lines.append(table(["class", "mm²", "% of area"], rows))
     if values.get("background_mm2", 0.0) >= 0.0005:  # 0.1.0 did not count it
+        restricted = ", outside the regions" if "regions" in values else ""
         lines.append(
-            f"Background (glass, no tissue): {values['background_mm2']:.3f} mm², "
+            f"Background (glass, no tissue{restricted}): {values['background_mm2']:.3f} mm², "
             f"{values['not_looked_at_mm2']:.3f} mm² of it not read (tissue.png shows where)."
         )
     if values["gleason"]:
@@ -166,11 +170,26 @@ def run_text(summary: RunSummary) -> str:
             f"Gleason {g['primary']} + {g['secondary']} = {g['score']}, ISUP grade group {g['grade_group']} "
             "(by area; not for diagnosis)"
         )
+    if values.get("regions"):
+        lines.append(_regions_table(values["regions"]))
     lines.append(_scales_table(values["scales"]))
     lines.append("Not for diagnosis.")
     if summary.alarms:
         lines.append(alarms_text(summary.alarms))
     return "\n\n".join(lines)
+
+
+def _regions_table(regions: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each region: its area and the shares of the classes in it."""
+    names = [one["name"] for one in regions[0]["classes"]]
+    rows = [
+        [one["name"], f"{one['region_mm2']:.3f}", f"{one['analysed_mm2']:.3f}"]
+        + [f"{share['percent']:.1f}" for share in one["classes"]]
+        for one in regions[:REGIONS_SHOWN]
+    ]
+    more = len(regions) - REGIONS_SHOWN
+    rest = f"\nand {more} more; summary.json has all" if more > 0 else ""
+    return table(["region", "mm²", "classes mm²", *(f"{name} %" for name in names)], rows) + rest
 
 
 def alarms_text(alarms: Sequence[Alarm]) -> str:

@@ -30,7 +30,7 @@ IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 """Suffixes of files that may be slides but are more often other pictures: only if named, or matched by a pattern."""
 
 LIST = TableKind(
-    columns=("slide", "mpp", "bundle", "name"),
+    columns=("slide", "mpp", "bundle", "name", "roi"),
     aliases={"image": "slide"},
     required=("slide",),
 )
@@ -199,6 +199,7 @@ def read_list(path: Path) -> Iterator[CohortSlide]:
             mpp=_listed_mpp(cells.get("mpp", ""), origin),
             bundle=_listed_bundle(cells, path.parent, origin),
             name=cells.get("name") or None,
+            roi=_listed_roi(cells, path.parent, origin),
             listed_in=str(path),
         )
 
@@ -232,6 +233,15 @@ def _listed_bundle(cells: Cells, folder: Path, origin: str) -> str | None:
     path = _listed_path(text, "bundle", folder, origin)
     if not path.is_file():
         raise ManifestError(f"{origin}: bundle {path} does not exist")
+    return str(path)
+
+
+def _listed_roi(cells: Cells, folder: Path, origin: str) -> str | None:
+    if not (text := cells.get("roi", "")):
+        return None
+    path = _listed_path(text, "roi", folder, origin)
+    if not path.exists():
+        raise ManifestError(f"{origin}: roi {path} does not exist")
     return str(path)
 
 

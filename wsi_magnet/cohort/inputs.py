@@ -70,6 +70,7 @@ def _with_parents(path: str) -> Iterator[str]:
 def _input_files(slides: Sequence[CohortSlide], options: CohortOptions) -> Iterator[str]:
     """Yield absolute paths."""
     files = {slide.listed_in for slide in slides} | {options.execution.cluster}
+    files |= {slide.roi for slide in slides} | {*options.config.area_files.values()}
     files |= {str(bundle_path(bundle)) for bundle in {options.bundle, *(slide.bundle for slide in slides)}}
     for file in files - {None}:
         yield str(Path(str(file)).expanduser().absolute())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_magnet.cohort.slide import CohortSlide
+from wsi_magnet.cohort.state import file_stamp
 from wsi_magnet.config import Count, Execution, RunConfig
 from wsi_magnet.errors import CohortError
 from wsi_magnet.nets.spec import bundle_path, read_spec
@@ -52,8 +53,9 @@ class CohortOptions:
         check_fields(self)
 
     def config_of(self, slide: CohortSlide) -> RunConfig:
-        """Configuration for a slide: the batch's, with the mpp of a list."""
-        return self.config if slide.mpp is None else replace(self.config, mpp=slide.mpp)
+        """Configuration for a slide: the batch's, with the mpp and the regions of a list."""
+        config = self.config if slide.mpp is None else replace(self.config, mpp=slide.mpp)
+        return config if slide.roi is None else replace(config, roi=slide.roi)
 
     def overrides_mpp(self, slide: CohortSlide) -> bool:
         """True if the configuration's mpp replaces the one in the slide's file."""
@@ -118,4 +120,6 @@ class Bundles:
         """
         name, sha256 = self.identity(bundle)
         params = {"config": config.to_json(), "bundle": name, "bundle_sha256": sha256}
+        if files := config.area_files:
+            params["files"] = {option: list(file_stamp(path)) for option, path in files.items()}
         return params if override_mpp or config.mpp is None else {**params, "mpp": "where the slide says none"}

@@ -28,6 +28,8 @@ class CohortSlide:
     """Absolute path, or "default"."""
     name: str | None = None
     """Name of its result as required by a list."""
+    roi: str | None = None
+    """Absolute path of the file with its regions."""
     listed_in: str | None = None
     """Absolute path of the list that names it."""
 
@@ -45,14 +47,14 @@ class CohortSlide:
         return Path(self.path).suffix.lower()
 
     @property
-    def own_options(self) -> tuple[float | None, str | None, str | None]:
-        """(mpp, bundle, name) from a list."""
-        return self.mpp, self.bundle, self.name
+    def own_options(self) -> tuple[float | str | None, ...]:
+        """(mpp, bundle, name, roi) from a list."""
+        return self.mpp, self.bundle, self.name, self.roi
 
     @property
     def has_own_options(self) -> bool:
-        """True if a list gives it an mpp, a bundle or a name."""
-        return self.own_options != (None, None, None)
+        """True if a list gives it one of them."""
+        return any(one is not None for one in self.own_options)
 
     def labelled(self, label: str) -> CohortSlide:
         """The same slide with another label."""

@@ -14,13 +14,14 @@ from wsi_magnet.export.geojson import write_geojson
 from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath import MANY_ANNOTATIONS, FeatureStyle, Naming, ObjectType
 from wsi_magnet.export.qupath_script import write_qupath_script
+from wsi_magnet.export.roi import write_roi_csv, write_roi_geojson
 from wsi_magnet.export.tiles import TileOptions, write_tiles
 from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.errors import storage_errors
 from wsi_magnet.storage.location import Location
 from wsi_magnet.storage.output import Exported, FileOptions, refuse_below_file
 
-Kind = Literal["geojson", "tiles", "qupath-script", "ome-tiff", "csv", "spatialdata"]
+Kind = Literal["geojson", "tiles", "qupath-script", "ome-tiff", "csv", "spatialdata", "roi-csv", "roi-geojson"]
 
 Product = Literal["mask", "probabilities", "uncertainty"]
 
@@ -148,6 +149,14 @@ def _spatialdata(source: Result, target: Path, options: ExportOptions) -> Export
     return write_spatialdata(source, target, options.files)
 
 
+def _roi_csv(source: Result, target: Path, options: ExportOptions) -> Exported:
+    return write_roi_csv(source, target, options.files)
+
+
+def _roi_geojson(source: Result, target: Path, options: ExportOptions) -> Exported:
+    return write_roi_geojson(source, target, options.objects, style_of(source, options), options.files)
+
+
 _WRITERS: Mapping[str, Callable[[Result, Path, ExportOptions], Exported]] = {
     "geojson": _geojson,
     "tiles": _tiles,
@@ -155,4 +164,6 @@ _WRITERS: Mapping[str, Callable[[Result, Path, ExportOptions], Exported]] = {
     "ome-tiff": _ome_tiff,
     "csv": _csv,
     "spatialdata": _spatialdata,
+    "roi-csv": _roi_csv,
+    "roi-geojson": _roi_geojson,
 }

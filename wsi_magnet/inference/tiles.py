@@ -112,6 +112,21 @@ class TileCanvas:
         self.labels[rows, cols] = pixels.labels[:height, :width]
         self.uncertainty[rows, cols] = pixels.uncertainty[:height, :width]
 
+    def clear(self, outside: npt.NDArray[np.bool_], background: int | None, *, probabilities: bool) -> None:
+        """Set pixels to background: label 0, uncertainty 0.
+
+        outside: bool (height, width). background: channel of that class; None leaves all probabilities 0 there.
+        probabilities: True clears them too.
+        """
+        if not outside.any():
+            return
+        self.labels[outside] = 0
+        self.uncertainty[outside] = 0
+        if probabilities:
+            self.probabilities[:, outside] = 0
+            if background is not None:
+                self.probabilities[background, outside] = 255
+
 
 def quarters(uncertainty: Pixels, cell: Box) -> Quarters:
     """(sum, pixels) of a cell's four quarters, each a cell of the next scale; only pixels on the grid count.

@@ -8,8 +8,9 @@ from wsi_magnet.config import RunConfig
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.methods.registry import course_of
 from wsi_magnet.nets.spec import BundleSpec, single_scale
+from wsi_magnet.planning.areas import Areas, restricted_to
 from wsi_magnet.planning.plan import Plan, make_plan
-from wsi_magnet.planning.tissue import TissueMap, darkness, find_tissue
+from wsi_magnet.planning.tissue import TissueMap, darkness, find_tissue, map_scale
 from wsi_magnet.scales import Ladder, build_ladder
 from wsi_magnet.slides.types import SlideInfo, SlideReader
 
@@ -27,6 +28,8 @@ class PreparedRun:
     """Notes for the user about this slide."""
     only_scale: int | None = None
     """Index of the bundle's scale that the method uses alone; `spec` has no other then."""
+    areas: Areas | None = None
+    """Areas that the configuration's files name; None where it names none."""
 
 
 def ladder_of(info: SlideInfo, spec: BundleSpec) -> Ladder:
@@ -49,8 +52,10 @@ def upsampling_note(info: SlideInfo, ladder: Ladder) -> str:
     )
 
 
-def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> PreparedRun:
+def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig, areas: Areas | None = None) -> PreparedRun:
     """Find the tissue and lay out the scales; with `--no-tissue` only how dark the slide is, for an alarm.
+
+    areas: those of the configuration's files.
 
     Raises MissingMppError, ConfigError as `ladder_of` and for an unknown method, BundleError where the bundle lacks
     what the method needs, SlideReadError.
@@ -63,6 +68,8 @@ def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> Prepare
         ladder = ladder_of(info, spec)
     if config.tissue:
         tissue = find_tissue(reader, canvas=info.canvas, mpp_xy=info.require_mpp())
+        if areas is not None and areas.tissue is not None:
+            tissue = tissue.replaced(areas.tissue_at(map_scale(info.canvas, info.require_mpp())))
     else:
         tissue = TissueMap.everything(info.canvas, darkness(reader, canvas=info.canvas, mpp_xy=info.require_mpp()))
     cells = [tissue.cells(scale, spec.cell_px) for scale in ladder.scales]
@@ -77,11 +84,15 @@ def prepare(reader: SlideReader, spec: BundleSpec, config: RunConfig) -> Prepare
         patch_px=spec.patch_px,
         finest_halo_px=_radius_px(spec, config.method, ladder) if course.refines == "last" else 0,
     )
+    if areas is not None and areas.restrict:
+        plan = restricted_to(plan, areas)
     notes = _notes(info, ladder if course.scales == "coarsest" else whole, tissue)
     if course.refines == "last" and len(ladder) == 1:
         where = "the bundle has one scale" if len(spec.mpps) == 1 else "the slide has pixels for one scale"
         notes.append(f"{course.name} refines a coarser result, and {where} only: not refined")
-    return PreparedRun(info, spec, config, plan, tissue, tuple(notes), only_scale)
+    if areas is not None and areas.restrict and not plan.scales[-1].tissue.any() and tissue.tissue.any():
+        notes.append("the regions hold no tissue: the mask is empty; pass --no-tissue to analyse all of them")
+    return PreparedRun(info, spec, config, plan, tissue, tuple(notes), only_scale, areas)
 
 
 def _radius_px(spec: BundleSpec, method: str, ladder: Ladder) -> int:

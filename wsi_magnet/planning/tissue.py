@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -147,6 +147,10 @@ class TissueMap:
     def bare(self) -> Map:
         """Bool, as `tissue`: glass, without areas that were not scanned."""
         return ~self.tissue if self.not_scanned is None else ~(self.tissue | self.not_scanned)
+
+    def replaced(self, tissue: Map) -> TissueMap:
+        """The map with other tissue, of the same shape, and without gaps or areas that were not scanned."""
+        return replace(self, tissue=tissue, gaps=None, not_scanned=None, threshold=0.0)
 
     @property
     def share(self) -> float:

@@ -29,6 +29,7 @@ _CURE = "choose another output folder with -o (or replace all that is in this on
 _FENCING_TOKEN = ".turn"
 KEEP, _NOTHING = "--keep", "nothing"
 _METHOD = "--method"
+_AREAS = "the content of --roi, --exclude and --tissue-mask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,13 @@ class Fingerprint:
 
 
 def fingerprint(
-    slide_identity: str, mpp_xy: tuple[float, float], bundle: tuple[str, str], config: RunConfig
+    slide_identity: str,
+    mpp_xy: tuple[float, float],
+    bundle: tuple[str, str],
+    config: RunConfig,
+    areas: str | None = None,
 ) -> Fingerprint:
-    """Fingerprint of a run. bundle: (name, SHA-256)."""
+    """Fingerprint of a run. bundle: (name, SHA-256). areas: digest of those of the configuration's files."""
     return Fingerprint(
         {
             "the slide": slide_identity[:16],
@@ -105,6 +110,7 @@ def fingerprint(
             KEEP: ",".join(config.kept) or _NOTHING,
             "--batch-size": str(config.batch_size or "auto"),
             "--precision": config.precision,
+            **({} if areas is None else {_AREAS: areas[:12]}),
             **({} if config.method == MAGNET else {_METHOD: config.method}),  # versions before had no other
         }
     )
@@ -120,6 +126,7 @@ class ResultFolder:
         self.summary_json = path / "summary.json"
         self.journal = path / "journal.jsonl"
         self.tissue_png = path / "tissue.png"
+        self.areas_json = path / "areas.geojson"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -69,6 +69,8 @@ class TileResult:
     """Seconds spent in "read", "compute", "write", and in "total"."""
     worker: str = ""
     """Name of the worker."""
+    region_pixels: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
+    """Of each region by its number: pixels by label value; at the finest scale alone."""
 
     @property
     def key(self) -> tuple[int, int, int]:
@@ -83,6 +85,7 @@ class TileResult:
             "labels": {str(k): v for k, v in self.label_pixels.items()},
             "s": {k: round(v, 4) for k, v in self.seconds.items()},
             "worker": self.worker,
+            **({"regions": _regions_json(self.region_pixels)} if self.region_pixels else {}),
         }
 
     @staticmethod
@@ -92,7 +95,15 @@ class TileResult:
         labels = {int(k): _count(v) for k, v in entry["labels"].items()}
         scale, row, col = map(_count, entry["tile"])
         seconds = {str(k): float(v) for k, v in entry["s"].items()}
-        return TileResult(scale, row, col, cells, labels, seconds, str(entry["worker"]))
+        regions = {
+            int(index): {int(k): _count(v) for k, v in counts.items()}
+            for index, counts in entry.get("regions", {}).items()
+        }
+        return TileResult(scale, row, col, cells, labels, seconds, str(entry["worker"]), regions)
+
+
+def _regions_json(regions: Mapping[int, Mapping[int, int]]) -> dict[str, dict[str, int]]:
+    return {str(index): {str(k): v for k, v in counts.items()} for index, counts in regions.items()}
 
 
 def _cell_json(cell: CellResult) -> list[Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsi_magnet.labels import NOT_ANALYSED, LabelClass
+from wsi_magnet.planning.areas import Areas
 from wsi_magnet.planning.plan import Plan, ScalePlan
 from wsi_magnet.results.alarms import Alarm
 from wsi_magnet.results.grading import ClassArea, areas_of, summarise
@@ -54,13 +55,17 @@ class RunCounts:
     Memory: a few numbers per scale, and a line per unreadable cell.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, areas: Areas | None = None) -> None:
+        """areas: those to which the run is restricted."""
+        self._plan, self._areas = plan, areas
+        self._regions: list[Counter[int]] = [Counter() for _ in areas.regions] if areas else []
         self._scales = [_ScaleCounts(one) for one in plan.scales]
 
     def add(self, result: TileResult) -> None:
         """Count a finished tile; each tile once."""
         self._scales[result.scale].add(result)
+        for index, pixels in result.region_pixels.items():
+            self._regions[index].update(pixels)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -81,7 +86,19 @@ class RunCounts:
             "cells_not_refined": sum(one.unreadable for one in self._scales[1:]),
             "not_refined_mm2": 0.0 if len(self._scales) == 1 else finest.unreadable_mm2,
             "unreadable": [{"reason": reason, "cells": cells} for reason, cells in by_reason(self.failures)],
+            **({} if self._areas is None else {"regions": list(self._region_values(self._areas, classes))}),
         }
+
+    def _region_values(self, areas: Areas, classes: Sequence[LabelClass]) -> Iterator[dict[str, Any]]:
+        finest = self._plan.scales[-1].scale
+        level0_mm2 = (finest.mpp / 1000) ** 2 / (finest.downsample_xy[0] * finest.downsample_xy[1])
+        for one, pixels in zip(areas.regions, self._regions, strict=True):
+            yield {
+                "name": one.name,
+                "class": one.kind,
+                "region_mm2": one.outline.area * level0_mm2,
+                **summarise(pixels, classes, finest.mpp, NOT_ANALYSED),
+            }
 
     def _canvas_mm2(self) -> float:
         """Area of the mask with everything in it."""

@@ -42,6 +42,10 @@ def work_words(config: RunConfig, bundle: str | None) -> Iterator[str]:
             yield from (flag, str(values[name]))
     if not config.tissue:
         yield "--no-tissue"
+    for name, path in config.area_files.items():
+        yield from (f"--{name.replace('_', '-')}", str(Path(path).expanduser().absolute()))
+    if config.roi_classes:
+        yield from ("--roi-classes", ",".join(config.roi_classes))
     if config.kept:
         yield from ("--keep", ",".join(config.kept))
 

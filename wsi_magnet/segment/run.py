@@ -14,6 +14,7 @@ from wsi_magnet.errors import ResultMismatchError
 from wsi_magnet.geometry import Box, ceil_div
 from wsi_magnet.methods.registry import course_of
 from wsi_magnet.nets.trust import running_model
+from wsi_magnet.planning.areas import Areas
 from wsi_magnet.planning.budget import Budget, choose_refined
 from wsi_magnet.planning.estimate import planned_patches
 from wsi_magnet.planning.plan import Cells, ScalePlan, grid_box, pool_any
@@ -63,7 +64,7 @@ class Run:
         )
         self._pyramids = self._products.pyramids(folder.path)
         self._classes = [one.label for one in prepared.spec.classes]
-        self._counts = RunCounts(self._plan)
+        self._counts = RunCounts(self._plan, self._restriction)
 
     def execute(self, execution: Execution | Executor, wanted: Fingerprint, *, resume: bool) -> RunSummary:
         """Compute the tiles that are missing and finish the result.
@@ -149,6 +150,9 @@ class Run:
         if self._prepared.config.tissue:
             with storage_errors(self._folder.tissue_png):
                 self._prepared.tissue.save(self._folder.tissue_png)
+        if self._prepared.areas is not None:
+            with storage_errors(self._folder.areas_json):
+                self._prepared.areas.save(self._folder.areas_json)
 
     def _spec(self, device: str) -> RunSpec:
         info, config = self._prepared.info, self._prepared.config
@@ -165,7 +169,14 @@ class Run:
             self._prepared.tissue.reference if config.tissue else None,
             self._prepared.only_scale,
             running_model(self._prepared.spec),  # the client has looked for it in the user's list
+            None if self._restriction is None else self._restriction.digest,
         )
+
+    @property
+    def _restriction(self) -> Areas | None:
+        """Areas to which the run is restricted; None for a whole slide."""
+        areas = self._prepared.areas
+        return areas if areas is not None and areas.restrict else None
 
     def _run_scales(self, executor: Executor, run: RunSpec, history: History) -> None:
         refine, tissue = self._prepared.config.refine, [int(one.tissue.sum()) for one in self._plan.scales]
@@ -231,7 +242,8 @@ class Run:
 
     def _record_lost(self, run: RunSpec) -> RecordLost:
         prepared = self._prepared
-        return RecordLost(run, prepared.spec, prepared.tissue if prepared.config.tissue else None)
+        tissue = prepared.tissue if prepared.config.tissue else None
+        return RecordLost(run, prepared.spec, tissue, self._restriction)
 
     def _set_fencing_token(self, scale_plan: ScalePlan) -> str:
         """Allow workers to write results of this run and this scale only; returns the token."""

@@ -14,6 +14,7 @@ from wsi_magnet.errors import ConfigError, ResultMismatchError, SlideOpenError
 from wsi_magnet.methods.registry import course_of, settled
 from wsi_magnet.nets.spec import BundleSpec, bundle_identity, bundle_path, read_spec
 from wsi_magnet.nets.trust import require_runtime, require_trust
+from wsi_magnet.planning.areas import Areas
 from wsi_magnet.planning.prepare import PreparedRun, ladder_of, prepare
 from wsi_magnet.results.events import Note, Observer, ignore, together
 from wsi_magnet.results.folder import Existing, ResultFolder, fingerprint, require_writable, write_json
@@ -22,6 +23,7 @@ from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.results.uncertainty import add_uncertainty
 from wsi_magnet.runtime.process_setup import refuse_during_import_of_main
 from wsi_magnet.runtime.types import Executor
+from wsi_magnet.segment.areas import read_areas
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideInfo, SlideReader
 from wsi_magnet.storage.errors import storage_errors
@@ -93,9 +95,12 @@ def _segment(
     with _opened(slide, spec, config, execution, observe) as opened:
         info = opened.info
         own_bundle = None if bundle is None else bundle_path(bundle).absolute()
-        folder.refuse_inputs_inside([*_parts(Path(info.path)), *([own_bundle] if own_bundle else [])])
+        files = [Path(one) for one in config.area_files.values()]
+        folder.refuse_inputs_inside([*_parts(Path(info.path)), *([own_bundle] if own_bundle else []), *files])
+        areas = read_areas(config, info)
         origin = bundle_identity(bundle)  # renamed or recoloured classes make no other mask
-        wanted = fingerprint(info.identity, info.require_mpp(), (origin.name, origin.sha256), config)
+        digest = None if areas is None else areas.digest
+        wanted = fingerprint(info.identity, info.require_mpp(), (origin.name, origin.sha256), config, digest)
         earlier = folder.admit(wanted, existing)
         finished = _finished_before(folder, earlier)
         if finished and earlier:
@@ -117,7 +122,7 @@ def _segment(
         require_writable(folder.path)
         with folder.locked():
             earlier = folder.admit(wanted, existing)  # again: another run may have finished before the lock was ours
-            prepared = opened.prepare()
+            prepared = opened.prepare(areas)
             for note in prepared.notes:
                 observe(Note(note))
             from wsi_magnet.segment.run import Run  # with torch and Dask, which a finished run does without
@@ -164,7 +169,7 @@ class _OpenSlide(Protocol):
         """Description of the slide."""
         ...
 
-    def prepare(self) -> PreparedRun:
+    def prepare(self, areas: Areas | None) -> PreparedRun:
         """Find the tissue and plan the run. Raises MissingMppError, SlideReadError."""
         ...
 
@@ -181,8 +186,8 @@ class _LocalSlide:
     def info(self) -> SlideInfo:
         return self.reader.info
 
-    def prepare(self) -> PreparedRun:
-        prepared = prepare(self.reader, self.spec, self.config)
+    def prepare(self, areas: Areas | None) -> PreparedRun:
+        prepared = prepare(self.reader, self.spec, self.config, areas)
         self.reader.close()  # workers have readers of their own; this one's cache of decoded tiles is of no more use
         give_memory_back()
         return prepared
@@ -193,14 +198,16 @@ class _WorkerSlide:
 
     def __init__(self, slide: str, spec: BundleSpec, config: RunConfig, executor: Executor, observe: Observer) -> None:
         """Raises SlideOpenError, ConfigError."""
-        from wsi_magnet.worker.tasks import RunInspect, RunSurvey  # with torch, which a finished run does without
+        from wsi_magnet.worker.tasks import RunInspect  # with torch, which a finished run does without
 
         self._slide, self._executor, self._observe = slide, executor, observe
-        self._survey = RunSurvey(spec, config)
+        self._spec, self._config = spec, config
         self.info = self._on_a_worker(RunInspect(config.mpp))
 
-    def prepare(self) -> PreparedRun:
-        return self._on_a_worker(self._survey)
+    def prepare(self, areas: Areas | None) -> PreparedRun:
+        from wsi_magnet.worker.tasks import RunSurvey
+
+        return self._on_a_worker(RunSurvey(self._spec, self._config, areas))
 
     def _on_a_worker(self, function: Callable[[str], Result]) -> Result:
         def notify(text: str) -> None:

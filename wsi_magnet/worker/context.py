@@ -23,6 +23,7 @@ from wsi_magnet.inference.engine import Engine
 from wsi_magnet.methods.registry import course_of
 from wsi_magnet.nets.bundle import Bundle, load_bundle
 from wsi_magnet.nets.spec import single_scale
+from wsi_magnet.planning.areas import Areas
 from wsi_magnet.planning.plan import ScaleLayout
 from wsi_magnet.planning.tissue import TissueMap, TissueReference
 from wsi_magnet.results.folder import Products, ResultFolder
@@ -68,6 +69,8 @@ class RunSpec:
     """Index of the bundle's scale that the method uses alone."""
     trusted: str | None = None
     """SHA-256 of the bundle's model whose code the client lets run."""
+    areas: str | None = None
+    """Digest of the areas in the folder to which the run is restricted; None for a whole slide."""
 
     @property
     def networks(self) -> NetworkKey:
@@ -162,6 +165,14 @@ class WorkerContext:
             return None
         with storage_errors(self._folder.tissue_png):
             return TissueMap.load(self._folder.tissue_png, self.run.tissue)
+
+    @cached_property
+    def areas(self) -> Areas | None:
+        """Areas of the result folder to which the run is restricted. Raises StoreError."""
+        if self.run.areas is None:
+            return None
+        with storage_errors(self._folder.areas_json):
+            return Areas.load(self._folder.areas_json)
 
     def require_fencing_token(self, token: str) -> None:
         """Raises ResultBusyError where the folder has another token.

@@ -36,9 +36,11 @@ from wsi_magnet.inference.tiles import (
 from wsi_magnet.labels import NOT_ANALYSED
 from wsi_magnet.methods.method import Context
 from wsi_magnet.nets.spec import BundleSpec
+from wsi_magnet.planning.areas import Areas
 from wsi_magnet.planning.plan import CellTask, ScaleLayout, TileTask, grid_box
 from wsi_magnet.planning.prepare import PreparedRun, prepare
 from wsi_magnet.planning.tissue import TissueMap
+from wsi_magnet.polygons import Inside
 from wsi_magnet.results.folder import Products
 from wsi_magnet.results.journal import CellResult, Distances, TileResult
 from wsi_magnet.results.pyramid import Pyramid, halve_tile
@@ -83,11 +85,12 @@ class RunSurvey:
 
     spec: BundleSpec
     config: RunConfig
+    areas: Areas | None = None
 
     def __call__(self, slide: str) -> PreparedRun:
         """Find the tissue and plan the run. Raises SlideOpenError, MissingMppError, SlideReadError, ConfigError."""
         with closing(open_here(slide, self.config.mpp)) as reader:
-            return prepare(reader, self.spec, self.config)
+            return prepare(reader, self.spec, self.config, self.areas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,8 @@ class RecordLost:
     spec: BundleSpec
     tissue: TissueMap | None
     """None where everything is analysed."""
+    areas: Areas | None = None
+    """None without regions and exclusions."""
 
     def __call__(self, task: TileTask, reason: str) -> TileResult:
         """Write the tile in this process; its cells to be refined are recorded with that reason. Raises StoreError."""
@@ -150,9 +155,10 @@ class RecordLost:
             canvas.put(box, pixels)
             failure = reason if cell.refine else None
             cells.append(CellResult(cell.row, cell.col, False, quarters(pixels.uncertainty, box), failure))
-        write_tile(canvas, layout, self.run.products, pyramids)
         values = sorted({0, NOT_ANALYSED, *(c.value for c in self.spec.classes)})
-        return TileResult(*task.key, tuple(cells), label_pixels(canvas, layout, task, values), {}, _worker_name())
+        counts = clip_and_count(canvas, layout, task, values, self.areas, self.spec.background_index)
+        write_tile(canvas, layout, self.run.products, pyramids)
+        return TileResult(*task.key, tuple(cells), counts.labels, {}, _worker_name(), counts.regions)
 
     def _pixels(self, coarse: Region | None, layout: ScaleLayout, cell: CellTask) -> CellPixels:
         if coarse is None:
@@ -184,12 +190,15 @@ class _TileComputation:
                 self._context.run, self._task, self._margin_px, self._context.pyramids["probabilities"]
             )
         results = list(self._results(coarse))
+        context = self._context
+        counts = clip_and_count(
+            self._canvas, self._layout, self._task, context.engine.values, context.areas, context.background
+        )
         with _timed(self._seconds, "write"):
             self._write()
         self._seconds["total"] = time.perf_counter() - started
-        labels = label_pixels(self._canvas, self._layout, self._task, self._context.engine.values)
         cells = tuple(sorted(results, key=lambda cell: (cell.row, cell.col)))
-        return TileResult(*self._task.key, cells, labels, dict(self._seconds), _worker_name())
+        return TileResult(*self._task.key, cells, counts.labels, dict(self._seconds), _worker_name(), counts.regions)
 
     def _results(self, coarse: Region | None) -> Iterator[CellResult]:
         """Put every cell on the canvas: refined, upsampled only, or recorded as unreadable."""
@@ -358,11 +367,51 @@ def background_outside(
     return clear_outside(pixels, tissue.on_tissue(layout.scale, cell, image), None)
 
 
-def label_pixels(canvas: TileCanvas, layout: ScaleLayout, task: TileTask, values: Iterable[int]) -> dict[int, int]:
-    """Pixels by label value over a tile's cells; those outside the task's cells are not counted."""
+@dataclass(frozen=True, slots=True)
+class TileCounts:
+    """Analysed pixels of a tile by label value."""
+
+    labels: dict[int, int]
+    regions: dict[int, dict[int, int]]
+    """Those of each region by its index; at the finest scale alone."""
+
+
+def clip_and_count(
+    canvas: TileCanvas,
+    layout: ScaleLayout,
+    task: TileTask,
+    values: Sequence[int],
+    areas: Areas | None,
+    background: int | None,
+) -> TileCounts:
+    """Clear what lies outside the areas, and count the other pixels of a task's cells.
+
+    Probabilities of scales before the finest stay whole: the next scale reads them across the areas' edges. background:
+    channel of the background class.
+    """
+    if areas is None or not areas.restrict:
+        return TileCounts(label_pixels(canvas, layout, task, values), {})
+    inside = areas.inside(layout.scale, canvas.box)
+    finest = layout.mask_level == 0
+    canvas.clear(~inside, background, probabilities=finest)
+    regions = {}
+    for index, own in areas.by_region(layout.scale, canvas.box) if finest else ():
+        if counts := label_pixels(canvas, layout, task, values, own):
+            regions[index] = counts
+    return TileCounts(label_pixels(canvas, layout, task, values, inside), regions)
+
+
+def label_pixels(
+    canvas: TileCanvas, layout: ScaleLayout, task: TileTask, values: Iterable[int], inside: Inside | None = None
+) -> dict[int, int]:
+    """Pixels by label value over a tile's cells; those outside the task's cells are not counted.
+
+    inside: bool (tile height, tile width), pixels to count; None: all.
+    """
     counts: Counter[int] = Counter()
     for cell in task.cells:
-        labels = canvas.labels[layout.cell_box(cell.row, cell.col).relative_to(canvas.box).slices_yx]
+        part = layout.cell_box(cell.row, cell.col).relative_to(canvas.box).slices_yx
+        labels = canvas.labels[part] if inside is None else canvas.labels[part][inside[part]]
         # For a handful of values a comparison each is ten times as fast as sorting the pixels.
         counts.update({v: n for v in values if (n := int(np.count_nonzero(labels == v)))})
     return dict(sorted(counts.items()))
