@@ -80,6 +80,9 @@ class RunConfig:
     """Arithmetic of the networks. "auto" is the fastest that changes less than a thousandth of the labels: fp16 on
     CUDA, "mixed" (backbone in fp32, refinement modules in bf16) on CPUs with bf16, fp32 on others. The choice of the
     first worker holds for the whole run."""
+    method: str = MAGNET
+    """Method of the poster, or of another package. Methods without scales between the coarsest and the finest refine
+    all tissue cells unless `refine` is a fraction; see `methods.registry`."""
     roi: str | None = None
     """File with the regions to analyse: QuPath GeoJSON, ASAP or ImageScope XML, HistomicsUI JSON, or a label image
     (PNG, TIFF, OME-Zarr), whose pixels other than 0 are regions by their value. None: the whole slide."""
@@ -89,14 +92,11 @@ class RunConfig:
     """File with areas to leave out, of the same kinds."""
     tissue_mask: str | None = None
     """File with the tissue, of the same kinds, in place of the tissue step."""
-    method: str = MAGNET
-    """Method of the poster, or of another package. Methods without scales between the coarsest and the finest refine
-    all tissue cells unless `refine` is a fraction; see `methods.registry`."""
 
     def __post_init__(self) -> None:
         for name in _AREA_FILES:
-            if isinstance(path := getattr(self, name), os.PathLike):
-                object.__setattr__(self, name, os.fspath(path))
+            if isinstance(path := getattr(self, name), str | os.PathLike):  # absolute: it holds in any folder
+                object.__setattr__(self, name, os.path.abspath(os.path.expanduser(os.fspath(path))))
         check_fields(self)
         if self.roi_classes and self.roi is None:
             raise ConfigError("roi_classes needs roi, the file that has them", arguments=("roi_classes", "roi"))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.annotations.made import ALL, GLEASON_3, STROMA, feature, opened, read, slide, square, write_geojson
-from wsi_magnet.annotations.geojson import parse_geojson
+from wsi_magnet.annotations.geojson import features_of, parse_json
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box
 
@@ -20,7 +20,7 @@ ONE = feature([square(2, 3, 12, 13)])
 
 
 def labels(document: object) -> list[str]:
-    return [drawn.label for drawn in parse_geojson(json.dumps(document).encode())]
+    return [drawn.label for drawn in features_of(document)]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,6 @@ def _square_in(width: int, height: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
 @pytest.mark.parametrize("name", ["brush", "ellipse", "polygon", "rectangle", "wand"])
 def test_qupaths_own_regions_fill_their_area(test_data: Path, name: str) -> None:
     path = test_data / "annotations" / "qupath_geojson" / f"qupath-{name}.json"
-    area = parse_geojson(path.read_bytes())[0].region.area
+    area = features_of(parse_json(path.read_bytes()))[0].region.area
     sets = read(path, slide(28_000, 16_000), "*=stroma", downsample=4.0)
     assert (sets == STROMA).sum() * 16 == pytest.approx(area, rel=0.02)

@@ -171,14 +171,15 @@ def test_the_files_of_a_dicom_series_are_one_slide(tmp_path: Path, implicit: boo
 
 
 def test_a_list(tmp_path: Path) -> None:
-    touch(tmp_path, "s/a.svs", "s/b.svs", "lists/mine.safetensors")
-    text = "\ufeffSlide,mpp,bundle,name,patient\r\n../s/a.svs,0.25,,first,P1\r\n\r\nmissing.svs,,mine.safetensors,,\r\n"
+    touch(tmp_path, "s/a.svs", "s/b.svs", "lists/mine.safetensors", "lists/drawn.geojson")
+    head, first = "\ufeffSlide,mpp,bundle,name,patient,roi", "../s/a.svs,0.25,,first,P1,drawn.geojson"
+    text = f"{head}\r\n{first}\r\n\r\nmissing.svs,,mine.safetensors,,,\r\n"
     (tmp_path / "lists/cohort.csv").write_text(text)
     slides = find_slides([str(tmp_path / "lists/cohort.csv"), str(tmp_path / "s")], tmp_path / "out").slides
     assert [(os.path.relpath(slide.path, tmp_path), *slide.own_options) for slide in slides] == [
-        ("s/a.svs", 0.25, None, "first"),
-        ("lists/missing.svs", None, str(tmp_path / "lists/mine.safetensors"), None),
-        ("s/b.svs", None, None, None),
+        ("s/a.svs", 0.25, None, "first", str(tmp_path / "lists/drawn.geojson")),
+        ("lists/missing.svs", None, str(tmp_path / "lists/mine.safetensors"), None, None),
+        ("s/b.svs", None, None, None, None),
     ]
 
 
@@ -198,6 +199,7 @@ def test_a_list_takes_precedence_over_a_folder(tmp_path: Path) -> None:
         ("slide,mpp\na.svs,0.5\na.svs,fine\n", "row 3: mpp 'fine' is not a number"),
         ("slide,mpp\na.svs,1000\n", "row 2: mpp 1000 is no resolution"),
         ("slide,mpp\n,1\n", "row 2: slide is empty"),
+        ("slide,roi\na.svs,b.geojson\n", "b.geojson does not exist"),
         ("slide,bundle\na.svs,b.safetensors\n", "row 2: bundle"),
         ("slide,mpp\na.svs,0.5\na.svs,0.25\n", "row 3: "),
         ("slide,bundel\na.svs,b\n", "is 'bundle' meant"),

@@ -16,8 +16,10 @@ from wsi_magnet.segment.command_line import run_command, with_recorded_refine
 
 CONFIGS = [
     RunConfig(),
-    RunConfig(0.123456789, "all", False, 512, "0.5", True, True, 3, "bf16", "Patching"),
-    RunConfig(refine=0.2, keep_uncertainty=True, precision="fp32"),
+    RunConfig(
+        0.123456789, "all", False, 512, "0.5", True, True, 3, "bf16", "Patching", "/r o i.json", ("A", "b c"), "/x.png"
+    ),
+    RunConfig(refine=0.2, keep_uncertainty=True, precision="fp32", tissue_mask="/t.xml"),
 ]
 EXECUTIONS = [
     Execution(),
@@ -35,8 +37,8 @@ def test_the_default_refines_what_is_uncertain() -> None:
 
 
 def test_the_configurations_below_try_every_option() -> None:
-    same = [one.name for one in fields(RunConfig) if getattr(CONFIGS[1], one.name) == one.default]
-    assert not same, "give the second configuration another value, and the command line an option"
+    same = [one.name for one in fields(RunConfig) if all(getattr(c, one.name) == one.default for c in CONFIGS)]
+    assert not same, "give a configuration another value, and the command line an option"
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -17,6 +17,8 @@ from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, checked_ring
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.polygons import Ring, region_of
 
+_TOO_DEEP = "its JSON is nested too deeply for an annotation"
+
 _POINTS = ("Point", "MultiPoint")
 _LINES = ("LineString", "MultiLineString")
 _SURFACES = ("Polygon", "MultiPolygon")
@@ -24,20 +26,26 @@ _ANNOTATIONS = ("annotation", "PathAnnotationObject")
 """QuPath's names of annotations, in "objectType" since 0.3 and in "id" before."""
 
 
-def parse_geojson(data: bytes) -> list[Drawn]:
+def parse_json(data: bytes) -> Any:
+    """The values of a JSON file. Raises AnnotationError for anything else."""
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise AnnotationError(_TOO_DEEP) from error
+    except ValueError as error:
+        raise AnnotationError(f"it is not JSON, or truncated: {error}") from error
+
+
+def features_of(values: Any) -> list[Drawn]:
     """The regions of a FeatureCollection, a list of features, or a single one, in the file's order.
 
     Raises AnnotationError, naming the object, for a file that is not GeoJSON and for contours that enclose no region.
     """
     try:
-        features = list(_features(json.loads(data)))
+        features = list(_features(values))
         drawn = [_drawn(feature, number) for number, feature in enumerate(features, 1) if _is_annotation(feature)]
     except RecursionError as error:
-        raise AnnotationError("its JSON is nested too deeply for an annotation") from error
-    except ValueError as error:
-        if isinstance(error, AnnotationError):
-            raise
-        raise AnnotationError(f"it is not JSON, or truncated: {error}") from error
+        raise AnnotationError(_TOO_DEEP) from error
     return [one for one in drawn if one is not None]
 
 

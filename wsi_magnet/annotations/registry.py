@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from wsi_magnet.annotations.coding import Coding
-from wsi_magnet.annotations.geojson import parse_geojson
+from wsi_magnet.annotations.dsa import is_dsa, parse_dsa
+from wsi_magnet.annotations.geojson import features_of, parse_json
 from wsi_magnet.annotations.label_image import LabelImage
 from wsi_magnet.annotations.label_pixels import open_picture
 from wsi_magnet.annotations.label_zarr import ZarrLabels, is_zarr
@@ -29,7 +30,7 @@ _PICTURES = (PNG_MAGIC, JPEG_MAGIC, *TIFF_MAGIC)
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 """Byte order marks that may precede text."""
 
-KINDS = "a label image (PNG, TIFF, OME-Zarr), QuPath GeoJSON, ASAP XML or ImageScope XML"
+KINDS = "a label image (PNG, TIFF, OME-Zarr), QuPath GeoJSON, HistomicsUI JSON, ASAP XML or ImageScope XML"
 
 
 class CheckedAnnotation(Annotation, Protocol):
@@ -110,7 +111,11 @@ def _drawn(data: bytes, info: SlideInfo) -> Sequence[Drawn]:
     if not start:
         raise AnnotationError("it is empty")
     if start in b"{[":
-        return parse_geojson(data)
+        values = parse_json(data)
+        if not is_dsa(values):
+            return features_of(values)
+        drawn = parse_dsa(values)
+        return [moved(one, -info.bounds.x0, -info.bounds.y0) for one in drawn]
     if start != b"<":
         raise AnnotationError(f"it is neither {KINDS}")
     root = parse_xml(data)

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -198,10 +197,10 @@ def make_config(
             mpp=mpp,
             method=method,
             refine=parse_refine(refine),
-            roi=_absolute(roi),
+            roi=roi,
             roi_classes=tuple(name.strip() for name in roi_classes.split(",") if name.strip()),
-            exclude=_absolute(exclude),
-            tissue_mask=_absolute(tissue_mask),
+            exclude=exclude,
+            tissue_mask=tissue_mask,
             tissue=not no_tissue,
             tile_px=int(tile),
             ngff=ngff,
@@ -213,11 +212,6 @@ def make_config(
         return settled(config)
     except ConfigError as error:
         raise click.UsageError(in_option_words(error)) from error
-
-
-def _absolute(path: str | None) -> str | None:
-    """The path of a file, so that the recorded options hold in any folder."""
-    return None if path is None else os.path.abspath(os.path.expanduser(path))
 
 
 def execution_options(command: Command) -> Command:

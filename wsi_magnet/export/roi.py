@@ -111,13 +111,13 @@ def _row(source: Result, region: Mapping[str, Any]) -> dict[str, Any]:
 def _feature(
     region: Mapping[str, Any], outline: Any, index: int, style: FeatureStyle, labels: Mapping[str, LabelClass]
 ) -> dict[str, Any]:
-    kind = region["class"]
+    kind, parts = region["class"], shapely.get_parts(outline)
     named = next((one for one in BUILT_IN if one.lower() == kind.lower()), kind)
     classification = {"classification": {"name": named, "color": list(_COLOUR)}} if kind else {}
     return {
         "type": "Feature",
         "id": object_id(f"{style.identity} roi", str(index)),
-        "geometry": shapely.geometry.mapping(outline),
+        "geometry": shapely.geometry.mapping(parts[0] if len(parts) == 1 else outline),
         "properties": {
             "objectType": "annotation",
             "name": region["name"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from wsi_magnet.text import area_text, counted, duration_text, percent_text, tim
 
 _MAX_FAILURES = 40
 """Lines of unreadable cells on a page; all are in run.json."""
+
+_MAX_REGIONS = 200
+"""Regions on a page; all are in summary.json."""
 
 _MAX_CLASSES = 6
 """Columns of class shares in the index; with more classes the bars and the slides' own pages show them."""
@@ -47,6 +50,7 @@ def slide_page(facts: SlideFacts, pictures: Pictures, *, index: str | None = Non
         "key_figures": _key_figures(facts),
         **_figure(facts, pictures),
         "grade": _grade(facts.grading) if facts.grading else None,
+        "regions": _regions(facts),
         "refinement": _refinement(facts),
         "cell_px": facts.record.bundle.cell_px,
         "unreadable": _unreadable(facts),
@@ -203,6 +207,32 @@ def _refinement(facts: SlideFacts) -> list[dict[str, Any]]:
     ]
 
 
+def _regions(facts: SlideFacts) -> dict[str, Any] | None:
+    """Table of the regions to which the run was restricted; None without any, and before they are counted."""
+    regions = facts.source.summary.get("regions") or ()
+    if not regions:
+        return None
+    return {
+        "classes": [one["name"] for one in regions[0]["classes"]],
+        "rows": [
+            {
+                "name": one["name"],
+                "class": one["class"],
+                "mm2": one["region_mm2"],
+                "percents": [share["percent"] for share in one["classes"]],
+                "grade": _region_grade(one["gleason"]),
+            }
+            for one in regions[:_MAX_REGIONS]
+        ],
+        "has_grades": any(one["gleason"] for one in regions),
+        "more": f"{len(regions) - _MAX_REGIONS:,}" if len(regions) > _MAX_REGIONS else None,
+    }
+
+
+def _region_grade(grade: Mapping[str, Any] | None) -> str:
+    return f"{grade['primary']} + {grade['secondary']} = {grade['score']}" if grade else "–"
+
+
 def _unreadable(facts: SlideFacts) -> dict[str, Any] | None:
     if not facts.failures and not facts.not_analysed_mm2:
         return None
@@ -256,6 +286,7 @@ def _run_pairs(facts: SlideFacts) -> Pairs:
         ("method", config.method),
         ("refine", str(config.refine)),
         ("tissue only", "yes" if config.tissue else "no"),
+        *((name.replace("_", " "), Path(path).name) for name, path in config.area_files.items()),
         ("also kept", ", ".join(config.kept) or "nothing"),
         ("OME-Zarr, tile", f"{config.ngff}, {config.tile_px} px"),
         ("precision, batch", f"{record.precision or config.precision}, {config.batch_size or 'auto'}"),

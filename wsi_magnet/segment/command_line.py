@@ -43,7 +43,7 @@ def work_words(config: RunConfig, bundle: str | None) -> Iterator[str]:
     if not config.tissue:
         yield "--no-tissue"
     for name, path in config.area_files.items():
-        yield from (f"--{name.replace('_', '-')}", str(Path(path).expanduser().absolute()))
+        yield from (f"--{name.replace('_', '-')}", path)
     if config.roi_classes:
         yield from ("--roi-classes", ",".join(config.roi_classes))
     if config.kept:
