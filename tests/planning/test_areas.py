@@ -9,6 +9,7 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from shapely.geometry.base import BaseGeometry
 
 from wsi_magnet.geometry import Box, Size
 from wsi_magnet.planning.areas import Area, Areas, _beneath
@@ -18,7 +19,7 @@ from wsi_magnet.scales import Scale, scale_at
 CANVAS = Size(300, 200)
 
 
-def polygon(points: list[tuple[float, float]]) -> shapely.Geometry:
+def polygon(points: list[tuple[float, float]]) -> BaseGeometry:
     return shapely.make_valid(shapely.Polygon(points))
 
 
@@ -40,7 +41,7 @@ def centres(scale: Scale, box: Box) -> tuple[np.ndarray, np.ndarray]:
     return x * scale.downsample_xy[0], y * scale.downsample_xy[1]
 
 
-def away_from_edges(outline: shapely.Geometry, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def away_from_edges(outline: BaseGeometry, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """True for points that no rounding moves across an edge."""
     return np.asarray(shapely.distance(outline.boundary, shapely.points(x, y)) > 1e-6)
 
@@ -50,7 +51,7 @@ def away_from_edges(outline: shapely.Geometry, x: np.ndarray, y: np.ndarray) -> 
     downsample=st.sampled_from([1.0, 2.5, 4.0]),
     corner=st.tuples(st.integers(0, 40), st.integers(0, 30)),
 )
-def test_pixels_are_those_of_shapely(outline: shapely.Geometry, downsample: float, corner: tuple[int, int]) -> None:
+def test_pixels_are_those_of_shapely(outline: BaseGeometry, downsample: float, corner: tuple[int, int]) -> None:
     scale = scale_of(downsample)
     box = Box(corner[0], corner[1], corner[0] + 30, corner[1] + 25)
     x, y = centres(scale, box)
@@ -60,9 +61,7 @@ def test_pixels_are_those_of_shapely(outline: shapely.Geometry, downsample: floa
 
 
 @given(outline=outlines, other=outlines, downsample=st.sampled_from([1.0, 2.5]))
-def test_cells_hold_every_pixel_and_few_others(
-    outline: shapely.Geometry, other: shapely.Geometry, downsample: float
-) -> None:
+def test_cells_hold_every_pixel_and_few_others(outline: BaseGeometry, other: BaseGeometry, downsample: float) -> None:
     scale, cell_px = scale_of(downsample), 16
     areas = Areas((Area("a", "", outline),), (Area("b", "", other),))
     cells = areas.cells(scale, cell_px)
