@@ -61,12 +61,12 @@ def _element(element: Mapping[str, Any], number: int) -> Iterator[Drawn]:
         elif group:
             raise AnnotationError(f"{what}: unclosed contour; close it in HistomicsUI, or remove its group")
     elif kind in ("rectangle", "ellipse", "circle"):
-        yield Drawn(what, label, _round_or_square(element, str(kind), what), name)
+        yield Drawn(what, label, _placed_outline(element, str(kind), what), name)
     elif kind not in _OTHERS:
         raise AnnotationError(f"{what}: unknown type {kind!r}")
 
 
-def _round_or_square(element: Mapping[str, Any], kind: str, what: str) -> BaseGeometry:
+def _placed_outline(element: Mapping[str, Any], kind: str, what: str) -> BaseGeometry:
     try:
         x, y = (float(one) for one in element["center"][:2])
         if kind == "circle":
