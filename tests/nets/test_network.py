@@ -83,7 +83,7 @@ def test_our_own_networks_have_the_same_description(name: str) -> None:
 
 def test_other_packages_bring_networks(install: Callable[..., None]) -> None:
     install(Point(INFO))
-    assert network_names() == (*OWN_NETWORKS, "vit:", "tiny-unet")
+    assert network_names() == (*OWN_NETWORKS, "vit:", "timm:", "smp:", "tiny-unet")
     assert isinstance(build_network("tiny-unet", 3, width=4), TinyUnet)
     assert package_of("tiny-unet") == "tiny-networks 0.1"
     assert registry.feature_channels("tiny-unet", width=4) == 4

@@ -43,7 +43,8 @@ def load_encoder(network: nn.Module, name: str, path: str | Path) -> None:
 
 
 def _in_trunk(key: str, trunk: Trunk) -> bool:
-    return key.startswith(trunk.prefix) and _layer(key.removeprefix(trunk.prefix)) in trunk.layers
+    layer = _layer(key.removeprefix(trunk.prefix))
+    return key.startswith(trunk.prefix) and (not trunk.layers or layer in trunk.layers)
 
 
 def _layer(key: str) -> str:

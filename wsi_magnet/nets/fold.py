@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TypeGuard
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -36,13 +37,20 @@ def _pairs(module: nn.Module, by_name: bool) -> Iterator[tuple[nn.Conv2d, tuple[
         for (_, first), (name, second) in pairwise(children.items()):
             # Some published networks nest normalisation and ReLU in a sequence of their own.
             owner, key = (second, "0") if _in_order(second) and len(list(second.children())) else (module, name)
-            if isinstance(first, nn.Conv2d) and isinstance(getattr(owner, key), nn.BatchNorm2d):
+            if _is_plain(first) and type(getattr(owner, key)) is nn.BatchNorm2d:
                 yield first, (owner, key)
         return
     for name, child in children.items() if by_name else ():
         normalisation = name.replace("conv", "bn")
-        if isinstance(child, nn.Conv2d) and isinstance(children.get(normalisation), nn.BatchNorm2d):
+        if _is_plain(child) and type(children.get(normalisation)) is nn.BatchNorm2d:
             yield child, (module, normalisation)
+
+
+def _is_plain(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """True for torch's own convolution. A class made from it may standardise its weights, and one made from
+    normalisation may activate as well.
+    """
+    return type(layer) is nn.Conv2d
 
 
 def _in_order(module: nn.Module) -> bool:

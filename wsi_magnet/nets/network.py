@@ -27,8 +27,8 @@ class Trunk:
 
     prefix: str
     """Prefix of the file's own keys."""
-    layers: tuple[str, ...]
-    """Top-level names of the file's layers in the trunk."""
+    layers: tuple[str, ...] = ()
+    """Top-level names of the file's layers in the trunk; empty: all that is below the prefix."""
     heads: tuple[str, ...] = ()
     """Top-level names of the layers that the trunk lacks; dropped from the file."""
     translate: Callable[[Mapping[str, Tensor], nn.Module], dict[str, Tensor]] | None = None

@@ -17,6 +17,7 @@ from wsi_magnet.errors import BundleError
 from wsi_magnet.nets.gate import GateModule, PoolModule
 from wsi_magnet.nets.identity import IdentityRefiner
 from wsi_magnet.nets.network import NetworkInfo
+from wsi_magnet.nets.outside import DISTRIBUTIONS, version_of
 from wsi_magnet.nets.refiner import LIGHT_WIDTH, RefinementModule
 from wsi_magnet.nets.spec import Argument, BundleSpec, ChannelOrder
 from wsi_magnet.nets.trust import EXPORTED
@@ -32,10 +33,12 @@ _OWN: dict[str, str] = {
     "identity": "identity",
     EXPORTED: "exported",
     "vit": "vit_variants",
+    "timm": "timm_networks",
+    "smp": "smp_networks",
 }
 """Module by name; its `INFO` is what an entry point's object would be."""
 
-FAMILIES = ("vit",)
+FAMILIES = ("vit", *DISTRIBUTIONS)
 """Names that need a variant after a colon."""
 
 OWN_NETWORKS = tuple(name for name in _OWN if name not in (EXPORTED, *FAMILIES))
@@ -87,6 +90,8 @@ def info_of(spec: BundleSpec) -> NetworkInfo:
 def package_of(name: str) -> str | None:
     """Name and version of the package that a network comes from, such as "my-networks 1.0"; None for our own."""
     kind = name.partition(":")[0]
+    if kind in DISTRIBUTIONS:
+        return version_of(kind)
     if kind in _OWN:
         return None
     dist = next((one.dist for one in entry_points(group=GROUP) if one.name == kind), None)

@@ -92,8 +92,8 @@ class BundleSpec:
     name: str
     """Name of the bundle, which results record."""
     network: str
-    """"fpn", "psp", "hrnet18+ocr", "small", "fcn_resnet50_unet", "identity", "exported", "vit:VARIANT", or one of
-    another package."""
+    """"fpn", "psp", "hrnet18+ocr", "small", "fcn_resnet50_unet", "identity", "exported", "vit:VARIANT", "timm:NAME",
+    "smp:ARCHITECTURE/ENCODER", or one of another package."""
     network_args: Mapping[str, Argument] = field(default_factory=dict)
     """Arguments of the network besides the number of classes."""
     network_package: str | None = None

@@ -147,8 +147,8 @@ class BackboneConfig(StageConfig):
     learning_rate: float = 0.003
     """The highest. For the network "small"; the published ones need a third of it."""
     network: str
-    """'fpn', 'psp', 'hrnet18+ocr', 'small', 'fcn_resnet50_unet', 'vit:VARIANT', or one of another package
-    (docs/networks.md)."""
+    """'fpn', 'psp', 'hrnet18+ocr', 'small', 'fcn_resnet50_unet', 'vit:VARIANT', 'timm:NAME',
+    'smp:ARCHITECTURE/ENCODER', or one of another package (docs/networks.md)."""
     network_args: Mapping[str, Argument] = field(default_factory=dict)
     """Arguments of the network besides the number of classes."""
     encoder: str | None = None
