@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -82,21 +83,26 @@ def test_bfloat16_comes_near(network: nn.Module, call: Call) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_network_itself_stays_as_it_is(network: nn.Module, call: Call, dtype: torch.dtype) -> None:
-    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    kinds, expected = [type(m) for m in network.modules()], logits(network, call)
-    form = inference_form(network, CPU, dtype)
-    with torch.inference_mode():
-        for parameter in form.parameters():
-            parameter.zero_()
-    assert [type(m) for m in network.modules()] == kinds
-    after = network.state_dict()
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_network_itself_stays_as_it_is(network: nn.Module, call: Call, dtype: torch.dtype, frozen: bool) -> None:
+    """Whatever becomes of the form; it shares the memory of frozen weights, in which nothing is changed in place."""
+    own = copy.deepcopy(network).requires_grad_(not frozen)
+    state = {key: tensor.clone() for key, tensor in own.state_dict().items()}
+    kinds, expected = [type(m) for m in own.modules()], logits(network, call)
+    form = inference_form(own, CPU, dtype)
+    if not frozen:
+        with torch.inference_mode():
+            for parameter in form.parameters():
+                parameter.zero_()
+    form.to("meta")
+    assert [type(m) for m in own.modules()] == kinds
+    after = own.state_dict()
     assert after.keys() == state.keys()
     for key, tensor in state.items():
         assert after[key].dtype == tensor.dtype
         assert after[key].stride() == tensor.stride()
         assert torch.equal(after[key], tensor)
-    assert torch.equal(logits(network, call), expected)
+    assert torch.equal(logits(own, call), expected)
 
 
 def test_what_takes_time_is_exchanged(network: nn.Module) -> None:
