@@ -12,10 +12,12 @@ import shapely
 from PIL import Image
 
 from tests.annotations.made import feature, square, write_geojson
+from tests.commands import Call, one_line
 from tests.few import slow_except
 from tests.runs import MadeRun, labels_of, run_serially
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import AnnotationError, ConfigError, ResultMismatchError
+from wsi_magnet.results.events import Event, TileFinished
 from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.segment.slide import segment_slide
 
@@ -156,6 +158,35 @@ def test_other_regions_are_refused_and_moved_ones_are_not(long_run: MadeRun, reg
         run_serially(long_run, tmp_path, RunConfig(tile_px=512))
 
 
+class Stopped(Exception):
+    """End of a run after a few tiles."""
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_stopped_run_is_resumed(made_run: MadeRun, tmp_path: Path, damaged: bool) -> None:
+    path = write_geojson(
+        tmp_path / "two.geojson", feature([square(50, 50, 1100, 700)]), feature([square(300, 500, 900, 1300)])
+    )
+    config = RunConfig(tile_px=512, roi=str(path))
+    whole = run_serially(made_run, tmp_path / "whole", config)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, TileFinished) and event.result.scale == 2 and event.result.region_pixels:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_serially(made_run, tmp_path, config, observe=stop)
+    if damaged:
+        journal = ResultFolder(tmp_path / "part").journal
+        assert isinstance(journal, Path)
+        text = journal.read_text()
+        assert '"regions":{"0"' in text
+        journal.write_text(text.replace('"regions":{"0"', '"regions":{"7"'))
+    again = run_serially(made_run, tmp_path, config)
+    assert (labels_of(again.folder) == labels_of(whole.folder)).all()
+    assert again.summary["regions"] == whole.summary["regions"]
+
+
 def test_tissue_is_taken_from_a_file(long_run: MadeRun, tmp_path: Path) -> None:
     path = write_geojson(tmp_path / "tissue.geojson", feature([square(512, 512, 1536, 1024)]))
     done = run_serially(long_run, tmp_path, RunConfig(tile_px=512, tissue_mask=str(path)))
@@ -195,3 +226,17 @@ def test_options_that_do_not_go_together_are_refused() -> None:
         RunConfig(roi_classes=("Tumor",))
     with pytest.raises(ConfigError, match="exclude each other"):
         RunConfig(tissue_mask="a.png", tissue=False)
+
+
+def test_plan_and_run_on_the_command_line(call: Call, made_run: MadeRun, tmp_path: Path) -> None:
+    path = write_geojson(tmp_path / "drawn.geojson", feature([square(100, 100, 200, 200)], "Tumor", name="one"))
+    about = (made_run.slide, "--bundle", made_run.bundle, "--roi", path, "--tile", "512")
+    planned = json.loads(call("plan", *about, "--no-time", "--json").stdout)
+    assert planned["scales"][-1]["cells"] == 1
+    done = call("run", *about, "-o", tmp_path / "out")
+    assert done.exit_code == 0
+    assert "region    mm²  classes mm²  red %  green %  blue %\none" in done.stdout
+    assert "outside the regions" in done.stdout
+    error = one_line(call("run", *about, "--roi-classes", "gland", "-o", tmp_path / "other"))
+    assert "--roi-classes 'gland'" in error
+    assert error.endswith("has Tumor")

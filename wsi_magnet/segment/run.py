@@ -118,8 +118,11 @@ class Run:
         return history
 
     def _is_planned(self, result: TileResult) -> bool:
-        """True for a tile of the plan with exactly its cells."""
+        """True for a tile of the plan with exactly its cells, and with counts of no other regions than the run's."""
         if result.scale >= len(self._plan.scales) or not result.cells:
+            return False
+        regions = len(self._restriction.regions) if self._restriction else 0
+        if any(not 0 <= index < regions for index in result.region_pixels):
             return False
         cells = sorted((cell.row, cell.col) for cell in result.cells)
         return cells == list(self._plan.scales[result.scale].cells_of(result.row, result.col))
