@@ -15,6 +15,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box, FloatBox
 from wsi_magnet.scales import Scale
 
@@ -25,14 +26,47 @@ Edges = npt.NDArray[np.float64]
 """float64 (n, 4): x and y of the upper end, x and y of the lower end; in level-0 pixels from the canvas's corner.
 Horizontal edges, which cross no row, are left out."""
 
+MOST_CROSSINGS = 10_000
+"""Most times that a contour may cross itself: a careless freehand contour does a dozen times."""
+
+_AT_ONCE = 256
+"""Edges whose crossings are looked for at once."""
+
 Inside = npt.NDArray[np.bool_]
 """bool (height, width): True for pixels whose centre lies inside."""
 
 
-def region_of(shell: Ring, holes: Sequence[Ring] = ()) -> BaseGeometry:
-    """Polygon within a contour and outside its holes; of a self-crossing contour, everything that it encloses."""
+def region_of(shell: Ring, holes: Sequence[Ring] = (), what: str = "a region") -> BaseGeometry:
+    """Polygon within a contour and outside its holes; of a self-crossing contour, everything that it encloses.
+
+    what: its name in errors. Raises AnnotationError for contours that cross themselves more than `MOST_CROSSINGS`
+    times, whose parts would take minutes to find.
+    """
     polygon = shapely.Polygon(shell, holes)
-    return polygon if polygon.is_valid else surfaces(shapely.make_valid(polygon))
+    if polygon.is_valid:
+        return polygon
+    if _crossings(polygon) > MOST_CROSSINGS:
+        raise AnnotationError(
+            f"{what}: its contour crosses itself more than {MOST_CROSSINGS:,} times; draw it again, or simplify it"
+        )
+    return surfaces(shapely.make_valid(polygon))
+
+
+def _crossings(polygon: BaseGeometry) -> int:
+    """Pairs of edges that have a point in common and are no neighbours, counted until they are too many."""
+    edges = np.concatenate([np.stack([p[:-1], p[1:]], axis=1) for p in _rings_of(polygon)])
+    parts = np.atleast_1d(np.asarray(shapely.linestrings(edges), object))
+    tree, found = shapely.STRtree(parts), 0
+    for first in range(0, len(parts), _AT_ONCE):
+        own, other = tree.query(parts[first : first + _AT_ONCE], predicate="intersects")
+        found += int(np.count_nonzero(other > own + first)) - min(_AT_ONCE, len(parts) - first)
+        if found > MOST_CROSSINGS:
+            break
+    return max(0, found)
+
+
+def _rings_of(polygon: BaseGeometry) -> list[Ring]:
+    return [shapely.get_coordinates(ring) for ring in shapely.get_rings(polygon)]
 
 
 def surfaces(geometry: BaseGeometry) -> BaseGeometry:

@@ -356,10 +356,12 @@ def test_labels_in_jpeg_are_refused(tmp_path: Path) -> None:
             opened(tmp_path / name, INFO)
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.int32])
+@pytest.mark.parametrize("kind", [np.float32, np.uint64])
 def test_a_tiff_of_numbers_that_cannot_be_labels_is_told_what_can(tmp_path: Path, kind: type) -> None:
     tifffile.imwrite(tmp_path / "mask.tif", VALUES.astype(kind))
-    with pytest.raises(AnnotationError, match=r"mask\.tif cannot be read .* with 8 or 16 unsigned bits per pixel"):
+    with pytest.raises(
+        AnnotationError, match=r"mask\.tif cannot be read .* with whole numbers of at most 32 bits per pixel"
+    ):
         opened(tmp_path / "mask.tif", INFO)
 
 
@@ -403,3 +405,11 @@ def test_a_real_mask_of_colours(test_data: Path) -> None:
     path = test_data / "rings_tumour" / "mask" / "P3_C10_3_5_1.png"
     sets = read(path, slide(512, 512), "#ff0000=Gleason 3; #00ff00=benign gland; #000000=ignore")
     assert np.array_equal(sets == GLAND, np.asarray(Pillow.open(path))[..., 1] == 255)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.uint32])
+def test_tiffs_of_larger_and_signed_numbers_are_read(tmp_path: Path, kind: Any) -> None:
+    values = np.zeros((30, 40), kind)
+    values[5:9, 7:20] = 2
+    tifffile.imwrite(tmp_path / "mask.tif", values, tile=(16, 16), compression="deflate")
+    assert ((read(tmp_path / "mask.tif", slide(40, 30)) == GLAND) == (values == 2)).all()

@@ -30,7 +30,7 @@ from wsi_magnet.annotations.coding import Coding
 from wsi_magnet.annotations.shapes import Drawn, ShapeAnnotation
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.geometry import Box
-from wsi_magnet.polygons import edges_of, fill, region_of, surfaces
+from wsi_magnet.polygons import _crossings, edges_of, fill, region_of, surfaces
 from wsi_magnet.scales import Scale
 
 INFO = slide(40, 30)
@@ -192,3 +192,25 @@ def test_neighbours_share_no_pixel_and_leave_no_gap(middle: int, downsample: flo
 def test_nothing_fills_nothing(empty: BaseGeometry) -> None:
     scale = scale_of(WIDE)
     assert not fill(edges_of(empty), scale, scale.grid).any()
+
+
+def star_of_chords(chords: int) -> list[list[float]]:
+    """A contour whose edges nearly all cross each other."""
+    angles = np.arange(chords) * (np.pi * (chords // 2 * 2 - 1) / chords)
+    points = 500 + 400 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return [*points.tolist(), points[0].tolist()]
+
+
+def test_a_contour_of_many_crossings_is_refused_at_once() -> None:
+    assert region_of(np.array(star_of_chords(31))).area > 0
+    with pytest.raises(AnnotationError, match=r"object 3: its contour crosses itself more than 10,000 times"):
+        region_of(np.array(star_of_chords(601)), what="object 3")
+
+
+def test_crossings_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    bow = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+    comb = shapely.Polygon([(0, 0), (0, 5), (30, 5), (30, 0), (25, 10), (20, 0), (15, 10), (10, 0), (5, 10)])
+    for size in (1, 3, 256):
+        monkeypatch.setattr("wsi_magnet.polygons._AT_ONCE", size)
+        assert _crossings(bow) == 1
+        assert _crossings(comb) == 6

@@ -57,7 +57,7 @@ def _element(element: Mapping[str, Any], number: int) -> Iterator[Drawn]:
         if element.get("closed"):
             rings = [element.get("points"), *(element.get("holes") or [])]
             shell, *holes = (checked_ring(points, what) for points in rings)
-            yield Drawn(what, label, region_of(shell, holes), name)
+            yield Drawn(what, label, region_of(shell, holes, what), name)
         elif group:
             raise AnnotationError(f"{what}: unclosed contour; close it in HistomicsUI, or remove its group")
     elif kind in ("rectangle", "ellipse", "circle"):
@@ -84,7 +84,7 @@ def _placed_outline(element: Mapping[str, Any], kind: str, what: str) -> BaseGeo
     check_pixels(placed, what)
     if not width > 0 or not height > 0:
         raise AnnotationError(f"{what}: a {kind} of {width:g} x {height:g} pixels encloses nothing")
-    return region_of(placed)
+    return region_of(placed, what=what)
 
 
 def _label(element: Mapping[str, Any]) -> str:

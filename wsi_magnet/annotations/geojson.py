@@ -115,7 +115,7 @@ def _regions(geometry: Any, what: str, *, is_region: bool) -> Iterator[BaseGeome
 
 def _polygon(rings: Any, what: str) -> BaseGeometry:
     shell, *holes = (_closed(points, what) for points in _list(rings, what))
-    return region_of(shell, holes)
+    return region_of(shell, holes, what)
 
 
 def _closed(points: Any, what: str) -> Ring:

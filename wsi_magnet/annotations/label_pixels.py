@@ -165,6 +165,8 @@ def _compact(samples: npt.NDArray[np.uint8]) -> tuple[Stored, Codes]:
 class _TiffSamples(TiffPixels):
     """A TIFF's page with its stored samples, before conversion to colours."""
 
+    kinds, most_bits = "bui", 32
+
     def samples(self, box: Box) -> Stored:
         return self._stored(box) if self._whole is None else self._mapped(self._whole, box)
 
@@ -178,7 +180,7 @@ class TiffLabels:
         except SlideOpenError as error:
             # The remedy for slides would be wrong for labels.
             what, _, remedy = str(error).partition("; ")
-            remedy = "save it with 8 or 16 unsigned bits per pixel" if "RGB" in remedy else remedy
+            remedy = "save it with whole numbers of at most 32 bits per pixel" if "RGB" in remedy else remedy
             raise AnnotationError(f"{path} cannot be read as a label image: {what}; {remedy}") from error
         self._page = self._tiff.page
         self.size = self._tiff.size

@@ -76,7 +76,9 @@ def _asap_drawn(root: Element) -> Iterator[Drawn]:
         what = f"annotation {number} {annotation.get('Name') or label!r}"
         kind = annotation.get("Type", "Polygon")
         if kind.lower() in _ASAP_REGIONS:
-            yield Drawn(what, label, region_of(_asap_ring(annotation, what)), annotation.get("Name", "").strip())
+            yield Drawn(
+                what, label, region_of(_asap_ring(annotation, what), what=what), annotation.get("Name", "").strip()
+            )
         elif kind.lower() not in _ASAP_OTHERS:
             raise AnnotationError(f"{what}: unknown type {kind!r}; make it a polygon")
 
@@ -128,9 +130,9 @@ def _region_drawn(region: Element, layer: Element) -> Iterator[Drawn]:
         yield Drawn(what, label, _ellipse(_corners(points, what)), name)
     elif kind == "rectangle":
         ring = checked_ring(points if len(points) > 2 else _corners(points, what), what)
-        yield Drawn(what, label, region_of(ring), name)
+        yield Drawn(what, label, region_of(ring, what=what), name)
     elif kind in ("polygon", "freehand"):
-        yield Drawn(what, label, region_of(_closed(checked_ring(points, what), what)), name)
+        yield Drawn(what, label, region_of(_closed(checked_ring(points, what), what), what=what), name)
     elif kind not in _NO_REGIONS:
         raise AnnotationError(f"{what}: unknown type {region.get('GeoShape') or region.get('Type')!r}")
 

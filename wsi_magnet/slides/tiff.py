@@ -35,11 +35,14 @@ _JPEGS = (COMPRESSION.JPEG, COMPRESSION.OJPEG)
 class TiffPixels:
     """Pixels of one page; several threads may read."""
 
+    kinds, most_bits = "bu", 16
+    """Kinds of numbers that are read, as NumPy names them, and their most bits."""
+
     def __init__(self, path: Path) -> None:
         """Read the page's directory. Raises SlideOpenError for pixels that cannot be converted to RGB."""
         self._file = TiffFile(path)  # kept open: its pages read longer tags on access
         try:
-            self.page = _checked(self._file)
+            self.page = _checked(self._file, self.kinds, self.most_bits)
         except BaseException:
             self._file.close()
             raise
@@ -143,13 +146,13 @@ class _SegmentCache:
         return next((one for one, segment in self._segments.items() if segment.done() and one != index), None)
 
 
-def _checked(file: TiffFile) -> TiffPage:
+def _checked(file: TiffFile, kinds: str, most_bits: int) -> TiffPage:
     """The first page. Raises SlideOpenError for pixels that cannot be converted, and for a truncated file."""
     needed, there = max(_ends(file)), file.filehandle.size
     if needed > there:
         raise SlideOpenError(f"a TIFF cut short: {there:,} bytes of {needed:,} or more; copy it again")
     page = file.pages.first
-    kind = _unreadable(page)
+    kind = _unreadable(page, kinds, most_bits)
     if kind:
         raise SlideOpenError(f"a TIFF of {kind}; save it as 8-bit RGB in tiles")
     return page
@@ -181,9 +184,9 @@ def _next_page(file: TiffFile, page: TiffPage) -> int:
     return int(struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))[0])
 
 
-def _unreadable(page: TiffPage) -> str:
+def _unreadable(page: TiffPage, kinds: str, most_bits: int) -> str:
     """Description of pixels that cannot be read; empty if all can."""
-    if page.dtype is None or page.dtype.kind not in "bu" or page.bitspersample > 16:
+    if page.dtype is None or page.dtype.kind not in kinds or page.bitspersample > most_bits:
         return f"{page.dtype} pixels"
     if page.photometric not in COLOURS or page.samplesperpixel < COLOURS[PHOTOMETRIC(page.photometric)]:
         return f"{page.samplesperpixel} samples a pixel, photometric {page.photometric}"
