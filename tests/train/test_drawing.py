@@ -99,9 +99,16 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_loaders_end_with_a_training_that_was_killed(tmp_path: Path) -> None:
     (tmp_path / "killed.py").write_text(KILLED)
+    root = Path(__file__).resolve().parents[2]
+    found = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     made = subprocess.run(
-        [sys.executable, tmp_path / "killed.py"], capture_output=True, text=True, cwd=Path.cwd(), check=False
+        [sys.executable, tmp_path / "killed.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": found},
+        check=False,
     )
+    assert made.stdout, made.stderr
     process = int(made.stdout)
     assert made.returncode == -signal.SIGKILL
     for _ in range(100):

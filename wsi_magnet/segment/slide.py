@@ -23,7 +23,6 @@ from wsi_magnet.results.summary import RunSummary
 from wsi_magnet.results.uncertainty import add_uncertainty
 from wsi_magnet.runtime.process_setup import refuse_during_import_of_main
 from wsi_magnet.runtime.types import Executor
-from wsi_magnet.segment.areas import read_areas
 from wsi_magnet.slides.registry import open_slide
 from wsi_magnet.slides.types import SlideInfo, SlideReader
 from wsi_magnet.storage.errors import storage_errors
@@ -97,7 +96,7 @@ def _segment(
         own_bundle = None if bundle is None else bundle_path(bundle).absolute()
         files = [Path(one) for one in config.area_files.values()]
         folder.refuse_inputs_inside([*_parts(Path(info.path)), *([own_bundle] if own_bundle else []), *files])
-        areas = read_areas(config, info)
+        areas = _areas_of(config, info)
         origin = bundle_identity(bundle)  # renamed or recoloured classes make no other mask
         digest = None if areas is None else areas.digest
         wanted = fingerprint(info.identity, info.require_mpp(), (origin.name, origin.sha256), config, digest)
@@ -226,6 +225,15 @@ def _opened(
             yield _LocalSlide(reader, spec, config)
     else:
         yield _WorkerSlide(str(Path(slide).absolute()), spec, config, execution, observe)
+
+
+def _areas_of(config: RunConfig, info: SlideInfo) -> Areas | None:
+    """Areas of the configuration's files; None where it names none. Raises AnnotationError, ConfigError."""
+    if not config.area_files:
+        return None
+    from wsi_magnet.segment.areas import read_areas  # with readers of images and SciPy, which most runs do without
+
+    return read_areas(config, info)
 
 
 def _parts(slide: Path) -> list[Path]:
