@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.annotations.made import feature, square, write_geojson
 from tests.few import slow_except
 from tests.runs import MadeRun, free_spec, labels_of, run_serially, write_bundle
 from wsi_magnet.config import Execution, RunConfig
@@ -265,7 +266,12 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 2}, "--batch-size was auto and is 2"),
     ({"method": "patching"}, "--method was MagNet and is Patching"),
     ({"keep_probabilities": True}, "--keep was nothing and is probabilities"),
+    ({"roi": "DRAWN"}, "the content of --roi, --exclude and --tissue-mask was not given and is"),
+    ({"roi": "DRAWN", "roi_classes": ("Tumor",)}, "--tissue-mask was not given and is"),
+    ({"exclude": "DRAWN"}, "--tissue-mask was not given and is"),
+    ({"tissue_mask": "DRAWN"}, "--tissue-mask was not given and is"),
 ]
+"""Options and what is said of them; DRAWN: a file with regions."""
 
 
 def test_the_changes_below_are_of_every_option() -> None:
@@ -274,9 +280,11 @@ def test_the_changes_below_are_of_every_option() -> None:
 
 @pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_another_configuration_is_refused_by_name(
-    made_run: MadeRun, finished: Path, change: dict[str, Any], words: str
+    made_run: MadeRun, finished: Path, tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     before = labels_of(finished)
+    drawn = str(write_geojson(tmp_path / "drawn.geojson", feature([square(0, 0, 900, 900)], "Tumor")))
+    change = {name: drawn if value == "DRAWN" else value for name, value in change.items()}
     with pytest.raises(ResultMismatchError, match=words) as caught:
         run_serially(made_run, finished.parent, RunConfig(**{"tile_px": 512, **change}))
     assert "--restart" in str(caught.value)
