@@ -108,7 +108,7 @@ poster: $(GLAS) $(RINGS) ## every method by cross-validation on GlaS and RINGS, 
 	done
 	@$(FOLDS) $(RINGS) --config $(CONFIGS)/poster-rings.yaml -o $(POSTER)-rings --folds 3
 	@$(FOLDS) $(RINGS) --config $(CONFIGS)/poster-rings-pool.yaml -o $(POSTER)-rings-pool --folds 3 --backbones $(POSTER)-rings
-	@$(BIN)/python -m pipelines.methods_page "GlaS=$(POSTER)-glas/evaluation.json" "GlaS, cells of 128 px=$(POSTER)-glas-128/evaluation.json" \
+	@$(BIN)/python -m pipelines.methods_page "GlaS, pool=$(POSTER)-glas/evaluation.json" "GlaS, pool, cells of 128 px=$(POSTER)-glas-128/evaluation.json" \
 	    "GlaS, published refinement module=$(POSTER)-glas-published/evaluation.json" "RINGS=$(POSTER)-rings/evaluation.json" \
 	    "RINGS, pool=$(POSTER)-rings-pool/evaluation.json" -o docs/methods.md
 
