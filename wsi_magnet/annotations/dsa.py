@@ -15,6 +15,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from wsi_magnet.annotations.geojson import text_of
 from wsi_magnet.annotations.shapes import UNCLASSIFIED, Drawn, check_pixels, checked_ring
 from wsi_magnet.errors import AnnotationError
 from wsi_magnet.polygons import Ring, region_of
@@ -49,7 +50,7 @@ def _document(values: Any) -> Iterator[Drawn]:
 
 
 def _element(element: Mapping[str, Any], number: int) -> Iterator[Drawn]:
-    kind, name, group = element.get("type"), _label(element), _text(element.get("group"))
+    kind, name, group = element.get("type"), _label(element), text_of(element.get("group"))
     group = "" if group.lower() == _NO_CLASS else group
     label = group or name or UNCLASSIFIED
     what = f"element {number} {label!r}"
@@ -89,8 +90,4 @@ def _placed_outline(element: Mapping[str, Any], kind: str, what: str) -> BaseGeo
 
 def _label(element: Mapping[str, Any]) -> str:
     label = element.get("label")
-    return _text(label.get("value")) if isinstance(label, dict) else _text(label)
-
-
-def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
+    return text_of(label.get("value")) if isinstance(label, dict) else text_of(label)

@@ -78,7 +78,7 @@ def _is_annotation(feature: Mapping[str, Any]) -> bool:
 def _drawn(feature: Mapping[str, Any], number: int) -> Drawn | None:
     properties = _mapping(feature.get("properties"))
     class_name = _class_name(properties.get("classification"))
-    name = _text(properties.get("name"))
+    name = text_of(properties.get("name"))
     label = class_name or name or UNCLASSIFIED
     what = f"object {number} {label!r}"
     geometry = feature.get("geometry")
@@ -92,8 +92,8 @@ def _class_name(classification: Any) -> str:
     """Name in QuPath's {"name": ...} or, for derived classes, {"names": [...]}, or the bare name of other programs."""
     if isinstance(classification, dict):
         names = classification.get("names")
-        return _text(classification.get("name")) or (": ".join(map(str, names)) if isinstance(names, list) else "")
-    return _text(classification)
+        return text_of(classification.get("name")) or (": ".join(map(str, names)) if isinstance(names, list) else "")
+    return text_of(classification)
 
 
 def _regions(geometry: Any, what: str, *, is_region: bool) -> Iterator[BaseGeometry]:
@@ -136,5 +136,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A text without blanks round it; "" for anything else."""
     return value.strip() if isinstance(value, str) else ""

@@ -115,13 +115,13 @@ def _drawn(data: bytes, info: SlideInfo) -> Sequence[Drawn]:
         if not is_dsa(values):
             return features_of(values)
         drawn = parse_dsa(values)
-        return [moved(one, -info.bounds.x0, -info.bounds.y0) for one in drawn]
-    if start != b"<":
+    elif start == b"<":
+        root = parse_xml(data)
+        if root.tag not in (ASAP_ROOT, IMAGESCOPE_ROOT):
+            raise AnnotationError(f"it is XML of an unknown kind (<{root.tag}>); give {KINDS}")
+        drawn = parse_asap(root) if root.tag == ASAP_ROOT else parse_imagescope(root)
+    else:
         raise AnnotationError(f"it is neither {KINDS}")
-    root = parse_xml(data)
-    if root.tag not in (ASAP_ROOT, IMAGESCOPE_ROOT):
-        raise AnnotationError(f"it is XML of an unknown kind (<{root.tag}>); give {KINDS}")
-    drawn = parse_asap(root) if root.tag == ASAP_ROOT else parse_imagescope(root)
     return [moved(one, -info.bounds.x0, -info.bounds.y0) for one in drawn]
 
 

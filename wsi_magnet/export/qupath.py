@@ -65,6 +65,11 @@ def class_names(label: LabelClass, naming: Naming) -> list[str]:
 def class_name(label: LabelClass) -> str:
     """Name in QuPath, of one level; in the letters of a class that QuPath has from the beginning, if it is one."""
     name = label.name.replace(":", " -").strip().rstrip("*").strip() or f"class {label.value}"
+    return built_in(name)
+
+
+def built_in(name: str) -> str:
+    """A name in the letters of the class that QuPath has from the beginning, if it is one."""
     return next((one for one in BUILT_IN if one.lower() == name.lower()), name)
 
 

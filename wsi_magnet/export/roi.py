@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +12,11 @@ import shapely
 from wsi_magnet.errors import ConfigError
 from wsi_magnet.export.geojson import describe, write_features
 from wsi_magnet.export.objects import ObjectOptions
-from wsi_magnet.export.qupath import BUILT_IN, CLASSIFIER, FeatureStyle, class_name, object_id
+from wsi_magnet.export.qupath import CLASSIFIER, FeatureStyle, built_in, class_name, object_id
+from wsi_magnet.export.tables import area_cell, percent_cell, write_table
 from wsi_magnet.labels import LabelClass
-from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.reader import Result
-from wsi_magnet.storage.errors import storage_errors
-from wsi_magnet.storage.location import read_bytes
-from wsi_magnet.storage.output import Exported, FileOptions, refuse_existing, whole
-
-SUFFIX = ".csv"
+from wsi_magnet.storage.output import Exported, FileOptions
 
 COLUMNS = ("slide", "slide_identity", "bundle", "state", "region", "region_class", "region_mm2")
 """Columns before those of the classes, of which each has its area in mm² and its share of all classes' in percent."""
@@ -36,17 +30,11 @@ def write_roi_csv(source: Result, target: Path, files: FileOptions) -> Exported:
 
     Raises ConfigError for another suffix and for a result without regions, StoreError.
     """
-    if target.suffix.lower() != SUFFIX:
-        raise ConfigError(f"{target} is not a name for a table; end it in {SUFFIX}")
-    refuse_existing(target, overwrite=files.overwrite)
     regions = _regions_of(source)
     classes = [one["name"] for one in regions[0]["classes"]]
     shares = [f"{name} {unit}" for name in classes for unit in ("mm2", "percent")]
     columns = (*COLUMNS, *shares, "analysed_mm2", "not_analysed_mm2", "gleason_score", "isup_grade_group")
-    with whole(target) as partial, partial.open("w", encoding="utf-8", errors="replace", newline="") as file:
-        table = csv.DictWriter(file, columns)
-        table.writeheader()
-        table.writerows(_row(source, one) for one in regions)
+    write_table(target, columns, (_row(source, one) for one in regions), files)
     return Exported((target,), len(regions), ())
 
 
@@ -58,7 +46,7 @@ def write_roi_geojson(
     Raises ConfigError for a name that QuPath would ignore and for a result without regions, StoreError.
     """
     regions = _regions_of(source)
-    outlines = _outlines_of(source)
+    outlines = [one.outline for one in source.run_areas.regions]
     if len(outlines) != len(regions):
         raise ConfigError(f"{source.folder} has {len(regions)} regions and {len(outlines)} outlines; run it again")
     shift = np.array(source.geometry.bounds_xy if objects.frame == "level0" else (0, 0), np.float64)
@@ -78,19 +66,11 @@ def _regions_of(source: Result) -> Sequence[Mapping[str, Any]]:
     return regions
 
 
-def _outlines_of(source: Result) -> list[Any]:
-    path = ResultFolder(source.folder).areas_json
-    with storage_errors(path):
-        values = json.loads(read_bytes(path))
-    found = [one for one in values["features"] if one["properties"]["role"] == "roi"]
-    return [shapely.from_geojson(json.dumps(one["geometry"])) for one in found]
-
-
 def _row(source: Result, region: Mapping[str, Any]) -> dict[str, Any]:
     shares = {}
     for one in region["classes"]:
-        shares[f"{one['name']} mm2"] = f"{one['area_mm2']:.6f}"
-        shares[f"{one['name']} percent"] = f"{one['percent']:.4f}"
+        shares[f"{one['name']} mm2"] = area_cell(one["area_mm2"])
+        shares[f"{one['name']} percent"] = percent_cell(one["percent"])
     grade = region["gleason"] or {}
     return {
         "slide": source.name,
@@ -99,10 +79,10 @@ def _row(source: Result, region: Mapping[str, Any]) -> dict[str, Any]:
         "state": source.state,
         "region": region["name"],
         "region_class": region["class"],
-        "region_mm2": f"{region['region_mm2']:.6f}",
+        "region_mm2": area_cell(region["region_mm2"]),
         **shares,
-        "analysed_mm2": f"{region['analysed_mm2']:.6f}",
-        "not_analysed_mm2": f"{region['not_analysed_mm2']:.6f}",
+        "analysed_mm2": area_cell(region["analysed_mm2"]),
+        "not_analysed_mm2": area_cell(region["not_analysed_mm2"]),
         "gleason_score": grade.get("score", ""),
         "isup_grade_group": grade.get("grade_group", ""),
     }
@@ -112,8 +92,7 @@ def _feature(
     region: Mapping[str, Any], outline: Any, index: int, style: FeatureStyle, labels: Mapping[str, LabelClass]
 ) -> dict[str, Any]:
     kind, parts = region["class"], shapely.get_parts(outline)
-    named = next((one for one in BUILT_IN if one.lower() == kind.lower()), kind)
-    classification = {"classification": {"name": named, "color": list(_COLOUR)}} if kind else {}
+    classification = {"classification": {"name": built_in(kind), "color": list(_COLOUR)}} if kind else {}
     return {
         "type": "Feature",
         "id": object_id(f"{style.identity} roi", str(index)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,20 @@ def write_csv(sources: Sequence[Result], target: Path, files: FileOptions) -> Ex
     Raises ConfigError for another suffix, StoreError where something cannot be read or written, or the
     target exists.
     """
+    write_table(target, COLUMNS, (row for source in sources for row in rows(source)), files)
+    return Exported((target,), 0, tuple(_notes(sources)))
+
+
+def write_table(target: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], files: FileOptions) -> None:
+    """Write rows as CSV (RFC 4180), in UTF-8. Raises ConfigError for another suffix, StoreError."""
     if target.suffix.lower() != SUFFIX:
         raise ConfigError(f"{target} is not a name for a table; end it in {SUFFIX}")
     refuse_existing(target, overwrite=files.overwrite)
     # A slide's name on disk may contain bytes that are not text.
     with whole(target) as partial, partial.open("w", encoding="utf-8", errors="replace", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS)
+        table = csv.DictWriter(file, columns)
         table.writeheader()
-        for source in sources:
-            table.writerows(rows(source))
-    return Exported((target,), 0, tuple(_notes(sources)))
+        table.writerows(rows)
 
 
 def rows(source: Result) -> Iterator[dict[str, Any]]:
@@ -74,9 +78,9 @@ def rows(source: Result) -> Iterator[dict[str, Any]]:
         "state": source.state,
         "alarms": kinds_text(source.alarms),
         "mpp": values["mpp"],
-        "analysed_mm2": _area(values["analysed_mm2"]),
-        "tumour_mm2": _area(tumour) if patterns else "",
-        "not_analysed_mm2": _area(values["not_analysed_mm2"]),
+        "analysed_mm2": area_cell(values["analysed_mm2"]),
+        "tumour_mm2": area_cell(tumour) if patterns else "",
+        "not_analysed_mm2": area_cell(values["not_analysed_mm2"]),
     }
     if grade := values["gleason"]:
         common |= {column: grade[name] for column, name in _GRADE.items()}
@@ -85,9 +89,9 @@ def rows(source: Result) -> Iterator[dict[str, Any]]:
             **common,
             "class": one["name"],
             "value": one["value"],
-            "area_mm2": _area(one["area_mm2"]),
-            "percent_of_analysed": _percent(one["percent"]),
-            "percent_of_tumour": _percent(100 * one["area_mm2"] / tumour) if tumour and one in patterns else "",
+            "area_mm2": area_cell(one["area_mm2"]),
+            "percent_of_analysed": percent_cell(one["percent"]),
+            "percent_of_tumour": percent_cell(100 * one["area_mm2"] / tumour) if tumour and one in patterns else "",
         }
 
 
@@ -98,10 +102,11 @@ def _notes(sources: Sequence[Result]) -> Iterator[str]:
             yield f"the run of {source.name} is not finished: {found}"
 
 
-def _area(mm2: float) -> str:
+def area_cell(mm2: float) -> str:
     """Area in mm², rounded to a square micron."""
     return f"{mm2:.6f}"
 
 
-def _percent(share: float) -> str:
+def percent_cell(share: float) -> str:
+    """Share in percent, with four decimals."""
     return f"{share:.4f}"

@@ -48,10 +48,11 @@ class Area:
         dy = scale.downsample_xy[1]
         return fill(self._sorted.between(box.y0 * dy, box.y1 * dy), scale, box)
 
-    def cells(self, scale: Scale, cell_px: int) -> tuple[Cells, Cells]:
-        """Bool (rows, columns) each: cells that the area touches, and cells that lie in it as a whole."""
+    def cells(self, scale: Scale, cell_px: int, *, whole: bool) -> Cells:
+        """Bool (rows, columns): cells that lie in the area as a whole, or all that it touches."""
         rows, cols = (ceil_div(length, cell_px) for length in scale.size.hw)
-        touching, within = np.zeros((rows, cols), np.bool_), np.zeros((rows, cols), np.bool_)
+        found = np.zeros((rows, cols), np.bool_)
+        holds = shapely.contains if whole else shapely.intersects
         width, height = (cell_px * one for one in scale.downsample_xy)
         for part in shapely.get_parts(self.outline):
             x0, y0, x1, y1 = part.bounds
@@ -62,9 +63,8 @@ class Area:
             left, top = np.meshgrid(c * width, r * height)
             boxes = shapely.box(left, top, left + width, top + height)
             shapely.prepare(part)
-            touching[np.ix_(r, c)] |= shapely.intersects(part, boxes)
-            within[np.ix_(r, c)] |= shapely.contains(part, boxes)
-        return touching, within
+            found[np.ix_(r, c)] |= holds(part, boxes)
+        return found
 
     @cached_property
     def _sorted(self) -> _SortedEdges:
@@ -112,11 +112,11 @@ class Areas:
 
     def cells(self, scale: Scale, cell_px: int) -> Cells:
         """Bool (rows, columns): cells of a scale with analysed pixels, and perhaps a few at whose edge an area ends."""
-        found = _cells_of(self.regions, scale, cell_px) if self.regions else None
-        if found is None:
-            found = np.ones(tuple(ceil_div(length, cell_px) for length in scale.size.hw), np.bool_)
+        found = np.full(tuple(ceil_div(length, cell_px) for length in scale.size.hw), not self.regions)
+        for one in self.regions:
+            found |= one.cells(scale, cell_px, whole=False)
         for one in self.excluded:
-            found &= ~one.cells(scale, cell_px)[1]
+            found &= ~one.cells(scale, cell_px, whole=True)
         return found
 
     def inside(self, scale: Scale, box: Box) -> Inside:
@@ -198,13 +198,6 @@ def _coarser_spans(count: int, layout: ScaleLayout, coarser: int) -> tuple[npt.N
     first = np.clip([one.y0 // cell_px for one in boxes], 0, coarser).astype(np.intp)
     past = np.clip([ceil_div(one.y1, cell_px) for one in boxes], 0, coarser).astype(np.intp)
     return first, past
-
-
-def _cells_of(areas: Sequence[Area], scale: Scale, cell_px: int) -> Cells:
-    found = np.zeros(tuple(ceil_div(length, cell_px) for length in scale.size.hw), np.bool_)
-    for one in areas:
-        found |= one.cells(scale, cell_px)[0]
-    return found
 
 
 def _union(areas: Sequence[Area], scale: Scale, box: Box) -> Inside:
