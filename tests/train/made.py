@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from wsi_magnet.dataset.sample import SPLITS
 from wsi_magnet.nets.bundle import Bundle
 from wsi_magnet.slides.types import Image
+from wsi_magnet.train import pipeline
 from wsi_magnet.train.config import (
     AugmentConfig,
     BackboneConfig,
@@ -61,6 +63,19 @@ def write_rows(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
 
 SURVEYED_PX = 64
 """Side of the window that `quick_survey` segments of an image, and of its cell, instead of 2048 and 512."""
+
+
+@contextmanager
+def quick_training() -> Iterator[None]:
+    """Context in which a training has validation views of 64 pixels instead of 512, a quick survey, and no picture.
+
+    Drawing takes longer than such a training; see `test_curves`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "VALIDATION_PX", SMALL_VALIDATION_PX)
+        patch.setattr(pipeline, "draw_curves", lambda histories, path: None)
+        patch.setattr(pipeline, "survey_rows", quick_survey)
+        yield
 
 
 def quick_survey(bundle: Bundle, *arguments: Any, **options: Any) -> list[RowSurvey]:

@@ -15,19 +15,16 @@ import pytest
 import torch
 
 from tests.train.made import (
-    SMALL_VALIDATION_PX,
     Stopped,
     ToyStage,
-    quick_survey,
+    quick_training,
     setting_of,
     stopping_at,
     tiny_config,
     toy_config,
     write_data,
 )
-from tests.train.test_pipeline import no_curves
 from wsi_magnet.errors import ManifestError, TrainingError
-from wsi_magnet.train import pipeline
 from wsi_magnet.train.config import MethodConfig
 from wsi_magnet.train.drawing import prefetched_batches
 from wsi_magnet.train.loop import Loop
@@ -151,11 +148,8 @@ def test_a_stage_that_loaders_draw_for_ends_in_the_same_weights(tmp_path: Path) 
 
 @pytest.fixture
 def _quick() -> Iterator[None]:
-    """As in test_pipeline.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "VALIDATION_PX", SMALL_VALIDATION_PX)
-        patch.setattr(pipeline, "draw_curves", no_curves)
-        patch.setattr(pipeline, "survey_rows", quick_survey)
+    """Quick trainings."""
+    with quick_training():
         yield
 
 

@@ -17,7 +17,14 @@ from tests.few import slow_except
 from tests.nets.test_vit import filled, hugging_face_file
 from tests.runs import MadeRun, labels_of, run_serially
 from tests.slides_made import stained, write_pyramid
-from tests.train.made import SMALL_VALIDATION_PX, Stopped, quick_survey, same, stopping_at, tiny_config, write_data
+from tests.train.made import (
+    Stopped,
+    quick_training,
+    same,
+    stopping_at,
+    tiny_config,
+    write_data,
+)
 from wsi_magnet.config import Execution, RunConfig
 from wsi_magnet.errors import BundleError, ConfigError, TrainingError
 from wsi_magnet.geometry import Size
@@ -26,7 +33,6 @@ from wsi_magnet.nets.spec import read_spec
 from wsi_magnet.nets.vit_variants import VARIANTS
 from wsi_magnet.nets.vit_weights import published_weights
 from wsi_magnet.segment.slide import segment_slide
-from wsi_magnet.train import pipeline as making
 from wsi_magnet.train import weights
 from wsi_magnet.train.pipeline import train_bundle
 from wsi_magnet.train.spec import TrainingSpec, check
@@ -37,10 +43,7 @@ TINY = VARIANTS["tiny"].shape
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
     """Validation views of 64 pixels instead of 512, and no picture."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "VALIDATION_PX", SMALL_VALIDATION_PX)
-        patch.setattr(making, "draw_curves", lambda histories, path: None)
-        patch.setattr(making, "survey_rows", quick_survey)
+    with quick_training():
         yield
 
 

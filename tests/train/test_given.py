@@ -11,13 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.made import SMALL_VALIDATION_PX, Stopped, quick_survey, same, stopping_at, tiny_config, write_data
-from tests.train.test_pipeline import no_curves
+from tests.train.made import (
+    Stopped,
+    quick_training,
+    same,
+    stopping_at,
+    tiny_config,
+    write_data,
+)
 from wsi_magnet.errors import BundleError, ConfigError, TrainingError
 from wsi_magnet.nets.bundle import load_bundle, save_bundle
 from wsi_magnet.nets.registry import build_network, build_refiner
 from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.train import pipeline
 from wsi_magnet.train.config import ClassConfig, MethodConfig, TrainingConfig
 from wsi_magnet.train.given import Start
 from wsi_magnet.train.pipeline import train_bundle
@@ -29,11 +34,8 @@ FEW: dict[str, Any] = {"backbone": {"steps": 2}, "refiners": {"steps": 2}, "mpps
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
-    """As in test_pipeline.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "VALIDATION_PX", SMALL_VALIDATION_PX)
-        patch.setattr(pipeline, "draw_curves", no_curves)
-        patch.setattr(pipeline, "survey_rows", quick_survey)
+    """Quick trainings."""
+    with quick_training():
         yield
 
 

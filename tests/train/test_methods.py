@@ -19,6 +19,7 @@ from tests.train.made import (
     SMALL_VALIDATION_PX,
     Stopped,
     quick_survey,
+    quick_training,
     same,
     setting_of,
     stopping_at,
@@ -56,10 +57,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
     """Small validation views, no picture, and both toys in the registry."""
-    with pytest.MonkeyPatch.context() as patch, registered():
-        patch.setattr(making, "VALIDATION_PX", SMALL_VALIDATION_PX)
-        patch.setattr(making, "draw_curves", lambda histories, path: None)
-        patch.setattr(making, "survey_rows", quick_survey)
+    with quick_training(), registered():
         yield
 
 

@@ -11,12 +11,11 @@ import pytest
 from tests.nets.test_outside import needs_them
 from tests.runs import MadeRun, labels_of, run_serially
 from tests.slides_made import stained, write_pyramid
-from tests.train.made import SMALL_VALIDATION_PX, quick_survey, tiny_config, write_data
+from tests.train.made import quick_training, tiny_config, write_data
 from wsi_magnet.config import RunConfig
 from wsi_magnet.geometry import Size
 from wsi_magnet.nets.registry import package_of
 from wsi_magnet.nets.spec import read_spec
-from wsi_magnet.train import pipeline as making
 from wsi_magnet.train.pipeline import train_bundle
 from wsi_magnet.train.spec import TrainingSpec
 
@@ -24,10 +23,7 @@ from wsi_magnet.train.spec import TrainingSpec
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
     """Validation views of 64 pixels instead of 512, and no picture."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "VALIDATION_PX", SMALL_VALIDATION_PX)
-        patch.setattr(making, "draw_curves", lambda histories, path: None)
-        patch.setattr(making, "survey_rows", quick_survey)
+    with quick_training():
         yield
 
 

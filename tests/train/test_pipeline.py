@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import isnan
 from pathlib import Path
@@ -20,10 +20,9 @@ from tests.few import slow_except
 from tests.runs import labels_of
 from tests.train.made import (
     SIDE_PX,
-    SMALL_VALIDATION_PX,
     Stopped,
     glands,
-    quick_survey,
+    quick_training,
     same,
     stopping_at,
     tiny_config,
@@ -47,24 +46,17 @@ from wsi_magnet.runtime.serial import SerialExecutor
 from wsi_magnet.segment.slide import segment_slide
 from wsi_magnet.train import pipeline as making
 from wsi_magnet.train.config import AugmentConfig, ClassConfig, FitConfig, TrainingConfig
-from wsi_magnet.train.history import History, Row
+from wsi_magnet.train.history import Row
 from wsi_magnet.train.pipeline import train_bundle
 from wsi_magnet.train.spec import TrainingSpec, check_spec
 
 ROW = {"image": "image_0.png", "annotation": "mask_0.png", "mpp": 1.0, "group": "a", "split": "train"}
 
 
-def no_curves(histories: Mapping[str, History], path: Path) -> None:
-    """Drawing takes longer than the training; see `test_curves`."""
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _quick() -> Iterator[None]:
     """Validation views of 64 pixels instead of 512, and no picture."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "VALIDATION_PX", SMALL_VALIDATION_PX)
-        patch.setattr(making, "draw_curves", no_curves)
-        patch.setattr(making, "survey_rows", quick_survey)
+    with quick_training():
         yield
 
 
