@@ -15,6 +15,7 @@ from wsi_magnet.export.objects import ObjectOptions
 from wsi_magnet.export.qupath import CLASSIFIER, FeatureStyle, built_in, class_name, object_id
 from wsi_magnet.export.tables import area_cell, percent_cell, write_table
 from wsi_magnet.labels import LabelClass
+from wsi_magnet.results.folder import ResultFolder
 from wsi_magnet.results.reader import Result
 from wsi_magnet.storage.output import Exported, FileOptions
 
@@ -46,7 +47,7 @@ def write_roi_geojson(
     Raises ConfigError for a name that QuPath would ignore and for a result without regions, StoreError.
     """
     regions = _regions_of(source)
-    outlines = [one.outline for one in source.run_areas.regions]
+    outlines = [one.outline for one in ResultFolder(source.folder).read_areas().regions]
     if len(outlines) != len(regions):
         raise ConfigError(f"{source.folder} has {len(regions)} regions and {len(outlines)} outlines; run it again")
     shift = np.array(source.geometry.bounds_xy if objects.frame == "level0" else (0, 0), np.float64)

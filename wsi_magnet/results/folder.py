@@ -13,6 +13,7 @@ from typing import Any, Literal
 from wsi_magnet.config import MAGNET, Ngff, RunConfig
 from wsi_magnet.errors import ResultMismatchError, StoreError
 from wsi_magnet.geometry import Size
+from wsi_magnet.planning.areas import Areas
 from wsi_magnet.results.pyramid import Pyramid, PyramidSpec, count_chunks, replace_text
 from wsi_magnet.results.record import FORMAT, RUN_VERSION, RunRecord
 from wsi_magnet.schema import SchemaError
@@ -165,6 +166,11 @@ class ResultFolder:
             return RunRecord.from_json(values)
         except SchemaError as error:
             raise _unusable(f"{self.run_json} is damaged: {error}; {_CURE}") from None
+
+    def read_areas(self) -> Areas:
+        """Areas that the run took from files. Raises StoreError where they cannot be read."""
+        with storage_errors(self.areas_json):
+            return Areas.load(self.areas_json)
 
     def require_chunks(self, record: RunRecord) -> None:
         """Raise ResultMismatchError for a finished result whose images have lost stored chunks, which read as 0.

@@ -21,7 +21,6 @@ from wsi_magnet.config import CHUNK_PX
 from wsi_magnet.errors import ConfigError, ResultMismatchError, StoreError
 from wsi_magnet.geometry import Box, Size, halved_until
 from wsi_magnet.labels import NOT_ANALYSED, NOT_ANALYSED_CLASS, LabelClass
-from wsi_magnet.planning.areas import Areas
 from wsi_magnet.results.alarms import Alarm, preliminary
 from wsi_magnet.results.folder import Products, ResultFolder
 from wsi_magnet.results.grading import ClassArea, areas_of, summarise
@@ -258,15 +257,6 @@ class Result:
         return Box.of(self.mask_image.spec.sizes[level]).squares(side_px)
 
     # ---- areas -----------------------------------------------------------------------------------------------------
-
-    @property
-    def run_areas(self) -> Areas:
-        """Areas that the run took from files, in level-0 pixels from the canvas's corner; empty without any. Raises
-        StoreError.
-        """
-        path = ResultFolder(self.folder).areas_json
-        with storage_errors(path):
-            return Areas.load(path) if exists(path) else Areas()
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:

@@ -169,10 +169,7 @@ class WorkerContext:
     @cached_property
     def areas(self) -> Areas | None:
         """Areas of the result folder to which the run is restricted. Raises StoreError."""
-        if self.run.areas is None:
-            return None
-        with storage_errors(self._folder.areas_json):
-            return Areas.load(self._folder.areas_json)
+        return None if self.run.areas is None else self._folder.read_areas()
 
     def require_fencing_token(self, token: str) -> None:
         """Raises ResultBusyError where the folder has another token.
